@@ -1,0 +1,42 @@
+"""The method of the CARE paper, and nothing else at this level: encoders, the two streams, momentum pairs, the loss, schedules.
+
+From shards to a checkpoint is ``care.train``, judging an encoder ``care.evaluate``, looking at it ``care.show``.
+"""
+
+from care.attention import AbsolutePosition, NoPosition, RelativePosition, SinCosPosition, Transformer
+from care.encoders import ENCODERS, build_encoder, resnet18, resnet50, resnet50x2, resnet101, resnet152
+from care.errors import CareError
+from care.heads import mlp_head
+from care.loss import CareLoss, attention_loss, care_loss, similarity_loss
+from care.momentum import MomentumPair
+from care.schedules import lr_at, momentum_at
+from care.streams import CStream, CStreamOut, TStream, TStreamOut, streams_for
+
+__all__ = [
+    "ENCODERS",
+    "AbsolutePosition",
+    "CStream",
+    "CStreamOut",
+    "CareError",
+    "CareLoss",
+    "MomentumPair",
+    "NoPosition",
+    "RelativePosition",
+    "SinCosPosition",
+    "TStream",
+    "TStreamOut",
+    "Transformer",
+    "attention_loss",
+    "build_encoder",
+    "care_loss",
+    "lr_at",
+    "mlp_head",
+    "momentum_at",
+    "resnet18",
+    "resnet50",
+    "resnet50x2",
+    "resnet101",
+    "resnet152",
+    "similarity_loss",
+    "streams_for",
+]

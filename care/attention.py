@@ -1,0 +1,219 @@
+"""The transformer of the T-stream: attention blocks on a feature map, each pixel a token (Sec. 3.2, Fig. 3)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from care.errors import CareError
+
+Heads = Float[Tensor, "b heads tokens d"]
+
+
+class Position(nn.Module):
+    """A position encoding, folded into queries and keys so that one plain attention call computes Eq. 2.
+
+    Args:
+        dim: channels of a head.
+        map_size: height and width of the map.
+    """
+
+    def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
+        super().__init__()
+
+    def fold(self, q: Heads, k: Heads) -> tuple[Heads, Heads]:
+        """Queries and keys whose products are the logits of Eq. 2."""
+        raise NotImplementedError
+
+
+class NoPosition(Position):
+    """Content-only attention: Eq. 2 without its position term (Table 8)."""
+
+    def fold(self, q: Heads, k: Heads) -> tuple[Heads, Heads]:
+        """Both unchanged."""
+        return q, k
+
+
+class AbsolutePosition(Position):
+    """Learnable absolute positions, a row plus a column embedding: q·kᵀ + q·pᵀ = q·(k + p)ᵀ (Table 8; the released code)."""
+
+    def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
+        super().__init__(dim, map_size)
+        self.height, self.width = (nn.Parameter(torch.randn(n, dim) * dim**-0.5) for n in map_size)
+
+    def fold(self, q: Heads, k: Heads) -> tuple[Heads, Heads]:
+        """The keys gain their positions."""
+        return q, k + (self.height[:, None] + self.width).flatten(0, 1)
+
+
+class SinCosPosition(Position):
+    """Fixed absolute positions: half of the channels sine and cosine of the row, half of the column (Table 8).
+
+    ``dim`` must be a multiple of 4.
+    """
+
+    table: Tensor
+
+    def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
+        super().__init__(dim, map_size)
+        rate = 1e4 ** (-torch.arange(dim // 4) / (dim // 4))
+        rows, columns = (torch.arange(n)[:, None] * rate for n in map_size)
+        axes = [torch.cat((a.sin(), a.cos()), 1) for a in (rows, columns)]
+        h, w = map_size
+        table = torch.cat((axes[0][:, None].expand(h, w, -1), axes[1].expand(h, w, -1)), 2)
+        self.register_buffer("table", table.flatten(0, 1), persistent=False)
+
+    def fold(self, q: Heads, k: Heads) -> tuple[Heads, Heads]:
+        """The keys gain their positions."""
+        return q, k + self.table
+
+
+class RelativePosition(Position):
+    """Learnable relative positions, an embedding for each row and each column offset (the paper's default, Table 8).
+
+    The logit of query (i, j) and key (a, b) gains q·(rows[a − i] + columns[b − j]). It is folded: q is widened by its
+    h + w axis products and k by one-hot rows and columns, so plain attention needs no bias matrix.
+    """
+
+    one_hot: Tensor
+
+    def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
+        super().__init__(dim, map_size)
+        self.map_size = h, w = map_size
+        self.rows, self.columns = (nn.Parameter(torch.randn(2 * n - 1, dim) * dim**-0.5) for n in map_size)
+        row, column = torch.eye(h)[:, None].expand(h, w, h), torch.eye(w).expand(h, w, w)
+        self.register_buffer("one_hot", torch.cat((row, column), 2).flatten(0, 1), persistent=False)
+
+    def fold(self, q: Heads, k: Heads) -> tuple[Heads, Heads]:
+        """Both are widened by h + w channels."""
+        (h, w), (b, heads, tokens, _) = self.map_size, q.shape
+        grid = q.reshape(b, heads, h, w, -1)
+        # windows[i, a] = table[a − i + n − 1]: row i sees the offsets of every key from itself
+        rows, columns = (table.unfold(0, n, 1).flip(0).transpose(1, 2) for table, n in ((self.rows, h), (self.columns, w)))
+        by_row = torch.einsum("bnijd,iad->bnija", grid, rows.to(q.dtype)).reshape(b, heads, tokens, h)
+        by_column = torch.einsum("bnijd,jad->bnija", grid, columns.to(q.dtype)).reshape(b, heads, tokens, w)
+        one_hot = self.one_hot.to(k.dtype).expand(b, heads, -1, -1)
+        return torch.cat((q, by_row, by_column), 3), torch.cat((k, one_hot), 3)
+
+
+class SelfAttention2d(nn.Module):
+    """Multi-head self-attention over the pixels of a map, softmax((q·pᵀ + q·kᵀ)/√d)·v (Eq. 2).
+
+    Args:
+        channels: channels of the input map.
+        map_size: height and width of the map.
+        heads: attention heads.
+        dim: channels of a head.
+        position: class of the position encoding, called with (dim, map_size).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        map_size: tuple[int, int],
+        heads: int = 4,
+        dim: int = 128,
+        position: type[Position] = RelativePosition,
+    ) -> None:
+        super().__init__()
+        self.heads, self.dim, self.map_size = heads, dim, map_size
+        self.qkv = nn.Conv2d(channels, 3 * heads * dim, 1, bias=False)
+        self.position = position(dim, map_size)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b heads_dim h w"]:
+        """Attend.
+
+        Raises:
+            CareError: the map has another size than the position tables.
+        """
+        b, _, h, w = x.shape
+        if (h, w) != self.map_size:
+            raise CareError(
+                f"this transformer was built for maps of {self.map_size}, got {(h, w)}; pass map_size={(h, w)} when building it"
+            )
+        q, k, v = self.qkv(x).flatten(2).transpose(1, 2).unflatten(2, (3, self.heads, self.dim)).permute(2, 0, 3, 1, 4)
+        q, k = self.position.fold(q, k)
+        # flash kernels want q, k and v of one width, a multiple of 8; the widened q must not change the scale
+        width = -(-q.shape[3] // 8) * 8
+        q, k, v = (F.pad(t, (0, width - t.shape[3])) for t in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, scale=self.dim**-0.5)[..., : self.dim]
+        return out.transpose(2, 3).reshape(b, self.heads * self.dim, h, w)
+
+
+class AttentionBlock(nn.Module):
+    """1×1 convolution, self-attention, 1×1 convolution, residual, ReLU (Fig. 3; BoTNet's block).
+
+    Args:
+        inputs: channels of the input map.
+        outputs: channels of the output map; the inner width is a quarter of it.
+        map_size: height and width of the input map.
+        downsample: halve the map after attention (odd sizes round up); the shortcut is then a 3×3 stride-2 convolution.
+        position: class of the position encoding.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        map_size: tuple[int, int],
+        downsample: bool = False,
+        position: type[Position] = RelativePosition,
+    ) -> None:
+        super().__init__()
+        inner, attention = outputs // 4, 4 * 128
+        self.reduce = nn.Sequential(nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU(inplace=True))
+        self.attention = SelfAttention2d(inner, map_size=map_size, position=position)
+        self.pool = nn.AvgPool2d(2, ceil_mode=True) if downsample else nn.Identity()
+        self.expand = nn.Sequential(
+            nn.BatchNorm2d(attention), nn.ReLU(inplace=True), nn.Conv2d(attention, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if downsample or inputs != outputs:
+            kernel, stride = (3, 2) if downsample else (1, 1)
+            convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+            self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+        last = self.expand[-1]
+        assert isinstance(last, nn.BatchNorm2d)
+        nn.init.zeros_(last.weight)  # the block starts as its shortcut
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+        """Map to map."""
+        return F.relu(self.expand(self.pool(self.attention(self.reduce(x)))) + self.shortcut(x))
+
+
+class Transformer(nn.Module):
+    """Attention blocks on a feature map, then average pooling (Sec. 3.2); the first block halves the map.
+
+    Args:
+        inputs: channels of the tapped map (1024 at ResNet-50's layer3).
+        outputs: channels of the features (2048 for ResNet-50).
+        map_size: height and width of the tapped map (14 × 14 at 224 px).
+        blocks: attention blocks n (Table 7: 5 is best).
+        position: class of the position encoding.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        map_size: tuple[int, int],
+        blocks: int = 5,
+        position: type[Position] = RelativePosition,
+    ) -> None:
+        super().__init__()
+        self.features = outputs
+        halved = (-(-map_size[0] // 2), -(-map_size[1] // 2))
+        first = AttentionBlock(inputs, outputs, map_size=map_size, downsample=True, position=position)
+        rest = (AttentionBlock(outputs, outputs, map_size=halved, position=position) for _ in range(blocks - 1))
+        self.blocks = nn.Sequential(first, *rest)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """Attend, then average over the pixels."""
+        pooled: Tensor = self.blocks(maps).mean((2, 3))
+        return pooled

@@ -1,0 +1,77 @@
+"""Where an encoder looks: Grad-CAM without labels, and pictures of it (Fig. 4)."""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torch.nn import functional as F
+
+from care.encoders import ResNetEncoder
+from care.evaluate.features import centre_crop
+from care.train.views import normalize
+
+SCALE = 2.5
+"""Map value shown in full colour; 1 is the average pixel. One scale for all encoders, as in Fig. 4."""
+COLOURS = np.asarray([(20, 20, 80), (30, 110, 200), (60, 190, 120), (250, 210, 50), (220, 30, 30)], dtype=np.float32)
+
+
+def attention_map(encoder: ResNetEncoder, images: Float[Tensor, "b 3 h w"], *, stage: str = "layer4") -> Float[Tensor, "b h w"]:
+    """Grad-CAM of the label-free score ½‖features‖² at a stage, upsampled bilinearly to the image; its mean is 1.
+
+    Args:
+        encoder: used in eval mode, left in the mode it was in.
+        images: normalised.
+        stage: ``layer1`` … ``layer4``.
+    """
+    training = encoder.training
+    encoder.eval()
+    try:
+        with torch.enable_grad():
+            maps = encoder.maps(images.requires_grad_())
+            score = maps["layer4"].mean((2, 3)).square().sum() / 2
+            (gradient,) = torch.autograd.grad(score, maps[stage])
+    finally:
+        encoder.train(training)
+    cam = (gradient.mean((2, 3), keepdim=True) * maps[stage].detach()).sum(1, keepdim=True).relu()
+    cam = F.interpolate(cam, images.shape[2:], mode="bilinear")[:, 0]
+    return cam / cam.mean((1, 2), keepdim=True).clamp_min(1e-12)
+
+
+def overlay(image: Image.Image, cam: Float[Tensor, "h w"], *, scale: float = SCALE) -> Image.Image:
+    """The image, half covered by its map in colour from blue (0) to red (``scale``)."""
+    position = (cam.detach().cpu().numpy() / scale).clip(0, 1) * (len(COLOURS) - 1)
+    colour = np.stack([np.interp(position, range(len(COLOURS)), COLOURS[:, n]) for n in range(3)], -1)
+    return Image.fromarray(((np.asarray(image, dtype=np.float32) + colour) / 2).astype(np.uint8))
+
+
+def sheet(images: Sequence[Image.Image], encoders: dict[str, ResNetEncoder], *, size: int, cell: int = 128) -> bytes:
+    """A PNG: one column an image, the images in the first row, then a row of maps for each named encoder.
+
+    Args:
+        images: RGB, of any size.
+        encoders: by the name shown beside their row.
+        size: side of the encoders' input, pixels.
+        cell: side of a picture, pixels.
+    """
+    crops = [centre_crop(image, size) for image in images]
+    pixels: NDArray[np.uint8] = np.stack([np.asarray(crop) for crop in crops])
+    batch = normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
+    rows = {"image": crops} | {
+        name: [overlay(crop, cam) for crop, cam in zip(crops, attention_map(encoder, batch), strict=True)]
+        for name, encoder in encoders.items()
+    }
+    margin, gap = 84, 4
+    picture = Image.new("RGB", (margin + len(crops) * (cell + gap), len(rows) * (cell + gap)), "white")
+    draw = ImageDraw.Draw(picture)
+    for y, (name, row) in enumerate(rows.items()):
+        draw.text((4, y * (cell + gap) + cell // 2), name, fill="black", anchor="lm", font_size=14)
+        for x, part in enumerate(row):
+            picture.paste(part.resize((cell, cell), Image.Resampling.BICUBIC), (margin + x * (cell + gap), y * (cell + gap)))
+    data = BytesIO()
+    picture.save(data, "PNG")
+    return data.getvalue()

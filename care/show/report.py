@@ -1,0 +1,66 @@
+"""One self-contained HTML page about a run."""
+
+import base64
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment
+
+from care.errors import CareError
+from shards import storage
+
+CURVES = {
+    "cnn": "C-stream loss (Eq. 1)",
+    "transformer": "T-stream loss (Eq. 3)",
+    "attention": "attention supervision (Eq. 4, unweighted)",
+    "spread": "spread of the embeddings (1 healthy, 0 collapsed)",
+}
+WIDTH, HEIGHT = 420, 150
+
+
+class Curve(NamedTuple):
+    """A line in SVG coordinates, and what its axes say."""
+
+    title: str
+    points: str
+    top: str
+    bottom: str
+    steps: int
+    last: str
+
+
+def report(run: str | Path) -> Path:
+    """Write ``run/report.html`` from what is in the run directory: results.json, losses.jsonl, maps.png, each where present.
+
+    Raises:
+        CareError: ``run`` holds neither results nor losses.
+    """
+    folder = storage.local(run)
+    losses, results, maps = folder / "losses.jsonl", folder / "results.json", folder / "maps.png"
+    if not (losses.exists() or results.exists()):
+        raise CareError(f"{run} holds neither results.json nor losses.jsonl; wanted the directory of `care demo` or `care pretrain`")
+    rows = [json.loads(line) for line in losses.read_text().splitlines()] if losses.exists() else []
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        files("care.show").joinpath("report.html.j2").read_text()
+    )
+    page = template.render(
+        results=storage.read_json(results) if results.exists() else {},
+        curves=[_curve(title, [row[key] for row in rows]) for key, title in CURVES.items() if any(row[key] for row in rows)],
+        width=WIDTH,
+        height=HEIGHT,
+        maps=base64.b64encode(maps.read_bytes()).decode() if maps.exists() else None,
+    )
+    storage.write_bytes(folder / "report.html", page.encode())
+    return folder / "report.html"
+
+
+def _curve(title: str, values: list[float]) -> Curve:
+    """Each point is the mean of its share of the steps: at most one a pixel pair."""
+    width = max(len(values) * 2 // WIDTH, 1)
+    means = [sum(part) / len(part) for part in (values[at : at + width] for at in range(0, len(values), width))]
+    low, high = min(means), max(means)
+    scale = (HEIGHT - 10) / ((high - low) or 1)
+    points = " ".join(f"{n * WIDTH / max(len(means) - 1, 1):.1f},{5 + (high - value) * scale:.1f}" for n, value in enumerate(means))
+    return Curve(title, points, f"{high:.3g}", f"{low:.3g}", len(values), f"{means[-1]:.3g}")

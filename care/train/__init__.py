@@ -1,0 +1,8 @@
+"""From shards to a checkpoint: views and batches as pure functions of (seed, step), the loop, what a run saves."""
+
+from care.train.batches import batches
+from care.train.checkpoint import load_encoder
+from care.train.loop import Pretrained, Stopped, pretrain
+from care.train.views import VIEWS, View
+
+__all__ = ["VIEWS", "Pretrained", "Stopped", "View", "batches", "load_encoder", "pretrain"]

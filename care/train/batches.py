@@ -1,0 +1,73 @@
+"""Two-view batches: step k is a pure function of (seed, step), whatever the workers, the prefetching or restarts."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+import shards
+from care.train.views import VIEWS, View, colour, crop
+
+Views = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]]
+
+
+class _Crops(Dataset[tuple[np.ndarray, np.ndarray]]):
+    def __init__(self, data: shards.ShardSet, size: int, seed: int, views: tuple[View, View]) -> None:
+        self.data, self.size, self.seed, self.views = data, size, seed, views
+
+    def __getitem__(self, at: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        epoch, sample = at
+        image = self.data.image(sample)
+        drawn = [view.draw(self.seed, epoch, sample, n) for n, view in enumerate(self.views)]
+        return np.stack([crop(image, d, self.size) for d in drawn]), np.stack([d.colour for d in drawn])
+
+
+def batches(
+    data: shards.ShardSet,
+    *,
+    size: int,
+    batch_size: int,
+    steps: int,
+    seed: int = 0,
+    start: int = 0,
+    views: tuple[View, View] = VIEWS,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[int, Views]]:
+    """Yield (step, (x1, x2)) for the steps ``start`` … ``steps`` − 1, both views [batch_size, 3, size, size], normalised.
+
+    Each image is decoded once and both crops are cut from it; colours are changed in batches on ``device``.
+
+    Args:
+        data: an open shard set.
+        size: side of a view, pixels.
+        batch_size: images a step; the incomplete last batch of an epoch is dropped.
+        steps: steps of the whole run.
+        seed: fixes the order and every view.
+        start: first step, of a resumed run.
+        views: distributions of the two views.
+        workers: processes that decode and crop beside this one; the batches are the same for any number.
+        device: where the views are made.
+
+    Raises:
+        shards.ShardError: fewer images than a batch, or a sample that is damaged.
+    """
+
+    def sample_ids() -> Iterator[list[tuple[int, int]]]:
+        for step in range(start, steps):
+            epoch, ids = shards.step_ids(len(data), batch_size=batch_size, step=step, seed=seed)
+            yield [(epoch, int(sample)) for sample in ids]
+
+    loader = DataLoader(
+        _Crops(data, size, seed, views),
+        batch_sampler=sample_ids(),
+        num_workers=workers,
+        pin_memory=torch.device(device).type == "cuda",
+        generator=torch.Generator(),  # or the loader would draw from torch's global one
+    )
+    for step, (crops, numbers) in zip(range(start, steps), loader, strict=True):
+        one, two = (colour(crops[:, n].to(device, non_blocking=True), numbers[:, n]) for n in range(2))
+        yield step, (one, two)

@@ -1,0 +1,161 @@
+"""Checkpoints: a directory per step, safetensors and JSON, that exists if and only if its manifest verifies."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+import shards
+from care.encoders import ResNetEncoder, build_encoder
+from care.errors import CareError
+from shards import storage
+from shards.progress import console
+
+SCHEMA = 1
+
+
+class Checkpoint(NamedTuple):
+    """A verified checkpoint on disk."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return int(self.manifest["step"])
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of ``model`` or ``optimizer``, by parameter name, on the CPU."""
+        return load_file(self.path / f"{name}.safetensors")
+
+
+def save(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, manifest: dict[str, Any], *, keep: int = 2) -> None:
+    """Commit ``run/checkpoints/step-…`` and remove all but the newest ``keep``.
+
+    Args:
+        run: run directory.
+        model: whose state dict is saved.
+        optimizer: SGD; its momentum buffers are saved by parameter name.
+        manifest: JSON values; ``step`` names the directory.
+        keep: checkpoints to keep; the older ones go only when the new one is in place.
+    """
+    folder = run / "checkpoints"
+    with storage.writing_directory(folder / f"step-{manifest['step']:08d}") as stage:
+        slots = {name: optimizer.state[p]["momentum_buffer"] for name, p in model.named_parameters() if optimizer.state[p]}
+        save_file(_contiguous(model.state_dict()), stage / "model.safetensors")
+        save_file(_contiguous(slots), stage / "optimizer.safetensors")
+        digests = {file.name: storage.sha256(file) for file in sorted(stage.iterdir())}
+        storage.write_json(stage / "manifest.json", {"schema": SCHEMA, "files": digests, **manifest})
+    for old in _steps(folder)[keep:]:
+        shutil.rmtree(old)
+
+
+def latest(run: str | Path) -> Checkpoint | None:
+    """The newest checkpoint under ``run`` that verifies, or None; damaged ones are named and passed over."""
+    for path in _steps(storage.local(run) / "checkpoints"):
+        try:
+            manifest = storage.read_json(path / "manifest.json")
+            damaged = [name for name, digest in manifest["files"].items() if storage.sha256(path / name) != digest]
+        except (shards.ShardError, OSError, KeyError) as error:
+            console.print(f"[yellow]passing over checkpoint {path}: {error}")
+            continue
+        if damaged:
+            console.print(f"[yellow]passing over checkpoint {path}: {', '.join(damaged)} does not match the manifest")
+        elif manifest["schema"] > SCHEMA:
+            raise CareError(
+                f"{path} was written by a newer version (schema {manifest['schema']}, this one reads {SCHEMA}); upgrade care-ssl"
+            )
+        else:
+            return Checkpoint(path, manifest)
+    return None
+
+
+def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Copy a checkpoint into a live model and SGD optimizer, in place, keeping memory formats.
+
+    Raises:
+        CareError: the checkpoint is of another architecture.
+    """
+    load_exactly(model, checkpoint.tensors("model"), source=str(checkpoint.path))
+    names = dict(model.named_parameters())
+    for name, slot in checkpoint.tensors("optimizer").items():
+        optimizer.state[names[name]]["momentum_buffer"] = torch.empty_like(names[name]).copy_(slot)
+
+
+@torch.no_grad()
+def load_exactly(module: nn.Module, tensors: dict[str, Tensor], *, source: str) -> None:
+    """Copy ``tensors`` into the module's state: every key and shape must match.
+
+    Raises:
+        CareError: naming what is missing, unexpected or of another shape.
+    """
+    state = module.state_dict()
+    missing, unexpected = sorted(state.keys() - tensors.keys()), sorted(tensors.keys() - state.keys())
+    reshaped = [name for name in state.keys() & tensors.keys() if state[name].shape != tensors[name].shape]
+    if missing or unexpected or reshaped:
+        parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", sorted(reshaped)))
+        found = "; ".join(f"{len(keys)} {what} (first: {keys[0]})" for what, keys in parts if keys)
+        raise CareError(f"{source} is of another architecture: {found}; use the encoder, size and blocks it was trained with")
+    for name, tensor in state.items():
+        tensor.copy_(tensors[name])
+
+
+def save_encoder(path: str | Path, encoder: ResNetEncoder) -> None:
+    """Commit an encoder's weights as one safetensors file: torchvision's key names, its own name in the metadata."""
+    storage.write_bytes(path, save_tensors(_contiguous(encoder.state_dict()), {"encoder": encoder.name, "size": str(encoder.size)}))
+
+
+def load_encoder(source: str | Path, *, seed: int = 0) -> ResNetEncoder:
+    """An encoder in eval mode; its ``size`` is that of its training.
+
+    Args:
+        source: a run directory (its newest checkpoint), an ``encoder.safetensors``, or ``random:NAME`` (freshly initialised).
+        seed: of the random initialisation.
+
+    Raises:
+        CareError: there is no such encoder, or its weights do not fit the architecture they name.
+    """
+    if str(source).startswith("random:"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            encoder = build_encoder(str(source).removeprefix("random:"))
+        encoder.eval()
+        return encoder
+    path = storage.local(source)
+    if path.is_dir():
+        checkpoint = latest(path)
+        if checkpoint is None:
+            raise CareError(f"{path} holds no checkpoint; wanted a run of `care pretrain`, a .safetensors file, or random:NAME")
+        name, size, prefix = checkpoint.manifest["settings"]["encoder"], checkpoint.manifest["settings"]["size"], "c.backbone.online."
+        tensors = {k.removeprefix(prefix): v for k, v in checkpoint.tensors("model").items() if k.startswith(prefix)}
+    elif path.is_file():
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                name, size = metadata.get("encoder", ""), metadata.get("size", 224)
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise CareError(f"{path} is no safetensors file: {error}") from None
+    else:
+        raise CareError(f"{path} does not exist; wanted a run directory, a .safetensors file, or random:NAME")
+    encoder = build_encoder(name)
+    load_exactly(encoder, tensors, source=str(path))
+    encoder.size = int(size)
+    encoder.eval()
+    return encoder
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    # safetensors refuses channels_last
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted((p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name)), reverse=True)

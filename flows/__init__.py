@@ -1,0 +1,27 @@
+"""Prefect chains the verbs of ``care`` and ``shards`` into cached, resumable runs; the command line lives here too.
+
+A task is a few lines around one public function; the truth about what is done is on disk, Prefect schedules and shows.
+"""
+
+import os
+from typing import Any
+
+# Prefect reads its settings at import. Quiet and private unless the user's environment says otherwise.
+for _name, _value in {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+__all__ = ["care_pipeline"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily, or `care --help` would wait for prefect and torch.
+    if name in __all__:
+        from flows.pipeline import care_pipeline
+
+        return care_pipeline
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,130 @@
+"""The command line `care`. Every command is a few lines around one public function; heavy imports wait until a command runs."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+from flows import cli_evaluate, cli_shards
+from flows.tables import Json, Seed, Set, show_accuracies
+
+app = typer.Typer(
+    help="CARE: self-supervised pre-training of attentive CNNs, from image folders to a report. Start with: care demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(cli_shards.app, name="shards")
+app.add_typer(cli_evaluate.app, name="evaluate")
+
+
+def main() -> NoReturn:
+    """Entry point; exit codes: 0 done, 1 failed, 2 usage, 3 stopped on request and saved."""
+    try:
+        app()
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise  # a bug of ours: the traceback is what its report needs
+        typer.secho(f"{'stopped' if code == 3 else 'error'}: {error}", fg="yellow" if code == 3 else "red", err=True)
+        sys.exit(code)
+    except KeyboardInterrupt:
+        typer.secho("stopped: finished work is kept, the same command continues", fg="yellow", err=True)
+        sys.exit(3)
+    sys.exit(0)
+
+
+def _exit_code(error: Exception) -> int | None:
+    from care import CareError
+    from care.train import Stopped
+    from shards import ShardError
+
+    if isinstance(error, Stopped):
+        return 3
+    return 1 if isinstance(error, CareError | ShardError | OSError) else None
+
+
+@app.command()
+def demo(
+    images: Annotated[str | None, typer.Option(help="Your own image folder instead of procedural scenes.", show_default=False)] = None,
+    out: Annotated[str | None, typer.Option(help="Run directory; by default demo, or demo-NAME with --images.", show_default=False)] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Pre-training steps; by default 150, with --images 600.", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """The whole chain in minutes on a CPU: images, shards, pre-training, evaluation, report. Run again, it goes on.
+
+    Example: care demo --images photos
+    """
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # failures are reported here, once
+    from shards.progress import console
+
+    folder = out or (f"demo-{Path(images).resolve().name}" if images else "demo")
+    console.print("starting the workflow engine")
+    from flows.pipeline import care_pipeline
+    from flows.server import server
+
+    with server():
+        results = care_pipeline(folder, images, seed=seed, steps=steps or (600 if images else 150))
+    for line in results["skipped"]:
+        console.print(f"[yellow]skipped: {line}")
+    show_accuracies(results["evaluations"], results if as_json else None)
+    console.print(f"report: {Path(folder, 'report.html')}")
+
+
+@app.command()
+def pretrain(
+    path: Set,
+    run: Annotated[str, typer.Argument(help="Run directory, new or of the same run.", show_default=False)],
+    encoder: Annotated[str, typer.Option(help="resnet50, resnet50x2, resnet101, resnet152, resnet18[-small][-half].")] = "resnet50",
+    size: Annotated[int, typer.Option(min=16, help="Side of the views, pixels.")] = 224,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 1024,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the set.")] = 100,
+    warmup_epochs: Annotated[float | None, typer.Option(min=0, help="Default: 10, at most a tenth of the run.", show_default=False)] = None,
+    lr: Annotated[float, typer.Option(min=0, help="Base learning rate for 256 images.")] = 0.05,
+    momentum: Annotated[float, typer.Option(min=0, max=1, help="First momentum coefficient of the targets.")] = 0.99,
+    attention_weight: Annotated[float, typer.Option(min=0, help="Weight of the attention supervision (λ of Eq. 5).")] = 100,
+    hidden: Annotated[int, typer.Option(min=1, help="Hidden width of projectors and predictors.")] = 4096,
+    seed: Seed = 0,
+    precision: Annotated[
+        Literal["bf16", "fp16", "fp32"] | None, typer.Option(help="Default: what the device computes natively.", show_default=False)
+    ] = None,
+    device: Annotated[Literal["cuda", "cpu"] | None, typer.Option(help="Default: cuda where there is one.", show_default=False)] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode images beside the training.")] = 0,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+) -> None:
+    """Pre-train an encoder by CARE; interrupted, the same command continues from the last checkpoint. Defaults are the paper's.
+
+    Example: care pretrain sets/train runs/small --encoder resnet18 --size 96 --batch-size 256
+    """
+    import shards
+    from care import streams_for
+    from care.train import pretrain as train
+
+    data = shards.open(path)
+    per_epoch = len(data) // batch_size
+    if per_epoch == 0:
+        raise typer.BadParameter(f"{batch_size} is more than the {len(data)} images of {path}", param_hint="--batch-size")
+    c, t = streams_for(encoder, size=size, seed=seed, hidden=hidden)
+    done = train(
+        data, run, c, t, size=size, batch_size=batch_size, steps=epochs * per_epoch, lr=lr, momentum=momentum,
+        warmup=round(per_epoch * (min(10, epochs / 10) if warmup_epochs is None else warmup_epochs)),
+        attention_weight=attention_weight, seed=seed, precision=precision,
+        device=device, workers=workers, checkpoint_every=checkpoint_every,
+    )  # fmt: skip
+    typer.echo(f"{done.steps} steps done, encoder: {done.encoder}")
+
+
+@app.command("report")
+def report_command(run: Annotated[str, typer.Argument(help="Directory of `care demo` or `care pretrain`.", show_default=False)]) -> None:
+    """Write the HTML page about a run from the files in its directory.
+
+    Example: care report demo
+    """
+    from care.show import report
+
+    typer.echo(str(report(run)))

@@ -1,0 +1,56 @@
+"""A Prefect server of our own for one command, where none is configured; it ends with this process, however that ends."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+STARTUP_SECONDS = 120
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The address of the configured Prefect server, or of one started on the loopback address for the length of the block.
+
+    Raises:
+        RuntimeError: the server did not start.
+    """
+    if PREFECT_API_URL.value():
+        yield PREFECT_API_URL.value()
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # Prefect's own ephemeral server outlives a SIGKILL of its parent and dies of its Ctrl-C before we could save. This one has
+    # its own session, and the shell ends it when the pipe from us closes.
+    command = '"$0" -m prefect server start --host 127.0.0.1 --port "$1" --no-ui --log-level CRITICAL & cat; kill $!; wait'
+    process = subprocess.Popen(
+        ["sh", "-c", command, sys.executable, str(port)],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    try:
+        address = f"http://127.0.0.1:{port}/api"
+        _wait(address)
+        with temporary_settings({PREFECT_API_URL: address}):
+            yield address
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
+def _wait(address: str) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with urlopen(f"{address}/health", timeout=5):
+                return
+        except (URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError(f"Prefect's server did not start within {STARTUP_SECONDS} s; try `prefect server start` and set PREFECT_API_URL")

@@ -1,0 +1,39 @@
+"""What the commands share: options, tables, JSON on standard output."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
+Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
+Set = Annotated[str, typer.Argument(help="A shard set: the DEST of `care shards build`.", show_default=False)]
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; columns with % in their name are numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    printed = Table(title=title or None, title_justify="left")
+    for column in columns:
+        printed.add_column(column, justify="right" if "%" in column else "left", overflow="fold")
+    for row in rows:
+        printed.add_row(*row)
+    Console().print(printed)
+
+
+def print_json(value: Any) -> None:
+    """Print machines' output."""
+    typer.echo(json.dumps(value, indent=1, sort_keys=True))
+
+
+def show_accuracies(rows: Sequence[dict[str, Any]], value: Any = None) -> None:
+    """Print evaluation rows as a table, or ``value`` as JSON where there is one."""
+    if value is not None:
+        print_json(value)
+    elif rows:
+        by_task = sorted(rows, key=lambda row: str(row["task"]))
+        cells = [(row["task"], row["encoder"], f"{row['top1']:.1f}", f"{row['top5']:.1f}") for row in by_task]
+        table("", ("task", "encoder", "top-1 %", "top-5 %"), cells)

@@ -1,0 +1,153 @@
+"""From images to a shard set: a plan, one pure function per shard, an index; resumable, every input kept or rejected by name."""
+
+import os
+import re
+import threading
+import zlib
+from collections.abc import Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+
+from shards import index, order, sources, storage
+from shards.errors import ShardError
+from shards.images import Reject, Validation, check
+from shards.progress import progress
+from shards.tar import TarWriter
+
+_TAR, _RECORD = "shard-{:06}.tar", ".shard-{:06}.json"
+_OURS = re.compile(r"(\.part-)?(\.?shard-\d{6,}\.(tar|json)|samples\.npy|keys\.txt|index\.json)")
+
+
+class Plan(NamedTuple):
+    """Everything that decides the bytes of a set; ``shards`` lists the candidates of each, in order."""
+
+    source: sources.Source
+    shards: list[list[sources.Candidate]]
+    validate: Validation
+    seed: int
+    digest: str
+
+
+def build(
+    src: str | Path, dest: str | Path, *, workers: int | None = None, shard_size: int = 1000, seed: int = 0,
+    share: tuple[float, float] = (0, 1), max_rejects: float = 0.01, validate: Validation = "decode",
+) -> index.Index:  # fmt: skip
+    """Build the image folder ``src`` into the shard set ``dest``, in an order drawn from ``seed``.
+
+    An interrupted build goes on where it stopped, a finished one returns at once. The bytes do not depend on ``workers``.
+
+    Args:
+        src: see ``shards.sources.folder``.
+        dest: a new or empty folder, or what an earlier run with the same arguments left.
+        workers: threads; by default one a core (reading, decoding and checksums release the GIL).
+        shard_size: images a shard, before rejects.
+        seed: of the order.
+        share: see ``shards.sources.folder``.
+        max_rejects: share of the images that may be rejected; files of other kinds do not count.
+        validate: what every image has to pass, see ``shards.images.check``.
+
+    Raises:
+        ShardError: bad arguments or input, another set in ``dest``, too many rejects, or a disk that refuses.
+    """
+    if not 0 <= max_rejects <= 1 or (workers is not None and workers < 1):
+        raise ShardError(f"wanted max_rejects from 0 to 1 and at least one worker, got {max_rejects} and {workers}")
+    plan, root = make_plan(src, shard_size=shard_size, seed=seed, share=share, validate=validate), storage.local(dest)
+    if root.resolve().is_relative_to(storage.local(src).resolve()):
+        raise ShardError(f"{dest} lies in the source {src}; choose a DEST outside of it")
+    if found := _existing(plan, root):
+        return found
+    missing = [n for n in range(len(plan.shards)) if not all((root / name.format(n)).exists() for name in (_TAR, _RECORD))]
+    count, todo = len(plan.source.samples), sum(len(plan.shards[n]) for n in missing)
+    stop, lock = threading.Event(), threading.Lock()
+    with progress("build", count, start=count - todo) as advance, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+
+        def tick() -> None:
+            if stop.is_set():
+                raise CancelledError
+            with lock:
+                advance(1, "")
+
+        try:
+            for shard in as_completed([pool.submit(write_shard, plan, root, n, tick) for n in missing]):
+                shard.result()
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+    return commit(plan, root, max_rejects=max_rejects)
+
+
+def make_plan(
+    src: str | Path, *, shard_size: int = 1000, seed: int = 0, share: tuple[float, float] = (0, 1), validate: Validation = "decode"
+) -> Plan:
+    """List ``src`` and cut it into shards."""
+    if shard_size < 1 or validate not in get_args(Validation):
+        raise ShardError(f"wanted a shard size from 1 and validate one of {get_args(Validation)}, got {shard_size} and {validate!r}")
+    source = sources.folder(src, share=share)
+    shuffled = [source.samples[i] for i in order.permutation(len(source.samples), seed=seed, stream=0)]
+    shards = [shuffled[at : at + shard_size] for at in range(0, len(shuffled), shard_size)]
+    files = [[image.name, image.size, image.label] for image in source.samples]
+    identity = [files, source.classes, source.rejects, seed, shard_size, validate, index.SCHEMA]
+    return Plan(source, shards, validate, seed, storage.digest(identity))
+
+
+def write_shard(plan: Plan, dest: Path, number: int, tick: Callable[[], None] = lambda: None) -> None:
+    """Write shard ``number`` into ``dest``, then a record of it; ``tick`` is called before every image and may raise to stop."""
+    entries, rejects = list[tuple[Any, ...]](), list[tuple[Reject, str]]()
+    with storage.writing(dest / (name := _TAR.format(number))) as file:
+        tar = TarWriter(file)
+        for image in plan.shards[number]:
+            tick()
+            data, reason = sources.read(image.path)
+            if reason := reason or check(data, plan.validate):
+                rejects.append((reason, image.name))
+                continue
+            offset = tar.add(image.key + image.path.suffix.lower(), data)
+            if image.label >= 0:
+                tar.add(f"{image.key}.cls", str(image.label).encode())
+            entries.append((offset, len(data), zlib.crc32(data), image.label, image.key))
+        shard = index.Shard(name, len(entries), *tar.finish())
+    record = {"plan": plan.digest, "shard": shard, "entries": entries, "rejects": rejects}
+    storage.write_json(dest / _RECORD.format(number), record)
+
+
+def commit(plan: Plan, dest: Path, *, max_rejects: float) -> index.Index:
+    """Make the written shards of ``dest`` a set, or refuse because too many images were rejected."""
+    records = [storage.read_json(dest / _RECORD.format(number)) for number in range(len(plan.shards))]
+    entries = [entry for record in records for entry in record["entries"]]
+    rejects: dict[str, list[str]] = {}
+    for reason, name in sorted([*plan.source.rejects, *((r, n) for record in records for r, n in record["rejects"])]):
+        rejects.setdefault(str(reason), []).append(name)
+    lost = {reason: names for reason, names in rejects.items() if reason != Reject.OTHER_FILE}
+    count = sum(map(len, lost.values()))
+    if not entries or count > max_rejects * (count + len(entries)):
+        listed = "; ".join(f"{len(names)} {reason} ({', '.join(names[:3])}{', …' * (len(names) > 3)})" for reason, names in lost.items())
+        raise ShardError(
+            f"{count} of {count + len(entries)} images were rejected, {max_rejects:.2%} may be: {listed}. Repair or remove "
+            f"them, or raise --max-rejects; {dest} is not a set yet, and a next run reuses its shards"
+        )
+    index.save(
+        dest, shards=[index.Shard(*record["shard"]) for record in records],
+        samples=np.array([tuple(entry[:4]) for entry in entries], index.ROW), keys=[entry[4] for entry in entries],
+        classes=plan.source.classes, rejects=rejects, plan=plan.digest, seed=plan.seed,
+    )  # fmt: skip
+    for number in range(len(plan.shards)):
+        (dest / _RECORD.format(number)).unlink()
+    return index.load(dest)
+
+
+def _existing(plan: Plan, dest: Path) -> index.Index | None:
+    """The set, if ``dest`` holds just this one, finished; a folder that is neither new nor left by this plan is refused."""
+    names = sorted(file.name for file in dest.iterdir()) if dest.is_dir() else []
+    foreign = [name for name in names if not _OURS.fullmatch(name)]
+    if foreign or (dest.exists() and not dest.is_dir()):
+        raise ShardError(f"{dest} holds other things ({', '.join(foreign[:3]) or 'it is a file'}); choose a new or empty folder as DEST")
+    records = [dest / name for name in names if name.startswith(".shard-")]
+    found = index.load(dest) if "index.json" in names else None
+    if ({found.plan} if found else {storage.read_json(record)["plan"] for record in records}) - {plan.digest}:
+        raise ShardError(f"{dest} holds a set built from other input or options; remove it or choose another DEST")
+    for record in records if found else []:
+        record.unlink()
+    return found

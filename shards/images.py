@@ -1,0 +1,143 @@
+"""The one image decoder, of the build's validation and of training: bytes in, upright 8-bit RGB out, or a named reason."""
+
+import io
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from shards.errors import ShardError
+
+Validation = Literal["decode", "header", "none"]
+"""How far a build looks into an image: all its pixels, its header, or not at all."""
+
+SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffixes in ("jpg jpeg jpe jfif mpo", "png apng", "webp avif", "bmp dib", "tif tiff", "gif", "ppm pgm pbm pnm", "jp2 j2k jpx")
+    for suffix in suffixes.split(" ")
+)
+"""File names that are taken for images, in lower case."""
+
+MAX_PIXELS = 89_478_485
+"""Larger images are refused by their header. It is Pillow's own limit, so that Pillow does not warn below it."""
+
+# Pillow opens some forty formats; the obscure ones have the least tested parsers, and bytes from the web pick them.
+Image.init()
+_FORMATS: list[str] = [f for f in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000") if f in Image.OPEN]
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Reject(StrEnum):
+    """Why an input file is not in the set."""
+
+    EMPTY = "empty file"
+    UNREADABLE = "unreadable"
+    NOT_AN_IMAGE = "not an image"
+    CORRUPT = "corrupt image"
+    TOO_LARGE = "too large"
+    OTHER_FILE = "other file"
+    NO_CLASS = "no class"
+
+
+class _ImageError(ShardError):
+    def __init__(self, reason: Reject, detail: str, data: bytes) -> None:
+        super().__init__(f"wanted an image, got {len(data)} bytes that cannot be decoded: {reason}: {detail}; replace or remove the file")
+        self.reason = reason
+
+
+def decode(data: bytes) -> Image.Image:
+    """The image in ``data``, upright, mode RGB, 8 bits a channel.
+
+    - EXIF (or XMP) orientation is applied; an unreadable EXIF block counts as none. Colour profiles are not applied.
+    - Gray, palette, CMYK, YCbCr become RGB by Pillow's ``convert``, LAB by littleCMS; transparency is composited on white.
+    - Integers of 16 bits or more are clipped to 0…65535 and shifted right by 8; floats are scaled by 255 where all lie in
+      0…1, else clipped to 0…255 (NaN is 0).
+    - Of an animation, the first frame.
+
+    Raises:
+        ShardError: no whole image of a known format and of at most ``MAX_PIXELS`` is in ``data``.
+    """
+    image = _header(data)
+    image = _attempt(image, data, _loaded)
+    return _attempt(image, data, _rgb)
+
+
+def check(data: bytes, validate: Validation) -> Reject | None:
+    """Why ``data`` cannot be a sample, or ``None``: ``decode`` accepts exactly what ``validate="decode"`` passes.
+
+    ``"header"`` opens but does not decode, ``"none"`` refuses only what is empty.
+    """
+    try:
+        if validate == "decode":
+            decode(data)
+        elif validate == "header":
+            _header(data)
+        elif not data:
+            return Reject.EMPTY
+    except _ImageError as error:
+        return error.reason
+    return None
+
+
+def _header(data: bytes) -> Image.Image:
+    if not data:
+        raise _ImageError(Reject.EMPTY, "no bytes", data)
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise _ImageError(Reject.NOT_AN_IMAGE, f"no header of {', '.join(_FORMATS)}", data) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
+        raise _ImageError(Reject.TOO_LARGE, str(error), data) from None
+    except Exception as error:  # hostile headers reach every corner of every parser
+        raise _ImageError(Reject.CORRUPT, str(error), data) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise _ImageError(Reject.TOO_LARGE, f"{image.width} × {image.height} pixels, the limit is {MAX_PIXELS:,}", data)
+    return image
+
+
+def _attempt(image: Image.Image, data: bytes, action: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    try:
+        return action(image)
+    except MemoryError:
+        raise _ImageError(Reject.TOO_LARGE, f"{image.width} × {image.height} pixels do not fit in memory", data) from None
+    except Exception as error:  # as above: OSError, SyntaxError, struct.error, IndexError, zlib.error …
+        raise _ImageError(Reject.CORRUPT, str(error) or type(error).__name__, data) from error
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a broken EXIF block says nothing about the pixels
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image), nan=0.0)
+        scale = 255 if values.min() >= 0 and values.max() <= 1 else 1
+        image = Image.fromarray(np.clip(values * scale, 0, 255).round().astype(np.uint8))
+    elif image.mode.startswith("I"):
+        image = Image.fromarray((np.clip(np.asarray(image), 0, 0xFFFF) >> 8).astype(np.uint8))
+    elif image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB") or image
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,0 +1,150 @@
+"""What a shard set is: tars as WebDataset reads them (``key.jpg``, and ``key.cls`` with the label), and what is in them.
+
+``samples.npy`` has a ``ROW`` and ``keys.txt`` a line for every sample, in the order of the tars. ``index.json``, committed last,
+holds the rest and all digests; the ``wids`` package reads it as its shard index.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards import storage
+from shards.errors import ShardError
+
+SCHEMA = 1
+ROW = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc32", "<u4"), ("label", "<i4")])
+"""Where a sample's bytes are in its tar, how many, their checksum, and its class number (-1: none)."""
+
+
+class Shard(NamedTuple):
+    """One tar: ``url`` is relative to the set, ``filesize`` in bytes."""
+
+    url: str
+    nsamples: int
+    filesize: int
+    sha256: str
+
+
+class Keys:
+    """Sample names by number, kept as one text: a million ``str`` would cost every worker 100 MB."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self._ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, i: int) -> str:
+        end = int(self._ends[i])
+        return self._text[self._text.rfind(b"\n", 0, end) + 1 : end].decode()
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The content of a set; ``samples`` are ``ROW`` ``[count]``, ``rejects`` the names of the files left out, by reason."""
+
+    path: Path
+    shards: tuple[Shard, ...]
+    samples: NDArray[Any]
+    keys: Keys
+    classes: tuple[str, ...]
+    seen: int
+    """Input files; ``seen == len(samples) + Σ len(rejects[reason])``."""
+    rejects: Mapping[str, Sequence[str]]
+    plan: str
+    """Digest of the input's names and sizes and of the options."""
+    seed: int
+    digest: str
+    """sha256 of ``index.json``, which holds those of all other files: the identity of the set."""
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Number of the first sample of every shard, and the count: ``[shards + 1]``."""
+        return np.cumsum([0, *(shard.nsamples for shard in self.shards)])
+
+
+def save(
+    path: Path, *, shards: Sequence[Shard], samples: NDArray[Any], keys: Sequence[str], classes: Sequence[str],
+    rejects: Mapping[str, Sequence[str]], plan: str, seed: int,
+) -> None:  # fmt: skip
+    """Commit an index, ``index.json`` last: from then on the set exists. Equal input gives equal bytes."""
+    rows = io.BytesIO()
+    np.save(rows, samples)
+    sides = {"samples.npy": rows.getvalue(), "keys.txt": "".join(f"{key}\n" for key in keys).encode()}
+    for name, data in sides.items():
+        storage.write_bytes(path / name, data)
+    rejected = {reason: len(names) for reason, names in rejects.items()}
+    shardlist = [shard._asdict() for shard in shards]
+    document = {
+        "__kind__": "wids-shard-index-v1",
+        "wids_version": 1,
+        "name": storage.digest(shardlist)[:16],  # wids caches by name: other content needs another one
+        "shardlist": shardlist,
+        "schema": SCHEMA,
+        "classes": classes,
+        "counts": {"seen": len(samples) + sum(rejected.values()), "kept": len(samples), "rejected": rejected},
+        "rejects": rejects,
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in sides.items()},
+        "plan": plan,
+        "seed": seed,
+    }
+    storage.write_json(path / "index.json", document)
+
+
+def load(path: str | Path, *, shards: bool = True) -> Index:
+    """The index in the folder ``path``, after its digests, its counts and (with ``shards``) the sizes of its tars are checked.
+
+    Raises:
+        ShardError: ``path`` is no shard set, an unfinished or damaged one, or of a newer schema.
+    """
+    root = storage.local(path).absolute()
+    file = root / "index.json"
+    if not file.is_file():
+        unfinished = root.is_dir() and any(root.glob(".shard-*.json"))
+        got = "an unfinished one; run its build again, it goes on where it stopped" if unfinished else "no index.json; check the path"
+        raise ShardError(f"wanted a shard set at {path}, got {got}")
+    text, document = file.read_bytes(), storage.read_json(file)
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(schema, int):
+        raise ShardError(f"{file} is not the index of a shard set; check the path")
+    if schema > SCHEMA:
+        raise ShardError(f"{file} has schema {schema}, this version reads up to {SCHEMA}; upgrade care-ssl")
+    try:
+        sides = {name: (root / name).read_bytes() for name in ("samples.npy", "keys.txt")}
+        for name, data in sides.items():
+            _require(hashlib.sha256(data).hexdigest() == document["sha256"][name], f"{name} is not the file that was written")
+        index = Index(
+            path=root,
+            shards=tuple(Shard(**shard) for shard in document["shardlist"]),
+            samples=np.load(io.BytesIO(sides["samples.npy"])),
+            keys=Keys(sides["keys.txt"]),
+            classes=tuple(document["classes"]),
+            seen=document["counts"]["seen"],
+            rejects=document["rejects"],
+            plan=document["plan"],
+            seed=document["seed"],
+            digest=hashlib.sha256(text).hexdigest(),
+        )
+        count = len(index.samples)
+        _require(index.samples.dtype == ROW and count == len(index.keys) == index.starts[-1], "its sample counts differ")
+        _require(index.seen == count + sum(map(len, index.rejects.values())), "seen is not kept + rejected")
+        for shard in index.shards if shards else ():
+            _require((root / shard.url).stat().st_size == shard.filesize, f"{shard.url} does not have its {shard.filesize} bytes")
+    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+        raise ShardError(f"the shard set {path} is damaged: {error}; copy it again, or remove it and build it again") from error
+    return index
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise ValueError(problem)

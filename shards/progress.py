@@ -1,0 +1,60 @@
+"""Progress of long work: a rich bar with rate and ETA on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False)
+PLAIN_SECONDS = 10.0
+"""Seconds between two plain lines."""
+
+
+@contextmanager
+def progress(title: str, total: int, *, unit: str = "img", start: int = 0) -> Iterator[Callable[[int, str], None]]:
+    """Yield ``advance(n, note="")``: ``n`` units more are done, ``note`` is shown beside the rate.
+
+    Args:
+        title: what is being done.
+        total: units of the whole work.
+        unit: name of one unit in the rate.
+        start: units that were done before, by an earlier run.
+    """
+    done, began, last = start, time.monotonic(), 0.0
+
+    def status(note: str) -> str:
+        rate = (done - start) / max(time.monotonic() - began, 1e-9)
+        return f"{rate:,.0f} {unit}/s {note}".rstrip() if rate >= 10 else f"{rate:.2f} {unit}/s {note}".rstrip()
+
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(title, total=total, completed=start, status="")
+
+            def advance(n: int, note: str = "") -> None:
+                nonlocal done
+                done += n
+                bar.update(task, completed=done, status=status(note))
+
+            yield advance
+        return
+
+    def advance_plainly(n: int, note: str = "") -> None:
+        nonlocal done, last
+        done += n
+        now = time.monotonic()
+        if now - last >= PLAIN_SECONDS or done >= total:
+            last = now
+            eta = (total - done) * (now - began) / max(done - start, 1)
+            print(f"{title}: {done}/{total}, {status(note)}, ETA {eta:.0f} s", file=sys.stderr, flush=True)
+
+    yield advance_plainly

@@ -1,0 +1,105 @@
+"""Random access to a shard set: sample i is one positioned read, and its bytes are checked."""
+
+import operator
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from shards.errors import ShardError
+from shards.images import decode
+from shards.index import Index, Keys, load
+
+
+class Sample(NamedTuple):
+    """One sample."""
+
+    key: str
+    data: bytes
+    """The image file, as it was found by the build."""
+    label: int
+    """Class number, or -1."""
+
+
+class ShardSet:
+    """The samples of a set by number; safe to share between threads, to fork and to pickle.
+
+    ``labels`` are class numbers ``[count]`` (-1: none), positions in ``classes``; ``digest`` identifies the content.
+    """
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self.path: Path = index.path
+        self.classes: tuple[str, ...] = index.classes
+        self.digest: str = index.digest
+        self.keys: Keys = index.keys
+        self.labels: NDArray[np.int32] = np.ascontiguousarray(index.samples["label"])
+        self._starts = index.starts
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> Sample:
+        """Sample ``i``; negative numbers count from the end.
+
+        Raises:
+            IndexError: there is no sample ``i``.
+            ShardError: the shard cannot be read, or its bytes are not those that were written.
+        """
+        number = operator.index(i)
+        number += len(self) if number < 0 else 0
+        if not 0 <= number < len(self):
+            raise IndexError(f"wanted sample {i} of a set of {len(self)}")
+        offset, length, crc32, label = self.index.samples[number].item()
+        shard = self.index.shards[int(np.searchsorted(self._starts, number, "right")) - 1]
+        # A descriptor a read costs microseconds beside the decode; kept ones outgrow the process limit at ImageNet's size.
+        try:
+            fd = os.open(f"{self.path}/{shard.url}", os.O_RDONLY)
+            try:
+                data = os.pread(fd, length, offset)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise ShardError(f"cannot read {self._at(shard.url, number)}: {error.strerror or error}; is the set still there?") from error
+        if len(data) != length or zlib.crc32(data) != crc32:
+            got = f"{len(data)} bytes with crc32 {zlib.crc32(data):08x}, wanted {length} with {crc32:08x}"
+            raise ShardError(f"{self._at(shard.url, number)} is damaged: {got}; verify the set, then copy or build it again")
+        return Sample(self.keys[number], data, label)
+
+    def image(self, i: int) -> Image.Image:
+        """Sample ``i`` decoded: RGB, upright.
+
+        Raises:
+            ShardError: as for ``self[i]``, or the bytes do not decode.
+        """
+        key, data, _ = self[i]
+        try:
+            return decode(data)
+        except ShardError as error:
+            raise ShardError(f"sample {key!r} of {self.path}: {error}") from error
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self.path,)
+
+    def __repr__(self) -> str:
+        return f"ShardSet({str(self.path)!r}: {len(self):,} samples, {len(self.classes)} classes, {len(self.index.shards)} shards)"
+
+    def _at(self, url: str, number: int) -> str:
+        return f"sample {number} ({self.keys[number]!r}) of {self.path / url}"
+
+
+def open(path: str | Path) -> ShardSet:
+    """The finished set in the folder ``path``; its index is verified now, every sample as it is read.
+
+    Raises:
+        ShardError: ``path`` is no shard set, an unfinished or damaged one, or of a newer schema.
+    """
+    return ShardSet(load(path))

@@ -1,0 +1,71 @@
+"""The full audit of a set: every byte of every shard against the index, and the index against the tars' own headers."""
+
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from shards import storage
+from shards.errors import ShardError
+from shards.index import Index, Shard, load
+
+
+def verify(path: str | Path) -> list[str]:
+    """One line for every problem of the set at ``path``; an empty list means intact. Reads everything twice."""
+    try:
+        index = load(path, shards=False)
+    except ShardError as error:
+        return [str(error)]
+    known = {shard.url for shard in index.shards}
+    problems = [f"{file.name}: not in the index" for file in sorted(index.path.glob("*.tar")) if file.name not in known]
+    for shard, first in zip(index.shards, index.starts, strict=False):
+        problems += [f"{shard.url}: {problem}" for problem in _problems(index, shard, int(first))]
+    return problems
+
+
+def _problems(index: Index, shard: Shard, first: int) -> Iterator[str]:
+    file = index.path / shard.url
+    try:
+        size = file.stat().st_size
+        if size != shard.filesize:
+            yield f"{size} bytes, wanted {shard.filesize}"
+        elif storage.sha256(file) != shard.sha256:
+            yield "sha256 differs from the index"
+        yield from _samples(index, shard, first)
+    except OSError as error:
+        yield f"cannot be read: {error.strerror or error}"
+
+
+def _samples(index: Index, shard: Shard, first: int) -> Iterator[str]:
+    members: dict[str, list[tarfile.TarInfo]] = {}
+    with (index.path / shard.url).open("rb") as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for info in tar:
+                    members.setdefault(_key(info.name), []).append(info)
+        except (tarfile.TarError, ValueError) as error:
+            yield f"is not a whole tar: {error}"
+        for number in range(first, first + shard.nsamples):
+            offset, length, crc32, label = index.samples[number].item()
+            key = index.keys[number]
+            if key not in members:
+                yield f"sample {number} ({key!r}): not in the tar"
+                continue
+            image, *extra = members.pop(key)
+            if (image.offset_data, image.size) != (offset, length):
+                yield f"sample {number} ({key!r}): at byte {image.offset_data} with {image.size}, wanted {offset} with {length}"
+            file.seek(offset)
+            if zlib.crc32(file.read(length)) != crc32:
+                yield f"sample {number} ({key!r}): crc32 differs"
+            texts = []
+            for info in extra:
+                file.seek(info.offset_data)
+                texts.append((info.name, file.read(info.size)))
+            if texts != ([(f"{key}.cls", str(label).encode())] if label >= 0 else []):
+                yield f"sample {number} ({key!r}): label members {texts}, wanted {label}"
+    yield from (f"{key!r}: not in the index" for key in members)
+
+
+def _key(name: str) -> str:
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]

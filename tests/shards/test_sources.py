@@ -1,0 +1,124 @@
+import os
+
+import pytest
+from made_images import populate
+
+from shards import Reject, ShardError
+from shards.sources import folder, read
+
+
+def listing(source):
+    return [(sample.name, sample.label) for sample in source.samples]
+
+
+def test_class_folders(tmp_path):
+    populate(tmp_path, ["dog/b.jpg", "dog/a.JPG", "cat/deep/er/c.png", "cat/.hidden.jpeg"])
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "readme.txt").write_text("no class")
+    source = folder(tmp_path)
+    assert source.classes == ["cat", "dog"]
+    assert listing(source) == [("cat/.hidden.jpeg", 0), ("cat/deep/er/c.png", 0), ("dog/a.JPG", 1), ("dog/b.jpg", 1)]
+    assert source.rejects == [(Reject.OTHER_FILE, "notes/readme.txt")]
+    assert source.samples[0].path == tmp_path / "cat/.hidden.jpeg"
+    assert source.samples[0].size == (tmp_path / "cat/.hidden.jpeg").stat().st_size
+
+
+def test_images_beside_class_folders_are_rejected_by_name(tmp_path):
+    source = folder(populate(tmp_path, ["cat/a.jpg", "stray.jpg"]))
+    assert listing(source) == [("cat/a.jpg", 0)]
+    assert source.rejects == [(Reject.NO_CLASS, "stray.jpg")]
+
+
+def test_a_flat_folder_has_no_labels(tmp_path):
+    populate(tmp_path, ["b.jpg", "a.png"])
+    (tmp_path / "empty").mkdir()
+    assert folder(tmp_path)[1:] == ([], [])
+    assert listing(folder(tmp_path)) == [("a.png", -1), ("b.jpg", -1)]
+
+
+def test_the_order_is_not_the_file_systems(tmp_path, monkeypatch):
+    populate(tmp_path, [f"{c}/{i}.jpg" for c in "ab" for i in range(5)])
+    want, scandir = folder(tmp_path), os.scandir
+
+    class Reversed:
+        def __init__(self, path):
+            with scandir(path) as entries:
+                self.entries = list(entries)[::-1]
+
+        def __enter__(self):
+            return self.entries
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(os, "scandir", Reversed)
+    assert folder(tmp_path) == want
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path):
+    populate(tmp_path / "away", ["a.jpg"])
+    src = populate(tmp_path / "src", ["dog/b.jpg"])
+    (src / "cat").symlink_to(tmp_path / "away")
+    (src / "dog" / "up").symlink_to(src)
+    (src / "self").symlink_to(src)
+    (src / "dog" / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    source = folder(src)
+    assert listing(source) == [("cat/a.jpg", 0), ("dog/b.jpg", 1), ("dog/gone.jpg", 1)]
+    assert source.samples[2].size == -1
+
+
+def test_bad_sources_are_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("x")
+    for name, got in (
+        ("missing", "nothing of that name"),
+        ("file", "a file"),
+        ("empty", "an empty one"),
+        ("texts", "1 files of other kinds"),
+    ):
+        with pytest.raises(ShardError, match=got) as error:
+            folder(tmp_path / name)
+        assert str(tmp_path / name) in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_an_unreadable_folder_is_not_skipped(tmp_path):
+    populate(tmp_path, ["cat/a.jpg"])
+    (tmp_path / "dog").mkdir(mode=0)
+    with pytest.raises(ShardError, match=r"cannot list .*dog"):
+        folder(tmp_path)
+
+
+def test_keys_are_unique_and_free_of_what_readers_trip_over(tmp_path):
+    names = ["a.b/c.d.jpg", "a/x.jpg", "a/x.png", "a/x.png.jpg", "a/50%.jpg", "a/é.jpg", "__meta__/y.jpg", "a/line\nbreak.jpg"]
+    keys = {sample.name: sample.key for sample in folder(populate(tmp_path, names)).samples}
+    assert keys == {
+        "a.b/c.d.jpg": "a%2Eb/c%2Ed",
+        "a/x.jpg": "a/x",
+        "a/x.png": "a/x%2Epng",
+        "a/x.png.jpg": "a/x%2Epng%2Ejpg",
+        "a/50%.jpg": "a/50%25",
+        "a/é.jpg": "a/é",
+        "__meta__/y.jpg": "%5F_meta__/y",
+        "a/line\nbreak.jpg": "a/line%0Abreak",
+    }
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"\xff.jpg")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert folder(tmp_path).samples[0].key == "%FF"
+
+
+def test_reading_never_blocks_or_raises(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert read(tmp_path / "pipe.jpg") == (b"", Reject.UNREADABLE)
+    assert read(tmp_path / "gone.jpg") == (b"", Reject.UNREADABLE)
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate((1 << 30) + 1)
+    assert read(tmp_path / "huge.jpg") == (b"", Reject.TOO_LARGE)

@@ -1,0 +1,94 @@
+import io
+import json
+import os
+import tarfile
+
+import pytest
+
+import shards
+from shards import storage, verify
+
+
+@pytest.fixture
+def built(photos, tmp_path):
+    shards.build(photos, tmp_path / "set", shard_size=5)
+    return tmp_path / "set"
+
+
+def flip(file, at):
+    with file.open("r+b") as stream:
+        stream.seek(at)
+        byte = stream.read(1)[0]
+        stream.seek(at)
+        stream.write(bytes([byte ^ 1]))
+
+
+def test_an_intact_set_has_no_problems(built):
+    assert verify(built) == []
+
+
+def test_a_set_that_cannot_be_opened_is_one_problem(tmp_path):
+    assert len(verify(tmp_path)) == 1
+    assert "no index.json" in verify(tmp_path)[0]
+
+
+def test_any_flipped_byte_is_found(built):
+    tar = built / "shard-000000.tar"
+    whole = tar.read_bytes()
+    for at in range(0, len(whole), 97):
+        flip(tar, at)
+        assert any(line.startswith("shard-000000.tar: ") for line in verify(built)), at
+        tar.write_bytes(whole)
+    assert verify(built) == []
+
+
+def test_a_damaged_sample_is_named(built):
+    data = shards.open(built)
+    flip(built / "shard-000002.tar", int(data.index.samples[11]["offset"]) + 30)
+    assert verify(built) == [
+        "shard-000002.tar: sha256 differs from the index",
+        f"shard-000002.tar: sample 11 ({data.keys[11]!r}): crc32 differs",
+    ]
+
+
+def test_missing_cut_and_foreign_shards_are_all_listed(built):
+    (built / "shard-000001.tar").unlink()
+    os.truncate(built / "shard-000003.tar", 700)
+    (built / "other.tar").touch()
+    lines = verify(built)
+    assert lines[0] == "other.tar: not in the index"
+    assert "shard-000001.tar: cannot be read: No such file or directory" in lines
+    assert any(line.startswith("shard-000003.tar: 700 bytes, wanted") for line in lines)
+    assert any("not in the tar" in line or "crc32 differs" in line for line in lines if line.startswith("shard-000003"))
+
+
+def test_an_index_that_disagrees_with_its_tars_is_found(built):
+    """Every digest is right here: only the tars' own members tell."""
+    data = shards.open(built)
+    with tarfile.open(built / "shard-000000.tar") as tar:
+        members = [(info, tar.extractfile(info).read()) for info in tar]
+    infos = [info for info, _ in members]
+    infos[0].name, infos[2].name = infos[2].name, infos[0].name
+    infos[1].name, infos[3].name = infos[3].name, infos[1].name
+    members.append((tarfile.TarInfo("cat/extra.jpg"), b""))
+    with tarfile.open(built / "shard-000000.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        for info, payload in members:
+            tar.addfile(info, io.BytesIO(payload))
+    document = json.loads((built / "index.json").read_text())
+    document["shardlist"][0] |= {
+        "sha256": storage.sha256(built / "shard-000000.tar"),
+        "filesize": (built / "shard-000000.tar").stat().st_size,
+    }
+    storage.write_json(built / "index.json", document)
+    lines = verify(built)
+    assert any(f"sample 0 ({data.keys[0]!r}): at byte" in line for line in lines)
+    assert any(f"sample 1 ({data.keys[1]!r}): at byte" in line for line in lines)
+    assert lines[-1] == "shard-000000.tar: 'cat/extra': not in the index"
+
+
+def test_a_wrong_label_member_is_found(built):
+    data = shards.open(built)
+    with tarfile.open(built / "shard-000000.tar") as tar:
+        label = next(info for info in tar if info.name == f"{data.keys[0]}.cls")
+    flip(built / "shard-000000.tar", label.offset_data)
+    assert any(f"sample 0 ({data.keys[0]!r}): label members" in line for line in verify(built))
