@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from care.errors import CareError
 
 Heads = Float[Tensor, "b heads tokens d"]
+Folded = Float[Tensor, "b heads tokens d2"]
 
 
 class Position(nn.Module):
@@ -21,7 +22,7 @@ class Position(nn.Module):
     def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
         super().__init__()
 
-    def fold(self, q: Heads, k: Heads) -> tuple[Heads, Heads]:
+    def fold(self, q: Heads, k: Heads) -> tuple[Folded, Folded]:
         """Queries and keys whose products are the logits of Eq. 2."""
         raise NotImplementedError
 
@@ -29,7 +30,7 @@ class Position(nn.Module):
 class NoPosition(Position):
     """Content-only attention: Eq. 2 without its position term (Table 8)."""
 
-    def fold(self, q: Heads, k: Heads) -> tuple[Heads, Heads]:
+    def fold(self, q: Heads, k: Heads) -> tuple[Folded, Folded]:
         """Both unchanged."""
         return q, k
 
@@ -41,7 +42,7 @@ class AbsolutePosition(Position):
         super().__init__(dim, map_size)
         self.height, self.width = (nn.Parameter(torch.randn(n, dim) * dim**-0.5) for n in map_size)
 
-    def fold(self, q: Heads, k: Heads) -> tuple[Heads, Heads]:
+    def fold(self, q: Heads, k: Heads) -> tuple[Folded, Folded]:
         """The keys gain their positions."""
         return q, k + (self.height[:, None] + self.width).flatten(0, 1)
 
@@ -63,7 +64,7 @@ class SinCosPosition(Position):
         table = torch.cat((axes[0][:, None].expand(h, w, -1), axes[1].expand(h, w, -1)), 2)
         self.register_buffer("table", table.flatten(0, 1), persistent=False)
 
-    def fold(self, q: Heads, k: Heads) -> tuple[Heads, Heads]:
+    def fold(self, q: Heads, k: Heads) -> tuple[Folded, Folded]:
         """The keys gain their positions."""
         return q, k + self.table
 
@@ -84,7 +85,7 @@ class RelativePosition(Position):
         row, column = torch.eye(h)[:, None].expand(h, w, h), torch.eye(w).expand(h, w, w)
         self.register_buffer("one_hot", torch.cat((row, column), 2).flatten(0, 1), persistent=False)
 
-    def fold(self, q: Heads, k: Heads) -> tuple[Heads, Heads]:
+    def fold(self, q: Heads, k: Heads) -> tuple[Folded, Folded]:
         """Both are widened by h + w channels."""
         (h, w), (b, heads, tokens, _) = self.map_size, q.shape
         grid = q.reshape(b, heads, h, w, -1)

@@ -79,7 +79,7 @@ def demo(
 @app.command()
 def pretrain(
     path: Set,
-    run: Annotated[str, typer.Argument(help="Run directory, new or of the same run.", show_default=False)],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, new or of the same run.", show_default=False)],
     encoder: Annotated[str, typer.Option(help="resnet50, resnet50x2, resnet101, resnet152, resnet18[-small][-half].")] = "resnet50",
     size: Annotated[int, typer.Option(min=16, help="Side of the views, pixels.")] = 224,
     batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 1024,
@@ -120,7 +120,9 @@ def pretrain(
 
 
 @app.command("report")
-def report_command(run: Annotated[str, typer.Argument(help="Directory of `care demo` or `care pretrain`.", show_default=False)]) -> None:
+def report_command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of `care demo` or `care pretrain`.", show_default=False)],
+) -> None:
     """Write the HTML page about a run from the files in its directory.
 
     Example: care report demo

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Judge an encoder by its frozen features, beside the same network randomly initialised.", no_args_is_help=True)
 
-Encoder = Annotated[str, typer.Argument(help="A run, a .safetensors file, or random:NAME.", show_default=False)]
+Encoder = Annotated[str, typer.Argument(metavar="ENCODER", help="A run, a .safetensors file, or random:NAME.", show_default=False)]
 Train = Annotated[str, typer.Option(help="Shard set with the labels to learn from.", show_default=False)]
 Val = Annotated[str, typer.Option(help="Shard set to classify.", show_default=False)]
 Size = Annotated[int | None, typer.Option(min=16, help="Side of the crops, pixels; default: the run's.", show_default=False)]

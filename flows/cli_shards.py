@@ -11,8 +11,8 @@ app = typer.Typer(help="Image folders into WebDataset shards with an index.", no
 
 @app.command("build")
 def build(
-    src: Annotated[str, typer.Argument(help="Folder with a subfolder for each class, or flat.", show_default=False)],
-    dest: Annotated[str, typer.Argument(help="New or empty folder for the set.", show_default=False)],
+    src: Annotated[str, typer.Argument(metavar="SRC", help="Folder with a subfolder for each class, or flat.", show_default=False)],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="New or empty folder for the set.", show_default=False)],
     workers: Annotated[int | None, typer.Option(min=1, help="Threads; by default one a core.", show_default=False)] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Images in a shard.")] = 1000,
     seed: Seed = 0,

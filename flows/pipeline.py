@@ -163,7 +163,7 @@ def care_pipeline(
         "attention_weight": attention_weight, "min_scale": min_scale, "max_blur": max_blur, "checkpoint_every": checkpoint_every,
     }  # fmt: skip
     trained = _do(pretrain_task, out, built["train"]["digest"], encoder, size, hidden, settings, seed)
-    encoders = {"random": f"random:{encoder}", "CARE": str(Path(out, "encoder.safetensors"))}
+    encoders = {"random initialisation": f"random:{encoder}", "CARE": str(Path(out, "encoder.safetensors"))}
     rows = []
     if "val" in built:
         digests = [built["train"]["digest"], built["val"]["digest"], trained["outputs"]["encoder.safetensors"]]

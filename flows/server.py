@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 STARTUP_SECONDS = 120
 
@@ -38,7 +38,8 @@ def server() -> Iterator[str]:
     try:
         address = f"http://127.0.0.1:{port}/api"
         _wait(address)
-        with temporary_settings({PREFECT_API_URL: address}):
+        # logs would go to a server that is gone before the last of them
+        with temporary_settings({PREFECT_API_URL: address, PREFECT_LOGGING_TO_API_ENABLED: False}):
             yield address
     finally:
         process.stdin.close()

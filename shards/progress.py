@@ -23,7 +23,8 @@ def progress(title: str, total: int, *, unit: str = "img", start: int = 0) -> It
         unit: name of one unit in the rate.
         start: units that were done before, by an earlier run.
     """
-    done, began, last = start, time.monotonic(), 0.0
+    done = start
+    began = last = time.monotonic()
 
     def status(note: str) -> str:
         rate = (done - start) / max(time.monotonic() - began, 1e-9)

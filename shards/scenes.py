@@ -1,7 +1,7 @@
 """Procedural scenes: the default data where no image folder is at hand, with a class, boxes and masks for every image.
 
-A scene has one main object, up to two smaller ones, and a cluttered background. Silhouette and texture tell an object's class;
-colour, light, pose and background are drawn independently of it, so that no colour or brightness statistic gives the class away.
+A scene has one main object, up to two smaller ones, and a cluttered background. As in natural categories, silhouette and texture
+tell an object's class for sure, its colour and its surroundings only tend to; light, pose and scale are drawn independently of it.
 """
 
 import json
@@ -49,16 +49,16 @@ def render(seed: int, index: int, *, size: int = 96) -> Scene:
     rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
     angle = rng.uniform(0, 2 * math.pi)
     light = np.array([math.cos(angle), math.sin(angle)], np.float32)
-    image = _background(rng, size)
+    image = _background(rng, index % len(CLASSES), size)
 
-    main = _sprite(rng, index % len(CLASSES), rng.uniform(0.25, 0.38) * size, light)
-    offset = rng.uniform(-0.28, 0.28, 2) * size
+    main = _sprite(rng, index % len(CLASSES), rng.uniform(0.3, 0.44) * size, light)
+    offset = rng.uniform(-0.18, 0.18, 2) * size
     whole = (np.asarray(main.alpha) > 127).sum()
     while (cover := main.cover(size / 2 + offset, size)).sum() < (MAIN_VISIBLE + 0.1) * whole:
         offset *= 0.8
     layers = [(main, size / 2 + offset)]
     for _ in range(rng.integers(3)):
-        other = _sprite(rng, int(rng.integers(len(CLASSES))), rng.uniform(0.1, 0.2) * size, light)
+        other = _sprite(rng, int(rng.integers(len(CLASSES))), rng.uniform(0.1, 0.17) * size, light)
         centre = rng.uniform(0.05, 0.95, 2) * size
         left = cover & ~other.cover(centre, size)
         in_front = rng.random() < 0.5 and left.sum() > MAIN_VISIBLE * whole
@@ -196,19 +196,19 @@ def _sprite(rng: np.random.Generator, label: int, radius: float, light: Plane) -
     # The blurred silhouette is a cushion: its slope against the light shades it.
     shade = 1 - rng.uniform(0.08, 0.18) * radius * (light[0] * slope_x + light[1] * slope_y)
     shade *= 1 + 0.12 * _noise(rng, 2 * half, 3)
-    dark, bright = (np.array(_colour(rng, *value), np.float32) for value in ((0.15, 0.5), (0.65, 1.0)))
+    dark, bright = (np.array(_colour(rng, _hue(rng, label, 0.06), *value), np.float32) for value in ((0.15, 0.5), (0.65, 1.0)))
     colour = dark + (bright - dark) * (np.asarray(mix) / np.float32(255))[..., None]
     colour += (np.asarray(rim) * np.float32(rng.uniform(0.4, 1) / 255))[..., None] * ((12 if rng.random() < 0.7 else 240) - colour)
     colour = (colour * shade[..., None]).clip(0, 255).astype(np.uint8)
     return _Sprite(label, Image.fromarray(colour), alpha, Image.fromarray((rng.uniform(60, 150) * soft).astype(np.uint8)))
 
 
-def _background(rng: np.random.Generator, size: int) -> Image.Image:
+def _background(rng: np.random.Generator, label: int, size: int) -> Image.Image:
     # Two noise fields mix three colours; blobs and strokes, some of them blurred, lie over them.
-    image = Image.new("RGB", (size, size), _colour(rng))
+    image = Image.new("RGB", (size, size), _colour(rng, _hue(rng, label + 3.5, 0.12)))
     for _ in range(2):
         field = 128 + 140 * _noise(rng, size, int(rng.integers(3, 8)))
-        image.paste(_colour(rng), (0, 0), Image.fromarray(field.clip(0, 255).astype(np.uint8)))
+        image.paste(_colour(rng, _hue(rng, label + 3.5, 0.12)), (0, 0), Image.fromarray(field.clip(0, 255).astype(np.uint8)))
     for _ in range(rng.integers(2, 6)):
         mask = Image.new("L", (2 * size, 2 * size))
         draw, opacity, stroke = ImageDraw.Draw(mask), int(rng.integers(70, 220)), rng.random() < 0.6
@@ -221,7 +221,7 @@ def _background(rng: np.random.Generator, size: int) -> Image.Image:
                 radii = rng.uniform(0.02, 0.2, 2) * 2 * size
                 draw.ellipse((*(points[0] - radii), *(points[0] + radii)), fill=opacity)
         blur = (0.4, 1, 4)[rng.integers(3)] * size / 96
-        image.paste(_colour(rng), (0, 0), mask.reduce(2).filter(ImageFilter.GaussianBlur(blur)))
+        image.paste(_colour(rng, _hue(rng, label + 3.5, 0.12)), (0, 0), mask.reduce(2).filter(ImageFilter.GaussianBlur(blur)))
     return image
 
 
@@ -234,7 +234,12 @@ def _noise(rng: np.random.Generator, side: int, octaves: int) -> Plane:
     return np.asarray(field.resize((side, side)))
 
 
-def _colour(rng: np.random.Generator, low: float = 0.3, high: float = 0.95) -> tuple[int, int, int]:
-    hue, saturation, value = rng.random(), rng.uniform(0.1, 0.8), rng.uniform(low, high)
+def _hue(rng: np.random.Generator, position: float, spread: float) -> float:
+    # Around a class's place on the colour circle; the spreads make neighbours overlap.
+    return position / len(CLASSES) + rng.normal(0, spread)
+
+
+def _colour(rng: np.random.Generator, hue: float, low: float = 0.3, high: float = 0.95) -> tuple[int, int, int]:
+    saturation, value = rng.uniform(0.2, 0.8), rng.uniform(low, high)
     red, green, blue = (int(255 * value * (1 - saturation * math.sin(math.pi * (hue - k / 3)) ** 2)) for k in range(3))
     return red, green, blue

@@ -40,7 +40,7 @@ class _Centres(Dataset[np.ndarray]):
         return len(self.data)
 
     def __getitem__(self, sample: int) -> np.ndarray:
-        return np.asarray(centre_crop(self.data.image(sample), self.size)).transpose(2, 0, 1)
+        return np.array(centre_crop(self.data.image(sample), self.size)).transpose(2, 0, 1)
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
@@ -58,7 +58,7 @@ def images(data: shards.ShardSet, *, size: int, batch_size: int = 256, workers: 
         yield normalize(crops.float() / 255)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def extract(encoder: nn.Module, data: shards.ShardSet, *, size: int, batch_size: int = 256, workers: int = 0) -> Features:
     """Features of every image of a labelled set, by the encoder in eval mode, without gradient; labels are in 0…classes − 1.
 

@@ -32,7 +32,7 @@ def attention_map(encoder: ResNetEncoder, images: Float[Tensor, "b 3 h w"], *, s
     encoder.eval()
     try:
         with torch.enable_grad():
-            maps = encoder.maps(images.requires_grad_())
+            maps = encoder.maps(images.detach().requires_grad_())
             score = maps["layer4"].mean((2, 3)).square().sum() / 2
             (gradient,) = torch.autograd.grad(score, maps[stage])
     finally:
@@ -69,7 +69,7 @@ def sheet(images: Sequence[Image.Image], encoders: dict[str, ResNetEncoder], *, 
     picture = Image.new("RGB", (margin + len(crops) * (cell + gap), len(rows) * (cell + gap)), "white")
     draw = ImageDraw.Draw(picture)
     for y, (name, row) in enumerate(rows.items()):
-        draw.text((4, y * (cell + gap) + cell // 2), name, fill="black", anchor="lm", font_size=14)
+        draw.text((4, y * (cell + gap) + cell // 2), name.replace(" ", "\n"), fill="black", anchor="lm", font_size=14)
         for x, part in enumerate(row):
             picture.paste(part.resize((cell, cell), Image.Resampling.BICUBIC), (margin + x * (cell + gap), y * (cell + gap)))
     data = BytesIO()

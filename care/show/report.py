@@ -9,6 +9,7 @@ from typing import NamedTuple
 from jinja2 import Environment
 
 from care.errors import CareError
+from care.show.maps import SCALE
 from shards import storage
 
 CURVES = {
@@ -48,6 +49,7 @@ def report(run: str | Path) -> Path:
     page = template.render(
         results=storage.read_json(results) if results.exists() else {},
         curves=[_curve(title, [row[key] for row in rows]) for key, title in CURVES.items() if any(row[key] for row in rows)],
+        scale=SCALE,
         width=WIDTH,
         height=HEIGHT,
         maps=base64.b64encode(maps.read_bytes()).decode() if maps.exists() else None,

@@ -45,12 +45,21 @@ def save(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, manifest
         optimizer: SGD; its momentum buffers are saved by parameter name.
         manifest: JSON values; ``step`` names the directory.
         keep: checkpoints to keep; the older ones go only when the new one is in place.
+
+    Raises:
+        shards.ShardError: the disk refuses; what was saved before is still there.
     """
     folder = run / "checkpoints"
+    for ahead in _steps(folder):  # a run starts from its newest whole checkpoint: what lies ahead of it is damaged
+        if _step(ahead) >= manifest["step"]:
+            shutil.rmtree(ahead)
     with storage.writing_directory(folder / f"step-{manifest['step']:08d}") as stage:
         slots = {name: optimizer.state[p]["momentum_buffer"] for name, p in model.named_parameters() if optimizer.state[p]}
-        save_file(_contiguous(model.state_dict()), stage / "model.safetensors")
-        save_file(_contiguous(slots), stage / "optimizer.safetensors")
+        try:
+            save_file(_contiguous(model.state_dict()), stage / "model.safetensors")
+            save_file(_contiguous(slots), stage / "optimizer.safetensors")
+        except SafetensorError as error:  # a full disk, in safetensors' words
+            raise shards.ShardError(f"cannot write a checkpoint to {folder}: {error}; the last one is still there") from error
         digests = {file.name: storage.sha256(file) for file in sorted(stage.iterdir())}
         storage.write_json(stage / "manifest.json", {"schema": SCHEMA, "files": digests, **manifest})
     for old in _steps(folder)[keep:]:
@@ -107,9 +116,10 @@ def load_exactly(module: nn.Module, tensors: dict[str, Tensor], *, source: str) 
         tensor.copy_(tensors[name])
 
 
-def save_encoder(path: str | Path, encoder: ResNetEncoder) -> None:
-    """Commit an encoder's weights as one safetensors file: torchvision's key names, its own name in the metadata."""
-    storage.write_bytes(path, save_tensors(_contiguous(encoder.state_dict()), {"encoder": encoder.name, "size": str(encoder.size)}))
+def save_encoder(path: str | Path, encoder: nn.Module, *, size: int) -> None:
+    """Commit an encoder's weights as one safetensors file: torchvision's key names; its name and training size in the metadata."""
+    metadata = {"encoder": str(getattr(encoder, "name", "")), "size": str(size)}
+    storage.write_bytes(path, save_tensors(_contiguous(encoder.state_dict()), metadata))
 
 
 def load_encoder(source: str | Path, *, seed: int = 0) -> ResNetEncoder:
@@ -158,4 +168,8 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _steps(folder: Path) -> list[Path]:
-    return sorted((p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name)), reverse=True)
+    return sorted((p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name)), key=_step, reverse=True)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))

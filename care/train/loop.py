@@ -139,7 +139,7 @@ def pretrain(
                 c_out = c(x1.contiguous(memory_format=torch.channels_last), x2.contiguous(memory_format=torch.channels_last))
                 t_out = t(c_out.maps) if t else None
             loss = care_loss(c_out, t_out, attention_weight=attention_weight)
-            terms = {name: float(value) for name, value in loss._asdict().items()} | {"spread": spread(c_out.target[0])}
+            terms = {name: float(value.detach()) for name, value in loss._asdict().items()} | {"spread": spread(c_out.target[0])}
             low = low + 1 if terms["spread"] < COLLAPSED else 0
             _check(step, terms, low)
             torch.autograd.backward(scaler.scale(loss.total))
@@ -153,13 +153,11 @@ def pretrain(
             advance(batch_size, (shown + " spread {spread:.2f}").format(**terms))
             done = step + 1
             if done % checkpoint_every == 0 or done == steps or stop.is_set():
-                losses.flush()
                 save(done)
             if stop.is_set() and done < steps:
                 raise Stopped(f"stopped on request after step {done} of {steps} and saved; the same command continues")
 
-    encoder = c.backbone.online
-    checkpoint.save_encoder(folder / "encoder.safetensors", encoder)  # type: ignore[arg-type]
+    checkpoint.save_encoder(folder / "encoder.safetensors", c.backbone.online, size=size)
     return Pretrained(folder / "encoder.safetensors", steps, _last_tenth(folder / "losses.jsonl"))
 
 
@@ -177,8 +175,8 @@ def spread(embeddings: Float[Tensor, "b d"]) -> float:
 
 
 def _check(step: int, terms: dict[str, float], low: int) -> None:
-    for name, value in terms.items():
-        if not math.isfinite(value):
+    for name in ("cnn", "transformer", "attention", "total", "spread"):  # the total last: any of its terms spoils it
+        if not math.isfinite(value := terms[name]):
             raise CareError(f"the {name} loss is {value} at step {step}; lower lr or lengthen warmup, then start a new run directory")
     if low >= PATIENCE:
         raise CareError(
@@ -199,10 +197,10 @@ def _same_settings(run: Path, before: dict[str, Any], now: dict[str, Any]) -> No
 
 @contextmanager
 def _log(path: Path, start: int) -> Iterator[IO[str]]:
-    """The JSON-lines file open for appending, without the lines of steps that will be done again."""
+    """The JSON-lines file open for appending line by line, without the lines of steps that will be done again."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     storage.write_bytes(path, "".join(lines[:start]).encode())
-    with path.open("a") as file:
+    with path.open("a", buffering=1) as file:  # a kill, or a report on a live run, meets whole lines
         yield file
 
 

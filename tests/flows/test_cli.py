@@ -1,0 +1,159 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from flows.cli import main
+
+
+@pytest.fixture
+def care(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Run a command line; gives (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["care", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return (stop.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for n in range(24):
+        path = tmp_path / "photos" / "ab"[n % 2] / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((40, 40), 20 + 200 * (n % 2)).convert("RGB").save(path)
+    return tmp_path / "photos"
+
+
+def one_line(text: str) -> bool:
+    """Whether only one line is about an error, whatever progress was shown before."""
+    return (
+        "Traceback" not in text
+        and sum("error" in line for line in text.splitlines()) == 1
+        and text.strip().splitlines()[-1].startswith("error: ")
+    )
+
+
+SMALL = ("--encoder", "resnet18-small-half", "--size", 32, "--batch-size", 8, "--hidden", 16, "--precision", "fp32")
+
+
+def test_shards_to_evaluation(care, photos: Path, tmp_path: Path) -> None:
+    code, out, _ = care("shards", "build", photos, tmp_path / "set", "--json")
+    assert code == 0
+    assert json.loads(out)["kept"] == 24
+    assert json.loads(out)["classes"] == {"a": 12, "b": 12}
+    assert care("shards", "info", tmp_path / "set")[0] == 0
+    assert "intact" in care("shards", "verify", tmp_path / "set")[1]
+    code, out, error = care("pretrain", tmp_path / "set", tmp_path / "run", *SMALL, "--epochs", 2)
+    assert code == 0, error
+    assert "6 steps done" in out
+    code, out, _ = care("evaluate", "knn", tmp_path / "run", "--train", tmp_path / "set", "--val", tmp_path / "set", "--json")
+    rows = json.loads(out)
+    assert [row["encoder"] for row in rows] == [str(tmp_path / "run"), "random:resnet18-small-half"]
+    assert all(row["size"] == 32 and 0 <= row["top1"] <= row["top5"] == 100 for row in rows)
+    code, out, _ = care(
+        "evaluate", "linear", "random:resnet18-small-half", "--train", tmp_path / "set", "--val", tmp_path / "set", "--size", 32
+    )
+    assert code == 0
+    assert "top-1 %" in out
+    code, out, _ = care("report", tmp_path / "run")
+    assert Path(out.strip()).read_text().startswith("<!doctype html>")
+
+    # the same command again continues (here: is done); other settings and another architecture are refused
+    assert care("pretrain", tmp_path / "set", tmp_path / "run", *SMALL, "--epochs", 2)[0] == 0
+    code, _, error = care("pretrain", tmp_path / "set", tmp_path / "run", *SMALL, "--epochs", 2, "--lr", 1)
+    assert code == 1
+    assert one_line(error)
+    assert "lr=0.05" in error
+    code, _, error = care("pretrain", tmp_path / "set", tmp_path / "run", *SMALL[2:], "--encoder", "resnet18", "--epochs", 2)
+    assert code == 1
+    assert one_line(error)
+    assert "encoder" in error
+
+
+def test_a_damaged_set_is_told_by_verify(care, photos: Path, tmp_path: Path) -> None:
+    care("shards", "build", photos, tmp_path / "set")
+    tar = next((tmp_path / "set").glob("*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[600] ^= 1
+    tar.write_bytes(data)
+    code, out, error = care("shards", "verify", tmp_path / "set")
+    assert code == 1
+    assert "shard-000000.tar" in out
+    assert one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["shards", "build", "missing", "set"], 1, "nothing of that name"),
+        (["shards", "build", "empty", "set"], 1, "empty"),
+        (["shards", "build", "texts", "set"], 1, "files of other kinds"),
+        (["shards", "build", "photos", "set", "--no-such"], 2, "No such option"),
+        (["shards", "build", "photos"], 2, "DEST"),
+        (["shards", "build", "photos", "set", "--validate", "hope"], 2, "hope"),
+        (["shards", "build", "photos", "s3://bucket/set"], 1, "object stores"),
+        (["shards", "info", "photos"], 1, "no index.json"),
+        (["pretrain", "photos", "run"], 1, "wanted a shard set"),
+        (["pretrain", "photos", "run", "--epochs", "0"], 2, "epochs"),
+        (["evaluate", "knn", "nowhere", "--train", "photos", "--val", "photos"], 1, "wanted a shard set"),
+        (["report", "empty"], 1, "neither results.json nor losses.jsonl"),
+        (["frobnicate"], 2, "No such command"),
+    ],
+)
+def test_mistakes_are_one_clear_message(care, photos: Path, tmp_path: Path, monkeypatch, arguments, code, says) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("no image")
+    got, _, error = care(*arguments)
+    assert got == code
+    assert says in error
+    assert "Traceback" not in error
+    assert one_line(error) or code == 2
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["pretrain", "set", "run", "--encoder", "resnet51"], "no encoder is called 'resnet51'"),
+        (["evaluate", "knn", "random:resnet51", "--train", "set", "--val", "set"], "no encoder is called 'resnet51'"),
+        (["evaluate", "knn", "nowhere", "--train", "set", "--val", "set"], "nowhere does not exist"),
+        (["evaluate", "knn", "photos", "--train", "set", "--val", "set"], "holds no checkpoint"),
+        (["evaluate", "knn", "photos/a/0.png", "--train", "set", "--val", "set"], "is no safetensors file"),
+    ],
+)
+def test_mistakes_with_a_good_set(care, photos: Path, tmp_path: Path, monkeypatch, arguments, says) -> None:
+    monkeypatch.chdir(tmp_path)
+    care("shards", "build", "photos", "set")
+    code, _, error = care(*arguments, *(("--batch-size", 8) if arguments[0] == "pretrain" else ()))
+    assert code == 1
+    assert says in error
+    assert one_line(error)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_larger_than_the_set_is_a_usage_error(care, photos: Path, tmp_path: Path) -> None:
+    care("shards", "build", photos, tmp_path / "set")
+    code, _, error = care("pretrain", tmp_path / "set", tmp_path / "run")
+    assert code == 2
+    assert "1024 is more than the 24 images" in error
+
+
+def test_no_space_left_is_one_line_and_leaves_nothing_whole(care, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shards.storage.os.fsync", full)
+    code, _, error = care("shards", "build", photos, tmp_path / "set")
+    assert code == 1
+    assert "No space left on device" in error
+    assert one_line(error)
+    assert not list((tmp_path / "set").glob("*.tar"))
+    assert not (tmp_path / "set" / "index.json").exists()

@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from flows.pipeline import care_pipeline, splits
+from flows.server import server
+from shards import ShardError
+
+TINY = {"steps": 3, "batch_size": 8, "hidden": 16, "size": 32, "train_scenes": 32, "val_scenes": 16, "checkpoint_every": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect_server():
+    with server() as address:
+        yield address
+
+
+def image(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.effect_noise((40, 40), 50).convert("RGB").save(path)
+
+
+def stage_times(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (out / "stages").iterdir()}
+
+
+def test_the_whole_chain_and_a_second_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    results = care_pipeline(str(out), **TINY)
+    assert json.loads((out / "results.json").read_text()) == results
+    assert [(row["task"], row["encoder"]) for row in results["evaluations"]] == [
+        ("kNN", "random initialisation"), ("linear", "random initialisation"), ("kNN", "CARE"), ("linear", "CARE"),
+    ]  # fmt: skip
+    assert "procedural" in results["title"]
+    assert len((out / "losses.jsonl").read_text().splitlines()) == TINY["steps"]
+    page = (out / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "procedural" in page
+
+    before = stage_times(out)
+    assert care_pipeline(str(out), **TINY) == results
+    assert stage_times(out) == before
+
+    (out / "encoder.safetensors").unlink()  # a lost output is made again, from the last checkpoint
+    digest = json.loads((out / "stages" / "pretrain.json").read_text())["result"]
+    assert care_pipeline(str(out), **TINY) == results
+    assert json.loads((out / "stages" / "pretrain.json").read_text())["result"] == digest
+
+
+def test_own_images_without_labels_skip_aloud(tmp_path: Path) -> None:
+    for n in range(12):
+        image(tmp_path / "photos" / f"{n}.png")
+    results = care_pipeline(str(tmp_path / "run"), str(tmp_path / "photos"), **TINY)
+    assert results["evaluations"] == []
+    assert "no labels" in results["skipped"][0]
+    assert "photos" in results["title"]
+    assert "no labels" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="nothing of that name"):
+        care_pipeline(str(tmp_path / "run"), str(tmp_path / "nowhere"), **TINY)
+
+
+def test_splits_of_every_layout(tmp_path: Path) -> None:
+    for name in (
+        "a/x/1.png",
+        "a/y/2.png",
+        "b/train/x/1.png",
+        "b/val/x/2.png",
+        "b/test/x/3.png",
+        "c/1.png",
+        "d/train/x/1.png",
+        "d/train/y/1.png",
+    ):
+        image(tmp_path / name)
+    a, b, c, d = (str(tmp_path / name) for name in "abcd")
+    assert splits(a) == ({"train": (a, (0, 0.8)), "val": (a, (0.8, 1))}, [])
+    parts, skipped = splits(b)
+    assert parts == {"train": (f"{b}/train", (0, 1)), "val": (f"{b}/val", (0, 1))}
+    assert skipped == ["the folder test: val is evaluated"]
+    parts, skipped = splits(c)
+    assert parts == {"train": (c, (0, 1))}
+    assert "no labels" in skipped[0]
+    assert splits(d) == ({"train": (f"{d}/train", (0, 0.8)), "val": (f"{d}/train", (0.8, 1))}, [])

@@ -1,0 +1,36 @@
+import re
+from pathlib import Path
+
+import pytest
+
+import shards
+from shards import scenes
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes.write(tmp_path / "images", count=40, size=64)
+    shards.build(tmp_path / "images" / "images", tmp_path / "demo" / "train")
+    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    shorter = block.replace("total = 200 ", "total = 2 ").replace("batch_size=32", "batch_size=8")
+    assert shorter != block
+    monkeypatch.chdir(tmp_path)
+    seen: dict[str, object] = {}
+    exec(compile(shorter, "README.md", "exec"), seen)
+    assert seen["step"] == 1
+    assert float(seen["loss"].total.detach()) > 0
+
+
+def test_the_commands_exist() -> None:
+    from typer.main import get_command
+
+    from flows.cli import app
+
+    root = get_command(app)
+    for line in re.findall(r"^(?:pip install -e \. && )?care ([^#\n]+)", README.read_text(), re.MULTILINE):
+        command, words = root, [word for word in line.split() if word != "&&"]
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        options = {name for parameter in command.params for name in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options, line
