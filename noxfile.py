@@ -1,14 +1,28 @@
 """`nox` runs what a change must pass: lint, types, tests. `nox -l` lists the longer sessions."""
 
+import shutil
+import sys
+from pathlib import Path
+
 import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "types", "tests"]
 GROUPS = nox.project.load_toml("pyproject.toml")
+SHARED = Path(".nox", "project")
+
+# one environment for all sessions that need torch: it is gigabytes
+shared = nox.session(venv_backend="none")
 
 
-def install_project(session: nox.Session) -> None:
-    session.install("-e", ".", *nox.project.dependency_groups(GROUPS, "test"))
+def run(session: nox.Session, *command: str) -> None:
+    """Run a Python module in the shared environment, made and brought up to date first."""
+    python = str(SHARED / "bin" / "python")
+    if not Path(python).exists():
+        session.run(sys.executable, "-m", "venv", str(SHARED))
+    pip = ["uv", "pip", "install", "--python", python] if shutil.which("uv") else [python, "-m", "pip", "install"]
+    session.run(*pip, "--quiet", "--editable", ".", *nox.project.dependency_groups(GROUPS, "test"))
+    session.run(python, "-m", *command)
 
 
 @nox.session
@@ -20,19 +34,19 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", env={"PYTHONPATH": "."})
 
 
-# types and tests need torch, gigabytes of it: they share one environment
-shared = nox.session(venv_location=".nox/project", reuse_venv=True)
-
-
 @shared
 def types(session: nox.Session) -> None:
     """Static types of the three packages."""
-    install_project(session)
-    session.run("mypy")
+    run(session, "mypy")
 
 
 @shared
 def tests(session: nox.Session) -> None:
     """The fast suite; arguments go to pytest."""
-    install_project(session)
-    session.run("pytest", *session.posargs)
+    run(session, "pytest", *session.posargs)
+
+
+@shared
+def crash(session: nox.Session) -> None:
+    """The whole chain killed at random moments, about ten minutes."""
+    run(session, "pytest", "-m", "crash", *session.posargs)

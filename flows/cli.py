@@ -62,8 +62,11 @@ def demo(
     """
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # failures are reported here, once
     from shards.progress import console
+    from shards.sources import folder as list_images
 
     folder = out or (f"demo-{Path(images).resolve().name}" if images else "demo")
+    if images:
+        list_images(images)  # a wrong path is told now, not after the engine's start
     console.print("starting the workflow engine")
     from flows.pipeline import care_pipeline
     from flows.server import server

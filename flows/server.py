@@ -19,7 +19,7 @@ def server() -> Iterator[str]:
     """The address of the configured Prefect server, or of one started on the loopback address for the length of the block.
 
     Raises:
-        RuntimeError: the server did not start.
+        TimeoutError: the server did not start.
     """
     if PREFECT_API_URL.value():
         yield PREFECT_API_URL.value()
@@ -54,4 +54,4 @@ def _wait(address: str) -> None:
                 return
         except (URLError, OSError):
             time.sleep(0.1)
-    raise RuntimeError(f"Prefect's server did not start within {STARTUP_SECONDS} s; try `prefect server start` and set PREFECT_API_URL")
+    raise TimeoutError(f"Prefect's server did not start within {STARTUP_SECONDS} s; try `prefect server start` and set PREFECT_API_URL")

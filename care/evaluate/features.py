@@ -44,10 +44,13 @@ class _Centres(Dataset[np.ndarray]):
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Short side to size · 256 / 224 (bilinear), then the central ``size`` × ``size`` px: the paper's test transform."""
-    scale = round(size * 256 / 224) / min(image.size)
-    width, height = (max(round(side * scale), size) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
+    """Short side to size · 256 / 224 (bilinear), then the central ``size`` × ``size`` px: the paper's test transform.
+
+    To the pixel: torchvision's ``Resize`` truncates the long side, its ``CenterCrop`` rounds the margin.
+    """
+    short = round(size * 256 / 224)
+    width, height = (int(short * side / min(image.size)) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: a directory per step, safetensors and JSON, that exists if and only if its manifest verifies."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -118,7 +119,8 @@ def load_exactly(module: nn.Module, tensors: dict[str, Tensor], *, source: str) 
 
 def save_encoder(path: str | Path, encoder: nn.Module, *, size: int) -> None:
     """Commit an encoder's weights as one safetensors file: torchvision's key names; its name and training size in the metadata."""
-    metadata = {"encoder": str(getattr(encoder, "name", "")), "size": str(size)}
+    # one entry: safetensors writes several in random order, and equal runs would leave unequal files
+    metadata = {"care": json.dumps({"encoder": getattr(encoder, "name", ""), "size": size})}
     storage.write_bytes(path, save_tensors(_contiguous(encoder.state_dict()), metadata))
 
 
@@ -148,8 +150,8 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> ResNetEncoder:
     elif path.is_file():
         try:
             with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                name, size = metadata.get("encoder", ""), metadata.get("size", 224)
+                recorded = json.loads((file.metadata() or {}).get("care", "{}"))
+                name, size = recorded.get("encoder", ""), recorded.get("size", 224)
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise CareError(f"{path} is no safetensors file: {error}") from None

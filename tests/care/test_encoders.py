@@ -119,7 +119,7 @@ def test_every_encoder_is_rebuilt_by_its_name():
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(CareError, match="no encoder is called 'resnet51'; choose one of resnet18, .*resnet152"):
+    with pytest.raises(CareError, match=r"no encoder is called 'resnet51'; choose one of resnet18, .*resnet152"):
         build_encoder("resnet51")
 
 

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from math import cos, pi
 
 import pytest
@@ -47,6 +48,6 @@ def test_momentum_goes_from_its_base_to_one():
     assert values[100] == pytest.approx(0.995, abs=1e-15)
     assert values[200] == 1
     assert values == pytest.approx([1 - 0.01 * (cos(pi * t / 200) + 1) / 2 for t in range(201)], abs=1e-15)
-    assert all(a < b for a, b in zip(values, values[1:], strict=False))
+    assert all(a < b for a, b in pairwise(values))
     assert momentum_at(300, total=200) == 1
     assert momentum_at(0, total=200, base=0.5) == 0.5

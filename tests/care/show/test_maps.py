@@ -1,0 +1,113 @@
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+from torchvision import transforms
+
+from care import resnet18
+from care.show import attention_map, overlay, sheet
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    return resnet18(small=True, half=True).eval()
+
+
+@pytest.fixture
+def images():
+    return torch.randn(3, 3, 48, 64, generator=torch.Generator().manual_seed(1))
+
+
+def shown(cam, size):
+    """A map at the images' size, its mean 1."""
+    cam = F.interpolate(cam.clamp_min(0)[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    return torch.stack([one / one.mean() for one in cam])
+
+
+def test_at_the_last_stage_it_is_the_features_times_the_map(encoder, images):
+    """∂(½‖f‖²)/∂h is f everywhere, over the number of pixels, where f is the mean of h: Grad-CAM is Σ f·h."""
+    cam = attention_map(encoder, images)
+    with torch.no_grad():
+        h = encoder.maps(images)["layer4"]
+        f = encoder(images).features
+    torch.testing.assert_close(cam, shown(torch.einsum("bc,bchw->bhw", f, h), (48, 64)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["layer1", "layer2", "layer3"])
+def test_at_other_stages_it_is_grad_cam_by_hooks(encoder, images, stage):
+    kept = {}
+
+    def keep(module, args, out):
+        kept["map"] = out
+        out.register_hook(lambda gradient: kept.update(gradient=gradient))
+
+    handle = getattr(encoder, stage).register_forward_hook(keep)
+    score = sum(f.dot(f) / 2 for f in encoder(images).features)
+    score.backward()
+    handle.remove()
+    encoder.zero_grad()
+    want = torch.zeros_like(kept["map"][:, 0])
+    for channel in range(kept["map"].shape[1]):
+        weight = kept["gradient"][:, channel].mean((1, 2))
+        want += weight[:, None, None] * kept["map"][:, channel].detach()
+    torch.testing.assert_close(attention_map(encoder, images, stage=stage), shown(want, (48, 64)), rtol=1e-3, atol=1e-4)
+
+
+def test_a_map_has_the_images_size_and_mean_1(encoder, images):
+    cam = attention_map(encoder, images)
+    assert cam.shape == (3, 48, 64)
+    assert cam.min() >= 0
+    torch.testing.assert_close(cam.mean((1, 2)), torch.ones(3))
+    assert cam.std() > 0.01
+
+
+def test_each_images_map_is_its_own(encoder, images):
+    torch.testing.assert_close(attention_map(encoder, images)[1:2], attention_map(encoder, images[1:2]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_it_leaves_no_traces(encoder, images, training):
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    with torch.no_grad():  # it needs gradients and turns them on for itself
+        cam = attention_map(encoder.train(training), images)
+    assert encoder.training == training
+    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+    assert all(p.grad is None for p in encoder.parameters())
+    assert not images.requires_grad
+    assert not cam.requires_grad
+
+
+def test_an_overlay_goes_from_blue_at_0_to_red_at_its_scale():
+    image = Image.fromarray(np.full((1, 5, 3), (100, 50, 200), dtype=np.uint8))
+    colours = np.asarray(overlay(image, torch.tensor([[0, 1, 2, 7, -3]]) / 2 * 3.0, scale=3))[0].tolist()
+    ends = [(20, 20, 80), (60, 190, 120), (220, 30, 30), (220, 30, 30), (20, 20, 80)]
+    assert colours == [[(a + b) // 2 for a, b in zip(end, (100, 50, 200), strict=True)] for end in ends]
+    between = np.asarray(overlay(image, torch.full((1, 5), 0.375), scale=3))[0, 0].tolist()
+    assert between == [(25 + 100) // 2, (65 + 50) // 2, (140 + 200) // 2]
+
+
+def test_a_sheet_has_the_images_and_a_row_for_each_encoder(encoder, make_image):
+    pictures = [make_image(n, (60 + 10 * n, 50)) for n in range(3)]
+    torch.manual_seed(1)
+    other = resnet18(small=True, half=True)
+    data = sheet(pictures, {"first": encoder, "second": other}, size=32, cell=40)
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    picture = Image.open(BytesIO(data)).convert("RGB")
+    assert picture.size == (84 + 3 * 44, 3 * 44)
+    transform = transforms.Compose([transforms.Resize(37), transforms.CenterCrop(32)])
+    crops = [transform(image) for image in pictures]
+    normal = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+    batch = torch.stack([normal(crop) for crop in crops])
+    maps = [attention_map(network, batch) for network in (encoder, other)]
+    assert not torch.equal(*maps)
+    rows = [crops, *([overlay(crop, cam) for crop, cam in zip(crops, cams, strict=True)] for cams in maps)]
+    for y, row in enumerate(rows):
+        for x, part in enumerate(row):
+            cell = picture.crop((84 + 44 * x, 44 * y, 84 + 44 * x + 40, 44 * y + 40))
+            assert np.array_equal(np.asarray(cell), np.asarray(part.resize((40, 40), Image.Resampling.BICUBIC)))
+        label = np.asarray(picture.crop((0, 44 * y, 84, 44 * y + 40)))
+        assert label.min() < 100 < label.max()

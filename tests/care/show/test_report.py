@@ -1,0 +1,185 @@
+import base64
+import json
+from html.parser import HTMLParser
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from care import CareError
+from care.show import report
+
+RESULTS = {
+    "title": "Scenes <b>& co</b>",
+    "note": "made from a < b",
+    "evaluations": [
+        {"task": "kNN", "encoder": "trained", "top1": 71.26, "top5": 93.5, "protocol": "k = 20 & cosine"},
+        {"task": "kNN", "encoder": "random", "top1": 41.04, "top5": 80.0, "protocol": "k = 20 & cosine"},
+        {"task": "linear", "encoder": "trained", "top1": 80.0, "top5": 97.04, "protocol": "80 epochs"},
+    ],
+    "skipped": ["detection: no <boxes>"],
+    "stages": [{"name": "pretrain", "text": "150 steps"}],
+}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and the text of every table cell and heading."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.cells, self.text, self._inside = [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag in ("td", "h1", "figcaption", "p"):
+            self.cells.append([tag, dict(attrs).get("class") or "", ""])
+            self._inside = tag
+
+    def handle_endtag(self, tag):
+        if tag == self._inside:
+            self._inside = None
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self._inside:
+            self.cells[-1][2] += data
+
+
+def write_losses(run, count=30, **changes):
+    lines = []
+    for step in range(count):
+        row = {"step": step, "cnn": 4 - step / 30, "transformer": 4.0, "attention": 0.015, "spread": 0.9, "total": 9, "lr": 0.1}
+        lines.append(json.dumps(row | changes))
+    (run / "losses.jsonl").write_text("".join(line + "\n" for line in lines))
+
+
+def write(run, results=RESULTS):
+    (run / "results.json").write_text(json.dumps(results))
+
+
+def read(run):
+    text = report(run).read_text()
+    return text, Page(text)
+
+
+def png():
+    out = BytesIO()
+    Image.new("RGB", (3, 2), "red").save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def full(tmp_path):
+    write(tmp_path)
+    write_losses(tmp_path)
+    (tmp_path / "maps.png").write_bytes(png())
+    return tmp_path
+
+
+def test_it_is_one_file_that_loads_nothing(full):
+    assert report(str(full)) == full / "report.html"
+    text, page = read(full)
+    assert text.startswith("<!doctype html>")
+    assert not any(address in text for address in ("http://", "https://", "@import", "url("))
+    assert not {tag for tag, _ in page.elements} & {"script", "link", "iframe", "object", "embed"}
+    sources = [value for _, attributes in page.elements for name, value in attributes.items() if name in ("src", "href", "srcset")]
+    assert [source.partition(",")[0] for source in sources] == ["data:image/png;base64"]
+    assert base64.b64decode(sources[0].partition(",")[2]) == png()
+
+
+def test_the_numbers_of_the_table_are_there_and_the_best_is_marked(full):
+    _, page = read(full)
+    cells = [(style, text) for tag, style, text in page.cells if tag == "td"]
+    assert [text for _, text in cells] == [
+        "kNN", "trained", "71.3", "93.5", "", "random", "41.0", "80.0", "linear", "trained", "80.0", "97.0", "pretrain", "150 steps"
+    ]  # fmt: skip
+    assert [text for style, text in cells if "best" in style] == ["71.3", "80.0"]
+
+
+def test_what_results_say_is_text_and_never_markup(full):
+    text, page = read(full)
+    said = [text for _, _, text in page.cells]
+    assert "Scenes <b>& co</b>" in said
+    assert "made from a < b" in said
+    assert "kNN: k = 20 & cosine" in said
+    assert "Skipped: detection: no <boxes>" in said
+    assert not {tag for tag, _ in page.elements} & {"b", "boxes"}
+    assert "Scenes &lt;b&gt;&amp; co&lt;/b&gt;" in text
+
+
+def curves(page):
+    captions = [text for tag, _, text in page.cells if tag == "figcaption"]
+    lines = [attributes["points"] for tag, attributes in page.elements if tag == "polyline"]
+    return dict(zip(captions, ([tuple(map(float, p.split(","))) for p in points.split()] for points in lines), strict=True))
+
+
+def test_a_curve_goes_through_the_losses(full):
+    _, page = read(full)
+    drawn = curves(page)
+    assert [caption.partition(" (")[0] for caption in drawn] == [
+        "C-stream loss", "T-stream loss", "attention supervision", "spread of the embeddings"
+    ]  # fmt: skip
+    caption, points = next(iter(drawn.items()))
+    assert caption.endswith("3.03")
+    assert len(points) == 30
+    assert (points[0], points[-1]) == ((0, 5), (420, 145))
+    for n, (x, y) in enumerate(points):  # a straight line
+        assert x == pytest.approx(420 * n / 29, abs=0.06)
+        assert y == pytest.approx(5 + 140 * n / 29, abs=0.06)
+    text = "".join(page.text)
+    assert "30" in text.split("step 0")[1].split()
+    assert len({y for _, y in drawn["T-stream loss (Eq. 3)4"]}) == 1
+
+
+def test_a_long_run_is_drawn_by_means(tmp_path):
+    write_losses(tmp_path, 2100)
+    lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
+    for n, row in enumerate(lines):
+        row["cnn"] = n // 10 + (n % 2)
+    (tmp_path / "losses.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    _, page = read(tmp_path)
+    points = next(iter(curves(page).values()))
+    assert len(points) == 210
+    assert [y for _, y in points] == pytest.approx([145 - 140 * n / 209 for n in range(210)], abs=0.06)
+
+
+def test_losses_alone_make_a_report(tmp_path):
+    write_losses(tmp_path, 1)
+    text, page = read(tmp_path)
+    assert "CARE pre-training" in text
+    assert len(curves(page)) == 4
+    assert not {tag for tag, _ in page.elements} & {"table", "img"}
+
+
+def test_a_c_stream_alone_has_no_empty_curves(tmp_path):
+    write_losses(tmp_path, transformer=0.0, attention=0.0)
+    _, page = read(tmp_path)
+    assert [caption.partition(" (")[0] for caption in curves(page)] == ["C-stream loss", "spread of the embeddings"]
+
+
+@pytest.mark.parametrize("losses", [False, True])
+def test_results_alone_make_a_report(tmp_path, losses):
+    write(tmp_path)
+    if losses:  # of a run that has not finished its first step
+        (tmp_path / "losses.jsonl").write_text("")
+    _, page = read(tmp_path)
+    assert "71.3" in [text for _, _, text in page.cells]
+    assert not {tag for tag, _ in page.elements} & {"svg", "img"}
+
+
+def test_a_second_report_replaces_the_first(full):
+    first = report(full).read_text()
+    write(full, RESULTS | {"title": "Another"})
+    second = report(full).read_text()
+    assert "Another" in second
+    assert "Another" not in first
+    report(full)
+    assert [path.name for path in full.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_folder_without_results_and_losses_is_refused(tmp_path):
+    (tmp_path / "maps.png").write_bytes(png())
+    with pytest.raises(CareError, match=r"holds neither results\.json nor losses\.jsonl; wanted the directory of `care demo` or"):
+        report(tmp_path)
+    assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,396 @@
+import errno
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import shards
+from care import CareError, CStream, MomentumPair, Transformer, TStream, care_loss, lr_at, momentum_at, resnet18, streams_for
+from care.encoders import Encoded
+from care.train import Stopped, batches, checkpoint, load_encoder, loop, pretrain
+
+STEPS = 6
+SETTINGS = {
+    "size": 32, "batch_size": 8, "steps": STEPS, "warmup": 2, "precision": "fp32", "device": "cpu", "checkpoint_every": 2,
+}  # fmt: skip
+
+
+def make_streams(**changes):
+    return streams_for("resnet18-small-half", **{"size": 32, "seed": 0, "blocks": 1, "hidden": 32} | changes)
+
+
+def train(data, run, **changes):
+    """A tiny run, from new streams."""
+    return pretrain(data, run, *make_streams(), **SETTINGS | changes)
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "losses.jsonl").read_text().splitlines()]
+
+
+def result(run):
+    return (run / "encoder.safetensors").read_bytes(), (run / "losses.jsonl").read_bytes()
+
+
+def saved(run):
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+@pytest.fixture(scope="module")
+def whole(image_set, tmp_path_factory):
+    """A finished run that nothing interrupted; read only."""
+    run = tmp_path_factory.mktemp("whole")
+    train(shards.open(image_set), run)
+    return run
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """Does something in the middle of a run: at the start of a step, before its learning rate is set."""
+
+    def register(step, action):
+        def lr_and_action(now, **settings):
+            if now == step:
+                action()
+            return lr_at(now, **settings)
+
+        monkeypatch.setattr(loop, "lr_at", lr_and_action)
+
+    return register
+
+
+class CrashError(Exception):
+    pass
+
+
+def crash(*args, **settings):
+    raise CrashError
+
+
+# what a run leaves
+
+
+def test_a_run_leaves_its_losses_its_encoder_and_two_checkpoints(whole, data, tmp_path):
+    done = train(data, tmp_path)
+    assert result(tmp_path) == result(whole)
+    assert saved(tmp_path) == ["step-00000004", "step-00000006"]
+    assert done.encoder == tmp_path / "encoder.safetensors"
+    assert done.steps == STEPS
+    lines = rows(tmp_path)
+    assert [row["step"] for row in lines] == list(range(STEPS))
+    assert [row["lr"] for row in lines] == [lr_at(k, total=STEPS, base=0.05 * 8 / 256, warmup=2) for k in range(STEPS)]
+    for row in lines:
+        assert row["total"] == pytest.approx(row["cnn"] + row["transformer"] + 100 * row["attention"], rel=1e-5)
+    assert done.losses == {name: lines[-1][name] for name in ("total", "cnn", "transformer", "attention", "spread")}
+    timing = [json.loads(line) for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in timing] == list(range(STEPS))
+
+
+def test_a_finished_run_returns_at_once(whole, data, tmp_path, monkeypatch):
+    run = shutil.copytree(whole, tmp_path / "run")
+    monkeypatch.setattr(loop, "lr_at", crash)  # there is no step to do
+    assert train(data, run).steps == STEPS
+    assert result(run) == result(whole)
+
+
+def test_the_encoder_can_be_loaded_from_the_run_and_from_its_file(whole):
+    from_run, from_file = load_encoder(whole), load_encoder(whole / "encoder.safetensors")
+    assert all(torch.equal(value, from_file.state_dict()[key]) for key, value in from_run.state_dict().items())
+    assert (from_run.size, from_file.size) == (32, 32)
+
+
+def test_the_size_is_recorded_for_streams_that_were_composed_by_hand(data, tmp_path):
+    torch.manual_seed(0)
+    c = CStream(MomentumPair(resnet18(small=True, half=True)), hidden=16)
+    done = pretrain(data, tmp_path, c, **SETTINGS | {"steps": 1})
+    assert load_encoder(done.encoder).size == load_encoder(tmp_path).size == 32
+
+
+class Tiny(nn.Module):
+    """A CNN that no table knows."""
+
+    features = 16
+
+    def __init__(self):
+        super().__init__()
+        self.tap, self.last = nn.Conv2d(3, 8, 3, 8, 1), nn.Conv2d(8, 16, 3, 2, 1)
+
+    def forward(self, images):
+        tapped = self.tap(images).relu()
+        return Encoded(tapped, self.last(tapped).mean((2, 3)))
+
+
+def test_any_cnn_with_a_tap_can_be_trained(data, tmp_path):
+    torch.manual_seed(0)
+    c, t = CStream(MomentumPair(Tiny()), hidden=16), TStream(MomentumPair(Transformer(8, 16, map_size=(4, 4), blocks=1)), hidden=16)
+    done = pretrain(data, tmp_path, c, t, **SETTINGS | {"steps": 2})
+    weights = load_file(done.encoder)
+    assert weights.keys() == c.backbone.online.state_dict().keys()
+    assert all(torch.equal(value, weights[key]) for key, value in c.backbone.online.state_dict().items())
+    with pytest.raises(CareError, match="no encoder is called ''"):  # only those in the table can be rebuilt
+        load_encoder(done.encoder)
+
+
+# the loop is the README's
+
+
+def plain_loop(data, c, t, *, steps):
+    """As a reader of the README would write it; float32, no memory format, no fused update."""
+    parameters = [*c.online_parameters(), *(t.online_parameters() if t else [])]
+    opt = torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-4, foreach=False)
+    losses = []
+    for step, (x1, x2) in batches(data, size=32, batch_size=8, steps=steps, seed=0):
+        opt.param_groups[0]["lr"] = lr_at(step, total=steps, base=0.05 * 8 / 256, warmup=2)
+        c_out = c(x1, x2)
+        loss = care_loss(c_out, t(c_out.maps) if t else None, attention_weight=100)
+        loss.total.backward()
+        opt.step()
+        opt.zero_grad()
+        m = momentum_at(step + 1, total=steps)
+        for pair in [s_pair for s in (c, t) if s for s_pair in (s.backbone, s.projector)]:
+            with torch.no_grad():
+                for target, online in zip(pair.target.parameters(), pair.online.parameters(), strict=True):
+                    target.copy_(m * target + (1 - m) * online)
+        losses.append([term.item() for term in loss])
+    return losses
+
+
+def test_every_step_is_that_of_the_plain_loop(whole, data):
+    c, t = make_streams()
+    want = plain_loop(data, c, t, steps=STEPS)
+    got = [[row[name] for name in ("total", "cnn", "transformer", "attention")] for row in rows(whole)]
+    torch.testing.assert_close(torch.tensor(got), torch.tensor(want), rtol=1e-4, atol=1e-5)
+    tensors = checkpoint.latest(whole).tensors("model")
+    for name, value in nn.ModuleDict({"c": c, "t": t}).state_dict().items():
+        torch.testing.assert_close(tensors[name], value, rtol=1e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_the_c_stream_alone_is_a_run_too(data, tmp_path):
+    c, _ = make_streams()
+    pretrain(data, tmp_path, make_streams()[0], **SETTINGS)
+    want = plain_loop(data, c, None, steps=STEPS)
+    got = [[row[name] for name in ("total", "cnn", "transformer", "attention")] for row in rows(tmp_path)]
+    torch.testing.assert_close(torch.tensor(got), torch.tensor(want), rtol=1e-4, atol=1e-5)
+    assert not any(name.startswith("t.") for name in checkpoint.latest(tmp_path).tensors("model"))
+
+
+def test_training_changes_the_encoder_and_the_target_follows(whole):
+    c, _ = make_streams()
+    trained = load_file(checkpoint.latest(whole).path / "model.safetensors")
+    first = c.backbone.online.conv1.weight
+    online, target = trained["c.backbone.online.conv1.weight"], trained["c.backbone.target.conv1.weight"]
+    assert 0 < (target - first).abs().max() < (online - first).abs().max()
+
+
+# interruptions
+
+
+@pytest.mark.parametrize(("step", "workers"), [(0, 0), (1, 0), (3, 1), (5, 0)])
+def test_a_run_that_crashed_ends_with_the_same_bits(whole, data, tmp_path, at_step, step, workers):
+    at_step(step, crash)
+    with pytest.raises(CrashError):
+        train(data, tmp_path)
+    assert not (tmp_path / "encoder.safetensors").exists()
+    at_step(None, crash)
+    torch.rand(3)
+    train(data, tmp_path, workers=workers)
+    assert result(tmp_path) == result(whole)
+
+
+def test_a_run_that_was_killed_outright_ends_with_the_same_bits(whole, data, tmp_path, at_step):
+    at_step(3, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    child = multiprocessing.get_context("fork").Process(target=train, args=(data, tmp_path))
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    assert saved(tmp_path) == ["step-00000002"]
+    at_step(None, crash)
+    train(data, tmp_path)
+    assert result(tmp_path) == result(whole)
+    timing = [json.loads(line) for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in timing] == list(range(STEPS))
+
+
+def test_logs_have_whole_lines_while_the_run_goes_on(data, tmp_path, at_step):
+    seen = {}
+    at_step(5, lambda: seen.update({name: (tmp_path / name).read_text() for name in ("losses.jsonl", "timing.jsonl")}))
+    train(data, tmp_path)
+    for text in seen.values():
+        assert text.endswith("\n")
+        assert [json.loads(line)["step"] for line in text.splitlines()] == list(range(5))
+
+
+def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(whole, data, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    (run / "encoder.safetensors").unlink()
+    os.truncate(run / "checkpoints" / "step-00000006" / "model.safetensors", 1000)
+    train(data, run)
+    assert result(run) == result(whole)
+    assert saved(run) == ["step-00000004", "step-00000006"]
+    assert checkpoint.latest(run).step == 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop_saves_and_the_same_call_continues(whole, data, tmp_path, at_step, number):
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    at_step(2, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(Stopped, match="stopped on request after step 3 of 6 and saved; the same command continues"):
+        train(data, tmp_path, checkpoint_every=100)
+    assert saved(tmp_path) == ["step-00000003"]
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+    at_step(None, crash)
+    train(data, tmp_path, checkpoint_every=100)
+    assert result(tmp_path) == result(whole)
+
+
+def test_a_request_to_stop_in_the_last_step_lets_the_run_finish(whole, data, tmp_path, at_step):
+    at_step(STEPS - 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    train(data, tmp_path)
+    assert result(tmp_path) == result(whole)
+
+
+def test_a_run_outside_the_main_thread(whole, data, tmp_path):
+    thread = threading.Thread(target=train, args=(data, tmp_path))
+    thread.start()
+    thread.join(60)
+    assert result(tmp_path) == result(whole)
+
+
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint(whole, data, tmp_path, at_step, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    at_step(3, lambda: monkeypatch.setattr(os, "fsync", full))
+    with pytest.raises(shards.ShardError, match=r"cannot write .*step-00000004.*No space left on device"):
+        train(data, tmp_path)
+    assert saved(tmp_path) == ["step-00000002"]
+    monkeypatch.undo()
+    train(data, tmp_path)
+    assert result(tmp_path) == result(whole)
+
+
+# what stops a run
+
+
+def poison(*parameters):
+    for p in parameters:
+        nn.init.constant_(p, float("nan"))
+
+
+@pytest.mark.parametrize("term", ["cnn", "transformer"])
+def test_a_loss_that_is_not_finite_is_named_and_not_saved(data, tmp_path, at_step, term):
+    c, t = make_streams()
+    at_step(3, lambda: poison((c if term == "cnn" else t).predictor[3].bias))
+    message = f"the {term} loss is nan at step 3; lower lr or lengthen warmup, then start a new run directory"
+    with pytest.raises(CareError, match=message):
+        pretrain(data, tmp_path, c, t, **SETTINGS)
+    assert saved(tmp_path) == ["step-00000002"]
+    assert [row["step"] for row in rows(tmp_path)] == [0, 1, 2]
+    assert not (tmp_path / "encoder.safetensors").exists()
+
+
+def test_collapsed_embeddings_stop_the_run(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "PATIENCE", 3)
+    c, t = make_streams()
+    for head in (c.projector.online, c.projector.target):
+        nn.init.zeros_(head[3].weight)
+        nn.init.ones_(head[3].bias)
+    message = r"the embeddings collapsed: spread 0\.0\d* at step 2, below 0\.02 for 3 steps; lower lr, lengthen warmup or raise momentum"
+    with pytest.raises(CareError, match=message):
+        pretrain(data, tmp_path, c, t, **SETTINGS)
+
+
+def test_a_spread_that_recovers_stops_nothing(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "PATIENCE", 3)
+    spreads = iter([0.01, 0.0, 0.3, 0.01, 0.0199, 0.02])
+    monkeypatch.setattr(loop, "spread", lambda embeddings: next(spreads))
+    assert train(data, tmp_path).steps == STEPS
+
+
+def test_spread_is_1_for_independent_directions_and_0_for_one():
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(512, 256, generator=generator) * torch.rand(512, 1, generator=generator)
+    unit = [row / row.norm() for row in embeddings.double()]
+    mean = sum(unit) / 512
+    deviations = (sum((row - mean) ** 2 for row in unit) / 511).sqrt()
+    assert loop.spread(embeddings) == pytest.approx(16 * float(deviations.mean()), abs=1e-5)
+    assert loop.spread(embeddings) == pytest.approx(1, abs=0.02)
+    assert loop.spread(embeddings[:1] * torch.arange(1, 513)[:, None]) == pytest.approx(0, abs=1e-5)
+
+
+CHANGES = {
+    "size": 40, "batch_size": 6, "steps": 8, "warmup": 1, "lr": 0.1, "weight_decay": 0.0, "momentum": 0.9, "attention_weight": 1,
+    "seed": 1, "precision": "bf16",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", [*CHANGES, "views"])
+def test_other_settings_are_refused_by_name(whole, data, field):
+    value = (loop.VIEWS[0], loop.VIEWS[0]) if field == "views" else CHANGES[field]
+    before = result(whole)
+    with pytest.raises(CareError, match=rf"was trained with {field}=.*, this call has {field}=.*; repeat the first call's settings or"):
+        train(data, whole, **{field: value})
+    assert result(whole) == before
+
+
+def test_other_data_streams_and_encoders_are_refused_by_name(whole, data, damaged_set, tmp_path, make_image):
+    with pytest.raises(CareError, match="was trained with t_stream=True, this call has t_stream=False"):
+        pretrain(data, whole, make_streams()[0], **SETTINGS)
+    torch.manual_seed(0)
+    c = CStream(MomentumPair(resnet18(small=True)), hidden=32)
+    with pytest.raises(CareError, match="encoder=resnet18-small-half, this call has encoder=resnet18-small"):
+        pretrain(data, whole, c, **SETTINGS)
+    with pytest.raises(CareError, match=r"of another architecture: \d+ of another shape .*; use the encoder, size and blocks"):
+        pretrain(data, whole, *make_streams(hidden=24), **SETTINGS)
+    for n in range(8):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        make_image(100 + n).save(tmp_path / "photos" / f"{n}.png")
+    shards.build(tmp_path / "photos", tmp_path / "set")
+    with pytest.raises(CareError, match="was trained with data="):
+        train(shards.open(tmp_path / "set"), whole)
+
+
+def test_a_damaged_sample_and_too_few_images_stop_the_run(damaged_set, data, tmp_path):
+    with pytest.raises(shards.ShardError, match=r"sample 13 .*shard-000001\.tar is damaged"):
+        train(shards.open(damaged_set), tmp_path / "damaged")
+    with pytest.raises(shards.ShardError, match="a set of 24; use a batch size from 1 to 24"):
+        train(data, tmp_path / "few", batch_size=25)
+
+
+# precision
+
+
+def test_reduced_precision_starts_from_the_same_losses(whole, data, tmp_path):
+    train(data, tmp_path, precision="bf16", steps=1)
+    first, reduced = rows(whole)[0], rows(tmp_path)[0]
+    for name in ("cnn", "transformer", "spread"):
+        assert reduced[name] == pytest.approx(first[name], rel=0.1)
+        assert reduced[name] != first[name]
+
+
+def test_the_loss_scale_is_saved_and_comes_back(data, tmp_path, at_step):
+    settings = {**SETTINGS, "precision": "fp16", "batch_size": 2, "steps": 2, "checkpoint_every": 1}
+    at_step(1, crash)
+    with pytest.raises(CrashError):
+        pretrain(data, tmp_path, make_streams()[0], **settings)
+    at_step(None, crash)
+    manifest = tmp_path / "checkpoints" / "step-00000001" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    assert content["scaler"]["scale"] > 0
+    content["scaler"]["scale"] = 64.0
+    manifest.write_text(json.dumps(content))
+    pretrain(data, tmp_path, make_streams()[0], **settings)
+    assert checkpoint.latest(tmp_path).manifest["scaler"]["scale"] == 64.0
+
+
+@pytest.mark.parametrize(("capabilities", "precision"), [({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "fp32"), ({}, "fp32")])
+def test_the_precision_of_a_cpu_is_what_it_computes_natively(monkeypatch, capabilities, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert loop.fastest_precision(torch.device("cpu")) == precision
