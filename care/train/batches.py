@@ -68,6 +68,11 @@ def batches(
         pin_memory=torch.device(device).type == "cuda",
         generator=torch.Generator(),  # or the loader would draw from torch's global one
     )
-    for step, (crops, numbers) in zip(range(start, steps), loader, strict=True):
+    loaded = iter(loader)
+    for step in range(start, steps):
+        try:
+            crops, numbers = next(loaded)
+        except shards.ShardError as error:  # a worker's arrives with its traceback as the message
+            raise shards.ShardError(str(error).strip().splitlines()[-1].removeprefix("shards.errors.ShardError: ")) from None
         one, two = (colour(crops[:, n].to(device, non_blocking=True), numbers[:, n]) for n in range(2))
         yield step, (one, two)

@@ -141,19 +141,19 @@ def test_any_cnn_with_a_tap_can_be_trained(data, tmp_path):
 # the loop is the README's
 
 
-def plain_loop(data, c, t, *, steps):
+def plain_loop(data, c, t, *, lr=0.05, weight_decay=1e-4, momentum=0.99):
     """As a reader of the README would write it; float32, no memory format, no fused update."""
     parameters = [*c.online_parameters(), *(t.online_parameters() if t else [])]
-    opt = torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-4, foreach=False)
+    opt = torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=weight_decay, foreach=False)
     losses = []
-    for step, (x1, x2) in batches(data, size=32, batch_size=8, steps=steps, seed=0):
-        opt.param_groups[0]["lr"] = lr_at(step, total=steps, base=0.05 * 8 / 256, warmup=2)
+    for step, (x1, x2) in batches(data, size=32, batch_size=8, steps=STEPS, seed=0):
+        opt.param_groups[0]["lr"] = lr_at(step, total=STEPS, base=lr * 8 / 256, warmup=2)
         c_out = c(x1, x2)
         loss = care_loss(c_out, t(c_out.maps) if t else None, attention_weight=100)
         loss.total.backward()
         opt.step()
         opt.zero_grad()
-        m = momentum_at(step + 1, total=steps)
+        m = momentum_at(step + 1, total=STEPS, base=momentum)
         for pair in [s_pair for s in (c, t) if s for s_pair in (s.backbone, s.projector)]:
             with torch.no_grad():
                 for target, online in zip(pair.target.parameters(), pair.online.parameters(), strict=True):
@@ -164,20 +164,22 @@ def plain_loop(data, c, t, *, steps):
 
 def test_every_step_is_that_of_the_plain_loop(whole, data):
     c, t = make_streams()
-    want = plain_loop(data, c, t, steps=STEPS)
-    got = [[row[name] for name in ("total", "cnn", "transformer", "attention")] for row in rows(whole)]
-    torch.testing.assert_close(torch.tensor(got), torch.tensor(want), rtol=1e-4, atol=1e-5)
-    tensors = checkpoint.latest(whole).tensors("model")
-    for name, value in nn.ModuleDict({"c": c, "t": t}).state_dict().items():
-        torch.testing.assert_close(tensors[name], value, rtol=1e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
+    assert_same_run(whole, plain_loop(data, c, t), {"c": c, "t": t})
+
+
+def assert_same_run(run, losses, streams):
+    got = [[row[name] for name in ("total", "cnn", "transformer", "attention")] for row in rows(run)]
+    torch.testing.assert_close(torch.tensor(got), torch.tensor(losses), rtol=1e-4, atol=1e-5)
+    tensors = checkpoint.latest(run).tensors("model")
+    for name, value in nn.ModuleDict(streams).state_dict().items():
+        torch.testing.assert_close(tensors[name], value, rtol=1e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_the_c_stream_alone_is_a_run_too(data, tmp_path):
     c, _ = make_streams()
-    pretrain(data, tmp_path, make_streams()[0], **SETTINGS)
-    want = plain_loop(data, c, None, steps=STEPS)
-    got = [[row[name] for name in ("total", "cnn", "transformer", "attention")] for row in rows(tmp_path)]
-    torch.testing.assert_close(torch.tensor(got), torch.tensor(want), rtol=1e-4, atol=1e-5)
+    settings = {"lr": 0.3, "weight_decay": 0.1, "momentum": 0.5}
+    pretrain(data, tmp_path, make_streams()[0], **SETTINGS, **settings)
+    assert_same_run(tmp_path, plain_loop(data, c, None, **settings), {"c": c})
     assert not any(name.startswith("t.") for name in checkpoint.latest(tmp_path).tensors("model"))
 
 

@@ -87,6 +87,9 @@ def test_crops_are_distributed_as_torchvisions():
     for name, (ours, expected) in pairs.items():
         assert close_means(ours, expected), name
         assert close_means((ours - ours.mean()) ** 2, (expected - expected.mean()) ** 2), name
+    area, expected = pairs["area"]
+    assert area.max() == pytest.approx(expected.max(), rel=0.02)
+    assert area.min() == pytest.approx(expected.min(), rel=0.02)
 
 
 @pytest.mark.parametrize("size", [(400, 10), (10, 400), (500, 3), (1, 1)])
