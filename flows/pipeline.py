@@ -52,19 +52,21 @@ def build_task(out: str, part: str, source: str, share: tuple[float, float], see
 
 
 @task(name="pretrain")
-def pretrain_task(out: str, train: str, encoder: str, size: int, hidden: int, settings: dict[str, Any], seed: int) -> Any:
+def pretrain_task(
+    out: str, train: str, encoder: str, size: int, hidden: int, settings: dict[str, Any], augmentation: dict[str, Any], seed: int
+) -> Any:
     """CARE on ``out/train``; checkpoints, logs and ``encoder.safetensors`` go to ``out``."""
 
     def work() -> Result:
         data = shards.open(Path(out, "train"))
         c, t = streams_for(encoder, size=size, seed=seed, hidden=hidden)
-        views = tuple(view._replace(scale=(settings["min_scale"], 1.0), blur=(0.1, settings["max_blur"])) for view in VIEWS)
-        numbers = {name: value for name, value in settings.items() if name not in ("min_scale", "max_blur")}
-        done = pretrain(data, out, c, t, size=size, views=(views[0], views[1]), seed=seed, **numbers)
+        changes: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in augmentation.items()}
+        first, second = (view._replace(**changes) for view in VIEWS)
+        done = pretrain(data, out, c, t, size=size, views=(first, second), seed=seed, **settings)
         text = f"{encoder} at {size} px, {settings['steps']:,} steps of {settings['batch_size']} images"
         return _outputs(out, "encoder.safetensors", "losses.jsonl") | {"losses": done.losses, "text": text}
 
-    inputs = {"train": train, "encoder": encoder, "size": size, "hidden": hidden, "settings": settings, "seed": seed}
+    inputs = {"train": train, "encoder": encoder, "size": size, "hidden": hidden, "settings": settings, "views": augmentation, "seed": seed}
     return _state(stage(Path(out), "pretrain", inputs, work))
 
 
@@ -109,11 +111,13 @@ def care_pipeline(
     hidden: int = 1024,
     steps: int = 300,
     batch_size: int = 32,
-    lr: float = 0.8,
-    momentum: float = 0.99,
+    lr: float = 0.4,
+    momentum: float = 0.97,
     attention_weight: float = 100,
     min_scale: float = 0.2,
     max_blur: float = 0.5,
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1),
+    gray_p: float = 0.2,
     checkpoint_every: int = 100,
     train_scenes: int = 2000,
     val_scenes: int = 400,
@@ -137,6 +141,8 @@ def care_pipeline(
         attention_weight: λ of Eq. 5.
         min_scale: least share of an image's area in a view.
         max_blur: largest σ of the views' blur, pixels.
+        jitter: largest change of brightness, contrast, saturation and hue in a view.
+        gray_p: share of the views without colour.
         checkpoint_every: steps between checkpoints.
         train_scenes: procedural scenes to train on.
         val_scenes: procedural scenes to evaluate on.
@@ -160,17 +166,23 @@ def care_pipeline(
     count = len(shards.open(Path(out, "train")))
     settings = {
         "steps": steps, "batch_size": min(batch_size, count), "warmup": steps // 10, "lr": lr, "momentum": momentum,
-        "attention_weight": attention_weight, "min_scale": min_scale, "max_blur": max_blur, "checkpoint_every": checkpoint_every,
+        "attention_weight": attention_weight, "checkpoint_every": checkpoint_every,
     }  # fmt: skip
-    trained = _do(pretrain_task, out, built["train"]["digest"], encoder, size, hidden, settings, seed)
+    augmentation = {"scale": [min_scale, 1.0], "blur": [min(0.1, max_blur), max_blur], "jitter": list(jitter), "gray_p": gray_p}
+    trained = _do(pretrain_task, out, built["train"]["digest"], encoder, size, hidden, settings, augmentation, seed)
     encoders = {"random initialisation": f"random:{encoder}", "CARE": str(Path(out, "encoder.safetensors"))}
     rows = []
     if "val" in built:
-        digests = [built["train"]["digest"], built["val"]["digest"], trained["outputs"]["encoder.safetensors"]]
         for name, source in encoders.items():
+            digests = [
+                built["train"]["digest"],
+                built["val"]["digest"],
+                trained["outputs"]["encoder.safetensors"] if name == "CARE" else "",
+            ]
             rows += _do(evaluate_task, out, name, source, digests, size, seed)["rows"]
     results = {
-        "title": title, "note": note, "skipped": skipped, "evaluations": rows, "losses": trained["losses"], "settings": settings,
+        "title": title, "note": note, "skipped": skipped, "evaluations": rows, "losses": trained["losses"],
+        "settings": settings, "views": augmentation,
         "encoder": {"name": encoder, "size": size, "sha256": trained["outputs"]["encoder.safetensors"]}, "seed": seed,
         "stages": [{"name": name, "text": done["text"]} for name, done in {**built, "pretrain": trained}.items()],
     }  # fmt: skip
