@@ -108,7 +108,6 @@ def streams_for(encoder: str, *, size: int, seed: int = 0, blocks: int = 5, hidd
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         cnn = build_encoder(encoder)
-        cnn.size = size
         channels, height, width = map_shape(cnn, size)
         transformer = Transformer(channels, cnn.features, map_size=(height, width), blocks=blocks)
         return CStream(MomentumPair(cnn), hidden=hidden), TStream(MomentumPair(transformer), hidden=hidden)

@@ -112,7 +112,7 @@ def care_pipeline(
     steps: int = 300,
     batch_size: int = 32,
     lr: float = 0.4,
-    momentum: float = 0.97,
+    momentum: float = 0.99,
     attention_weight: float = 100,
     min_scale: float = 0.2,
     max_blur: float = 0.5,
@@ -163,9 +163,11 @@ def care_pipeline(
         parts, skipped = splits(images)
         for part, (source, share) in parts.items():
             built[part] = _do(build_task, out, part, source, share, seed)
-    count = len(shards.open(Path(out, "train")))
+    train = shards.open(Path(out, "train"))
+    if "val" in built:
+        same_classes(train, shards.open(Path(out, "val")))  # told before the training, not after it
     settings = {
-        "steps": steps, "batch_size": min(batch_size, count), "warmup": steps // 10, "lr": lr, "momentum": momentum,
+        "steps": steps, "batch_size": min(batch_size, len(train)), "warmup": steps // 10, "lr": lr, "momentum": momentum,
         "attention_weight": attention_weight, "checkpoint_every": checkpoint_every,
     }  # fmt: skip
     augmentation = {"scale": [min_scale, 1.0], "blur": [min(0.1, max_blur), max_blur], "jitter": list(jitter), "gray_p": gray_p}

@@ -98,6 +98,8 @@ def pretrain(
         shards.ShardError: a damaged sample, too few images, no space left.
         Stopped: on SIGINT or SIGTERM, after saving.
     """
+    if batch_size < 2 or steps < 1:
+        raise CareError(f"wanted at least 2 images a step, for batch norm, and 1 step; got {batch_size} and {steps}")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision, folder = precision or fastest_precision(where), storage.local(run)
     model = nn.ModuleDict({"c": c} if t is None else {"c": c, "t": t}).to(where).to(memory_format=torch.channels_last).train()

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from care import CareError
 from flows.pipeline import care_pipeline, splits
 from flows.server import server
 from shards import ShardError
@@ -85,3 +86,11 @@ def test_splits_of_every_layout(tmp_path: Path) -> None:
     assert parts == {"train": (c, (0, 1))}
     assert "no labels" in skipped[0]
     assert splits(d) == ({"train": (f"{d}/train", (0, 0.8)), "val": (f"{d}/train", (0.8, 1))}, [])
+
+
+def test_other_classes_in_val_are_told_before_training(tmp_path: Path) -> None:
+    for name in ("train/x/1.png", "train/y/2.png", "val/x/1.png", "val/z/2.png"):
+        image(tmp_path / "photos" / name)
+    with pytest.raises(CareError, match="only one of them has: y, z"):
+        care_pipeline(str(tmp_path / "run"), str(tmp_path / "photos"), **TINY)
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -396,3 +396,10 @@ def test_the_loss_scale_is_saved_and_comes_back(data, tmp_path, at_step):
 def test_the_precision_of_a_cpu_is_what_it_computes_natively(monkeypatch, capabilities, precision):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert loop.fastest_precision(torch.device("cpu")) == precision
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 1}, {"steps": 0}])
+def test_a_run_without_a_batch_or_a_step_is_refused(data, tmp_path, change):
+    with pytest.raises(CareError, match=r"at least 2 images a step.* and 1 step"):
+        train(data, tmp_path / "run", **change)
+    assert not (tmp_path / "run").exists()
