@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -22,6 +23,7 @@ app.add_typer(cli_evaluate.app, name="evaluate")
 
 def main() -> NoReturn:
     """Entry point; exit codes: 0 done, 1 failed, 2 usage, 3 stopped on request and saved."""
+    warnings.filterwarnings("ignore", module="PIL")  # about odd files, which the build rejects by name or decodes
     try:
         app()
     except Exception as error:

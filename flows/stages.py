@@ -47,7 +47,9 @@ def stage(out: Path, name: str, inputs: dict[str, Any], work: Callable[[], dict[
 @cache
 def code_version() -> str:
     """Digest of the source of ``shards`` and ``care``: an edit runs the stages again."""
-    sources = [path for package in ("shards", "care") for path in Path(str(files(package))).rglob("*.py")]
+    sources = [
+        path for package in ("shards", "care") for path in Path(str(files(package))).rglob("*.[pj]*") if path.suffix in (".py", ".j2")
+    ]
     return storage.digest(sorted([path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in sources))
 
 

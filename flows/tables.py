@@ -16,7 +16,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     from rich.console import Console
     from rich.table import Table
 
-    printed = Table(title=title or None, title_justify="left")
+    printed = Table(title=title or None, title_justify="left", show_header=any(columns))
     for column in columns:
         printed.add_column(column, justify="right" if "%" in column else "left", overflow="fold")
     for row in rows:

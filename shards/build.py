@@ -62,7 +62,7 @@ def build(
     missing = [n for n in range(len(plan.shards)) if not all((root / name.format(n)).exists() for name in (_TAR, _RECORD))]
     count, todo = len(plan.source.samples), sum(len(plan.shards[n]) for n in missing)
     stop, lock = threading.Event(), threading.Lock()
-    with progress("build", count, start=count - todo) as advance, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with progress("building", count, start=count - todo) as advance, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
 
         def tick() -> None:
             if stop.is_set():
