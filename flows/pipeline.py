@@ -51,7 +51,7 @@ def build_task(out: str, part: str, source: str, share: tuple[float, float], see
     return _state(stage(Path(out), f"build-{part}", {"plan": plan.digest}, work))
 
 
-@task(name="pretrain")
+@task(name="pretrain", task_run_name="pretrain")
 def pretrain_task(
     out: str, train: str, encoder: str, size: int, hidden: int, settings: dict[str, Any], augmentation: dict[str, Any], seed: int
 ) -> Any:
@@ -86,7 +86,7 @@ def evaluate_task(out: str, name: str, encoder: str, digests: list[str], size: i
     return _state(stage(Path(out), f"evaluate-{name}", {"encoder": encoder, "digests": digests, "size": size, "seed": seed}, work))
 
 
-@task(name="report")
+@task(name="report", task_run_name="report")
 def report_task(out: str, results: dict[str, Any], encoders: dict[str, str], pictured: str, size: int, seed: int) -> Any:
     """``results.json``, ``maps.png`` of eight images of the set ``out/PICTURED``, and ``report.html``."""
 
