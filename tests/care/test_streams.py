@@ -152,7 +152,6 @@ def test_the_transformer_fits_the_encoders_map(size, side):
     c, t = streams_for("resnet18-small-half", size=size, blocks=3, hidden=8)
     assert len(t.backbone.online.blocks) == 3
     assert t.backbone.online.blocks[0].attention.map_size == (side, side)
-    assert c.backbone.online.size == size
     assert t.backbone.online.features == c.backbone.online.features == 256
     assert t(c(*views(2, size)).maps).online[0].shape == (2, 256)
 
