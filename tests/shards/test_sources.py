@@ -122,3 +122,20 @@ def test_reading_never_blocks_or_raises(tmp_path):
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate((1 << 30) + 1)
     assert read(tmp_path / "huge.jpg") == (b"", Reject.TOO_LARGE)
+
+
+def test_shares_split_every_file_once_and_keep_the_classes(tmp_path):
+    src = populate(tmp_path / "src", [f"{c}/{n}.png" for c in ("ant", "bee") for n in range(60)])
+    (src / "notes.txt").write_text("notes")
+    parts = [folder(src, share=share) for share in ((0, 0.5), (0.5, 0.8), (0.8, 1))]
+    names = [image.name for part in parts for image in part.samples]
+    assert sorted(names) == [image.name for image in folder(src).samples]
+    assert sum(len(part.rejects) for part in parts) == 1
+    assert all(part.classes == ["ant", "bee"] for part in parts)
+    assert 40 < len(parts[0].samples) < 80
+    assert {image.label for image in parts[1].samples} == {0, 1}
+
+
+def test_a_share_without_an_image_is_an_error(tmp_path):
+    with pytest.raises(ShardError, match=r"no image at .* falls into the share 0–0\.001"):
+        folder(populate(tmp_path / "src", ["a/1.png"]), share=(0, 0.001))
