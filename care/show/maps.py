@@ -58,20 +58,20 @@ def sheet(images: Sequence[Image.Image], encoders: dict[str, ResNetEncoder], *, 
         size: side of the encoders' input, pixels.
         cell: side of a picture, pixels.
     """
-    crops = [centre_crop(image, size) for image in images]
-    pixels: NDArray[np.uint8] = np.stack([np.asarray(crop) for crop in crops])
+    pixels: NDArray[np.uint8] = np.stack([np.asarray(centre_crop(image, size)) for image in images])
     batch = normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
-    rows = {"image": crops} | {
-        name: [overlay(crop, cam) for crop, cam in zip(crops, attention_map(encoder, batch), strict=True)]
-        for name, encoder in encoders.items()
-    }
+    shown = [centre_crop(image, cell) for image in images]
+    rows = {"image": shown}
+    for name, encoder in encoders.items():
+        cams = F.interpolate(attention_map(encoder, batch)[:, None], (cell, cell), mode="bilinear")[:, 0]
+        rows[name] = [overlay(image, cam) for image, cam in zip(shown, cams, strict=True)]
     margin, gap = 84, 4
-    picture = Image.new("RGB", (margin + len(crops) * (cell + gap), len(rows) * (cell + gap)), "white")
+    picture = Image.new("RGB", (margin + len(shown) * (cell + gap), len(rows) * (cell + gap)), "white")
     draw = ImageDraw.Draw(picture)
     for y, (name, row) in enumerate(rows.items()):
         draw.text((4, y * (cell + gap) + cell // 2), name.replace(" ", "\n"), fill="black", anchor="lm", font_size=14)
         for x, part in enumerate(row):
-            picture.paste(part.resize((cell, cell), Image.Resampling.BICUBIC), (margin + x * (cell + gap), y * (cell + gap)))
+            picture.paste(part, (margin + x * (cell + gap), y * (cell + gap)))
     data = BytesIO()
     picture.save(data, "PNG")
     return data.getvalue()
