@@ -46,9 +46,12 @@ def stage(out: Path, name: str, inputs: dict[str, Any], work: Callable[[], dict[
 
 @cache
 def code_version() -> str:
-    """Digest of the source of ``shards`` and ``care``: an edit runs the stages again."""
+    """Digest of this project's source: an edit runs the stages again, each from what its output folder holds, such as checkpoints."""
     sources = [
-        path for package in ("shards", "care") for path in Path(str(files(package))).rglob("*.[pj]*") if path.suffix in (".py", ".j2")
+        path
+        for package in ("shards", "care", "flows")
+        for path in Path(str(files(package))).rglob("*.[pj]*")
+        if path.suffix in (".py", ".j2")
     ]
     return storage.digest(sorted([path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in sources))
 

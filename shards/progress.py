@@ -14,21 +14,20 @@ PLAIN_SECONDS = 10.0
 
 
 @contextmanager
-def progress(title: str, total: int, *, unit: str = "img", start: int = 0) -> Iterator[Callable[[int, str], None]]:
-    """Yield ``advance(n, note="")``: ``n`` units more are done, ``note`` is shown beside the rate.
+def progress(title: str, total: int, *, start: int = 0) -> Iterator[Callable[[int, str], None]]:
+    """Yield ``advance(n, note="")``: ``n`` images more are done, ``note`` is shown beside the rate.
 
     Args:
         title: what is being done.
-        total: units of the whole work.
-        unit: name of one unit in the rate.
-        start: units that were done before, by an earlier run.
+        total: images of the whole work.
+        start: images that were done before, by an earlier run.
     """
     done = start
     began = last = time.monotonic()
 
     def status(note: str) -> str:
         rate = (done - start) / max(time.monotonic() - began, 1e-9)
-        return f"{rate:,.0f} {unit}/s {note}".rstrip() if rate >= 10 else f"{rate:.2f} {unit}/s {note}".rstrip()
+        return f"{rate:,.0f} img/s {note}".rstrip() if rate >= 10 else f"{rate:.2f} img/s {note}".rstrip()
 
     if console.is_terminal:
         columns = (
