@@ -2,7 +2,8 @@
 
 from care.train.batches import batches
 from care.train.checkpoint import load_encoder
-from care.train.loop import Pretrained, Stopped, pretrain
+from care.train.loop import Pretrained, pretrain
+from care.train.run import Run, Stopped
 from care.train.views import VIEWS, View
 
-__all__ = ["VIEWS", "Pretrained", "Stopped", "View", "batches", "load_encoder", "pretrain"]
+__all__ = ["VIEWS", "Pretrained", "Run", "Stopped", "View", "batches", "load_encoder", "pretrain"]

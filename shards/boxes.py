@@ -1,0 +1,197 @@
+"""Images with boxes around their objects: COCO JSON and Pascal VOC devkits, each parsed only here.
+
+Every box is kept, or rejected under a named reason. An image without boxes is kept: it is background to learn from and a place
+for false alarms. A box that reaches over the border is cut at it. Crowds (COCO) and difficult objects (VOC) are kept as
+``ignored``: neither trained on nor missed in an evaluation.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from shards import storage
+from shards.errors import ShardError
+from shards.images import decode
+
+
+class BoxReject(StrEnum):
+    """Why an image or a box of an annotation is not used."""
+
+    NO_IMAGE = "image missing or broken"
+    NO_ANNOTATION = "annotation file missing or broken"
+    UNKNOWN_IMAGE = "box of an unlisted image"
+    UNKNOWN_CATEGORY = "unknown category"
+    DEGENERATE = "box without area"
+    OUTSIDE = "box outside of the image"
+
+
+class Picture(NamedTuple):
+    """An image file and its n boxes."""
+
+    path: Path
+    size: tuple[int, int]
+    """Width and height, pixels."""
+    boxes: NDArray[np.float32]
+    """[n, 4]: left, top, right, bottom in pixels of the upright image; right and bottom are exclusive."""
+    labels: NDArray[np.int64]
+    """[n]: positions in the set's ``classes``."""
+    ignored: NDArray[np.bool_]
+    """[n]"""
+
+    def image(self) -> Image.Image:
+        """The decoded image.
+
+        Raises:
+            ShardError: it does not decode, or is not of the annotated size.
+        """
+        try:
+            image = decode(self.path.read_bytes())
+        except OSError as error:
+            raise ShardError(f"cannot read {self.path}: {error.strerror or error}") from error
+        except ShardError as error:
+            raise ShardError(f"{self.path}: {error}") from error
+        if image.size != self.size:
+            wanted, got = (" × ".join(map(str, size)) for size in (self.size, image.size))
+            raise ShardError(f"{self.path} has {got} pixels, its annotation says {wanted}; correct one of them")
+        return image
+
+
+class BoxSet(NamedTuple):
+    """The annotated images of one list."""
+
+    path: Path
+    pictures: list[Picture]
+    classes: tuple[str, ...]
+    rejects: dict[str, list[str]]
+    """What was left out, by reason."""
+    digest: str
+
+
+class _Object(NamedTuple):
+    name: str
+    corners: tuple[float, ...]
+    ignored: bool
+
+
+_Found = Iterator[tuple[Path, tuple[int, int], list[_Object]]]
+
+
+def boxes(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
+    """The images and boxes that ``data`` lists.
+
+    Args:
+        data: a COCO instances JSON (images beside it, in ``images`` beside it, or in COCO's own folder layout), a folder with such an
+            ``annotations.json``, or a list of a VOC devkit, such as ``VOC2007/ImageSets/Main/trainval.txt``.
+        classes: the names that count, in the order of their labels; boxes of others are rejected. By default COCO's categories
+            by id, or all names in the VOC annotations, sorted.
+
+    Raises:
+        ShardError: no such file, another format, or no image of it is there.
+    """
+    path, rejects = storage.local(data), list[tuple[BoxReject, str]]()
+    if (path / "annotations.json").is_file():
+        path /= "annotations.json"
+    if not path.is_file() or path.suffix not in (".json", ".txt"):
+        lists = [str(name) for name in sorted(path.glob("**/ImageSets/Main/*.txt"))]
+        there = f"name one of its lists: {', '.join(lists[:6])}" if lists else "check the path"
+        raise ShardError(f"wanted a COCO JSON or a VOC list (ImageSets/Main/train.txt) at {data}; {there}")
+    found, names = _coco(path, rejects) if path.suffix == ".json" else _voc(path, rejects)
+    label = {name: number for number, name in enumerate(classes or names)}
+    pictures = [_picture(*image, label, rejects) for image in found]
+    if not pictures:
+        raise ShardError(f"no image that {path} lists is there ({len(rejects)} entries left out: {rejects[:3]}); check the layout")
+    by_reason: dict[str, list[str]] = {}
+    for reason, name in rejects:
+        by_reason.setdefault(str(reason), []).append(name)
+    rows = [[str(p.path.name), p.size, p.boxes.tolist(), p.labels.tolist(), p.ignored.tolist()] for p in pictures]
+    return BoxSet(path, pictures, tuple(label), by_reason, storage.digest([rows, list(label)]))
+
+
+def _picture(path: Path, size: tuple[int, int], objects: list[_Object], label: dict[str, int], rejects: list[Any]) -> Picture:
+    rows = list[tuple[list[float], int, bool]]()
+    for one in objects:
+        left, top, right, bottom = one.corners if len(one.corners) == 4 else (math.nan,) * 4
+        cut = [min(max(left, 0), size[0]), min(max(top, 0), size[1]), min(max(right, 0), size[0]), min(max(bottom, 0), size[1])]
+        if one.name not in label:
+            reason = BoxReject.UNKNOWN_CATEGORY
+        elif not (left < right < math.inf and top < bottom < math.inf):  # NaN is no area either
+            reason = BoxReject.DEGENERATE
+        elif cut[0] >= cut[2] or cut[1] >= cut[3]:
+            reason = BoxReject.OUTSIDE
+        else:
+            rows.append((cut, label[one.name], one.ignored))
+            continue
+        rejects.append((reason, f"{path.name}: {one.name} {list(one.corners)}"))
+    corners = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
+    return Picture(path, size, corners, np.array([row[1] for row in rows], np.int64), np.array([row[2] for row in rows], np.bool_))
+
+
+def _coco(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
+    content = storage.read_json(path)
+    try:
+        listed = {image["id"]: image for image in content["images"]}
+        categories = {one["id"]: str(one["name"]) for one in sorted(content["categories"], key=lambda one: one["id"])}
+        objects: dict[Any, list[_Object]] = {number: [] for number in listed}
+        for one in content["annotations"]:
+            left, top, width, height = (*map(float, one["bbox"]), *(math.nan,) * 4)[:4]
+            # a category that is not listed has no name: its number is none that a class could have
+            name = categories.get(one["category_id"], f"#{one['category_id']}")
+            corners = (left, top, left + width, top + height)
+            if one["image_id"] in objects:
+                objects[one["image_id"]].append(_Object(name, corners, bool(one.get("iscrowd", 0))))
+            else:
+                rejects.append((BoxReject.UNKNOWN_IMAGE, f"image {one['image_id']}: {name}"))
+        files = {number: (str(image["file_name"]), (int(image["width"]), int(image["height"]))) for number, image in listed.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ShardError(f"{path} is no COCO instances file: {type(error).__name__} {error}") from None
+    roots = (path.parent, path.parent / "images", path.parent.parent / path.stem.removeprefix("instances_"))
+
+    def images() -> _Found:
+        for number, (file, size) in files.items():
+            image = next((root / file for root in roots if (root / file).is_file()), None)
+            if image is None:
+                rejects.append((BoxReject.NO_IMAGE, file))
+            else:
+                yield image, size, objects[number]
+
+    return images(), list(dict.fromkeys(categories.values()))
+
+
+def _voc(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
+    root = path.parents[2] if len(path.parents) > 2 else path.parent
+    found = list[tuple[Path, tuple[int, int], list[_Object]]]()
+    stems = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    for stem in stems:
+        try:
+            tree = ElementTree.parse(root / "Annotations" / f"{stem}.xml").getroot()
+            files = (root / "JPEGImages" / name for name in (f"{stem}.jpg", tree.findtext("filename", "")))
+            if (image := next((file for file in files if file.is_file()), None)) is None:
+                rejects.append((BoxReject.NO_IMAGE, stem))
+                continue
+            size = int(tree.findtext("size/width", "0")), int(tree.findtext("size/height", "0"))
+            size = size if min(size) > 0 else decode(image.read_bytes()).size
+        except ShardError:
+            rejects.append((BoxReject.NO_IMAGE, stem))
+            continue
+        except (OSError, ValueError, ElementTree.ParseError):
+            rejects.append((BoxReject.NO_ANNOTATION, stem))
+            continue
+        objects = [(one.findtext("name", "").strip(), _corners(one), one.findtext("difficult") == "1") for one in tree.findall("object")]
+        found.append((image, size, [_Object(*one) for one in objects]))
+    return iter(found), sorted({one.name for _, _, objects in found for one in objects})
+
+
+def _corners(one: ElementTree.Element) -> tuple[float, ...]:
+    try:
+        left, top, right, bottom = (float(one.findtext(f"bndbox/{side}", "nan")) for side in ("xmin", "ymin", "xmax", "ymax"))
+    except ValueError:
+        return ()
+    # the first pixel is 1 and the last one belongs to the box; without extent as written, it stays without
+    return (left - 1, top - 1, right, bottom) if left < right and top < bottom else (left, top, left, top)
