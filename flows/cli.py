@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from flows import cli_evaluate, cli_shards
-from flows.tables import Json, Seed, Set, show_accuracies
+from flows.tables import Json, Seed, Set, show_results
 
 app = typer.Typer(
     help="CARE: self-supervised pre-training of attentive CNNs, from image folders to a report. Start with: care demo",
@@ -81,7 +81,7 @@ def demo(
         results = care_pipeline(folder, images, seed=seed, **recipe)
     for line in results["skipped"]:
         console.print(f"[yellow]skipped: {line}")
-    show_accuracies(results["evaluations"], results if as_json else None)
+    show_results(results["evaluations"], results if as_json else None)
     console.print(f"report: {Path(folder, 'report.html')}")
 
 

@@ -1,16 +1,19 @@
 """`care evaluate`: an encoder beside the same network randomly initialised."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flows.tables import Json, Seed, show_accuracies
+from flows.tables import Json, Seed, show_results
 
 if TYPE_CHECKING:
+    from care.encoders import ResNetEncoder
     from care.evaluate import Accuracy, Features
+    from shards import ShardSet
 
-app = typer.Typer(help="Judge an encoder by its frozen features, beside the same network randomly initialised.", no_args_is_help=True)
+app = typer.Typer(help="Judge an encoder, beside the same network randomly initialised.", no_args_is_help=True)
 
 Encoder = Annotated[str, typer.Argument(metavar="ENCODER", help="A run, a .safetensors file, or random:NAME.", show_default=False)]
 Train = Annotated[str, typer.Option(help="Shard set with the labels to learn from.", show_default=False)]
@@ -37,7 +40,8 @@ def knn(
     """
     from care.evaluate import knn as judge
 
-    _evaluate("kNN", encoder, train, val, size, workers, seed, as_json, lambda a, b: judge(a, b, k=k, temperature=temperature))
+    frozen = _frozen(lambda a, b: judge(a, b, k=k, temperature=temperature), workers)
+    _evaluate("kNN", encoder, train, val, size, seed, as_json, frozen)
 
 
 @app.command()
@@ -57,17 +61,134 @@ def linear(
     """
     from care.evaluate import linear as judge
 
-    _evaluate("linear", encoder, train, val, size, workers, seed, as_json, lambda a, b: judge(a, b, epochs=epochs, seed=seed).accuracy)
+    frozen = _frozen(lambda a, b: judge(a, b, epochs=epochs, seed=seed).accuracy, workers)
+    _evaluate("linear", encoder, train, val, size, seed, as_json, frozen)
+
+
+@app.command()
+def finetune(
+    encoder: Encoder,
+    train: Train,
+    val: Val,
+    fraction: Annotated[float | None, typer.Option(help="Share of every class's labels to learn from.", show_default=False)] = None,
+    names: Annotated[
+        str | None, typer.Option("--list", help="Text file with the names of the images to learn from instead.", show_default=False)
+    ] = None,
+    size: Size = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the labelled images.")] = 20,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 256,
+    lr: Annotated[
+        list[float] | None, typer.Option(help="Learning rate of the encoder for 256 images; several are tried.", show_default=False)
+    ] = None,
+    head_lr: Annotated[
+        list[float] | None, typer.Option(help="That of the head, one for each --lr; default: 0.02, 5 and 0.01, 0.2.", show_default=False)
+    ] = None,
+    workers: Workers = 0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Few labels: the whole network fine-tuned on a part of train; learning rates are chosen on a fifth of that part.
+
+    Example: care evaluate finetune demo --train demo/train --val demo/val --fraction 0.1 --batch-size 32
+    """
+    from care.evaluate import finetune as judge
+    from care.evaluate import listed, stratified
+    from care.evaluate.finetune import RATES
+    from shards.progress import console
+
+    if (fraction is None) == (names is None):
+        raise typer.BadParameter("give one of the two, such as --fraction 0.1", param_hint="--fraction or --list")
+    if fraction is not None and not 0 < fraction <= 1:
+        raise typer.BadParameter(f"{fraction} is no share above 0 and at most 1", param_hint="--fraction")
+    if len(lr or []) != len(head_lr or []):
+        raise typer.BadParameter("give one --head-lr for each --lr", param_hint="--lr, --head-lr")
+    rates = tuple(zip(lr, head_lr, strict=True)) if lr and head_lr else RATES
+    missing: list[str] = []
+
+    def score(network: "ResNetEncoder", known: "ShardSet", asked: "ShardSet", side: int) -> "Accuracy":
+        nonlocal missing
+        rows, missing = (stratified(known.labels, fraction, seed=seed), []) if fraction is not None else listed(known, str(names))
+        return judge(
+            network, known, asked, rows=rows, size=side, rates=rates, epochs=epochs, batch_size=batch_size, seed=seed, workers=workers
+        ).accuracy
+
+    task = f"{fraction:.0%} of the labels" if fraction is not None else f"labels of {Path(str(names)).name}"
+    _evaluate(task, encoder, train, val, size, seed, as_json, score)
+    if missing:
+        console.print(f"[yellow]{len(missing):,} names of {names} are not in {train}, such as {missing[0]}")
+
+
+@app.command()
+def detect(
+    encoder: Encoder,
+    train: Annotated[str, typer.Option(help="COCO JSON, or a list of a VOC devkit (ImageSets/Main/….txt).", show_default=False)],
+    val: Annotated[str, typer.Option(help="The same, to be scored.", show_default=False)],
+    out: Annotated[str | None, typer.Option(help="Run directory; by default detect-ENCODER.", show_default=False)] = None,
+    size: Annotated[int, typer.Option(min=32, help="Short side of the images, pixels.")] = 800,
+    iterations: Annotated[int, typer.Option(min=1, help="Training steps.")] = 24_000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 16,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate for 16 images.")] = 0.02,
+    warmup: Annotated[int, typer.Option(min=0, help="Iterations of linear warm-up.")] = 100,
+    proposals: Annotated[int, typer.Option(min=1, help="Boxes an image handed to the second stage.")] = 1000,
+    channels: Annotated[int, typer.Option(min=8, help="Of the feature pyramid.")] = 256,
+    hidden: Annotated[int, typer.Option(min=8, help="Width of the box head.")] = 1024,
+    anchor_scale: Annotated[float, typer.Option(min=0.5, help="Side of the anchors over their level's stride.")] = 8,
+    precision: Annotated[
+        Literal["bf16", "fp16", "fp32"] | None, typer.Option(help="Default: what the device computes natively.", show_default=False)
+    ] = None,
+    device: Annotated[Literal["cuda", "cpu"] | None, typer.Option(help="Default: cuda where there is one.", show_default=False)] = None,
+    workers: Workers = 0,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")] = 500,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Faster R-CNN with a feature pyramid on the encoder, everything trained; interrupted, the same command continues.
+
+    Example: care evaluate detect demo --train VOC2007/ImageSets/Main/trainval.txt --val VOC2007/ImageSets/Main/test.txt
+    """
+    import re
+
+    from care.evaluate import detect as judge
+    from care.train import load_encoder
+    from shards import storage
+    from shards.boxes import boxes
+    from shards.progress import console
+
+    known = boxes(train)
+    asked = boxes(val, classes=known.classes)
+    for data in (known, asked):
+        for reason, rejected in data.rejects.items():
+            console.print(f"[yellow]{data.path}: {len(rejected):,} left out, {reason}, such as {rejected[0]}")
+    folder = Path(out or "detect-" + re.sub(r"[^\w.]+", "-", encoder).strip("-"))
+    done = judge(
+        load_encoder(encoder, seed=seed), known, asked, folder, size=size, iterations=iterations, batch_size=batch_size, lr=lr,
+        warmup=warmup, proposals=proposals, anchor_scale=anchor_scale, channels=channels, hidden=hidden, seed=seed,
+        precision=precision, device=device, workers=workers, checkpoint_every=checkpoint_every,
+    )  # fmt: skip
+    rows: list[dict[str, Any]] = [{"task": "detection", "encoder": encoder, "size": size, "iterations": iterations, **done._asdict()}]
+    storage.write_json(folder / "results.json", {"evaluations": rows})
+    show_results(rows, rows if as_json else None)
+
+
+def _frozen(
+    judge: "Callable[[Features, Features], Accuracy]", workers: int
+) -> "Callable[[ResNetEncoder, ShardSet, ShardSet, int], Accuracy]":
+    def score(network: "ResNetEncoder", known: "ShardSet", asked: "ShardSet", side: int) -> "Accuracy":
+        from care.evaluate import extract
+
+        return judge(extract(network, known, size=side, workers=workers), extract(network, asked, size=side, workers=workers))
+
+    return score
 
 
 def _evaluate(
-    task: str, source: str, train: str, val: str, size: int | None, workers: int, seed: int, as_json: bool,
-    judge: "Callable[[Features, Features], Accuracy]",
+    task: str, source: str, train: str, val: str, size: int | None, seed: int, as_json: bool,
+    score: "Callable[[ResNetEncoder, ShardSet, ShardSet, int], Accuracy]",
 ) -> None:  # fmt: skip
     import torch
 
     import shards
-    from care.evaluate.features import extract, same_classes
+    from care.evaluate.features import same_classes
     from care.train import load_encoder
 
     known, asked = shards.open(train), shards.open(val)
@@ -78,6 +199,5 @@ def _evaluate(
     rows = []
     for name, network in networks.items():
         network.to("cuda" if torch.cuda.is_available() else "cpu")
-        features = [extract(network, data, size=side, workers=workers) for data in (known, asked)]
-        rows.append({"task": task, "encoder": name, "size": side, **judge(*features)._asdict()})
-    show_accuracies(rows, rows if as_json else None)
+        rows.append({"task": task, "encoder": name, "size": side, **score(network, known, asked, side)._asdict()})
+    show_results(rows, rows if as_json else None)

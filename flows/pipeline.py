@@ -1,105 +1,16 @@
 """The flow `care-pipeline`: images → shards → pre-training → evaluation → report, every stage cached on disk."""
 
 from pathlib import Path
-from typing import Any
 
-import torch
-from prefect import flow, task
-from prefect.states import Completed
+from prefect import flow
 
 import shards
-from care import streams_for
-from care.evaluate import extract, knn, linear
 from care.evaluate.features import same_classes
-from care.show import report, sheet
-from care.train import VIEWS, load_encoder, pretrain
-from flows.stages import Stage, stage
-from shards import scenes, sources, storage
-from shards.build import make_plan
+from flows import tasks
+from flows.tasks import Result, do
+from shards import sources
 
-Result = dict[str, Any]
-SCENE_SIZE = 96
 PROCEDURAL = "The images are procedural scenes, rendered by this package, not photographs."
-PROTOCOLS = {
-    "kNN": "weighted nearest neighbours on frozen features (k 20, temperature 0.07), centre crop; nothing is trained or chosen",
-    "linear": "one linear layer on cached frozen features of centre crops, 80 epochs of SGD, learning rate chosen on a fifth of train",
-}
-
-
-@task(name="render", task_run_name="render {part}")
-def render_task(out: str, part: str, count: int, start: int, seed: int) -> Any:
-    """Procedural scenes as an image folder with boxes and masks: ``out/images/PART``."""
-
-    def work() -> Result:
-        scenes.write(Path(out, "images", part), count=count, seed=seed, size=SCENE_SIZE, start=start)
-        return _outputs(out, f"images/{part}/annotations.json") | {"text": f"{count:,} procedural scenes of {SCENE_SIZE} px"}
-
-    return _state(stage(Path(out), f"render-{part}", {"count": count, "start": start, "seed": seed, "size": SCENE_SIZE}, work))
-
-
-@task(name="build", task_run_name="build {part}")
-def build_task(out: str, part: str, source: str, share: tuple[float, float], seed: int) -> Any:
-    """The shard set ``out/PART`` of the images in ``source``."""
-
-    def work() -> Result:
-        index = shards.build(source, Path(out, part), share=share, seed=seed)
-        rejected = "".join(f", {len(names):,} {reason}" for reason, names in index.rejects.items())
-        text = f"{len(index.samples):,} of {index.seen:,} files kept{rejected}"
-        return _outputs(out, f"{part}/index.json") | {"digest": index.digest, "text": text}
-
-    plan = make_plan(source, share=share, seed=seed)
-    return _state(stage(Path(out), f"build-{part}", {"plan": plan.digest}, work))
-
-
-@task(name="pretrain", task_run_name="pretrain")
-def pretrain_task(
-    out: str, train: str, encoder: str, size: int, hidden: int, settings: dict[str, Any], augmentation: dict[str, Any], seed: int
-) -> Any:
-    """CARE on ``out/train``; checkpoints, logs and ``encoder.safetensors`` go to ``out``."""
-
-    def work() -> Result:
-        data = shards.open(Path(out, "train"))
-        c, t = streams_for(encoder, size=size, seed=seed, hidden=hidden)
-        changes: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in augmentation.items()}
-        first, second = (view._replace(**changes) for view in VIEWS)
-        done = pretrain(data, out, c, t, size=size, views=(first, second), seed=seed, **settings)
-        text = f"{encoder} at {size} px, {settings['steps']:,} steps of {settings['batch_size']} images"
-        return _outputs(out, "encoder.safetensors", "losses.jsonl") | {"losses": done.losses, "text": text}
-
-    inputs = {"train": train, "encoder": encoder, "size": size, "hidden": hidden, "settings": settings, "views": augmentation, "seed": seed}
-    return _state(stage(Path(out), "pretrain", inputs, work))
-
-
-@task(name="evaluate", task_run_name="evaluate {name}")
-def evaluate_task(out: str, name: str, encoder: str, digests: list[str], size: int, seed: int) -> Any:
-    """KNN and linear classification of ``out/val`` by an encoder's features."""
-
-    def work() -> Result:
-        network = load_encoder(encoder, seed=seed).to("cuda" if torch.cuda.is_available() else "cpu")
-        train, val = shards.open(Path(out, "train")), shards.open(Path(out, "val"))
-        same_classes(train, val)
-        known, asked = extract(network, train, size=size), extract(network, val, size=size)
-        tops = {"kNN": knn(known, asked), "linear": linear(known, asked, seed=seed).accuracy}
-        rows = [{"task": task, "encoder": name, "protocol": PROTOCOLS[task], **top._asdict()} for task, top in tops.items()]
-        return {"outputs": {}, "rows": rows}
-
-    return _state(stage(Path(out), f"evaluate-{name}", {"encoder": encoder, "digests": digests, "size": size, "seed": seed}, work))
-
-
-@task(name="report", task_run_name="report")
-def report_task(out: str, results: dict[str, Any], encoders: dict[str, str], pictured: str, size: int, seed: int) -> Any:
-    """``results.json``, ``maps.png`` of eight images of the set ``out/PICTURED``, and ``report.html``."""
-
-    def work() -> Result:
-        data = shards.open(Path(out, pictured))
-        images = [data.image(n) for n in range(min(8, len(data)))]
-        networks = {name: load_encoder(source, seed=seed) for name, source in encoders.items()}
-        storage.write_bytes(Path(out, "maps.png"), sheet(images, networks, size=size))
-        storage.write_json(Path(out, "results.json"), results)
-        report(out)
-        return _outputs(out, "results.json", "maps.png", "report.html")
-
-    return _state(stage(Path(out), "report", {"results": results, "encoders": encoders, "size": size, "seed": seed}, work))
 
 
 @flow(name="care-pipeline", persist_result=False)
@@ -119,11 +30,19 @@ def care_pipeline(
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1),
     gray_p: float = 0.2,
     checkpoint_every: int = 100,
+    labels: tuple[float, ...] = (0.01, 0.1),
+    finetune_steps: int = 50,
+    detection: tuple[str, str] | None = None,
+    detection_size: int = 64,
+    detection_iterations: int = 300,
     train_scenes: int = 2000,
     val_scenes: int = 400,
     seed: int = 0,
 ) -> Result:
-    """Images → shards → CARE pre-training → kNN and linear evaluation beside random initialisation → report, all in ``out``.
+    """Images → shards → CARE pre-training → evaluation beside random initialisation → report, all in ``out``.
+
+    The evaluations are kNN, linear, fine-tuning on few labels and detection; the procedural scenes also tell how much of the
+    attention lies inside their objects, beside the C-stream trained alone.
 
     Run again, it redoes nothing that is finished; the defaults suit hundreds of steps on a CPU, not the paper's hundred thousands.
 
@@ -144,6 +63,12 @@ def care_pipeline(
         jitter: largest change of brightness, contrast, saturation and hue in a view.
         gray_p: share of the views without colour.
         checkpoint_every: steps between checkpoints.
+        labels: fractions of the training labels to fine-tune on.
+        finetune_steps: steps of each fine-tuning, about.
+        detection: annotated images to train detectors on and to score them on, as ``shards.boxes.boxes`` takes them; None
+            for the procedural scenes' own, or none with ``images``.
+        detection_size: short side of the images, pixels.
+        detection_iterations: training steps of the detectors.
         train_scenes: procedural scenes to train on.
         val_scenes: procedural scenes to evaluate on.
         seed: of everything random.
@@ -156,39 +81,54 @@ def care_pipeline(
     if images is None:
         title, note = "CARE on procedural scenes", PROCEDURAL
         for part, count, start in (("train", train_scenes, 0), ("val", val_scenes, train_scenes)):
-            _do(render_task, out, part, count, start, seed)
-            built[part] = _do(build_task, out, part, str(Path(out, "images", part, "images")), (0, 1), seed)
+            do(tasks.render_task, out, part, count, start, seed)
+            built[part] = do(tasks.build_task, out, part, str(Path(out, "images", part, "images")), (0, 1), seed)
+        detection = detection or (str(Path(out, "images", "train")), str(Path(out, "images", "val")))
     else:
         title, note = f"CARE on {Path(images).resolve().name}", ""
         parts, skipped = splits(images)
         for part, (source, share) in parts.items():
-            built[part] = _do(build_task, out, part, source, share, seed)
+            built[part] = do(tasks.build_task, out, part, source, share, seed)
+        if not detection:
+            skipped.append("detection: the images have no boxes")
     train = shards.open(Path(out, "train"))
     if "val" in built:
         same_classes(train, shards.open(Path(out, "val")))  # told before the training, not after it
+    batch = min(batch_size, len(train))
     settings = {
-        "steps": steps, "batch_size": min(batch_size, len(train)), "warmup": steps // 10, "lr": lr, "momentum": momentum,
+        "steps": steps, "batch_size": batch, "warmup": steps // 10, "lr": lr, "momentum": momentum,
         "attention_weight": attention_weight, "checkpoint_every": checkpoint_every,
     }  # fmt: skip
     augmentation = {"scale": [min_scale, 1.0], "blur": [min(0.1, max_blur), max_blur], "jitter": list(jitter), "gray_p": gray_p}
-    trained = _do(pretrain_task, out, built["train"]["digest"], encoder, size, hidden, settings, augmentation, seed)
-    encoders = {"random initialisation": f"random:{encoder}", "CARE": str(Path(out, "encoder.safetensors"))}
-    rows = []
-    if "val" in built:
-        for name, source in encoders.items():
-            digests = [
-                built["train"]["digest"],
-                built["val"]["digest"],
-                trained["outputs"]["encoder.safetensors"] if name == "CARE" else "",
-            ]
-            rows += _do(evaluate_task, out, name, source, digests, size, seed)["rows"]
+    encoders, digests, trained = {"random initialisation": f"random:{encoder}"}, {"random initialisation": ""}, dict[str, Result]()
+    for name, run, t_stream in [("C-stream alone", "c-stream", False)] * (images is None) + [("CARE", "", True)]:
+        trained[name] = do(
+            tasks.pretrain_task, out, name, run, built["train"]["digest"], encoder, size, hidden, settings, augmentation, t_stream, seed
+        )
+        encoders[name], digests[name] = str(Path(out, run, "encoder.safetensors")), trained[name]["digest"]
+    rows = list[Result]()
+    for name, source in encoders.items():
+        if "val" in built:
+            inputs = [built["train"]["digest"], built["val"]["digest"], digests[name]]
+            rows += do(tasks.evaluate_task, out, name, source, inputs, size, seed)["rows"]
+        if images is None:
+            rows += do(tasks.attention_task, out, name, source, digests[name], train_scenes, val_scenes, size, seed)["rows"]
+        if name == "C-stream alone":
+            continue
+        if "val" in built:
+            for fraction in labels:
+                arguments = (size, fraction, finetune_steps, batch, min_scale, seed)
+                rows += do(tasks.finetune_task, out, name, source, inputs, *arguments)["rows"]
+        if detection:
+            detector = tasks.DETECTOR | {"size": detection_size, "iterations": detection_iterations}
+            rows += do(tasks.detect_task, out, name, source, digests[name], detection, detector, seed)["rows"]
     results = {
-        "title": title, "note": note, "skipped": skipped, "evaluations": rows, "losses": trained["losses"],
+        "title": title, "note": note, "skipped": skipped, "evaluations": rows, "losses": trained["CARE"]["losses"],
         "settings": settings, "views": augmentation,
-        "encoder": {"name": encoder, "size": size, "sha256": trained["outputs"]["encoder.safetensors"]}, "seed": seed,
-        "stages": [{"name": name, "text": done["text"]} for name, done in {**built, "pretrain": trained}.items()],
+        "encoder": {"name": encoder, "size": size, "sha256": digests["CARE"]}, "seed": seed,
+        "stages": [{"name": name, "text": done["text"]} for name, done in {**built, **trained}.items()],
     }  # fmt: skip
-    _do(report_task, out, results, encoders, "val" if "val" in built else "train", size, seed)
+    do(tasks.report_task, out, results, encoders, "val" if "val" in built else "train", size, seed)
     return results
 
 
@@ -205,22 +145,8 @@ def splits(images: str) -> tuple[dict[str, tuple[str, tuple[float, float]]], lis
             skipped += [f"the folder {name}: {named[0]} is evaluated" for name in named[1:]]
     if not sources.folder(parts["train"][0]).classes:
         parts.pop("val", None)
-        skipped.append("kNN and linear evaluation: the images have no labels (no class folders)")
+        skipped.append("kNN, linear and few-label evaluation: the images have no labels (no class folders)")
     elif "val" not in parts:
         source = parts["train"][0]
         parts = {"train": (source, (0, 0.8)), "val": (source, (0.8, 1))}
     return parts, skipped
-
-
-def _outputs(out: str, *names: str) -> Result:
-    return {"outputs": {name: storage.sha256(Path(out, name)) for name in names}}
-
-
-def _state(done: Stage) -> Any:
-    return Completed(name="Cached" if done.cached else "Completed", data=done.result)
-
-
-def _do(stage_task: Any, *arguments: Any) -> Result:
-    # return_state: called plainly, a task that returned a state gives that state, not its data
-    result: Result = stage_task(*arguments, return_state=True).result()
-    return result

@@ -29,11 +29,12 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1, sort_keys=True))
 
 
-def show_accuracies(rows: Sequence[dict[str, Any]], value: Any = None) -> None:
-    """Print evaluation rows as a table, or ``value`` as JSON where there is one."""
+def show_results(rows: Sequence[dict[str, Any]], value: Any = None) -> None:
+    """Print evaluation rows as tables, or ``value`` as JSON where there is one."""
     if value is not None:
         print_json(value)
-    elif rows:
-        by_task = sorted(rows, key=lambda row: str(row["task"]))
-        cells = [(row["task"], row["encoder"], f"{row['top1']:.1f}", f"{row['top5']:.1f}") for row in by_task]
-        table("", ("task", "encoder", "top-1 %", "top-5 %"), cells)
+        return
+    from care.show.report import tables
+
+    for one in tables(rows):
+        table("", ("task", "encoder", *one.headings), [(task, encoder, *values) for task, encoder, values, _ in one.lines])

@@ -110,7 +110,7 @@ def boxes(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
     by_reason: dict[str, list[str]] = {}
     for reason, name in rejects:
         by_reason.setdefault(str(reason), []).append(name)
-    rows = [[str(p.path.name), p.size, p.boxes.tolist(), p.labels.tolist(), p.ignored.tolist()] for p in pictures]
+    rows = [[p.path.name, p.path.stat().st_size, p.size, p.boxes.tolist(), p.labels.tolist(), p.ignored.tolist()] for p in pictures]
     return BoxSet(path, pictures, tuple(label), by_reason, storage.digest([rows, list(label)]))
 
 

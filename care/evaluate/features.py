@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -54,9 +55,12 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 
-def images(data: shards.ShardSet, *, size: int, batch_size: int = 256, workers: int = 0) -> Iterator[Float[Tensor, "b 3 size size"]]:
-    """All images in order, centre-cropped and normalised."""
-    loader = DataLoader(_Centres(data, size), batch_size=batch_size, num_workers=workers, generator=torch.Generator())
+def images(
+    data: shards.ShardSet, *, size: int, rows: NDArray[np.int64] | None = None, batch_size: int = 256, workers: int = 0
+) -> Iterator[Float[Tensor, "b 3 size size"]]:
+    """The images of ``rows``, or all, in order, centre-cropped and normalised."""
+    sampler = range(len(data)) if rows is None else rows.tolist()
+    loader = DataLoader(_Centres(data, size), batch_size, sampler=sampler, num_workers=workers, generator=torch.Generator())
     for crops in loader:
         yield normalize(crops.float() / 255)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +43,23 @@ def attention_map(encoder: ResNetEncoder, images: Float[Tensor, "b 3 h w"], *, s
     return cam / cam.mean((1, 2), keepdim=True).clamp_min(1e-12)
 
 
+class Share(NamedTuple):
+    """Per cent, means over images."""
+
+    inside: float
+    """Of a map's energy in the masks."""
+    area: float
+    """Of the pixels in the masks: what a uniform map would have inside."""
+
+
+def attention_share(encoder: ResNetEncoder, images: Sequence[Image.Image], masks: Sequence[NDArray[np.bool_]], *, size: int) -> Share:
+    """How much of ``attention_map`` at the last stage lies inside masks [h, w] of the images' objects, all centre-cropped alike."""
+    inside = _pixels([Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks], size)
+    batches = zip(torch.split(_pixels(images, size), 256), torch.split(inside, 256), strict=True)
+    shares = [(attention_map(encoder, normalize(x)) * mask).mean((1, 2)) for x, mask in batches]  # a map's mean is 1
+    return Share(100 * float(torch.cat(shares).mean()), 100 * float(inside.mean()))
+
+
 def overlay(image: Image.Image, cam: Float[Tensor, "h w"], *, scale: float = SCALE) -> Image.Image:
     """The image, half covered by its map in colour from blue (0) to red (``scale``)."""
     position = (cam.detach().cpu().numpy() / scale).clip(0, 1) * (len(COLOURS) - 1)
@@ -58,8 +76,7 @@ def sheet(images: Sequence[Image.Image], encoders: dict[str, ResNetEncoder], *, 
         size: side of the encoders' input, pixels.
         cell: side of a picture, pixels.
     """
-    pixels: NDArray[np.uint8] = np.stack([np.asarray(centre_crop(image, size)) for image in images])
-    batch = normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
+    batch = normalize(_pixels(images, size))
     shown = [centre_crop(image, cell) for image in images]
     rows = {"image": shown}
     for name, encoder in encoders.items():
@@ -75,3 +92,8 @@ def sheet(images: Sequence[Image.Image], encoders: dict[str, ResNetEncoder], *, 
     data = BytesIO()
     picture.save(data, "PNG")
     return data.getvalue()
+
+
+def _pixels(images: Sequence[Image.Image], size: int) -> Tensor:  # [n, 3, size, size] of RGB, [n, size, size] of gray; 0…1
+    cropped: NDArray[np.uint8] = np.stack([np.asarray(centre_crop(image, size)) for image in images])
+    return torch.from_numpy(cropped if cropped.ndim == 3 else cropped.transpose(0, 3, 1, 2)).float() / 255

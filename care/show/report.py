@@ -2,9 +2,10 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment
 
@@ -19,6 +20,27 @@ CURVES = {
     "spread": "spread of the embeddings (1 healthy, 0 collapsed)",
 }
 WIDTH, HEIGHT = 420, 150
+
+
+MEASURES = {
+    "top1": "top-1 %",
+    "top5": "top-5 %",
+    "ap": "AP %",
+    "ap50": "AP50 %",
+    "ap75": "AP75 %",
+    "inside": "inside %",
+}
+"""What an evaluation's row may hold, and how it is headed."""
+
+
+class Table(NamedTuple):
+    """Evaluations with the same measures."""
+
+    headings: list[str]
+    lines: list[tuple[str, str, list[str], bool]]
+    """Task, encoder, values, and whether the first of these is the task's best; grouped by task."""
+    protocols: dict[str, str]
+    """By task."""
 
 
 class Curve(NamedTuple):
@@ -46,8 +68,10 @@ def report(run: str | Path) -> Path:
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         files("care.show").joinpath("report.html.j2").read_text()
     )
+    content = storage.read_json(results) if results.exists() else {}
     page = template.render(
-        results=storage.read_json(results) if results.exists() else {},
+        results=content,
+        tables=tables(content.get("evaluations", [])),
         curves=[_curve(title, [row[key] for row in rows]) for key, title in CURVES.items() if any(row[key] for row in rows)],
         scale=SCALE,
         width=WIDTH,
@@ -56,6 +80,25 @@ def report(run: str | Path) -> Path:
     )
     storage.write_bytes(folder / "report.html", page.encode())
     return folder / "report.html"
+
+
+def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
+    """The rows of ``results.json``'s evaluations as tables, one for each set of measures."""
+    grouped: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        grouped.setdefault(tuple(m for m in MEASURES if m in row), {}).setdefault(row["task"], []).append(row)
+    return [
+        Table(
+            [MEASURES[m] for m in measures],
+            [
+                (task, row["encoder"], [f"{row[m]:.1f}" for m in measures], row[measures[0]] == max(r[measures[0]] for r in of))
+                for task, of in tasks.items()
+                for row in of
+            ],
+            {task: of[0].get("protocol", "") for task, of in tasks.items()},
+        )
+        for measures, tasks in grouped.items()
+    ]
 
 
 def _curve(title: str, values: list[float]) -> Curve:

@@ -1,5 +1,6 @@
 """Checkpoints: a directory per step, safetensors and JSON, that exists if and only if its manifest verifies."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -162,6 +163,11 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> ResNetEncoder:
     encoder.size = int(size)
     encoder.eval()
     return encoder
+
+
+def digest_of(module: nn.Module) -> str:
+    """Hex sha256 of a module's parameters and buffers."""
+    return hashlib.sha256(save_tensors(_contiguous(module.state_dict()))).hexdigest()
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
