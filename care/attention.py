@@ -1,5 +1,7 @@
 """The transformer of the T-stream: attention blocks on a feature map, each pixel a token (Sec. 3.2, Fig. 3)."""
 
+from contextlib import nullcontext
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -138,7 +140,10 @@ class SelfAttention2d(nn.Module):
         # flash kernels want q, k and v of one width, a multiple of 8; the widened q must not change the scale
         width = -(-q.shape[3] // 8) * 8
         q, k, v = (F.pad(t, (0, width - t.shape[3])) for t in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, scale=self.dim**-0.5)[..., : self.dim]
+        if q.dtype == torch.bfloat16 and q.is_cpu:  # the CPU's bfloat16 kernel is several times slower on maps of tens of pixels
+            q, k, v = q.float(), k.float(), v.float()
+        with torch.autocast("cpu", enabled=False) if q.is_cpu else nullcontext():
+            out = F.scaled_dot_product_attention(q, k, v, scale=self.dim**-0.5)[..., : self.dim]
         return out.transpose(2, 3).reshape(b, self.heads * self.dim, h, w)
 
 

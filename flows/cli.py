@@ -53,7 +53,7 @@ def demo(
     images: Annotated[str | None, typer.Option(help="Your own image folder instead of procedural scenes.", show_default=False)] = None,
     out: Annotated[str | None, typer.Option(help="Run directory; by default demo, or demo-NAME with --images.", show_default=False)] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Pre-training steps; default: 300, with --images 2000.", show_default=False)
+        int | None, typer.Option(min=1, help="Pre-training steps; default: 250, with --images 2000.", show_default=False)
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,
