@@ -150,12 +150,11 @@ def detect(
 
     from care.evaluate import detect as judge
     from care.train import load_encoder
-    from shards import storage
-    from shards.boxes import boxes
+    from shards import boxes, storage
     from shards.progress import console
 
-    known = boxes(train)
-    asked = boxes(val, classes=known.classes)
+    known = boxes.load(train)
+    asked = boxes.load(val, classes=known.classes)
     for data in (known, asked):
         for reason, rejected in data.rejects.items():
             console.print(f"[yellow]{data.path}: {len(rejected):,} left out, {reason}, such as {rejected[0]}")

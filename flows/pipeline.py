@@ -65,7 +65,7 @@ def care_pipeline(
         checkpoint_every: steps between checkpoints.
         labels: fractions of the training labels to fine-tune on.
         finetune_steps: steps of each fine-tuning, about.
-        detection: annotated images to train detectors on and to score them on, as ``shards.boxes.boxes`` takes them; None
+        detection: annotated images to train detectors on and to score them on, as ``shards.boxes.load`` takes them; None
             for the procedural scenes' own, or none with ``images``.
         detection_size: short side of the images, pixels.
         detection_iterations: training steps of the detectors.

@@ -17,8 +17,7 @@ from care.evaluate.features import same_classes
 from care.show import attention_share, report, sheet
 from care.train import VIEWS, load_encoder, pretrain
 from flows.stages import Stage, stage
-from shards import scenes, storage
-from shards.boxes import boxes
+from shards import boxes, scenes, storage
 from shards.build import make_plan
 
 Result = dict[str, Any]
@@ -141,8 +140,8 @@ def finetune_task(
 @task(name="detect", task_run_name="detect {name}")
 def detect_task(out: str, name: str, encoder: str, digest: str, data: tuple[str, str], settings: Result, seed: int) -> Any:
     """Faster R-CNN from the encoder, trained on the first and scored on the second of ``data``, in ``out/detection/NAME``."""
-    train = boxes(data[0])
-    val = boxes(data[1], classes=train.classes)
+    train = boxes.load(data[0])
+    val = boxes.load(data[1], classes=train.classes)
 
     def work() -> Result:
         done = detect(_encoder(encoder, seed), train, val, Path(out, "detection", name), seed=seed, **settings)

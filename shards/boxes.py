@@ -73,6 +73,11 @@ class BoxSet(NamedTuple):
     """What was left out, by reason."""
     digest: str
 
+    @property
+    def count(self) -> int:
+        """Boxes that are not ignored."""
+        return sum(int((~picture.ignored).sum()) for picture in self.pictures)
+
 
 class _Object(NamedTuple):
     name: str
@@ -83,7 +88,7 @@ class _Object(NamedTuple):
 _Found = Iterator[tuple[Path, tuple[int, int], list[_Object]]]
 
 
-def boxes(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
+def load(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
     """The images and boxes that ``data`` lists.
 
     Args:

@@ -41,10 +41,10 @@ def average_precision(truth: BoxSet, found: Sequence[Detections]) -> AveragePrec
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    if all(picture.ignored.all() for picture in truth.pictures):
+    if truth.count == 0:
         raise CareError(f"{truth.path} has no box that counts; the metric needs some")
     annotations = [
-        {"id": 0, "image_id": n, "category_id": int(label), "bbox": _bbox(box), "area": _area(box), "iscrowd": int(ignored)}
+        {"image_id": n, "category_id": int(label), "bbox": _bbox(box), "iscrowd": int(ignored)}
         for n, picture in enumerate(truth.pictures)
         for box, label, ignored in zip(picture.boxes, picture.labels, picture.ignored, strict=True)
     ]
@@ -60,7 +60,9 @@ def average_precision(truth: BoxSet, found: Sequence[Detections]) -> AveragePrec
         coco.dataset = {
             "images": [{"id": n} for n in range(len(truth.pictures))],
             "categories": [{"id": n, "name": name} for n, name in enumerate(truth.classes)],
-            "annotations": [annotation | {"id": n} for n, annotation in enumerate(annotations, 1)],  # an id of 0 would read as "no match"
+            "annotations": [
+                one | {"id": n, "area": one["bbox"][2] * one["bbox"][3]} for n, one in enumerate(annotations, 1)
+            ],  # an id of 0 would read as "no match"
         }
         coco.createIndex()
         evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
@@ -73,8 +75,3 @@ def average_precision(truth: BoxSet, found: Sequence[Detections]) -> AveragePrec
 def _bbox(box: NDArray[np.float32]) -> list[float]:
     left, top, right, bottom = map(float, box)
     return [left, top, right - left, bottom - top]
-
-
-def _area(box: NDArray[np.float32]) -> float:
-    left, top, right, bottom = map(float, box)
-    return (right - left) * (bottom - top)

@@ -20,6 +20,7 @@ import shards
 from care.encoders import ResNetEncoder
 from care.errors import CareError
 from care.evaluate.coco import AveragePrecision, Detections, average_precision
+from care.train.batches import loaded
 from care.train.checkpoint import digest_of
 from care.train.run import Precision, Run, fastest_precision
 from care.train.views import MEAN, STD
@@ -74,7 +75,7 @@ def detect(
     if train.classes != val.classes:
         raise CareError(f"{train.path} and {val.path} name different classes; read the second with the classes of the first")
     for data in (train, val):
-        if all(picture.ignored.all() for picture in data.pictures):
+        if data.count == 0:
             raise CareError(f"{data.path} has no box that counts; detection needs some to learn from and to score")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = precision or fastest_precision(where)
@@ -179,7 +180,7 @@ def _batches(data: BoxSet, settings: dict[str, Any], start: int, workers: int) -
     loader = DataLoader(
         _Examples(data, settings["size"]), batch_sampler=samples(), num_workers=workers, collate_fn=list, generator=torch.Generator()
     )
-    for examples in loader:
+    for examples in loaded(loader):
         yield [x for x, _ in examples], [target for _, target in examples]
 
 
@@ -188,7 +189,7 @@ def _detections(model: FasterRCNN, data: BoxSet, size: int, batch_size: int, wor
     where, found = next(model.parameters()).device, list[Detections]()
     loader = DataLoader(_Examples(data, size), batch_size=batch_size, num_workers=workers, collate_fn=list, generator=torch.Generator())
     with progress(f"detecting in {data.path}", len(data.pictures)) as advance:
-        for examples in loader:
+        for examples in loaded(loader):
             images = [x.to(where) for x, _ in examples]
             for image, output in zip(images, model(images), strict=True):
                 boxes, scores, labels = (output[name].float().cpu().numpy() for name in ("boxes", "scores", "labels"))

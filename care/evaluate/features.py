@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 import shards
 from care.encoders import Encoded
 from care.errors import CareError
+from care.train.batches import loaded
 from care.train.views import normalize
 from shards.progress import progress
 
@@ -61,7 +62,7 @@ def images(
     """The images of ``rows``, or all, in order, centre-cropped and normalised."""
     sampler = range(len(data)) if rows is None else rows.tolist()
     loader = DataLoader(_Centres(data, size), batch_size, sampler=sampler, num_workers=workers, generator=torch.Generator())
-    for crops in loader:
+    for crops in loaded(loader):
         yield normalize(crops.float() / 255)
 
 

@@ -18,6 +18,7 @@ from care.encoders import ResNetEncoder
 from care.errors import CareError
 from care.evaluate.features import Accuracy, accuracy, images
 from care.schedules import lr_at
+from care.train.batches import loaded
 from care.train.run import fastest_precision
 from care.train.views import View, crop, normalize
 from shards.order import permutation
@@ -128,7 +129,7 @@ def finetune(
             order = (shards.step_ids(len(part), batch_size=batch, step=step, seed=seed) for step in range(steps))
             sampler = ([(epoch, int(row)) for row in part[ids]] for epoch, ids in order)
             loader = DataLoader(examples, batch_sampler=sampler, num_workers=workers, generator=torch.Generator())
-            for step, (pixels, labels) in enumerate(loader):
+            for step, (pixels, labels) in enumerate(loaded(loader)):
                 for group, lr in zip(optimizer.param_groups, rate, strict=True):
                     group["lr"] = lr_at(step, total=steps, base=lr * batch / 256)
                 loss = F.cross_entropy(model(normalize(pixels.float() / 255)), labels.to(model.head.weight.device))

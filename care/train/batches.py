@@ -1,6 +1,7 @@
 """Two-view batches: step k is a pure function of (seed, step), whatever the workers, the prefetching or restarts."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,11 +69,14 @@ def batches(
         pin_memory=torch.device(device).type == "cuda",
         generator=torch.Generator(),  # or the loader would draw from torch's global one
     )
-    loaded = iter(loader)
-    for step in range(start, steps):
-        try:
-            crops, numbers = next(loaded)
-        except shards.ShardError as error:  # a worker's arrives with its traceback as the message
-            raise shards.ShardError(str(error).strip().splitlines()[-1].removeprefix("shards.errors.ShardError: ")) from None
+    for step, (crops, numbers) in enumerate(loaded(loader), start):
         one, two = (colour(crops[:, n].to(device, non_blocking=True), numbers[:, n]) for n in range(2))
         yield step, (one, two)
+
+
+def loaded(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's batches; an error about the data is the same whether this process met it or a worker."""
+    try:
+        yield from loader
+    except shards.ShardError as error:  # a worker's arrives with its traceback as the message
+        raise shards.ShardError(str(error).strip().splitlines()[-1].removeprefix("shards.errors.ShardError: ")) from None
