@@ -74,7 +74,7 @@ class BoxSet(NamedTuple):
     digest: str
 
     @property
-    def count(self) -> int:
+    def counted(self) -> int:
         """Boxes that are not ignored."""
         return sum(int((~picture.ignored).sum()) for picture in self.pictures)
 

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,16 +41,16 @@ def average_precision(truth: BoxSet, found: Sequence[Detections]) -> AveragePrec
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    if truth.count == 0:
+    if truth.counted == 0:
         raise CareError(f"{truth.path} has no box that counts; the metric needs some")
-    annotations = [
+    annotations: list[dict[str, Any]] = [
         {"image_id": n, "category_id": int(label), "bbox": _bbox(box), "iscrowd": int(ignored)}
         for n, picture in enumerate(truth.pictures)
         for box, label, ignored in zip(picture.boxes, picture.labels, picture.ignored, strict=True)
     ]
     results = [
         {"image_id": n, "category_id": int(label), "bbox": _bbox(box), "score": float(score)}
-        for n, one in enumerate(found)
+        for n, (_, one) in enumerate(zip(truth.pictures, found, strict=True))
         for box, score, label in zip(*one, strict=True)
     ]
     if not results:
@@ -60,9 +60,8 @@ def average_precision(truth: BoxSet, found: Sequence[Detections]) -> AveragePrec
         coco.dataset = {
             "images": [{"id": n} for n in range(len(truth.pictures))],
             "categories": [{"id": n, "name": name} for n, name in enumerate(truth.classes)],
-            "annotations": [
-                one | {"id": n, "area": one["bbox"][2] * one["bbox"][3]} for n, one in enumerate(annotations, 1)
-            ],  # an id of 0 would read as "no match"
+            # an id of 0 would read as "no match"
+            "annotations": [one | {"id": n, "area": one["bbox"][2] * one["bbox"][3]} for n, one in enumerate(annotations, 1)],
         }
         coco.createIndex()
         evaluation = COCOeval(coco, coco.loadRes(results), "bbox")

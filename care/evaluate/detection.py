@@ -75,7 +75,7 @@ def detect(
     if train.classes != val.classes:
         raise CareError(f"{train.path} and {val.path} name different classes; read the second with the classes of the first")
     for data in (train, val):
-        if data.count == 0:
+        if data.counted == 0:
             raise CareError(f"{data.path} has no box that counts; detection needs some to learn from and to score")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = precision or fastest_precision(where)
