@@ -80,7 +80,7 @@ def demo(
     with server():
         results = care_pipeline(folder, images, seed=seed, **recipe)
     for line in results["skipped"]:
-        console.print(f"[yellow]skipped: {line}")
+        console.print(f"[yellow]skipped: {line}", soft_wrap=True)
     show_results(results["evaluations"], results if as_json else None)
     console.print(f"report: {Path(folder, 'report.html')}")
 

@@ -115,7 +115,7 @@ def finetune(
     task = f"{fraction:.0%} of the labels" if fraction is not None else f"labels of {Path(str(names)).name}"
     _evaluate(task, encoder, train, val, size, seed, as_json, score)
     if missing:
-        console.print(f"[yellow]{len(missing):,} names of {names} are not in {train}, such as {missing[0]}")
+        console.print(f"[yellow]{len(missing):,} names of {names} are not in {train}, such as {missing[0]}", soft_wrap=True)
 
 
 @app.command()
@@ -157,7 +157,7 @@ def detect(
     asked = boxes.load(val, classes=known.classes)
     for data in (known, asked):
         for reason, rejected in data.rejects.items():
-            console.print(f"[yellow]{data.path}: {len(rejected):,} left out, {reason}, such as {rejected[0]}")
+            console.print(f"[yellow]{data.path}: {len(rejected):,} left out, {reason}, such as {rejected[0]}", soft_wrap=True)
     folder = Path(out or "detect-" + re.sub(r"[^\w.]+", "-", encoder).strip("-"))
     done = judge(
         load_encoder(encoder, seed=seed), known, asked, folder, size=size, iterations=iterations, batch_size=batch_size, lr=lr,
@@ -165,7 +165,7 @@ def detect(
         precision=precision, device=device, workers=workers, checkpoint_every=checkpoint_every,
     )  # fmt: skip
     rows: list[dict[str, Any]] = [{"task": "detection", "encoder": encoder, "size": size, "iterations": iterations, **done._asdict()}]
-    storage.write_json(folder / "results.json", {"evaluations": rows})
+    storage.write_json(folder / "results.json", {"title": f"Faster R-CNN from {encoder}", "evaluations": rows})
     show_results(rows, rows if as_json else None)
 
 

@@ -64,7 +64,7 @@ def build_task(out: str, part: str, source: str, share: tuple[float, float], see
     return _state(stage(Path(out), f"build-{part}", {"plan": plan.digest}, work))
 
 
-@task(name="pretrain", task_run_name="{name}")
+@task(name="pretrain", task_run_name="pretrain {name}")
 def pretrain_task(
     out: str, name: str, run: str, train: str, encoder: str, size: int, hidden: int, settings: Result, augmentation: Result,
     t_stream: bool, seed: int,
@@ -85,7 +85,7 @@ def pretrain_task(
         "train": train, "encoder": encoder, "size": size, "hidden": hidden, "settings": settings, "views": augmentation,
         "t_stream": t_stream, "seed": seed,
     }  # fmt: skip
-    return _state(stage(Path(out), name, inputs, work))
+    return _state(stage(Path(out), f"pretrain-{name}", inputs, work))
 
 
 @task(name="evaluate", task_run_name="evaluate {name}")

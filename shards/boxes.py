@@ -1,8 +1,8 @@
 """Images with boxes around their objects: COCO JSON and Pascal VOC devkits, each parsed only here.
 
-Every box is kept, or rejected under a named reason. An image without boxes is kept: it is background to learn from and a place
-for false alarms. A box that reaches over the border is cut at it. Crowds (COCO) and difficult objects (VOC) are kept as
-``ignored``: neither trained on nor missed in an evaluation.
+Every box of an image that is there is kept, or rejected under a named reason. An image without boxes is kept: it is background to
+learn from and a place for false alarms. A box that reaches over the border is cut at it. Crowds (COCO) and difficult objects (VOC)
+are kept as ``ignored``: neither trained on nor missed in an evaluation.
 """
 
 import math
@@ -19,6 +19,9 @@ from PIL import Image
 from shards import storage
 from shards.errors import ShardError
 from shards.images import decode
+
+THIN = 1e-3
+"""Pixels; a thinner box has no area: float32 could not tell its sides apart."""
 
 
 class BoxReject(StrEnum):
@@ -108,7 +111,7 @@ def load(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
         there = f"name one of its lists: {', '.join(lists[:6])}" if lists else "check the path"
         raise ShardError(f"wanted a COCO JSON or a VOC list (ImageSets/Main/train.txt) at {data}; {there}")
     found, names = _coco(path, rejects) if path.suffix == ".json" else _voc(path, rejects)
-    label = {name: number for number, name in enumerate(classes or names)}
+    label = {name: number for number, name in enumerate(dict.fromkeys(names if classes is None else classes))}
     pictures = [_picture(*image, label, rejects) for image in found]
     if not pictures:
         raise ShardError(f"no image that {path} lists is there ({len(rejects)} entries left out: {rejects[:3]}); check the layout")
@@ -122,13 +125,13 @@ def load(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
 def _picture(path: Path, size: tuple[int, int], objects: list[_Object], label: dict[str, int], rejects: list[Any]) -> Picture:
     rows = list[tuple[list[float], int, bool]]()
     for one in objects:
-        left, top, right, bottom = one.corners if len(one.corners) == 4 else (math.nan,) * 4
+        left, top, right, bottom = one.corners if len(one.corners) == 4 and all(map(math.isfinite, one.corners)) else (0,) * 4
         cut = [min(max(left, 0), size[0]), min(max(top, 0), size[1]), min(max(right, 0), size[0]), min(max(bottom, 0), size[1])]
         if one.name not in label:
             reason = BoxReject.UNKNOWN_CATEGORY
-        elif not (left < right < math.inf and top < bottom < math.inf):  # NaN is no area either
+        elif min(right - left, bottom - top) < THIN:
             reason = BoxReject.DEGENERATE
-        elif cut[0] >= cut[2] or cut[1] >= cut[3]:
+        elif min(cut[2] - cut[0], cut[3] - cut[1]) < THIN:
             reason = BoxReject.OUTSIDE
         else:
             rows.append((cut, label[one.name], one.ignored))
@@ -145,18 +148,20 @@ def _coco(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
         categories = {one["id"]: str(one["name"]) for one in sorted(content["categories"], key=lambda one: one["id"])}
         objects: dict[Any, list[_Object]] = {number: [] for number in listed}
         for one in content["annotations"]:
-            left, top, width, height = (*map(float, one["bbox"]), *(math.nan,) * 4)[:4]
             # a category that is not listed has no name: its number is none that a class could have
             name = categories.get(one["category_id"], f"#{one['category_id']}")
-            corners = (left, top, left + width, top + height)
+            corners = _numbers(one["bbox"])
+            if len(corners) == 4:
+                corners = (*corners[:2], corners[0] + corners[2], corners[1] + corners[3])
             if one["image_id"] in objects:
                 objects[one["image_id"]].append(_Object(name, corners, bool(one.get("iscrowd", 0))))
             else:
                 rejects.append((BoxReject.UNKNOWN_IMAGE, f"image {one['image_id']}: {name}"))
         files = {number: (str(image["file_name"]), (int(image["width"]), int(image["height"]))) for number, image in listed.items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ShardError(f"{path} is no COCO instances file: {type(error).__name__} {error}") from None
-    roots = (path.parent, path.parent / "images", path.parent.parent / path.stem.removeprefix("instances_"))
+    folder = path.absolute().parent
+    roots = (folder, folder / "images", folder.parent / path.stem.removeprefix("instances_"))
 
     def images() -> _Found:
         for number, (file, size) in files.items():
@@ -170,9 +175,12 @@ def _coco(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
 
 
 def _voc(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
-    root = path.parents[2] if len(path.parents) > 2 else path.parent
+    root = path.absolute().parent.parent.parent
     found = list[tuple[Path, tuple[int, int], list[_Object]]]()
-    stems = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    try:
+        stems = dict.fromkeys(line.split()[0] for line in path.read_text().splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ShardError(f"{path} is no VOC list: {error}") from None
     for stem in stems:
         try:
             tree = ElementTree.parse(root / "Annotations" / f"{stem}.xml").getroot()
@@ -180,23 +188,31 @@ def _voc(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
             if (image := next((file for file in files if file.is_file()), None)) is None:
                 rejects.append((BoxReject.NO_IMAGE, stem))
                 continue
-            size = int(tree.findtext("size/width", "0")), int(tree.findtext("size/height", "0"))
+            size = int(float(tree.findtext("size/width", "0"))), int(float(tree.findtext("size/height", "0")))
             size = size if min(size) > 0 else decode(image.read_bytes()).size
         except ShardError:
             rejects.append((BoxReject.NO_IMAGE, stem))
             continue
-        except (OSError, ValueError, ElementTree.ParseError):
+        except (OSError, ValueError, LookupError, OverflowError, ElementTree.ParseError):
             rejects.append((BoxReject.NO_ANNOTATION, stem))
             continue
-        objects = [(one.findtext("name", "").strip(), _corners(one), one.findtext("difficult") == "1") for one in tree.findall("object")]
+        objects = [
+            (one.findtext("name", "").strip(), _corners(one), one.findtext("difficult", "").strip() == "1")
+            for one in tree.findall("object")
+        ]
         found.append((image, size, [_Object(*one) for one in objects]))
     return iter(found), sorted({one.name for _, _, objects in found for one in objects})
 
 
 def _corners(one: ElementTree.Element) -> tuple[float, ...]:
+    corners = _numbers(one.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
+    if len(corners) < 4 or corners[0] >= corners[2] or corners[1] >= corners[3]:
+        return corners[:2] * 2  # without extent as written, it stays without
+    return corners[0] - 1, corners[1] - 1, *corners[2:]  # the first pixel is 1, and the last one belongs to the box
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
     try:
-        left, top, right, bottom = (float(one.findtext(f"bndbox/{side}", "nan")) for side in ("xmin", "ymin", "xmax", "ymax"))
-    except ValueError:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
         return ()
-    # the first pixel is 1 and the last one belongs to the box; without extent as written, it stays without
-    return (left - 1, top - 1, right, bottom) if left < right and top < bottom else (left, top, left, top)

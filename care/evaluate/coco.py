@@ -31,18 +31,21 @@ class Detections(NamedTuple):
 
 
 def average_precision(truth: BoxSet, found: Sequence[Detections]) -> AveragePrecision:
-    """COCO's average precision by pycocotools, the mean over the classes that ``truth`` has boxes of, 100 detections an image.
+    """COCO's average precision by pycocotools: the mean over the classes that ``truth`` has boxes of.
 
+    At most 100 detections of a class count in an image.
     Ignored boxes count as crowds: detections on them are neither right nor wrong.
 
     Raises:
-        CareError: ``truth`` has no box that counts.
+        CareError: ``truth`` has no box that counts, or a detection is not finite.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     if truth.counted == 0:
         raise CareError(f"{truth.path} has no box that counts; the metric needs some")
+    if not all(np.isfinite(one.boxes).all() and np.isfinite(one.scores).all() for one in found):
+        raise CareError("a detection is not finite: the detector diverged; lower lr or lengthen warmup")  # NaN would match every box
     annotations: list[dict[str, Any]] = [
         {"image_id": n, "category_id": int(label), "bbox": _bbox(box), "iscrowd": int(ignored)}
         for n, picture in enumerate(truth.pictures)

@@ -18,6 +18,10 @@ CURVES = {
     "transformer": "T-stream loss (Eq. 3)",
     "attention": "attention supervision (Eq. 4, unweighted)",
     "spread": "spread of the embeddings (1 healthy, 0 collapsed)",
+    "classifier": "loss of the boxes' classes",
+    "box_reg": "loss of the boxes' places",
+    "objectness": "loss of the proposals' objectness",
+    "rpn_box_reg": "loss of the proposals' places",
 }
 WIDTH, HEIGHT = 420, 150
 
@@ -63,7 +67,7 @@ def report(run: str | Path) -> Path:
     folder = storage.local(run)
     losses, results, maps = folder / "losses.jsonl", folder / "results.json", folder / "maps.png"
     if not (losses.exists() or results.exists()):
-        raise CareError(f"{run} holds neither results.json nor losses.jsonl; wanted the directory of `care demo` or `care pretrain`")
+        raise CareError(f"{run} holds neither results.json nor losses.jsonl; wanted a directory that a care command wrote its run to")
     rows = [json.loads(line) for line in losses.read_text().splitlines()] if losses.exists() else []
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         files("care.show").joinpath("report.html.j2").read_text()
@@ -72,7 +76,7 @@ def report(run: str | Path) -> Path:
     page = template.render(
         results=content,
         tables=tables(content.get("evaluations", [])),
-        curves=[_curve(title, [row[key] for row in rows]) for key, title in CURVES.items() if any(row[key] for row in rows)],
+        curves=[_curve(title, [row[key] for row in rows]) for key, title in CURVES.items() if any(row.get(key) for row in rows)],
         scale=SCALE,
         width=WIDTH,
         height=HEIGHT,

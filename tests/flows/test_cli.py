@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from flows.cli import main
+from shards import scenes
 
 
 @pytest.fixture
@@ -61,6 +62,22 @@ def test_shards_to_evaluation(care, photos: Path, tmp_path: Path) -> None:
     )
     assert code == 0
     assert "top-1 %" in out
+    code, out, _ = care(
+        "evaluate", "finetune", tmp_path / "run", "--train", tmp_path / "set", "--val", tmp_path / "set", "--fraction", 0.5,
+        "--epochs", 1, "--batch-size", 4, "--lr", 0.1, "--head-lr", 1, "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert [(row["task"], row["encoder"]) for row in json.loads(out)] == [
+        ("50% of the labels", str(tmp_path / "run")), ("50% of the labels", "random:resnet18-small-half"),
+    ]  # fmt: skip
+    (tmp_path / "names.txt").write_text("".join(f"{n}.png\n" for n in (*range(12), 99)))
+    code, _, error = care(
+        "evaluate", "finetune", "random:resnet18-small-half", "--train", tmp_path / "set", "--val", tmp_path / "set", "--size", 32,
+        "--epochs", 1, "--list", tmp_path / "names.txt",
+    )  # fmt: skip
+    assert code == 0
+    assert "1 names of" in error
+    assert "99.png" in error
     code, out, _ = care("report", tmp_path / "run")
     assert Path(out.strip()).read_text().startswith("<!doctype html>")
 
@@ -74,6 +91,32 @@ def test_shards_to_evaluation(care, photos: Path, tmp_path: Path) -> None:
     assert code == 1
     assert one_line(error)
     assert "encoder" in error
+
+
+DETECTOR = ("--size", 32, "--batch-size", 4, "--channels", 8, "--hidden", 16, "--proposals", 16, "--precision", "fp32", "--seed", 1)
+
+
+def test_detection_from_annotations_to_results(care, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scenes.write("train", count=16, size=40)
+    scenes.write("val", count=8, start=16, size=40)
+    content = json.loads((tmp_path / "train" / "annotations.json").read_text())
+    content["annotations"][0]["bbox"] = [5, 5, 0, 0]
+    (tmp_path / "train" / "annotations.json").write_text(json.dumps(content))
+    command = ("evaluate", "detect", "random:resnet18-small-half", "--train", "train", "--val", "val", *DETECTOR)
+    code, out, error = care(*command, "--iterations", 3, "--json")
+    assert code == 0, error
+    assert "1 left out, box without area" in error
+    (row,) = json.loads(out)
+    assert 0 <= row["ap"] <= row["ap50"] <= 100
+    run = tmp_path / "detect-random-resnet18-small-half"
+    assert json.loads((run / "results.json").read_text())["evaluations"] == [row]
+    assert care(*command, "--iterations", 3)[1].count("detection") == 1  # done: continues with nothing to do
+    assert care("report", run)[0] == 0
+    code, _, error = care(*command, "--iterations", 4)
+    assert code == 1
+    assert one_line(error)
+    assert "steps=3" in error
 
 
 def test_a_damaged_set_is_told_by_verify(care, photos: Path, tmp_path: Path) -> None:
@@ -102,6 +145,10 @@ def test_a_damaged_set_is_told_by_verify(care, photos: Path, tmp_path: Path) -> 
         (["pretrain", "photos", "run"], 1, "wanted a shard set"),
         (["pretrain", "photos", "run", "--epochs", "0"], 2, "epochs"),
         (["evaluate", "knn", "nowhere", "--train", "photos", "--val", "photos"], 1, "wanted a shard set"),
+        (["evaluate", "finetune", "x", "--train", "a", "--val", "b"], 2, "--fraction"),
+        (["evaluate", "finetune", "x", "--train", "a", "--val", "b", "--fraction", "2"], 2, "at most 1"),
+        (["evaluate", "finetune", "x", "--train", "a", "--val", "b", "--fraction", "1", "--lr", "1"], 2, "--head-lr"),
+        (["evaluate", "detect", "x", "--train", "photos", "--val", "photos"], 1, "wanted a COCO JSON or a VOC list"),
         (["report", "empty"], 1, "neither results.json nor losses.jsonl"),
         (["frobnicate"], 2, "No such command"),
     ],
@@ -127,6 +174,12 @@ def test_mistakes_are_one_clear_message(care, photos: Path, tmp_path: Path, monk
         (["evaluate", "knn", "nowhere", "--train", "set", "--val", "set"], "nowhere does not exist"),
         (["evaluate", "knn", "photos", "--train", "set", "--val", "set"], "holds no checkpoint"),
         (["evaluate", "knn", "photos/a/0.png", "--train", "set", "--val", "set"], "is no safetensors file"),
+        (
+            ["evaluate", "finetune", "random:resnet18-small", "--train", "set", "--val", "set", "--list", "none"],
+            "cannot read the list none",
+        ),
+        (["evaluate", "finetune", "random:resnet18-small", "--train", "set", "--val", "set", "--fraction", "0.01"], "cannot hold 20% of 2"),
+        (["evaluate", "detect", "random:resnet51", "--train", "set/index.json", "--val", "set"], "is no COCO instances file"),
     ],
 )
 def test_mistakes_with_a_good_set(care, photos: Path, tmp_path: Path, monkeypatch, arguments, says) -> None:

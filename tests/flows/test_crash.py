@@ -16,7 +16,8 @@ import sys
 from flows.pipeline import care_pipeline
 from flows.server import server
 with server():
-    care_pipeline(sys.argv[1], steps=12, batch_size=16, hidden=16, size=32, train_scenes=200, val_scenes=80, checkpoint_every=2)
+    care_pipeline(sys.argv[1], steps=12, batch_size=16, hidden=16, size=32, train_scenes=200, val_scenes=80, checkpoint_every=2,
+        finetune_steps=10, labels=(0.2,), detection_size=32, detection_iterations=20)
 """
 KILLS = 12
 

@@ -1,3 +1,4 @@
+import html
 import json
 from pathlib import Path
 
@@ -7,9 +8,13 @@ from PIL import Image
 from care import CareError
 from flows.pipeline import care_pipeline, splits
 from flows.server import server
-from shards import ShardError
+from shards import ShardError, scenes
 
-TINY = {"steps": 3, "batch_size": 8, "hidden": 16, "size": 32, "train_scenes": 32, "val_scenes": 16, "checkpoint_every": 2}
+TINY = {
+    "steps": 3, "batch_size": 8, "hidden": 16, "size": 32, "train_scenes": 32, "val_scenes": 16, "checkpoint_every": 2,
+    "labels": (0.5,), "finetune_steps": 2, "detection_size": 32, "detection_iterations": 2,
+}  # fmt: skip
+NAMES = ["random initialisation", "C-stream alone", "CARE"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,23 +36,48 @@ def test_the_whole_chain_and_a_second_run(tmp_path: Path) -> None:
     out = tmp_path / "run"
     results = care_pipeline(str(out), **TINY)
     assert json.loads((out / "results.json").read_text()) == results
-    assert [(row["task"], row["encoder"]) for row in results["evaluations"]] == [
-        ("kNN", "random initialisation"), ("linear", "random initialisation"), ("kNN", "CARE"), ("linear", "CARE"),
-    ]  # fmt: skip
+    judged = [(row["task"], row["encoder"]) for row in results["evaluations"]]
+    assert len(judged) == len(set(judged))
+    assert set(judged) == {(task, name) for task in ("kNN", "linear", "attention inside objects") for name in NAMES} | {
+        (task, name) for task in ("50% of the labels", "detection") for name in ("random initialisation", "CARE")
+    }
+    inside = {row["encoder"]: row["inside"] for row in results["evaluations"] if "inside" in row}
+    assert len(set(inside.values())) == 3
+    assert all(0 < share < 100 for share in inside.values())
     assert "procedural" in results["title"]
     assert len((out / "losses.jsonl").read_text().splitlines()) == TINY["steps"]
     page = (out / "report.html").read_text()
     assert "data:image/png;base64," in page
     assert "procedural" in page
+    for row in results["evaluations"]:
+        assert row["protocol"].split("; ")[0] in html.unescape(page)
 
     before = stage_times(out)
     assert care_pipeline(str(out), **TINY) == results
     assert stage_times(out) == before
 
     (out / "encoder.safetensors").unlink()  # a lost output is made again, from the last checkpoint
-    digest = json.loads((out / "stages" / "pretrain.json").read_text())["result"]
+    digest = json.loads((out / "stages" / "pretrain-CARE.json").read_text())["result"]
     assert care_pipeline(str(out), **TINY) == results
-    assert json.loads((out / "stages" / "pretrain.json").read_text())["result"] == digest
+    assert json.loads((out / "stages" / "pretrain-CARE.json").read_text())["result"] == digest
+
+
+def test_a_changed_evaluation_runs_again_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    care_pipeline(str(out), **TINY)
+    before = stage_times(out)
+    care_pipeline(str(out), **TINY | {"finetune_steps": 3})
+    again = {name for name, time in stage_times(out).items() if time != before[name]}
+    assert again == {"finetune-random initialisation-0.5.json", "finetune-CARE-0.5.json", "report.json"}
+
+
+def test_own_images_and_own_boxes(tmp_path: Path) -> None:
+    for part, start in (("train", 0), ("val", 24)):
+        scenes.write(tmp_path / part, count=24, start=start, size=40)
+    data = (str(tmp_path / "train"), str(tmp_path / "val"))
+    results = care_pipeline(str(tmp_path / "run"), str(tmp_path / "train" / "images"), detection=data, **TINY)
+    assert results["skipped"] == []
+    assert {row["task"] for row in results["evaluations"]} == {"kNN", "linear", "50% of the labels", "detection"}
 
 
 def test_own_images_without_labels_skip_aloud(tmp_path: Path) -> None:
@@ -56,6 +86,7 @@ def test_own_images_without_labels_skip_aloud(tmp_path: Path) -> None:
     results = care_pipeline(str(tmp_path / "run"), str(tmp_path / "photos"), **TINY)
     assert results["evaluations"] == []
     assert "no labels" in results["skipped"][0]
+    assert "no boxes" in results["skipped"][1]
     assert "photos" in results["title"]
     assert "no labels" in (tmp_path / "run" / "report.html").read_text()
 

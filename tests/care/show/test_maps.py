@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from torchvision import transforms
 
 from care import resnet18
-from care.show import attention_map, overlay, sheet
+from care.evaluate.features import centre_crop
+from care.show import attention_map, attention_share, overlay, sheet
 
 
 @pytest.fixture
@@ -114,3 +115,25 @@ def test_a_sheet_has_the_images_and_a_row_for_each_encoder(encoder, make_image):
             assert np.abs(np.asarray(cell).astype(int) - np.asarray(part)).max() <= 1
         label = np.asarray(picture.crop((0, 44 * y, 84, 44 * y + 40)))
         assert label.min() < 100 < label.max()
+
+
+def test_the_share_inside_masks_is_a_plain_sum_over_pixels(encoder, make_image):
+    size, sizes = 32, [(60, 40), (40, 40), (40, 50)]
+    photos = [make_image(n, size) for n, size in enumerate(sizes)]
+    masks = [np.random.default_rng(n).random(size[::-1]) < 0.3 for n, size in enumerate(sizes)]
+    prepare = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+    shares, areas = [], []
+    for photo, mask in zip(photos, masks, strict=True):
+        cam = attention_map(encoder, prepare(centre_crop(photo, size))[None])[0].numpy()
+        weight = np.asarray(centre_crop(Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)), size)) / 255
+        shares.append(sum(c * w for c, w in zip(cam.flat, weight.flat, strict=True)) / cam.sum())
+        areas.append(weight.mean())
+    share = attention_share(encoder, photos, masks, size=size)
+    assert share.inside == pytest.approx(100 * np.mean(shares), rel=1e-4)
+    assert share.area == pytest.approx(100 * np.mean(areas), rel=1e-4)
+
+
+def test_a_mask_of_everything_holds_all_and_of_nothing_none(encoder, make_image):
+    photos = [make_image(n) for n in range(3)]
+    assert attention_share(encoder, photos, [np.ones((40, 40), bool)] * 3, size=32) == pytest.approx((100, 100), rel=1e-5)
+    assert attention_share(encoder, photos, [np.zeros((40, 40), bool)] * 3, size=32) == (0, 0)

@@ -182,6 +182,27 @@ def test_a_second_report_replaces_the_first(full):
 
 def test_a_folder_without_results_and_losses_is_refused(tmp_path):
     (tmp_path / "maps.png").write_bytes(png())
-    with pytest.raises(CareError, match=r"holds neither results\.json nor losses\.jsonl; wanted the directory of `care demo` or"):
+    with pytest.raises(CareError, match=r"holds neither results\.json nor losses\.jsonl; wanted a directory"):
         report(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_rows_with_other_measures_have_tables_of_their_own(tmp_path):
+    detection = {"task": "detection", "encoder": "trained", "ap": 22.94, "ap50": 43.9, "ap75": 21.5, "protocol": "Faster R-CNN"}
+    attention = {"task": "attention", "encoder": "random", "inside": 33.06, "area": 31.0, "protocol": "inside the masks"}
+    write(tmp_path, RESULTS | {"evaluations": [*RESULTS["evaluations"], detection, attention]})
+    page = Page(report(tmp_path).read_text())
+    headings = [text for text in page.text if text.endswith(" %")]
+    assert headings == ["top-1 %", "top-5 %", "AP %", "AP50 %", "AP75 %", "inside %"]
+    numbers = [text for tag, kind, text in page.cells if tag == "td" and "number" in kind]
+    assert numbers == ["71.3", "93.5", "41.0", "80.0", "80.0", "97.0", "22.9", "43.9", "21.5", "33.1"]
+    assert sum("best" in kind for _, kind, _ in page.cells) == 4
+    assert "detection: Faster R-CNN" in [text for _, _, text in page.cells]
+
+
+def test_the_losses_of_a_detector_are_curves(tmp_path):
+    lines = [
+        {"step": n, "classifier": 1.0, "box_reg": 0.5, "objectness": 0.7, "rpn_box_reg": 0.1, "total": 2.3, "lr": 0.1} for n in range(5)
+    ]
+    (tmp_path / "losses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert report(tmp_path).read_text().count("<polyline") == 4
