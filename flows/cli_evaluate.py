@@ -112,7 +112,7 @@ def finetune(
             network, known, asked, rows=rows, size=side, rates=rates, epochs=epochs, batch_size=batch_size, seed=seed, workers=workers
         ).accuracy
 
-    task = f"{fraction:.0%} of the labels" if fraction is not None else f"labels of {Path(str(names)).name}"
+    task = f"{100 * fraction:g} % of the labels" if fraction is not None else f"labels of {Path(str(names)).name}"
     _evaluate(task, encoder, train, val, size, seed, as_json, score)
     if missing:
         console.print(f"[yellow]{len(missing):,} names of {names} are not in {train}, such as {missing[0]}", soft_wrap=True)

@@ -127,7 +127,7 @@ def finetune_task(
             min_scale=min_scale, seed=seed,
         )  # fmt: skip
         protocol = PROTOCOLS["labels"].format(labels=len(rows), steps=steps)
-        row = {"task": f"{fraction:.0%} of the labels", "encoder": name, "protocol": protocol, **done.accuracy._asdict()}
+        row = {"task": f"{100 * fraction:g} % of the labels", "encoder": name, "protocol": protocol, **done.accuracy._asdict()}
         return {"outputs": {}, "rows": [row]}
 
     inputs = {

@@ -39,7 +39,7 @@ def test_the_whole_chain_and_a_second_run(tmp_path: Path) -> None:
     judged = [(row["task"], row["encoder"]) for row in results["evaluations"]]
     assert len(judged) == len(set(judged))
     assert set(judged) == {(task, name) for task in ("kNN", "linear", "attention inside objects") for name in NAMES} | {
-        (task, name) for task in ("50% of the labels", "detection") for name in ("random initialisation", "CARE")
+        (task, name) for task in ("50 % of the labels", "detection") for name in ("random initialisation", "CARE")
     }
     inside = {row["encoder"]: row["inside"] for row in results["evaluations"] if "inside" in row}
     assert len(set(inside.values())) == 3
@@ -77,7 +77,7 @@ def test_own_images_and_own_boxes(tmp_path: Path) -> None:
     data = (str(tmp_path / "train"), str(tmp_path / "val"))
     results = care_pipeline(str(tmp_path / "run"), str(tmp_path / "train" / "images"), detection=data, **TINY)
     assert results["skipped"] == []
-    assert {row["task"] for row in results["evaluations"]} == {"kNN", "linear", "50% of the labels", "detection"}
+    assert {row["task"] for row in results["evaluations"]} == {"kNN", "linear", "50 % of the labels", "detection"}
 
 
 def test_own_images_without_labels_skip_aloud(tmp_path: Path) -> None:
