@@ -156,9 +156,12 @@ class _Classifier(nn.Module):
     def __init__(self, encoder: ResNetEncoder, classes: int) -> None:
         super().__init__()
         where = next(encoder.parameters()).device
-        self.encoder, self.head = copy.deepcopy(encoder), nn.Linear(encoder.features, classes, device=where)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.encoder = copy.deepcopy(encoder)
+        with torch.random.fork_rng(devices=[]):  # the layer draws numbers, for nothing
+            self.head = nn.Linear(encoder.features, classes)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+        self.head.to(where)
         self.autocast = torch.autocast(where.type, torch.bfloat16, enabled=fastest_precision(where) == "bf16")
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:

@@ -68,7 +68,7 @@ def test_shards_to_evaluation(care, photos: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert code == 0
     assert [(row["task"], row["encoder"]) for row in json.loads(out)] == [
-        ("50 % of the labels", str(tmp_path / "run")), ("50% of the labels", "random:resnet18-small-half"),
+        ("50 % of the labels", str(tmp_path / "run")), ("50 % of the labels", "random:resnet18-small-half"),
     ]  # fmt: skip
     (tmp_path / "names.txt").write_text("".join(f"{n}.png\n" for n in (*range(12), 99)))
     code, _, error = care(

@@ -69,7 +69,7 @@ def test_killed_anywhere_it_ends_with_the_same_results(tmp_path: Path) -> None:
 def test_interrupted_it_saves_and_exits_with_3(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from flows.cli import main; main()", "demo", "--out", str(tmp_path / "run"), "--steps", "100000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
-    losses, deadline = tmp_path / "run" / "timing.jsonl", time.monotonic() + 300
+    losses, deadline = tmp_path / "run" / "c-stream" / "timing.jsonl", time.monotonic() + 300
     while not (losses.exists() and losses.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
@@ -77,4 +77,4 @@ def test_interrupted_it_saves_and_exits_with_3(tmp_path: Path) -> None:
     assert process.returncode == 3, error.decode()
     assert b"stopped on request" in error
     assert b"Traceback" not in error
-    assert list((tmp_path / "run" / "checkpoints").glob("step-*/manifest.json"))
+    assert list((tmp_path / "run" / "c-stream" / "checkpoints").glob("step-*/manifest.json"))
