@@ -113,12 +113,12 @@ def detect(
 class _Pyramid(nn.Module):
     """An encoder's maps of stride 4 and more, and one pooled once more, all with as many ``channels``; batch norm throughout."""
 
-    def __init__(self, encoder: ResNetEncoder, channels: int, size: int) -> None:
+    def __init__(self, encoder: ResNetEncoder, channels: int) -> None:
         super().__init__()
         self.encoder, self.out_channels = copy.deepcopy(encoder), channels
         with torch.no_grad():
-            maps = copy.deepcopy(encoder).eval().maps(torch.zeros(1, 3, size, size, device=next(encoder.parameters()).device))
-        self.strides = {name: round(size / x.shape[3]) for name, x in maps.items() if size / x.shape[3] > 3}
+            maps = copy.deepcopy(encoder).eval().maps(torch.zeros(1, 3, 256, 256, device=next(encoder.parameters()).device))
+        self.strides = {name: 256 // x.shape[3] for name, x in maps.items() if 256 // x.shape[3] > 3}
         widths = [maps[name].shape[1] for name in self.strides]
         self.fpn = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelMaxPool(), norm_layer=nn.BatchNorm2d)
 
@@ -132,7 +132,7 @@ def faster_rcnn(
     encoder: ResNetEncoder, classes: int, size: int, proposals: int, anchor_scale: float, channels: int, hidden: int
 ) -> FasterRCNN:
     """The Faster R-CNN of torchvision on a copy of ``encoder``; its labels are classes + 1, 0 is the background."""
-    pyramid = _Pyramid(encoder, channels, size)
+    pyramid = _Pyramid(encoder, channels)
     strides = [*pyramid.strides.values(), 2 * max(pyramid.strides.values())]
     return FasterRCNN(
         pyramid, min_size=size, max_size=round(size * LONGEST), image_mean=MEAN, image_std=STD,
@@ -157,7 +157,7 @@ class _Examples(Dataset[Example]):
     def __getitem__(self, at: int | tuple[int, bool]) -> Example:
         number, mirrored = at if isinstance(at, tuple) else (at, False)
         picture = self.pictures[number]
-        scale = min(self.size / min(picture.size), self.size * LONGEST / max(picture.size))
+        scale = min(self.size / min(picture.size), round(self.size * LONGEST) / max(picture.size))
         width, height = (max(round(side * scale), 1) for side in picture.size)
         # resized here: torchvision's transform, which then has nothing to do, is not antialiased
         image = picture.image().resize((width, height), Image.Resampling.BILINEAR)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import torch
@@ -16,11 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 import shards
 from care.encoders import ResNetEncoder
 from care.errors import CareError
-from care.evaluate.features import Accuracy, accuracy, images
+from care.evaluate.features import Accuracy, accuracy, images, same_classes
 from care.schedules import lr_at
 from care.train.batches import loaded
 from care.train.run import fastest_precision
 from care.train.views import View, crop, normalize
+from shards.images import SUFFIXES
 from shards.order import permutation
 from shards.progress import progress
 
@@ -74,8 +76,10 @@ def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:
         raise CareError(f"cannot read the list {path}: {error}") from None
     rows: dict[str, list[int]] = {}
     for row, key in enumerate(data.keys):
-        rows.setdefault(PurePosixPath(key).name, []).append(row)
-    found = {name: rows.get(PurePosixPath(name).stem, []) for name in names}
+        rows.setdefault(unquote(PurePosixPath(key).name), []).append(row)  # keys escape dots
+    paths = {name: PurePosixPath(name) for name in names}
+    stems = {name: path.stem if path.suffix.lower() in SUFFIXES else path.name for name, path in paths.items()}
+    found = {name: rows.get(path.name) or rows.get(stems[name], []) for name, path in paths.items()}
     several = [name for name, of in found.items() if len(of) > 1]
     if several:
         raise CareError(f"{path} names {several[0]}, but {data.path} has {len(found[several[0]])} images of that name")
@@ -110,8 +114,9 @@ def finetune(
         workers: processes that decode.
 
     Raises:
-        CareError: too few labels to hold a part out, images without label, or training diverged at all rates.
+        CareError: too few labels to hold a part out, images without label, other classes in ``val``, or training diverged.
     """
+    same_classes(train, val)
     rows = rows[permutation(len(rows), seed=seed, stream=0)]
     asked, kept = np.split(rows, [round(len(rows) * held_out)])
     if len(asked) == 0 or len(kept) < 2 or (train.labels[rows] < 0).any():
@@ -148,8 +153,10 @@ def finetune(
         if max(scores)[0] < 0:
             raise CareError(f"fine-tuning diverged at all of the learning rates {list(rates)}; try lower ones")
         best = rates[scores.index(max(scores))]
-        model = fit(rows, best)
-    return Finetuned(accuracy(*_scores(model, val, size, workers)), best, len(rows))
+        logits, labels = _scores(fit(rows, best), val, size, workers)
+    if not logits.isfinite().all():
+        raise CareError(f"fine-tuning on all labels diverged at the learning rates {best}; try lower ones")
+    return Finetuned(accuracy(logits, labels), best, len(rows))
 
 
 class _Classifier(nn.Module):

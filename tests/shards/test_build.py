@@ -266,6 +266,7 @@ def test_ctrl_c_stops_at_the_next_image(tmp_path):
     for number in range(400):
         (src / f"{number}.jpg").write_bytes(data)
     script = "import sys, shards; shards.build(sys.argv[1], sys.argv[2], shard_size=200, workers=2)"
+    script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + script  # a shell's background ignores it
     child = subprocess.Popen([sys.executable, "-c", script, src, tmp_path / "set"], stderr=subprocess.PIPE)
     while not list(tmp_path.glob("set/.part-*")):
         time.sleep(0.01)

@@ -218,8 +218,16 @@ def test_it_changes_no_argument_and_no_global_state(whole, sets, tmp_path, untou
 
 
 def test_the_precision_is_by_default_what_the_hardware_computes(whole, sets, tmp_path, monkeypatch):
+    scored = []
+
+    def record(model, data, size, *rest):
+        scored.append((data.path, size, torch.is_autocast_enabled("cpu")))
+        return _detections(model, data, size, *rest)
+
+    monkeypatch.setattr(module, "_detections", record)
     monkeypatch.setattr(module, "fastest_precision", lambda device: "bf16")
     train(sets, tmp_path, precision=None, iterations=2)
+    assert scored == [(sets[1].path, 32, True)]  # scored as it was trained
     assert checkpoint.latest(tmp_path).manifest["settings"]["precision"] == "bf16"
     first, reduced = rows(whole[0])[0], rows(tmp_path)[0]
     assert reduced["objectness"] == pytest.approx(first["objectness"], rel=0.05)
