@@ -140,10 +140,11 @@ class SelfAttention2d(nn.Module):
         # flash kernels want q, k and v of one width, a multiple of 8; the widened q must not change the scale
         width = -(-q.shape[3] // 8) * 8
         q, k, v = (F.pad(t, (0, width - t.shape[3])) for t in (q, k, v))
-        if q.dtype == torch.bfloat16 and q.is_cpu:  # the CPU's bfloat16 kernel is several times slower on maps of tens of pixels
+        dtype = v.dtype
+        if dtype == torch.bfloat16 and v.is_cpu:  # the CPU's bfloat16 kernel is several times slower on maps of tens of pixels
             q, k, v = q.float(), k.float(), v.float()
         with torch.autocast("cpu", enabled=False) if q.is_cpu else nullcontext():
-            out = F.scaled_dot_product_attention(q, k, v, scale=self.dim**-0.5)[..., : self.dim]
+            out = F.scaled_dot_product_attention(q, k, v, scale=self.dim**-0.5)[..., : self.dim].to(dtype)
         return out.transpose(2, 3).reshape(b, self.heads * self.dim, h, w)
 
 
@@ -156,6 +157,7 @@ class AttentionBlock(nn.Module):
         map_size: height and width of the input map.
         downsample: halve the map after attention (odd sizes round up); the shortcut is then a 3×3 stride-2 convolution.
         position: class of the position encoding.
+        zero_gamma: the last batch norm starts at zero and the block as its shortcut; the released code's ends up at one.
     """
 
     def __init__(
@@ -166,6 +168,7 @@ class AttentionBlock(nn.Module):
         map_size: tuple[int, int],
         downsample: bool = False,
         position: type[Position] = RelativePosition,
+        zero_gamma: bool = True,
     ) -> None:
         super().__init__()
         inner, attention = outputs // 4, 4 * 128
@@ -180,9 +183,8 @@ class AttentionBlock(nn.Module):
             kernel, stride = (3, 2) if downsample else (1, 1)
             convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
             self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-        last = self.expand[-1]
-        assert isinstance(last, nn.BatchNorm2d)
-        nn.init.zeros_(last.weight)  # the block starts as its shortcut
+        if zero_gamma:
+            torch.nn.init.zeros_(self.expand.get_parameter("3.weight"))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         """Map to map."""
@@ -198,6 +200,7 @@ class Transformer(nn.Module):
         map_size: height and width of the tapped map (14 × 14 at 224 px).
         blocks: attention blocks n (Table 7: 5 is best).
         position: class of the position encoding.
+        zero_gamma: see ``AttentionBlock``.
     """
 
     def __init__(
@@ -208,12 +211,13 @@ class Transformer(nn.Module):
         map_size: tuple[int, int],
         blocks: int = 5,
         position: type[Position] = RelativePosition,
+        zero_gamma: bool = True,
     ) -> None:
         super().__init__()
         self.features = outputs
         halved = (-(-map_size[0] // 2), -(-map_size[1] // 2))
-        first = AttentionBlock(inputs, outputs, map_size=map_size, downsample=True, position=position)
-        rest = (AttentionBlock(outputs, outputs, map_size=halved, position=position) for _ in range(blocks - 1))
+        first = AttentionBlock(inputs, outputs, map_size=map_size, downsample=True, position=position, zero_gamma=zero_gamma)
+        rest = (AttentionBlock(outputs, outputs, map_size=halved, position=position, zero_gamma=zero_gamma) for _ in range(blocks - 1))
         self.blocks = nn.Sequential(first, *rest)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

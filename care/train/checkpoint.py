@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import shards
 from care.encoders import ResNetEncoder, build_encoder
 from care.errors import CareError
+from care.weights import load_exactly
 from shards import storage
 from shards.progress import console
 
@@ -98,24 +99,6 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Opt
     names = dict(model.named_parameters())
     for name, slot in checkpoint.tensors("optimizer").items():
         optimizer.state[names[name]]["momentum_buffer"] = torch.empty_like(names[name]).copy_(slot)
-
-
-@torch.no_grad()
-def load_exactly(module: nn.Module, tensors: dict[str, Tensor], *, source: str) -> None:
-    """Copy ``tensors`` into the module's state: every key and shape must match.
-
-    Raises:
-        CareError: naming what is missing, unexpected or of another shape.
-    """
-    state = module.state_dict()
-    missing, unexpected = sorted(state.keys() - tensors.keys()), sorted(tensors.keys() - state.keys())
-    reshaped = [name for name in state.keys() & tensors.keys() if state[name].shape != tensors[name].shape]
-    if missing or unexpected or reshaped:
-        parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", sorted(reshaped)))
-        found = "; ".join(f"{len(keys)} {what} (first: {keys[0]})" for what, keys in parts if keys)
-        raise CareError(f"{source} is of another architecture: {found}; use the encoder, size and blocks it was trained with")
-    for name, tensor in state.items():
-        tensor.copy_(tensors[name])
 
 
 def save_encoder(path: str | Path, encoder: nn.Module, *, size: int) -> None:
