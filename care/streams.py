@@ -82,11 +82,23 @@ class CStream(Stream):
 
 
 class TStream(Stream):
-    """The transformer stream: the same on the encoders' maps (Sec. 3.2)."""
+    """The transformer stream: the same on the encoders' maps (Sec. 3.2).
+
+    Args:
+        backbone: momentum pair of transformers.
+        hidden: hidden width of projector and predictor.
+        dim: channels of the embeddings.
+        detach: the T-stream's losses train the T-stream alone (the paper's text); by default their gradient flows on into the
+            encoder's stages up to the tap (the released code).
+    """
+
+    def __init__(self, backbone: MomentumPair, *, hidden: int = 4096, dim: int = 256, detach: bool = False) -> None:
+        super().__init__(backbone, hidden=hidden, dim=dim)
+        self.detach = detach
 
     def forward(self, maps: Maps) -> TStreamOut:
-        """Embed the maps of the two views. The gradient flows on into the encoder (the released code)."""
-        one, two = (self._online(self.backbone.online(m)) for m in maps.online)
+        """Embed the maps of the two views."""
+        one, two = (self._online(self.backbone.online(m.detach() if self.detach else m)) for m in maps.online)
         with torch.no_grad():
             target_one, target_two = (self.projector.target(self.backbone.target(m)) for m in maps.target)
         return TStreamOut((one, two), (target_one, target_two))

@@ -115,3 +115,22 @@ def test_embeddings_of_unequal_width_are_refused():
         similarity_loss(draw(0), draw(1, d=8))
     with pytest.raises(TypeCheckError):
         attention_loss(draw(0), draw(1, b=6))
+
+
+def test_the_norm_form_is_the_distance_that_equation_4_prints():
+    c, t = draw(0), draw(1)
+    want = sum(math.dist(unit(a), unit(b)) for x, y in zip(c, t, strict=True) for a, b in zip(x.tolist(), y.tolist(), strict=True)) / 5
+    assert float(attention_loss(c, t, norm=True)) == pytest.approx(want, rel=1e-12)
+    c_out, t_out = outputs(0, 1, 2, 3)
+    loss = care_loss(c_out, t_out, attention_weight=3, norm=True)
+    assert float(loss.attention) == pytest.approx(float(attention_loss(c_out.online, t_out.online, norm=True)), rel=1e-12)
+    assert float(loss.total) == pytest.approx(float(loss.cnn + loss.transformer + 3 * loss.attention), rel=1e-12)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_where_both_streams_agree_the_supervision_and_its_gradient_are_zero(norm):
+    c = tuple(x.requires_grad_() for x in draw(0))
+    loss = attention_loss(c, c, norm=norm)
+    loss.backward()
+    assert loss == 0
+    assert all((x.grad == 0).all() for x in c)

@@ -159,3 +159,15 @@ def test_the_transformer_fits_the_encoders_map(size, side):
 def test_an_unknown_encoder_is_refused():
     with pytest.raises(CareError, match="no encoder is called 'vit'"):
         streams_for("vit", size=32)
+
+
+def test_detached_the_t_loss_trains_the_t_stream_alone(streams):
+    c, t = streams
+    detached = TStream(t.backbone, hidden=24, detach=True)
+    detached.load_state_dict(t.state_dict())
+    maps = c(*views()).maps
+    for out, plain in zip(detached(maps).online, t(maps).online, strict=True):
+        torch.testing.assert_close(out, plain)
+    similarity_loss(*detached(maps)).backward()
+    assert all(p.grad is None for p in c.online_parameters())
+    assert all(p.grad is not None for p in detached.online_parameters())
