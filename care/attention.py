@@ -184,7 +184,7 @@ class AttentionBlock(nn.Module):
             convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
             self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
         if zero_gamma:
-            torch.nn.init.zeros_(self.expand.get_parameter("3.weight"))
+            nn.init.zeros_(self.expand.get_parameter("3.weight"))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         """Map to map."""

@@ -1,4 +1,4 @@
-"""`care evaluate`: an encoder beside the same network randomly initialised."""
+"""`care evaluate`: an encoder, all but its detector beside the same network randomly initialised."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from care.evaluate import Accuracy, Features
     from shards import ShardSet
 
-app = typer.Typer(help="Judge an encoder, beside the same network randomly initialised.", no_args_is_help=True)
+app = typer.Typer(help="Judge an encoder: kNN, linear, few labels (each beside random initialisation), detection.", no_args_is_help=True)
 
 Encoder = Annotated[str, typer.Argument(metavar="ENCODER", help="A run, a .safetensors file, or random:NAME.", show_default=False)]
 Train = Annotated[str, typer.Option(help="Shard set with the labels to learn from.", show_default=False)]

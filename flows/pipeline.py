@@ -5,10 +5,11 @@ from pathlib import Path
 from prefect import flow
 
 import shards
+from care.evaluate import stratified
 from care.evaluate.features import same_classes
 from flows import tasks
 from flows.tasks import Result, do
-from shards import sources
+from shards import boxes, sources
 
 PROCEDURAL = "The images are procedural scenes, rendered by this package, not photographs."
 
@@ -93,7 +94,13 @@ def care_pipeline(
             skipped.append("detection: the images have no boxes")
     train = shards.open(Path(out, "train"))
     if "val" in built:
-        same_classes(train, shards.open(Path(out, "val")))  # told before the training, not after it
+        same_classes(train, shards.open(Path(out, "val")))  # told before the training, not after it, like what follows
+        for fraction in labels:
+            if (count := len(stratified(train.labels, fraction, seed=seed))) < 3:
+                skipped.append(f"{100 * fraction:g} % of the labels: that is {count} images, too few to hold one out")
+                labels = tuple(other for other in labels if other != fraction)
+    if detection:
+        boxes.load(detection[1], classes=boxes.load(detection[0]).classes)
     batch = min(batch_size, len(train))
     settings = {
         "steps": steps, "batch_size": batch, "warmup": steps // 10, "lr": lr, "momentum": momentum,

@@ -145,7 +145,10 @@ def detect_task(out: str, name: str, encoder: str, digest: str, data: tuple[str,
 
     def work() -> Result:
         done = detect(_encoder(encoder, seed), train, val, Path(out, "detection", name), seed=seed, **settings)
-        protocol = PROTOCOLS["detection"].format(**settings)
+        lost = [
+            f"; {len(names):,} left out of {data.path.name}: {reason}" for data in (train, val) for reason, names in data.rejects.items()
+        ]
+        protocol = PROTOCOLS["detection"].format(**settings) + "".join(lost)
         return {"outputs": {}, "rows": [{"task": "detection", "encoder": name, "protocol": protocol, **done._asdict()}]}
 
     inputs = {"encoder": encoder, "digests": [digest, train.digest, val.digest], "settings": settings, "seed": seed}

@@ -74,10 +74,26 @@ def test_a_changed_evaluation_runs_again_and_nothing_else(tmp_path: Path) -> Non
 def test_own_images_and_own_boxes(tmp_path: Path) -> None:
     for part, start in (("train", 0), ("val", 24)):
         scenes.write(tmp_path / part, count=24, start=start, size=40)
+    content = json.loads((tmp_path / "train" / "annotations.json").read_text())
+    content["annotations"][0]["bbox"] = [5, 5, 0, 0]
+    (tmp_path / "train" / "annotations.json").write_text(json.dumps(content))
     data = (str(tmp_path / "train"), str(tmp_path / "val"))
     results = care_pipeline(str(tmp_path / "run"), str(tmp_path / "train" / "images"), detection=data, **TINY)
     assert results["skipped"] == []
     assert {row["task"] for row in results["evaluations"]} == {"kNN", "linear", "50 % of the labels", "detection"}
+    assert "1 left out of annotations.json: box without area" in results["evaluations"][-1]["protocol"]
+
+
+def test_too_few_labels_skip_aloud_and_bad_boxes_are_told_before_training(tmp_path: Path) -> None:
+    for n in range(20):
+        image(tmp_path / "photos" / "ab"[n % 2] / f"{n}.png")
+    photos = str(tmp_path / "photos")
+    results = care_pipeline(str(tmp_path / "run"), photos, **TINY | {"labels": (0.01, 0.5)})
+    assert results["skipped"][-1] == "1 % of the labels: that is 2 images, too few to hold one out"
+    assert {row["task"] for row in results["evaluations"]} == {"kNN", "linear", "50 % of the labels"}
+    with pytest.raises(ShardError, match="wanted a COCO JSON"):
+        care_pipeline(str(tmp_path / "other"), photos, detection=(photos, photos), **TINY)
+    assert not (tmp_path / "other" / "checkpoints").exists()
 
 
 def test_own_images_without_labels_skip_aloud(tmp_path: Path) -> None:
