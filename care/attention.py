@@ -7,8 +7,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from care.errors import CareError
-
 Heads = Float[Tensor, "b heads tokens d"]
 Folded = Float[Tensor, "b heads tokens d2"]
 
@@ -18,21 +16,21 @@ class Position(nn.Module):
 
     Args:
         dim: channels of a head.
-        map_size: height and width of the map.
+        map_size: height and width of the map that learned tables are made for; on maps of another size they are interpolated.
     """
 
     def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
         super().__init__()
 
-    def fold(self, q: Heads, k: Heads) -> tuple[Folded, Folded]:
-        """Queries and keys whose products are the logits of Eq. 2."""
+    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
+        """Queries and keys whose products are the logits of Eq. 2 on a map of ``map_size``."""
         raise NotImplementedError
 
 
 class NoPosition(Position):
     """Content-only attention: Eq. 2 without its position term (Table 8)."""
 
-    def fold(self, q: Heads, k: Heads) -> tuple[Folded, Folded]:
+    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
         """Both unchanged."""
         return q, k
 
@@ -44,9 +42,10 @@ class AbsolutePosition(Position):
         super().__init__(dim, map_size)
         self.height, self.width = (nn.Parameter(torch.randn(n, dim) * dim**-0.5) for n in map_size)
 
-    def fold(self, q: Heads, k: Heads) -> tuple[Folded, Folded]:
+    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
         """The keys gain their positions."""
-        return q, k + (self.height[:, None] + self.width).flatten(0, 1)
+        height, width = (resized(table, n) for table, n in zip((self.height, self.width), map_size, strict=True))
+        return q, k + (height[:, None] + width).flatten(0, 1)
 
 
 class SinCosPosition(Position):
@@ -55,20 +54,14 @@ class SinCosPosition(Position):
     ``dim`` must be a multiple of 4.
     """
 
-    table: Tensor
-
-    def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
-        super().__init__(dim, map_size)
-        rate = 1e4 ** (-torch.arange(dim // 4) / (dim // 4))
-        rows, columns = (torch.arange(n)[:, None] * rate for n in map_size)
-        axes = [torch.cat((a.sin(), a.cos()), 1) for a in (rows, columns)]
-        h, w = map_size
-        table = torch.cat((axes[0][:, None].expand(h, w, -1), axes[1].expand(h, w, -1)), 2)
-        self.register_buffer("table", table.flatten(0, 1), persistent=False)
-
-    def fold(self, q: Heads, k: Heads) -> tuple[Folded, Folded]:
+    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
         """The keys gain their positions."""
-        return q, k + self.table
+        (h, w), count = map_size, k.shape[3] // 4
+        index = torch.arange(max(h, w, count), device=k.device, dtype=torch.promote_types(k.dtype, torch.float32))
+        angles = (index[:n, None] * 1e4 ** (-index[:count] / count) for n in map_size)
+        rows, columns = (torch.cat((a.sin(), a.cos()), 1) for a in angles)
+        table = torch.cat((rows[:, None].expand(h, w, -1), columns.expand(h, w, -1)), 2)
+        return q, k + table.flatten(0, 1).to(k.dtype)
 
 
 class RelativePosition(Position):
@@ -78,25 +71,27 @@ class RelativePosition(Position):
     h + w axis products and k by one-hot rows and columns, so plain attention needs no bias matrix.
     """
 
-    one_hot: Tensor
-
     def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
         super().__init__(dim, map_size)
-        self.map_size = h, w = map_size
         self.rows, self.columns = (nn.Parameter(torch.randn(2 * n - 1, dim) * dim**-0.5) for n in map_size)
-        row, column = torch.eye(h)[:, None].expand(h, w, h), torch.eye(w).expand(h, w, w)
-        self.register_buffer("one_hot", torch.cat((row, column), 2).flatten(0, 1), persistent=False)
 
-    def fold(self, q: Heads, k: Heads) -> tuple[Folded, Folded]:
+    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
         """Both are widened by h + w channels."""
-        (h, w), (b, heads, tokens, _) = self.map_size, q.shape
+        (h, w), (b, heads, tokens, _) = map_size, q.shape
         grid = q.reshape(b, heads, h, w, -1)
+        tables = ((resized(table, 2 * n - 1), n) for table, n in ((self.rows, h), (self.columns, w)))
         # windows[i, a] = table[a − i + n − 1]: row i sees the offsets of every key from itself
-        rows, columns = (table.unfold(0, n, 1).flip(0).transpose(1, 2) for table, n in ((self.rows, h), (self.columns, w)))
-        by_row = torch.einsum("bnijd,iad->bnija", grid, rows.to(q.dtype)).reshape(b, heads, tokens, h)
-        by_column = torch.einsum("bnijd,jad->bnija", grid, columns.to(q.dtype)).reshape(b, heads, tokens, w)
-        one_hot = self.one_hot.to(k.dtype).expand(b, heads, -1, -1)
-        return torch.cat((q, by_row, by_column), 3), torch.cat((k, one_hot), 3)
+        rows, columns = (table.unfold(0, n, 1).flip(0).transpose(1, 2).to(q.dtype) for table, n in tables)
+        by_row = torch.einsum("bnijd,iad->bnija", grid, rows).reshape(b, heads, tokens, h)
+        by_column = torch.einsum("bnijd,jad->bnija", grid, columns).reshape(b, heads, tokens, w)
+        row, column = (torch.eye(n, device=k.device, dtype=k.dtype) for n in map_size)
+        one_hot = torch.cat((row[:, None].expand(h, w, h), column.expand(h, w, w)), 2).flatten(0, 1)
+        return torch.cat((q, by_row, by_column), 3), torch.cat((k, one_hot.expand(b, heads, -1, -1)), 3)
+
+
+def resized(table: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:
+    """A learned table for ``count`` positions or offsets: linear between its entries, the first stays first and the last last."""
+    return table if len(table) == count else F.interpolate(table.T[None], count, mode="linear", align_corners=True)[0].T
 
 
 class SelfAttention2d(nn.Module):
@@ -120,23 +115,15 @@ class SelfAttention2d(nn.Module):
         position: type[Position] = RelativePosition,
     ) -> None:
         super().__init__()
-        self.heads, self.dim, self.map_size = heads, dim, map_size
+        self.heads, self.dim = heads, dim
         self.qkv = nn.Conv2d(channels, 3 * heads * dim, 1, bias=False)
         self.position = position(dim, map_size)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b heads_dim h w"]:
-        """Attend.
-
-        Raises:
-            CareError: the map has another size than the position tables.
-        """
+        """Attend; the map may have another size than ``map_size``."""
         b, _, h, w = x.shape
-        if (h, w) != self.map_size:
-            raise CareError(
-                f"this transformer was built for maps of {self.map_size}, got {(h, w)}; pass map_size={(h, w)} when building it"
-            )
         q, k, v = self.qkv(x).flatten(2).transpose(1, 2).unflatten(2, (3, self.heads, self.dim)).permute(2, 0, 3, 1, 4)
-        q, k = self.position.fold(q, k)
+        q, k = self.position.fold(q, k, (h, w))
         # flash kernels want q, k and v of one width, a multiple of 8; the widened q must not change the scale
         width = -(-q.shape[3] // 8) * 8
         q, k, v = (F.pad(t, (0, width - t.shape[3])) for t in (q, k, v))
@@ -197,7 +184,7 @@ class Transformer(nn.Module):
     Args:
         inputs: channels of the tapped map (1024 at ResNet-50's layer3).
         outputs: channels of the features (2048 for ResNet-50).
-        map_size: height and width of the tapped map (14 × 14 at 224 px).
+        map_size: height and width of the tapped map in training (14 × 14 at 224 px); other sizes are taken too, see ``Position``.
         blocks: attention blocks n (Table 7: 5 is best).
         position: class of the position encoding.
         zero_gamma: see ``AttentionBlock``.

@@ -1,12 +1,13 @@
 """CNN encoders: image → (feature map at a tap, pooled features).
 
 The paper's encoders are torchvision's ResNets (v1.5: stride on the 3×3 convolution). Parameter names are
-torchvision's own, so weights go both ways unchanged.
+torchvision's own, so weights go both ways unchanged. Any other CNN becomes one by naming a tap: ``TappedEncoder``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -59,7 +60,8 @@ class ResNetEncoder(ResNet):
             self.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
             self.maxpool = nn.Identity()
-        self.name, self.tap, self.features = name, tap, int(512 * width) * block.expansion
+        self.name = f"{name}:{tap}" if name and tap != "layer3" else name
+        self.tap, self.features = tap, int(512 * width) * block.expansion
         del self.fc
         self.size = 224  # side of the images it is trained on, pixels
 
@@ -109,7 +111,7 @@ def resnet152(*, tap: str = "layer3") -> ResNetEncoder:
     return ResNetEncoder(Bottleneck, [3, 8, 36, 3], name="resnet152", tap=tap)
 
 
-ENCODERS: dict[str, Callable[[], ResNetEncoder]] = {
+ENCODERS: dict[str, Callable[..., ResNetEncoder]] = {
     "resnet18": resnet18,
     "resnet18-small": partial(resnet18, small=True),
     "resnet18-half": partial(resnet18, half=True),
@@ -122,15 +124,99 @@ ENCODERS: dict[str, Callable[[], ResNetEncoder]] = {
 """What ``--encoder`` takes and a checkpoint records to rebuild its encoder."""
 
 
-def build_encoder(name: str) -> ResNetEncoder:
-    """The freshly initialised encoder called ``name`` (from torch's global generator).
+class TappedEncoder(nn.Module):
+    """Any CNN with its pooled features and the map of one of its modules; widths are read off a trial run at 224 px.
+
+    Args:
+        model: for example one of torchvision's or timm's; used as it is, not copied. A linear layer that it ends in is taken for
+            its classifier and replaced by the identity.
+        tap: dotted name of the module whose output is the map for the T-stream.
+        name: what ``build_encoder`` rebuilds it from, recorded in checkpoints.
 
     Raises:
-        CareError: no encoder has that name.
+        CareError: no module of that name gives a map (those before each reduction are listed), or there are no pooled features.
     """
-    if name not in ENCODERS:
-        raise CareError(f"no encoder is called {name!r}; choose one of {', '.join(ENCODERS)}")
-    return ENCODERS[name]()
+
+    def __init__(self, model: nn.Module, tap: str, *, name: str = "") -> None:
+        super().__init__()
+        self.model, self.tap, self.name = model, tap, name
+        self.size = 224  # side of the images it is trained on, pixels
+        training = model.training
+        model.eval()
+        with torch.no_grad():
+            weighted = [path for path, module in model.named_modules() if path and next(module.parameters(), None) is not None]
+            outputs, features = self._run(next(model.parameters()).new_zeros(1, 3, 224, 224), weighted)
+            for path, output in outputs.items():
+                if output is features and isinstance(model.get_submodule(path), nn.Linear):
+                    model.set_submodule(path, nn.Identity())
+                    features = model(features.new_zeros(1, 3, 224, 224))
+        model.train(training)
+        if not isinstance(features, Tensor) or features.ndim != 2:
+            raise CareError(f"wanted a network that gives pooled features [b, d], {type(model).__name__} gives something else")
+        self.features = features.shape[1]
+        maps = {path: x.shape for path, x in outputs.items() if isinstance(x, Tensor) and x.ndim == 4 and x.shape[2] == x.shape[3] > 1}
+        # the last module at each resolution; what lies deeper than stages may be a later stage's beginning, before its stride
+        stages = {shape[2]: path for path, shape in maps.items() if path.count(".") < 2}
+        self.stages = [*stages.values()]
+        if tap not in maps:
+            listed = ", ".join("{} ({}×{}×{})".format(path, *maps[path][1:]) for path in self.stages)
+            raise CareError(f"{tap!r} is no tap of this {type(model).__name__}; the last of each size (at 224 px) are: {listed}")
+
+    def _run(self, images: Tensor, paths: Iterable[str]) -> tuple[dict[str, Any], Any]:
+        # hooks for the time of one call: one that stays would, in a copy, still write into the original
+        outputs: dict[str, Any] = {}
+
+        def keep(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+            outputs[path] = output
+
+        hooks = [self.model.get_submodule(path).register_forward_hook(partial(keep, path)) for path in paths]
+        try:
+            return outputs, self.model(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
+        """The last map of each resolution, by name of the module."""
+        return self._run(images, self.stages)[0]
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Encoded:
+        """Encode images normalised by ImageNet's mean and standard deviation."""
+        outputs, features = self._run(images, [self.tap])
+        return Encoded(outputs[self.tap], features)
+
+
+Encoder = ResNetEncoder | TappedEncoder
+
+
+def build_encoder(name: str) -> Encoder:
+    """A freshly initialised encoder (from torch's global generator).
+
+    Args:
+        name: of ``ENCODERS``, with another tap as ``resnet50:layer4``, or any CNN as ``torchvision:MODEL:TAP`` or ``timm:MODEL:TAP``.
+
+    Raises:
+        CareError: no encoder or tap has that name.
+    """
+    source, _, rest = name.partition(":")
+    if source in ENCODERS:
+        return ENCODERS[source](tap=rest or "layer3")
+    if source not in ("torchvision", "timm"):
+        raise CareError(f"no encoder is called {name!r}; choose one of {', '.join(ENCODERS)}, torchvision:MODEL:TAP or timm:MODEL:TAP")
+    model, _, tap = rest.partition(":")
+    if source == "torchvision":
+        from torchvision.models import get_model as create
+        from torchvision.models import list_models
+    else:
+        try:
+            from timm import create_model as create
+            from timm import list_models
+        except ImportError:
+            raise CareError("timm is not installed; pip install 'care-ssl[timm]'") from None
+    if model not in list_models():
+        close = ", ".join(get_close_matches(model, list_models(), 5)) or "nothing alike"
+        raise CareError(f"{source} has no model {model!r}; it has {close}")
+    return TappedEncoder(create(model), tap, name=name)
 
 
 def map_shape(encoder: nn.Module, size: int | tuple[int, int]) -> tuple[int, int, int]:

@@ -1,5 +1,6 @@
 """A network and its slow copy."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
@@ -41,13 +42,30 @@ class MomentumPair(nn.Module):
         update_targets([self], momentum)
 
 
+class Siamese(nn.Module):
+    """One network in both roles, for methods without a momentum encoder (SimSiam, SimCLR, Barlow Twins).
+
+    Args:
+        online: the network to train; its own output, detached, is the target.
+    """
+
+    def __init__(self, online: nn.Module) -> None:
+        super().__init__()
+        self.online = online
+
+
+Pair = MomentumPair | Siamese
+
+
 @torch.no_grad()
-def update_targets(pairs: list[MomentumPair], momentum: float) -> None:
-    """``MomentumPair.update`` of many pairs in one fused call."""
+def update_targets(pairs: Sequence[Pair], momentum: float) -> None:
+    """``MomentumPair.update`` of many pairs in one fused call; a ``Siamese`` has nothing to move."""
     targets: list[Tensor] = []
     onlines: list[Tensor] = []
     for pair in pairs:
-        target, online = pair.parameter_pairs()
-        targets += target
-        onlines += online
-    torch._foreach_lerp_(targets, onlines, 1 - momentum)
+        if isinstance(pair, MomentumPair):
+            target, online = pair.parameter_pairs()
+            targets += target
+            onlines += online
+    if targets:
+        torch._foreach_lerp_(targets, onlines, 1 - momentum)

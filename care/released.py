@@ -14,8 +14,9 @@ from care.attention import AbsolutePosition, AttentionBlock, Transformer
 from care.encoders import ResNetEncoder
 from care.loss import CareLoss, attention_loss, care_loss
 from care.momentum import MomentumPair
+from care.objectives import Embeddings
 from care.schedules import momentum_at
-from care.streams import CStream, Embeddings, TStream
+from care.streams import CStream, TStream
 from care.weights import load_exactly
 
 WEIGHT = 100
@@ -107,7 +108,8 @@ def _named(c: CStream, t: TStream, which: str) -> nn.Module:
         root.add_module(name, child)
     root.add_module("trans", nn.ModuleDict({"net": nn.ModuleList(_block(block) for block in getattr(t.backbone, which).blocks)}))
     for name, stream in (("fc1", c), ("fc2", t)):
-        root.add_module(name, nn.Sequential(*chain(getattr(stream.projector, which), stream.predictor if which == "online" else ())))
+        predictor = stream.predictor.children() if which == "online" else ()
+        root.add_module(name, nn.Sequential(*chain(getattr(stream.projector, which).children(), predictor)))
     return root
 
 

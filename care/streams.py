@@ -1,4 +1,4 @@
-"""The two streams. Both have one shape: a momentum pair, a pair of projectors, a predictor (Fig. 2)."""
+"""The two streams. Both have one shape: a pair of networks, a pair of projectors, a predictor (Fig. 2)."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from care.attention import Transformer
-from care.encoders import build_encoder, map_shape
-from care.heads import mlp_head
-from care.momentum import MomentumPair, update_targets
-
-Embeddings = tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]
+from care.encoders import Encoder, build_encoder, map_shape
+from care.momentum import MomentumPair, Pair, update_targets
+from care.objectives import BYOL, Embeddings, Objective
 
 
 class Maps(NamedTuple):
@@ -29,6 +27,7 @@ class CStreamOut(NamedTuple):
     target: Embeddings
     """Target projector outputs (f₂ of Eq. 1), without gradient."""
     maps: Maps
+    objective: Objective = BYOL()
 
 
 class TStreamOut(NamedTuple):
@@ -38,22 +37,22 @@ class TStreamOut(NamedTuple):
     """Predictor outputs (f₃ of Eq. 3)."""
     target: Embeddings
     """Target projector outputs (f₄ of Eq. 3), without gradient."""
+    objective: Objective = BYOL()
 
 
 class Stream(nn.Module):
     """What both streams share.
 
     Args:
-        backbone: momentum pair of networks whose ``features`` attribute is the width of their pooled output.
-        hidden: hidden width of projector and predictor.
-        dim: channels of the embeddings.
+        backbone: pair of networks whose ``features`` attribute is the width of their pooled output.
+        objective: heads and loss; by default BYOL's, as in the paper.
     """
 
-    def __init__(self, backbone: MomentumPair, *, hidden: int = 4096, dim: int = 256) -> None:
+    def __init__(self, backbone: Pair, objective: Objective | None = None) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.projector = MomentumPair(mlp_head(int(backbone.online.features), hidden=hidden, outputs=dim))  # type: ignore[arg-type]
-        self.predictor = mlp_head(dim, hidden=hidden, outputs=dim)
+        self.backbone, self.objective = backbone, objective or BYOL()
+        self.projector = type(backbone)(self.objective.projector(int(backbone.online.features)))  # type: ignore[arg-type]
+        self.predictor = self.objective.predictor()
 
     def online_parameters(self) -> list[nn.Parameter]:
         """The parameters that gradients train: encoder or transformer, projector, predictor."""
@@ -63,63 +62,75 @@ class Stream(nn.Module):
         """Move both targets towards their online twins."""
         update_targets([self.backbone, self.projector], momentum)
 
-    def _online(self, features: Tensor) -> Tensor:
-        embedding: Tensor = self.predictor(self.projector.online(features))
-        return embedding
+    def _embed(self, online: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor] | None) -> tuple[Embeddings, Embeddings]:
+        """Pooled features of both views → embeddings; without features of a target the online projections are it."""
+        one, two = (self.projector.online(x) for x in online)
+        embeddings = self.predictor(one), self.predictor(two)
+        if target is None or not isinstance(self.projector, MomentumPair):
+            return embeddings, (one.detach(), two.detach())
+        with torch.no_grad():
+            return embeddings, (self.projector.target(target[0]), self.projector.target(target[1]))
 
 
 class CStream(Stream):
-    """The CNN stream: BYOL on a momentum pair of encoders (Sec. 3.1)."""
+    """The CNN stream: an SSL method, BYOL by default, on a pair of encoders (Sec. 3.1)."""
 
     def forward(self, x1: Float[Tensor, "b 3 h w"], x2: Float[Tensor, "b 3 h w"]) -> CStreamOut:
         """Embed the two views; each goes through the network by itself, so batch norm sees one view at a time."""
         one, two = self.backbone.online(x1), self.backbone.online(x2)
+        if not isinstance(self.backbone, MomentumPair):
+            maps = Maps((one.map, two.map), (one.map.detach(), two.map.detach()))
+            return CStreamOut(*self._embed((one.features, two.features), None), maps, self.objective)
         with torch.no_grad():
-            target_one, target_two = self.backbone.target(x1), self.backbone.target(x2)
-            target = self.projector.target(target_one.features), self.projector.target(target_two.features)
-        online = self._online(one.features), self._online(two.features)
-        return CStreamOut(online, target, Maps((one.map, two.map), (target_one.map, target_two.map)))
+            three, four = self.backbone.target(x1), self.backbone.target(x2)
+        embeddings = self._embed((one.features, two.features), (three.features, four.features))
+        return CStreamOut(*embeddings, Maps((one.map, two.map), (three.map, four.map)), self.objective)
 
 
 class TStream(Stream):
     """The transformer stream: the same on the encoders' maps (Sec. 3.2).
 
     Args:
-        backbone: momentum pair of transformers.
-        hidden: hidden width of projector and predictor.
-        dim: channels of the embeddings.
+        backbone: pair of transformers.
+        objective: heads and loss; by default BYOL's, as in the paper.
         detach: the T-stream's losses train the T-stream alone (the paper's text); by default their gradient flows on into the
             encoder's stages up to the tap (the released code).
     """
 
-    def __init__(self, backbone: MomentumPair, *, hidden: int = 4096, dim: int = 256, detach: bool = False) -> None:
-        super().__init__(backbone, hidden=hidden, dim=dim)
+    def __init__(self, backbone: Pair, objective: Objective | None = None, *, detach: bool = False) -> None:
+        super().__init__(backbone, objective)
         self.detach = detach
 
     def forward(self, maps: Maps) -> TStreamOut:
         """Embed the maps of the two views."""
-        one, two = (self._online(self.backbone.online(m.detach() if self.detach else m)) for m in maps.online)
-        with torch.no_grad():
-            target_one, target_two = (self.projector.target(self.backbone.target(m)) for m in maps.target)
-        return TStreamOut((one, two), (target_one, target_two))
+        one, two = (self.backbone.online(m.detach() if self.detach else m) for m in maps.online)
+        target = None
+        if isinstance(self.backbone, MomentumPair):
+            with torch.no_grad():
+                target = (self.backbone.target(maps.target[0]), self.backbone.target(maps.target[1]))
+        return TStreamOut(*self._embed((one, two), target), self.objective)
 
 
-def streams_for(encoder: str, *, size: int, seed: int = 0, blocks: int = 5, hidden: int = 4096) -> tuple[CStream, TStream]:
-    """Both streams around a new encoder, the transformer's shape read off it.
+def streams_for(
+    encoder: str | Encoder, *, size: int | tuple[int, int], seed: int = 0, blocks: int = 5, objective: Objective | None = None
+) -> tuple[CStream, TStream]:
+    """Both streams around an encoder, the transformer's shape read off it; the T-stream is BYOL's with embeddings of the same width.
 
     Args:
-        encoder: a name in ``ENCODERS``.
-        size: side of the views, pixels.
+        encoder: a name for ``build_encoder``, or the network itself.
+        size: of the views, pixels: a side, or height and width.
         seed: of all initial weights; torch's global generator is left as it was.
         blocks: attention blocks.
-        hidden: hidden width of the heads.
+        objective: of the C-stream, by default BYOL's; its widths are the T-stream's too.
 
     Raises:
         CareError: no encoder has that name.
     """
+    objective = objective or BYOL()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        cnn = build_encoder(encoder)
+        torch.default_generator.manual_seed(seed)
+        cnn = build_encoder(encoder) if isinstance(encoder, str) else encoder
         channels, height, width = map_shape(cnn, size)
         transformer = Transformer(channels, cnn.features, map_size=(height, width), blocks=blocks)
-        return CStream(MomentumPair(cnn), hidden=hidden), TStream(MomentumPair(transformer), hidden=hidden)
+        t = BYOL(hidden=objective.hidden, dim=objective.dim)
+        return CStream(objective.pair(cnn), objective), TStream(MomentumPair(transformer), t)

@@ -11,6 +11,11 @@ import typer
 from flows import cli_evaluate, cli_shards
 from flows.tables import Json, Seed, Set, show_results
 
+ENCODERS = (
+    "resnet50, resnet50x2, resnet101, resnet152, resnet18[-small][-half]; with another tap than layer3 NAME:TAP; "
+    "any other CNN as torchvision:MODEL:TAP or timm:MODEL:TAP."
+)
+
 app = typer.Typer(
     help="CARE: self-supervised pre-training of attentive CNNs, from image folders to a report. Start with: care demo",
     no_args_is_help=True,
@@ -89,7 +94,7 @@ def demo(
 def pretrain(
     path: Set,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, new or of the same run.", show_default=False)],
-    encoder: Annotated[str, typer.Option(help="resnet50, resnet50x2, resnet101, resnet152, resnet18[-small][-half].")] = "resnet50",
+    encoder: Annotated[str, typer.Option(help=ENCODERS)] = "resnet50",
     size: Annotated[int, typer.Option(min=16, help="Side of the views, pixels.")] = 224,
     batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 1024,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the set.")] = 100,
@@ -111,14 +116,14 @@ def pretrain(
     Example: care pretrain sets/train runs/small --encoder resnet18 --size 96 --batch-size 256
     """
     import shards
-    from care import streams_for
+    from care import BYOL, streams_for
     from care.train import pretrain as train
 
     data = shards.open(path)
     per_epoch = len(data) // batch_size
     if per_epoch == 0:
         raise typer.BadParameter(f"{batch_size} is more than the {len(data)} images of {path}", param_hint="--batch-size")
-    c, t = streams_for(encoder, size=size, seed=seed, hidden=hidden)
+    c, t = streams_for(encoder, size=size, seed=seed, objective=BYOL(hidden=hidden))
     done = train(
         data, run, c, t, size=size, batch_size=batch_size, steps=epochs * per_epoch, lr=lr, momentum=momentum,
         warmup=round(per_epoch * (min(10, epochs / 10) if warmup_epochs is None else warmup_epochs)),

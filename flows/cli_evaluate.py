@@ -9,9 +9,11 @@ import typer
 from flows.tables import Json, Seed, show_results
 
 if TYPE_CHECKING:
-    from care.encoders import ResNetEncoder
+    from care import encoders
     from care.evaluate import Accuracy, Features
     from shards import ShardSet
+
+    Score = Callable[[encoders.Encoder, ShardSet, ShardSet, int], Accuracy]
 
 app = typer.Typer(help="Judge an encoder: kNN, linear, few labels (each beside random initialisation), detection.", no_args_is_help=True)
 
@@ -105,7 +107,7 @@ def finetune(
     rates = tuple(zip(lr, head_lr, strict=True)) if lr and head_lr else RATES
     missing: list[str] = []
 
-    def score(network: "ResNetEncoder", known: "ShardSet", asked: "ShardSet", side: int) -> "Accuracy":
+    def score(network: "encoders.Encoder", known: "ShardSet", asked: "ShardSet", side: int) -> "Accuracy":
         nonlocal missing
         rows, missing = (stratified(known.labels, fraction, seed=seed), []) if fraction is not None else listed(known, str(names))
         return judge(
@@ -169,10 +171,8 @@ def detect(
     show_results(rows, rows if as_json else None)
 
 
-def _frozen(
-    judge: "Callable[[Features, Features], Accuracy]", workers: int
-) -> "Callable[[ResNetEncoder, ShardSet, ShardSet, int], Accuracy]":
-    def score(network: "ResNetEncoder", known: "ShardSet", asked: "ShardSet", side: int) -> "Accuracy":
+def _frozen(judge: "Callable[[Features, Features], Accuracy]", workers: int) -> "Score":
+    def score(network: "encoders.Encoder", known: "ShardSet", asked: "ShardSet", side: int) -> "Accuracy":
         from care.evaluate import extract
 
         return judge(extract(network, known, size=side, workers=workers), extract(network, asked, size=side, workers=workers))
@@ -182,7 +182,7 @@ def _frozen(
 
 def _evaluate(
     task: str, source: str, train: str, val: str, size: int | None, seed: int, as_json: bool,
-    score: "Callable[[ResNetEncoder, ShardSet, ShardSet, int], Accuracy]",
+    score: "Score",
 ) -> None:  # fmt: skip
     import torch
 

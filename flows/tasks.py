@@ -10,8 +10,8 @@ from prefect import task
 from prefect.states import Completed
 
 import shards
-from care import streams_for
-from care.encoders import ResNetEncoder
+from care import BYOL, streams_for
+from care.encoders import Encoder
 from care.evaluate import detect, extract, finetune, knn, linear, stratified
 from care.evaluate.features import same_classes
 from care.show import attention_share, report, sheet
@@ -73,7 +73,7 @@ def pretrain_task(
 
     def work() -> Result:
         data = shards.open(Path(out, "train"))
-        c, t = streams_for(encoder, size=size, seed=seed, hidden=hidden)
+        c, t = streams_for(encoder, size=size, seed=seed, objective=BYOL(hidden=hidden))
         changes: Result = {name: tuple(value) if isinstance(value, list) else value for name, value in augmentation.items()}
         first, second = (view._replace(**changes) for view in VIEWS)
         done = pretrain(data, Path(out, run), c, t if t_stream else None, size=size, views=(first, second), seed=seed, **settings)
@@ -193,7 +193,7 @@ def do(stage_task: Any, *arguments: Any) -> Result:
     return result
 
 
-def _encoder(source: str, seed: int) -> ResNetEncoder:
+def _encoder(source: str, seed: int) -> Encoder:
     encoder = load_encoder(source, seed=seed)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     return encoder

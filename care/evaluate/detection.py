@@ -17,12 +17,12 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import shards
-from care.encoders import ResNetEncoder
+from care.encoders import Encoder
 from care.errors import CareError
 from care.evaluate.coco import AveragePrecision, Detections, average_precision
 from care.train.batches import loaded
 from care.train.checkpoint import digest_of
-from care.train.run import Precision, Run, fastest_precision
+from care.train.run import Precision, Run, fastest_precision, seeded
 from care.train.views import MEAN, STD
 from shards.boxes import BoxSet
 from shards.progress import progress
@@ -34,7 +34,7 @@ Example = tuple[Tensor, dict[str, Tensor]]
 
 
 def detect(
-    encoder: ResNetEncoder, train: BoxSet, val: BoxSet, run: str | Path, *, size: int = 800, iterations: int = 24_000,
+    encoder: Encoder, train: BoxSet, val: BoxSet, run: str | Path, *, size: int = 800, iterations: int = 24_000,
     batch_size: int = 16, lr: float = 0.02, warmup: int = 100, weight_decay: float = 1e-4, proposals: int = 1000,
     anchor_scale: float = 8, channels: int = 256, hidden: int = 1024, seed: int = 0, precision: Precision | None = None,
     device: str | None = None, workers: int = 0, checkpoint_every: int = 500,
@@ -98,9 +98,7 @@ def detect(
             rate = min(1, (step + 1) / max(warmup, 1)) * 0.1 ** sum(step >= iterations * part for part in (3 / 4, 11 / 12))
             for group in optimizer.param_groups:
                 group["lr"] = lr * batch_size / 16 * rate
-            with state.autocast, torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-                # torchvision samples anchors and proposals from the global generator
-                torch.manual_seed(int(np.random.default_rng((seed, step)).integers(2**63)))
+            with state.autocast, seeded(seed, step, where):
                 losses = model([x.to(where) for x in images], [{k: v.to(where) for k, v in t.items()} for t in targets])
             losses["loss_total"] = torch.stack(list(losses.values())).sum()
             terms = {name.removeprefix("loss_"): float(value.detach()) for name, value in losses.items()}
@@ -113,7 +111,7 @@ def detect(
 class _Pyramid(nn.Module):
     """An encoder's maps of stride 4 and more, and one pooled once more, all with as many ``channels``; batch norm throughout."""
 
-    def __init__(self, encoder: ResNetEncoder, channels: int) -> None:
+    def __init__(self, encoder: Encoder, channels: int) -> None:
         super().__init__()
         self.encoder, self.out_channels = copy.deepcopy(encoder), channels
         with torch.no_grad():
@@ -128,9 +126,7 @@ class _Pyramid(nn.Module):
         return levels
 
 
-def faster_rcnn(
-    encoder: ResNetEncoder, classes: int, size: int, proposals: int, anchor_scale: float, channels: int, hidden: int
-) -> FasterRCNN:
+def faster_rcnn(encoder: Encoder, classes: int, size: int, proposals: int, anchor_scale: float, channels: int, hidden: int) -> FasterRCNN:
     """The Faster R-CNN of torchvision on a copy of ``encoder``; its labels are classes + 1, 0 is the background."""
     pyramid = _Pyramid(encoder, channels)
     strides = [*pyramid.strides.values(), 2 * max(pyramid.strides.values())]

@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import shards
-from care.encoders import ResNetEncoder
+from care.encoders import Encoder
 from care.errors import CareError
 from care.evaluate.features import Accuracy, accuracy, images, same_classes
 from care.schedules import lr_at
 from care.train.batches import loaded
-from care.train.run import fastest_precision
+from care.train.run import fastest_precision, seeded
 from care.train.views import View, crop, normalize
 from shards.images import SUFFIXES
 from shards.order import permutation
@@ -89,7 +89,7 @@ def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:
 
 
 def finetune(
-    encoder: ResNetEncoder, train: shards.ShardSet, val: shards.ShardSet, *, rows: Rows, size: int,
+    encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, *, rows: Rows, size: int,
     rates: Sequence[tuple[float, float]] = RATES, epochs: int = 20, batch_size: int = 256, min_scale: float = 0.08,
     held_out: float = 0.2, seed: int = 0, workers: int = 0,
 ) -> Finetuned:  # fmt: skip
@@ -137,7 +137,8 @@ def finetune(
             for step, (pixels, labels) in enumerate(loaded(loader)):
                 for group, lr in zip(optimizer.param_groups, rate, strict=True):
                     group["lr"] = lr_at(step, total=steps, base=lr * batch / 256)
-                loss = F.cross_entropy(model(normalize(pixels.float() / 255)), labels.to(model.head.weight.device))
+                with seeded(seed, step, model.head.weight.device):
+                    loss = F.cross_entropy(model(normalize(pixels.float() / 255)), labels.to(model.head.weight.device))
                 torch.autograd.backward(loss)
                 optimizer.step()
                 optimizer.zero_grad()
@@ -160,7 +161,7 @@ def finetune(
 
 
 class _Classifier(nn.Module):
-    def __init__(self, encoder: ResNetEncoder, classes: int) -> None:
+    def __init__(self, encoder: Encoder, classes: int) -> None:
         super().__init__()
         where = next(encoder.parameters()).device
         self.encoder = copy.deepcopy(encoder)

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-from care.encoders import ResNetEncoder
+from care.encoders import Encoder
+from care.errors import CareError
 from care.evaluate.features import centre_crop
 from care.train.views import normalize
 
@@ -21,20 +22,26 @@ SCALE = 2.5
 COLOURS = np.asarray([(20, 20, 80), (30, 110, 200), (60, 190, 120), (250, 210, 50), (220, 30, 30)], dtype=np.float32)
 
 
-def attention_map(encoder: ResNetEncoder, images: Float[Tensor, "b 3 h w"], *, stage: str = "layer4") -> Float[Tensor, "b h w"]:
-    """Grad-CAM of the label-free score ½‖features‖² at a stage, upsampled bilinearly to the image; its mean is 1.
+def attention_map(encoder: Encoder, images: Float[Tensor, "b 3 h w"], *, stage: str | None = None) -> Float[Tensor, "b h w"]:
+    """Grad-CAM of the label-free score ½‖pooled last map‖² at a stage, upsampled bilinearly to the image; its mean is 1.
 
     Args:
         encoder: used in eval mode, left in the mode it was in.
         images: normalised.
-        stage: ``layer1`` … ``layer4``.
+        stage: name of one of ``encoder.maps``, such as ``layer3``; by default the last.
+
+    Raises:
+        CareError: the encoder has no such stage.
     """
     training = encoder.training
     encoder.eval()
     try:
         with torch.enable_grad():
             maps = encoder.maps(images.detach().requires_grad_())
-            score = maps["layer4"].mean((2, 3)).square().sum() / 2
+            stage = stage or list(maps)[-1]
+            if stage not in maps:
+                raise CareError(f"this encoder has no stage {stage!r}; choose one of {', '.join(maps)}")
+            score = list(maps.values())[-1].mean((2, 3)).square().sum() / 2
             (gradient,) = torch.autograd.grad(score, maps[stage])
     finally:
         encoder.train(training)
@@ -52,7 +59,7 @@ class Share(NamedTuple):
     """Of the pixels in the masks: what a uniform map would have inside."""
 
 
-def attention_share(encoder: ResNetEncoder, images: Sequence[Image.Image], masks: Sequence[NDArray[np.bool_]], *, size: int) -> Share:
+def attention_share(encoder: Encoder, images: Sequence[Image.Image], masks: Sequence[NDArray[np.bool_]], *, size: int) -> Share:
     """How much of ``attention_map`` at the last stage lies inside masks [h, w] of the images' objects, all centre-cropped alike."""
     inside = _pixels([Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks], size)
     batches = zip(torch.split(_pixels(images, size), 256), torch.split(inside, 256), strict=True)
@@ -67,7 +74,7 @@ def overlay(image: Image.Image, cam: Float[Tensor, "h w"], *, scale: float = SCA
     return Image.fromarray(((np.asarray(image, dtype=np.float32) + colour) / 2).astype(np.uint8))
 
 
-def sheet(images: Sequence[Image.Image], encoders: dict[str, ResNetEncoder], *, size: int, cell: int = 128) -> bytes:
+def sheet(images: Sequence[Image.Image], encoders: dict[str, Encoder], *, size: int, cell: int = 128) -> bytes:
     """A PNG: one column an image, the images in the first row, then a row of maps for each named encoder.
 
     Args:

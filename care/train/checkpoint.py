@@ -14,7 +14,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 import shards
-from care.encoders import ResNetEncoder, build_encoder
+from care.encoders import Encoder, build_encoder
 from care.errors import CareError
 from care.weights import load_exactly
 from shards import storage
@@ -108,7 +108,7 @@ def save_encoder(path: str | Path, encoder: nn.Module, *, size: int) -> None:
     storage.write_bytes(path, save_tensors(_contiguous(encoder.state_dict()), metadata))
 
 
-def load_encoder(source: str | Path, *, seed: int = 0) -> ResNetEncoder:
+def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
     """An encoder in eval mode; its ``size`` is that of its training.
 
     Args:
@@ -120,7 +120,7 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> ResNetEncoder:
     """
     if str(source).startswith("random:"):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             encoder = build_encoder(str(source).removeprefix("random:"))
         encoder.eval()
         return encoder

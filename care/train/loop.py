@@ -17,7 +17,7 @@ from care.schedules import lr_at, momentum_at
 from care.streams import CStream, TStream
 from care.train import checkpoint
 from care.train.batches import batches
-from care.train.run import Precision, Run, fastest_precision
+from care.train.run import Precision, Run, fastest_precision, seeded
 from care.train.views import VIEWS, View
 
 COLLAPSED = 0.02
@@ -96,7 +96,8 @@ def pretrain(
     settings = {
         "encoder": getattr(c.backbone.online, "name", ""), "data": data.digest, "size": size, "batch_size": batch_size, "steps": steps,
         "warmup": warmup, "lr": lr, "weight_decay": weight_decay, "momentum": momentum, "attention_weight": attention_weight,
-        "views": [list(v) for v in views], "seed": seed, "precision": precision, "t_stream": t is not None,
+        "views": [list(v) for v in views], "seed": seed, "precision": precision,
+        "objective": repr(c.objective), "t_stream": f"{t.objective} detach={t.detach}" if t else "",
     }  # fmt: skip
     state = Run(run, model, optimizer, settings, title="pre-training", precision=precision, checkpoint_every=checkpoint_every)
     pairs = [pair for stream in (c, t) if stream for pair in (stream.backbone, stream.projector)]
@@ -109,7 +110,7 @@ def pretrain(
         for step, (x1, x2) in stream:
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(step, total=steps, base=lr * batch_size / 256, warmup=warmup)
-            with state.autocast:
+            with state.autocast, seeded(seed, step, where):
                 c_out = c(x1.contiguous(memory_format=torch.channels_last), x2.contiguous(memory_format=torch.channels_last))
                 t_out = t(c_out.maps) if t else None
             loss = care_loss(c_out, t_out, attention_weight=attention_weight)

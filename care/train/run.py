@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -113,6 +114,14 @@ def fastest_precision(device: torch.device) -> Precision:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16") else "fp32"
+
+
+@contextmanager
+def seeded(seed: int, step: int, where: torch.device) -> Iterator[None]:
+    """Torch's global generators, which dropout, stochastic depth and torchvision's samplers draw from, as a function of (seed, step)."""
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        torch.manual_seed(int(np.random.default_rng((seed, step)).integers(2**63)))
+        yield
 
 
 @contextmanager

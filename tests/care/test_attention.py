@@ -3,7 +3,7 @@ import torch
 from jaxtyping import TypeCheckError
 from torch.nn import functional as F
 
-from care import AbsolutePosition, CareError, NoPosition, RelativePosition, SinCosPosition, Transformer
+from care import AbsolutePosition, NoPosition, RelativePosition, SinCosPosition, Transformer
 from care.attention import AttentionBlock, SelfAttention2d
 
 MAPS = [(4, 4), (5, 5), (2, 7), (6, 3), (1, 1)]
@@ -93,12 +93,36 @@ def test_reduced_precision_stays_close():
         torch.testing.assert_close(reduced.float(), attention(x), rtol=0.05, atol=0.05)
 
 
-def test_a_map_of_another_size_is_refused():
-    attention = SelfAttention2d(6, map_size=(4, 4))
-    with pytest.raises(CareError, match=r"built for maps of \(4, 4\), got \(2, 8\); pass map_size=\(2, 8\) when building it"):
-        attention(torch.zeros(1, 6, 2, 8))
-    with pytest.raises(CareError, match=r"built for maps of \(5, 5\), got \(4, 4\)"):
-        Transformer(8, 16, map_size=(5, 5), blocks=1)(torch.zeros(2, 8, 4, 4))
+def stretched(table, count):
+    """The table read at ``count`` evenly spaced places from its first to its last row."""
+    places = torch.linspace(0, len(table) - 1, count, dtype=torch.float64)
+    below, above = places.floor().long(), places.ceil().long()
+    return torch.lerp(table[below], table[above], (places - below)[:, None])
+
+
+@pytest.mark.parametrize("built", [(4, 4), (7, 3)])
+@pytest.mark.parametrize("used", [(6, 6), (3, 5), (2, 9)])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_on_maps_of_another_size_tables_are_stretched_end_to_end(position, used, built):
+    torch.manual_seed(0)
+    attention = SelfAttention2d(6, map_size=built, heads=HEADS, dim=DIM, position=position).double()
+    other = SelfAttention2d(6, map_size=used, heads=HEADS, dim=DIM, position=position).double()
+    other.qkv.load_state_dict(attention.qkv.state_dict())
+    for name, table in attention.position.named_parameters():
+        torch.nn.init.normal_(table)
+        fitting = other.position.get_parameter(name)
+        fitting.data = stretched(table.data, len(fitting))
+    x = torch.randn(2, 6, *used, dtype=torch.float64) * 3
+    torch.testing.assert_close(attention(x), equation_2(other, x), rtol=0, atol=1e-6)
+    attention(x).square().sum().backward()
+    assert all(table.grad.abs().max() > 0 for table in attention.position.parameters())
+
+
+def test_a_transformer_takes_maps_of_any_size():
+    torch.manual_seed(0)
+    transformer = Transformer(8, 16, map_size=(14, 14), blocks=2)
+    for size in ((6, 6), (14, 10), (3, 17), (1, 1)):
+        assert transformer(torch.randn(2, 8, *size)).shape == (2, 16)
 
 
 @pytest.mark.parametrize(("map_size", "halved"), [((4, 4), (2, 2)), ((5, 5), (3, 3)), ((7, 4), (4, 2)), ((1, 3), (1, 2))])

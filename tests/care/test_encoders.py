@@ -1,9 +1,12 @@
+from copy import deepcopy
+
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from care import ENCODERS, CareError, build_encoder, resnet18, resnet50
+from care import ENCODERS, CareError, TappedEncoder, build_encoder, resnet18, resnet50, streams_for
 from care.encoders import STAGES, map_shape
 
 PEERS = {
@@ -140,3 +143,102 @@ def test_map_shape_leaves_the_mode_after_a_failure_too():
     with pytest.raises(RuntimeError, match="channels"):
         map_shape(encoder, 64)
     assert encoder.training
+
+
+PAPER = {"resnet50": (25, 4.1), "resnet50x2": (69, 11.4), "resnet101": (45, 7.8), "resnet152": (60, 11.6)}
+"""Tables 1 and 2: millions of parameters, truncated or rounded, and billions of multiply-adds at 224 px, both with the classifier."""
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_parameters_and_multiply_adds_are_the_papers_within_2_per_cent(name):
+    millions, billions = PAPER[name]
+    with torch.device("meta"):
+        encoder = build_encoder(name)
+        with FlopCounterMode(display=False) as counter:
+            encoder(torch.zeros(1, 3, 224, 224))
+    classifier = encoder.features * 1000
+    assert (counter.get_total_flops() / 2 + classifier) / 1e9 == pytest.approx(billions, rel=0.02)
+    parameters = (count(encoder) + classifier + 1000) / 1e6
+    assert millions in (int(parameters), round(parameters)) or parameters == pytest.approx(millions, rel=0.02)
+
+
+# any CNN
+
+CNNS = {
+    "torchvision:wide_resnet50_2:layer3": (1024, 14, 2048),
+    "torchvision:resnext50_32x4d:layer3": (1024, 14, 2048),
+    "torchvision:regnet_y_400mf:trunk_output.block3": (208, 14, 440),
+    "torchvision:convnext_tiny:features.5": (384, 14, 768),
+    "torchvision:efficientnet_b0:features.5": (112, 14, 1280),
+    "timm:resnet18:layer3": (256, 14, 512),
+    "timm:resnext26ts:stages.2": (1024, 14, 2048),
+    "timm:regnety_002:s3": (152, 14, 368),
+    "timm:convnext_atto:stages.2": (160, 14, 320),
+    "timm:efficientnet_b0:blocks.4": (112, 14, 1280),
+}
+"""Name: channels and side of the map at 224 px, features."""
+
+
+@pytest.mark.parametrize("name", CNNS)
+def test_any_cnn_is_an_encoder_by_naming_a_tap(name):
+    if name.startswith("timm"):
+        pytest.importorskip("timm", reason="the extra timm is not installed")
+    channels, side, features = CNNS[name]
+    encoder = build_encoder(name)
+    assert encoder.training
+    assert (encoder.name, encoder.features, map_shape(encoder, 224)) == (name, features, (channels, side, side))
+    images = torch.randn(2, 3, 64, 96)
+    out = encoder.eval()(images)
+    assert out.map.shape == (2, channels, 4, 6)
+    model = encoder.model
+    assert torch.equal(out.features, model(images))  # the classifier is gone
+    assert not any(isinstance(m, nn.Linear) and m.out_features == 1000 for m in model.modules())
+    maps = encoder.maps(images)
+    assert [64 // x.shape[2] for x in maps.values()][-4:] == [4, 8, 16, 32]
+    assert torch.equal(list(maps.values())[-2], out.map)  # what the error lists is what one wants
+    copied = deepcopy(encoder)
+    with torch.no_grad():
+        for p in copied.parameters():
+            p.zero_()
+    assert copied(images).map.abs().max() < out.map.abs().max()  # a copy's map is its own
+    assert torch.equal(encoder(images).map, out.map)
+
+
+def test_both_streams_fit_around_any_cnn():
+    c, t = streams_for("torchvision:regnet_y_400mf:trunk_output.block3", size=(64, 96), blocks=2)
+    x = torch.randn(2, 3, 64, 96)
+    assert t(c(x, x).maps).online[0].shape == (2, 256)
+    assert t.backbone.online.blocks[0].reduce[0].in_channels == 208
+    assert t.backbone.online.features == c.backbone.online.features == 440
+
+
+def test_a_wrong_tap_lists_the_right_ones():
+    with pytest.raises(
+        CareError, match=r"'layer9' is no tap of this ResNet; the last of each size \(at 224 px\) are: .*layer3 \(256×14×14\), layer4"
+    ):
+        build_encoder("torchvision:resnet18:layer9")
+    with pytest.raises(CareError, match=r"'' is no tap"):
+        build_encoder("torchvision:resnet18")
+    with pytest.raises(CareError, match=r"'features\.5\.0\.block\.2' is no tap"):  # channels last: tokens, not a map
+        build_encoder("torchvision:convnext_tiny:features.5.0.block.2")
+
+
+def test_an_unknown_model_names_those_alike():
+    with pytest.raises(CareError, match=r"torchvision has no model 'resnet5'; it has .*resnet50"):
+        build_encoder("torchvision:resnet5:layer3")
+
+
+def test_a_network_without_pooled_features_is_refused():
+    with pytest.raises(CareError, match=r"pooled features \[b, d\], Sequential gives something else"):
+        TappedEncoder(nn.Sequential(nn.Conv2d(3, 4, 3, 2)), "0")
+
+
+def test_a_last_layer_that_is_no_classifier_stays():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6), nn.ReLU())
+    assert TappedEncoder(model, "0").features == 6
+
+
+@pytest.mark.parametrize("name", ["resnet50:layer4", "resnet18-small:layer2"])
+def test_a_tap_is_part_of_the_name(name):
+    encoder = build_encoder(name)
+    assert (encoder.name, encoder.tap) == (name, name.split(":")[1])

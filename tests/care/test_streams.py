@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from care import CareError, CStream, MomentumPair, Transformer, TStream, care_loss, mlp_head, resnet18, similarity_loss, streams_for
+from care import BYOL, CareError, CStream, MomentumPair, Transformer, TStream, care_loss, mlp_head, resnet18, similarity_loss, streams_for
 
 
 @pytest.fixture
 def streams():
-    return streams_for("resnet18-small-half", size=32, seed=1, blocks=2, hidden=24)
+    return streams_for("resnet18-small-half", size=32, seed=1, blocks=2, objective=BYOL(hidden=24))
 
 
 def views(b=4, size=32):
@@ -104,7 +104,7 @@ def test_the_t_loss_trains_the_encoder_up_to_the_tap(streams):
 
 def test_batch_norm_sees_one_view_at_a_time():
     torch.manual_seed(0)
-    c = CStream(MomentumPair(resnet18(small=True, half=True)), hidden=8, dim=4)
+    c = CStream(MomentumPair(resnet18(small=True, half=True)), BYOL(hidden=8, dim=4))
     one, two = views()
     both = c(one, 5 * two + 1).online[0].detach()
     for module in c.modules():
@@ -126,8 +126,8 @@ def test_the_target_runs_in_train_mode_on_its_own_statistics(streams):
 
 
 def test_widths_are_the_callers():
-    c = CStream(MomentumPair(resnet18(small=True, half=True)), hidden=24, dim=16)
-    t = TStream(MomentumPair(Transformer(128, 64, map_size=(4, 4), blocks=1)), hidden=40, dim=16)
+    c = CStream(MomentumPair(resnet18(small=True, half=True)), BYOL(hidden=24, dim=16))
+    t = TStream(MomentumPair(Transformer(128, 64, map_size=(4, 4), blocks=1)), BYOL(hidden=40, dim=16))
     c_out = c(*views())
     assert {tuple(e.shape) for out in (c_out, t(c_out.maps)) for e in (*out.online, *out.target)} == {(4, 16)}
     assert (c.predictor[0].out_features, t.predictor[0].out_features) == (24, 40)
@@ -140,8 +140,8 @@ def state(streams):
 def test_initial_weights_are_a_function_of_the_seed(streams, untouched_generator):
     torch.rand(3)
     with untouched_generator():
-        again = streams_for("resnet18-small-half", size=32, seed=1, blocks=2, hidden=24)
-    other = streams_for("resnet18-small-half", size=32, seed=2, blocks=2, hidden=24)
+        again = streams_for("resnet18-small-half", size=32, seed=1, blocks=2, objective=BYOL(hidden=24))
+    other = streams_for("resnet18-small-half", size=32, seed=2, blocks=2, objective=BYOL(hidden=24))
     assert same(state(streams), state(again))
     assert not torch.equal(streams[0].backbone.online.conv1.weight, other[0].backbone.online.conv1.weight)
     assert not torch.equal(streams[1].predictor[0].weight, other[1].predictor[0].weight)
@@ -149,9 +149,9 @@ def test_initial_weights_are_a_function_of_the_seed(streams, untouched_generator
 
 @pytest.mark.parametrize(("size", "side"), [(32, 4), (40, 5), (50, 7)])
 def test_the_transformer_fits_the_encoders_map(size, side):
-    c, t = streams_for("resnet18-small-half", size=size, blocks=3, hidden=8)
+    c, t = streams_for("resnet18-small-half", size=size, blocks=3, objective=BYOL(hidden=8))
     assert len(t.backbone.online.blocks) == 3
-    assert t.backbone.online.blocks[0].attention.map_size == (side, side)
+    assert t.backbone.online.blocks[0].attention.position.rows.shape[0] == 2 * side - 1
     assert t.backbone.online.features == c.backbone.online.features == 256
     assert t(c(*views(2, size)).maps).online[0].shape == (2, 256)
 
@@ -163,11 +163,12 @@ def test_an_unknown_encoder_is_refused():
 
 def test_detached_the_t_loss_trains_the_t_stream_alone(streams):
     c, t = streams
-    detached = TStream(t.backbone, hidden=24, detach=True)
+    detached = TStream(t.backbone, BYOL(hidden=24), detach=True)
     detached.load_state_dict(t.state_dict())
     maps = c(*views()).maps
     for out, plain in zip(detached(maps).online, t(maps).online, strict=True):
         torch.testing.assert_close(out, plain)
-    similarity_loss(*detached(maps)).backward()
+    out = detached(maps)
+    similarity_loss(out.online, out.target).backward()
     assert all(p.grad is None for p in c.online_parameters())
     assert all(p.grad is not None for p in detached.online_parameters())

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from care import CareError, CStream, MomentumPair, resnet18
+from care import BYOL, CareError, CStream, MomentumPair, resnet18
 from care.train import checkpoint, load_encoder
 from shards import ShardError
 
@@ -256,7 +256,7 @@ def test_equal_encoders_make_equal_files(tmp_path):
 
 
 def test_an_encoder_comes_back_from_its_run(tmp_path):
-    c = CStream(MomentumPair(make_encoder()), hidden=8)
+    c = CStream(MomentumPair(make_encoder()), BYOL(hidden=8))
     nn.init.zeros_(c.backbone.target.conv1.weight)  # the online one is kept
     model = nn.ModuleDict({"c": c})
     optimizer = torch.optim.SGD(c.online_parameters(), lr=0.1, momentum=0.9)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import shards
-from care import CareError, CStream, MomentumPair, Transformer, TStream, care_loss, lr_at, momentum_at, resnet18, streams_for
+from care import BYOL, CareError, CStream, MomentumPair, Transformer, TStream, care_loss, lr_at, momentum_at, resnet18, streams_for
 from care.encoders import Encoded
 from care.train import Stopped, batches, checkpoint, load_encoder, loop, pretrain
 
@@ -23,7 +23,7 @@ SETTINGS = {
 
 
 def make_streams(**changes):
-    return streams_for("resnet18-small-half", **{"size": 32, "seed": 0, "blocks": 1, "hidden": 32} | changes)
+    return streams_for("resnet18-small-half", **{"size": 32, "seed": 0, "blocks": 1, "objective": BYOL(hidden=32)} | changes)
 
 
 def train(data, run, **changes):
@@ -108,7 +108,7 @@ def test_the_encoder_can_be_loaded_from_the_run_and_from_its_file(whole):
 
 def test_the_size_is_recorded_for_streams_that_were_composed_by_hand(data, tmp_path):
     torch.manual_seed(0)
-    c = CStream(MomentumPair(resnet18(small=True, half=True)), hidden=16)
+    c = CStream(MomentumPair(resnet18(small=True, half=True)), BYOL(hidden=16))
     done = pretrain(data, tmp_path, c, **SETTINGS | {"steps": 1})
     assert load_encoder(done.encoder).size == load_encoder(tmp_path).size == 32
 
@@ -129,7 +129,10 @@ class Tiny(nn.Module):
 
 def test_any_cnn_with_a_tap_can_be_trained(data, tmp_path):
     torch.manual_seed(0)
-    c, t = CStream(MomentumPair(Tiny()), hidden=16), TStream(MomentumPair(Transformer(8, 16, map_size=(4, 4), blocks=1)), hidden=16)
+    c, t = (
+        CStream(MomentumPair(Tiny()), BYOL(hidden=16)),
+        TStream(MomentumPair(Transformer(8, 16, map_size=(4, 4), blocks=1)), BYOL(hidden=16)),
+    )
     done = pretrain(data, tmp_path, c, t, **SETTINGS | {"steps": 2})
     weights = load_file(done.encoder)
     assert weights.keys() == c.backbone.online.state_dict().keys()
@@ -346,11 +349,11 @@ def test_other_data_streams_and_encoders_are_refused_by_name(whole, data, damage
     with pytest.raises(CareError, match="was trained with t_stream=True, this call has t_stream=False"):
         pretrain(data, whole, make_streams()[0], **SETTINGS)
     torch.manual_seed(0)
-    c = CStream(MomentumPair(resnet18(small=True)), hidden=32)
+    c = CStream(MomentumPair(resnet18(small=True)), BYOL(hidden=32))
     with pytest.raises(CareError, match="encoder=resnet18-small-half, this call has encoder=resnet18-small"):
         pretrain(data, whole, c, **SETTINGS)
     with pytest.raises(CareError, match=r"of another architecture: \d+ of another shape .*; use the encoder, size and blocks"):
-        pretrain(data, whole, *make_streams(hidden=24), **SETTINGS)
+        pretrain(data, whole, *make_streams(objective=BYOL(hidden=24)), **SETTINGS)
     for n in range(8):
         (tmp_path / "photos").mkdir(exist_ok=True)
         make_image(100 + n).save(tmp_path / "photos" / f"{n}.png")

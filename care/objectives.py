@@ -1,0 +1,165 @@
+"""What a stream learns by: an objective is the heads behind the network and the loss between their outputs.
+
+The paper's streams follow BYOL (Sec. 3.1: "the C-stream follows an existing SSL framework"); the others are drop-in replacements with
+their papers' defaults. One of your own is a subclass of ``Objective``: docs/objectives.md.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from care.heads import mlp_head
+from care.momentum import MomentumPair, Pair, Siamese
+
+Embeddings = tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]
+"""Of the two views."""
+
+
+def unit(x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    """L2-normalised rows, never below float32: a cosine near 1 has no digits left in bfloat16."""
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)
+
+
+def similarity_loss(online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
+    """Eqs. 1 and 3, symmetric over the views: mean of 4 − 2·(cos(online₁, target₂) + cos(online₂, target₁)); in 0…8."""
+    (q1, q2), (k1, k2) = (tuple(map(unit, pair)) for pair in (online, target))
+    return (4 - 2 * ((q1 * k2.detach()).sum(1) + (q2 * k1.detach()).sum(1))).mean()
+
+
+def contrastive_loss(q: Float[Tensor, "b d"], k: Float[Tensor, "n d"], temperature: float) -> Float[Tensor, ""]:
+    """InfoNCE of unit vectors: cross-entropy of q·kᵀ / temperature, where row i of ``k`` is the positive of row i of ``q``."""
+    return F.cross_entropy(q @ k.T / temperature, torch.arange(len(q), device=q.device))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Heads and loss of a stream; ``pair`` is the kind of pair its networks come in.
+
+    Attributes:
+        hidden: hidden width of the heads.
+        dim: channels of the embeddings; both streams need the same for Eq. 4.
+    """
+
+    hidden: int
+    dim: int
+    pair: ClassVar[type[Pair]] = MomentumPair
+
+    def projector(self, inputs: int) -> nn.Module:
+        """Pooled features [b, inputs] → [b, dim]."""
+        return mlp_head(inputs, hidden=self.hidden, outputs=self.dim)
+
+    def predictor(self) -> nn.Module:
+        """Online projections [b, dim] → online embeddings [b, dim]; by default there is none."""
+        return nn.Identity()
+
+    def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
+        """Scalar.
+
+        Args:
+            online: predictor outputs of the two views.
+            target: target projections of the two views, without gradient; of a ``Siamese`` the online ones, detached.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class BYOL(Objective):
+    """Grill et al. 2020, the paper's choice for both streams: Eqs. 1 and 3."""
+
+    hidden: int = 4096
+    dim: int = 256
+
+    def predictor(self) -> nn.Module:
+        """A head of the projector's shape."""
+        return mlp_head(self.dim, hidden=self.hidden, outputs=self.dim)
+
+    def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
+        """``similarity_loss``."""
+        return similarity_loss(online, target)
+
+
+@dataclass(frozen=True)
+class SimSiam(Objective):
+    """Chen & He 2021: three-layer projector with normalised outputs, a bottleneck for a predictor; loss in −1…1."""
+
+    hidden: int = 2048
+    dim: int = 2048
+    bottleneck: int = 512
+    pair: ClassVar[type[Pair]] = Siamese
+
+    def projector(self, inputs: int) -> nn.Module:
+        """Three layers, batch norm on the outputs."""
+        return mlp_head(inputs, hidden=self.hidden, outputs=self.dim, layers=3, norm=True)
+
+    def predictor(self) -> nn.Module:
+        """Two layers through the bottleneck."""
+        return mlp_head(self.dim, hidden=self.bottleneck, outputs=self.dim)
+
+    def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
+        """Mean of −(cos(online₁, target₂) + cos(online₂, target₁)) / 2."""
+        return (similarity_loss(online, target) - 4) / 4
+
+
+@dataclass(frozen=True)
+class SimCLR(Objective):
+    """Chen et al. 2020: NT-Xent, every other image of the batch in either view is a negative."""
+
+    hidden: int = 2048
+    dim: int = 128
+    temperature: float = 0.1
+    pair: ClassVar[type[Pair]] = Siamese
+
+    def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
+        """Mean over the 2·b views of −log(exp(cos⁺/τ) / Σ exp(cos/τ)), the sum over all views but itself."""
+        z = torch.cat((unit(online[0]), unit(online[1])))
+        logits = (z @ z.T / self.temperature).fill_diagonal_(-torch.inf)
+        return F.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(z) // 2))
+
+
+@dataclass(frozen=True)
+class MoCoV3(Objective):
+    """Chen, Xie & He 2021, as for ResNet-50: InfoNCE against the batch's momentum projections, which are normalised."""
+
+    hidden: int = 4096
+    dim: int = 256
+    temperature: float = 1.0
+
+    def projector(self, inputs: int) -> nn.Module:
+        """Two layers, batch norm on the outputs."""
+        return mlp_head(inputs, hidden=self.hidden, outputs=self.dim, norm=True)
+
+    def predictor(self) -> nn.Module:
+        """Two layers."""
+        return mlp_head(self.dim, hidden=self.hidden, outputs=self.dim)
+
+    def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
+        """2τ · (InfoNCE(online₁, target₂) + InfoNCE(online₂, target₁))."""
+        (q1, q2), (k1, k2) = (tuple(map(unit, pair)) for pair in (online, target))
+        first, second = (contrastive_loss(q, k.detach(), self.temperature) for q, k in ((q1, k2), (q2, k1)))
+        return 2 * self.temperature * (first + second)
+
+
+@dataclass(frozen=True)
+class BarlowTwins(Objective):
+    """Zbontar et al. 2021: the views' cross-correlation matrix is to be the identity; three-layer projector, wide embeddings."""
+
+    hidden: int = 8192
+    dim: int = 8192
+    redundancy: float = 0.0051
+    pair: ClassVar[type[Pair]] = Siamese
+
+    def projector(self, inputs: int) -> nn.Module:
+        """Three layers."""
+        return mlp_head(inputs, hidden=self.hidden, outputs=self.dim, layers=3)
+
+    def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
+        """Σᵢ (1 − Cᵢᵢ)² + redundancy · Σᵢ≠ⱼ Cᵢⱼ², C the correlations over the batch between channels of view 1 and of view 2."""
+        one, two = (F.batch_norm(z.to(torch.promote_types(z.dtype, torch.float32)), None, None, training=True) for z in online)
+        correlations = one.T @ two / len(one)
+        diagonal = correlations.diagonal()
+        off = correlations.square().sum() - diagonal.square().sum()
+        return (1 - diagonal).square().sum() + self.redundancy * off
