@@ -7,7 +7,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "parity"]
 GROUPS = nox.project.load_toml("pyproject.toml")
 SHARED = Path(".nox", "project")
 
@@ -42,11 +42,23 @@ def types(session: nox.Session) -> None:
 
 @shared
 def tests(session: nox.Session) -> None:
-    """The fast suite; arguments go to pytest."""
-    run(session, "pytest", *session.posargs)
+    """The fast suite, a process a core; arguments go to pytest."""
+    run(session, "pytest", "--numprocesses=auto", "--dist=loadfile", *session.posargs)
+
+
+@shared
+def parity(session: nox.Session) -> None:
+    """Three training steps against the authors' code."""
+    run(session, "pytest", "-m", "parity", *session.posargs)
 
 
 @shared
 def crash(session: nox.Session) -> None:
     """The whole chain killed at random moments, about ten minutes."""
     run(session, "pytest", "-m", "crash", *session.posargs)
+
+
+@shared
+def slow(session: nox.Session) -> None:
+    """Every objective trained on real images ($CARE_TEST_DATA), about ten minutes."""
+    run(session, "pytest", "-m", "slow", *session.posargs)

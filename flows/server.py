@@ -1,8 +1,10 @@
 """A Prefect server of our own for one command, where none is configured; it ends with this process, however that ends."""
 
+import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,9 @@ from urllib.request import urlopen
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 STARTUP_SECONDS = 120
+
+# In a forked child (a loader's worker) Prefect's exit hooks wait for threads that are not there, and end it with exit code 1.
+os.register_at_fork(after_in_child=getattr(threading, "_threading_atexits", []).clear)
 
 
 @contextmanager

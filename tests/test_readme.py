@@ -1,3 +1,5 @@
+import importlib
+import pkgutil
 import re
 from pathlib import Path
 
@@ -34,3 +36,24 @@ def test_the_commands_exist() -> None:
             command = command.commands[words.pop(0)]
         options = {name for parameter in command.params for name in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, line
+
+
+DOCS = sorted(README.parent.joinpath("docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
+def test_the_python_blocks_of_the_docs_run(page: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(compile(block, str(page), "exec"), {})
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
+def test_what_the_docs_name_exists(page: Path) -> None:
+    text = page.read_text()
+    for name in re.findall(r"`(care(?:\.\w+)+)`", text):
+        found = pkgutil.resolve_name(name.split(".")[0])
+        for part in name.split(".")[1:]:
+            found = getattr(found, part, None) or importlib.import_module(f"{found.__name__}.{part}")
+    for path, test in re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text):
+        source = README.parent.joinpath(path).read_text()
+        assert not test or f"def {test}(" in source, f"{path}::{test}"

@@ -97,7 +97,7 @@ def pretrain(
         "encoder": getattr(c.backbone.online, "name", ""), "data": data.digest, "size": size, "batch_size": batch_size, "steps": steps,
         "warmup": warmup, "lr": lr, "weight_decay": weight_decay, "momentum": momentum, "attention_weight": attention_weight,
         "views": [list(v) for v in views], "seed": seed, "precision": precision,
-        "objective": repr(c.objective), "t_stream": f"{t.objective} detach={t.detach}" if t else "",
+        "objective": repr(c.objective), "t_stream": f"{t.objective} detach={t.detach}" if t else None,
     }  # fmt: skip
     state = Run(run, model, optimizer, settings, title="pre-training", precision=precision, checkpoint_every=checkpoint_every)
     pairs = [pair for stream in (c, t) if stream for pair in (stream.backbone, stream.projector)]

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,9 @@ def norms(module, of):
     return {name: float(torch.stack(values).norm()) for name, values in groups.items()}
 
 
+@pytest.mark.parity
 def test_it_computes_what_the_authors_code_computes(double, capsys):
+    torch.set_num_threads(os.cpu_count() or 1)
     recipe = GOLDEN["recipe"]
     model = released.resnet50(total_steps=recipe["total_steps"])
     model.load(weights())

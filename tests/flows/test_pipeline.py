@@ -1,5 +1,6 @@
 import html
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,11 @@ def test_other_classes_in_val_are_told_before_training(tmp_path: Path) -> None:
     with pytest.raises(CareError, match="only one of them has: y, z"):
         care_pipeline(str(tmp_path / "run"), str(tmp_path / "photos"), **TINY)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_processes_forked_after_a_flow_end_well(tmp_path: Path) -> None:
+    care_pipeline(str(tmp_path / "run"), **TINY | {"labels": (), "detection_iterations": 1})
+    child = multiprocessing.get_context("fork").Process(target=str)  # as a loader's worker is
+    child.start()
+    child.join()
+    assert child.exitcode == 0

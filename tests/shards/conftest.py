@@ -1,7 +1,3 @@
-import os
-import tarfile
-from pathlib import Path
-
 import pytest
 from made_images import populate
 
@@ -10,18 +6,3 @@ from made_images import populate
 def photos(tmp_path):
     """Two classes of nine and eight images."""
     return populate(tmp_path / "photos", [f"{c}/{i}.jpg" for c, n in (("cat", 9), ("dog", 8)) for i in range(n)])
-
-
-@pytest.fixture(scope="session")
-def unpacked(tmp_path_factory):
-    """Unpacks a tar of the test data."""
-
-    def unpack(name):
-        if "CARE_TEST_DATA" not in os.environ:
-            pytest.skip(f"needs {name}: set CARE_TEST_DATA to the folder that has it")
-        folder = tmp_path_factory.mktemp(name.partition(".")[0])
-        with tarfile.open(Path(os.environ["CARE_TEST_DATA"]) / name) as tar:
-            tar.extractall(folder, filter="data")
-        return folder
-
-    return unpack

@@ -12,7 +12,20 @@ from safetensors.torch import load_file
 from torch import nn
 
 import shards
-from care import BYOL, CareError, CStream, MomentumPair, Transformer, TStream, care_loss, lr_at, momentum_at, resnet18, streams_for
+from care import (
+    BYOL,
+    CareError,
+    CStream,
+    MomentumPair,
+    TappedEncoder,
+    Transformer,
+    TStream,
+    care_loss,
+    lr_at,
+    momentum_at,
+    resnet18,
+    streams_for,
+)
 from care.encoders import Encoded
 from care.train import Stopped, batches, checkpoint, load_encoder, loop, pretrain
 
@@ -209,6 +222,24 @@ def test_a_run_that_crashed_ends_with_the_same_bits(whole, data, tmp_path, at_st
     assert result(tmp_path) == result(whole)
 
 
+def test_networks_that_draw_random_numbers_resume_to_the_same_bits(data, tmp_path, at_step, untouched_generator):
+    def run(path, drawn):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU(), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        c = CStream(MomentumPair(TappedEncoder(model, "0")), BYOL(hidden=16))
+        torch.manual_seed(drawn)  # whatever the program drew before
+        with untouched_generator():
+            pretrain(data, path, c, **SETTINGS)
+
+    run(tmp_path / "whole", 1)
+    at_step(3, crash)
+    with pytest.raises(CrashError):
+        run(tmp_path / "crashed", 2)
+    at_step(None, crash)
+    run(tmp_path / "crashed", 3)
+    assert result(tmp_path / "crashed") == result(tmp_path / "whole")
+
+
 def test_a_run_that_was_killed_outright_ends_with_the_same_bits(whole, data, tmp_path, at_step):
     at_step(3, lambda: os.kill(os.getpid(), signal.SIGKILL))
     child = multiprocessing.get_context("fork").Process(target=train, args=(data, tmp_path))
@@ -346,14 +377,16 @@ def test_other_settings_are_refused_by_name(whole, data, field):
 
 
 def test_other_data_streams_and_encoders_are_refused_by_name(whole, data, damaged_set, tmp_path, make_image):
-    with pytest.raises(CareError, match="was trained with t_stream=True, this call has t_stream=False"):
+    with pytest.raises(CareError, match=r"was trained with t_stream=BYOL.* detach=False, this call has t_stream=None"):
         pretrain(data, whole, make_streams()[0], **SETTINGS)
     torch.manual_seed(0)
     c = CStream(MomentumPair(resnet18(small=True)), BYOL(hidden=32))
     with pytest.raises(CareError, match="encoder=resnet18-small-half, this call has encoder=resnet18-small"):
         pretrain(data, whole, c, **SETTINGS)
-    with pytest.raises(CareError, match=r"of another architecture: \d+ of another shape .*; use the encoder, size and blocks"):
+    with pytest.raises(CareError, match=r"was trained with objective=BYOL\(hidden=32.*, this call has objective=BYOL\(hidden=24"):
         pretrain(data, whole, *make_streams(objective=BYOL(hidden=24)), **SETTINGS)
+    with pytest.raises(CareError, match=r"of another architecture: \d+ missing .*; use the encoder, size and blocks"):
+        pretrain(data, whole, *make_streams(blocks=2), **SETTINGS)
     for n in range(8):
         (tmp_path / "photos").mkdir(exist_ok=True)
         make_image(100 + n).save(tmp_path / "photos" / f"{n}.png")

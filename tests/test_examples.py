@@ -1,0 +1,29 @@
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+import shards
+from shards import scenes
+
+EXAMPLES = sorted(Path(__file__).parent.parent.joinpath("examples").glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("examples")
+    for part in ("train", "val"):
+        scenes.write(root / part, count=40, size=48)
+        shards.build(root / part / "images", root / "demo" / part, workers=1)
+    return root
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_run(script: Path, demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(demo)
+    monkeypatch.setattr("sys.argv", [str(script), "1"])
+    runpy.run_path(str(script), run_name="__main__")
+    printed = re.findall(r"^(.+): kNN ([\d.]+) %$", capsys.readouterr().out, re.MULTILINE)
+    assert len(printed) == len({name for name, _ in printed}) >= 1
+    assert all(0 <= float(top1) <= 100 for _, top1 in printed)
