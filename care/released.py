@@ -1,4 +1,4 @@
-"""The authors' released variant (github.com/ChongjianGE/CARE), composed of our blocks."""
+"""The authors' released variant (github.com/ChongjianGE/CARE), composed of our blocks; docs/method.md lists the differences."""
 
 from collections.abc import Mapping
 from itertools import chain
