@@ -15,13 +15,13 @@ SHARED = Path(".nox", "project")
 shared = nox.session(venv_backend="none")
 
 
-def run(session: nox.Session, *command: str) -> None:
+def run(session: nox.Session, *command: str, group: str = "test") -> None:
     """Run a Python module in the shared environment, made and brought up to date first."""
     python = str(SHARED / "bin" / "python")
     if not Path(python).exists():
         session.run(sys.executable, "-m", "venv", str(SHARED))
     pip = ["uv", "pip", "install", "--python", python] if shutil.which("uv") else [python, "-m", "pip", "install"]
-    session.run(*pip, "--quiet", "--editable", ".", *nox.project.dependency_groups(GROUPS, "test"))
+    session.run(*pip, "--quiet", "--editable", ".", *nox.project.dependency_groups(GROUPS, "test", group))
     session.run(python, "-m", *command)
 
 
@@ -62,3 +62,22 @@ def crash(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Every objective trained on real images ($CARE_TEST_DATA), about ten minutes."""
     run(session, "pytest", "-m", "slow", *session.posargs)
+
+
+@shared
+def cloud(session: nox.Session) -> None:
+    """Object stores, started by the tests on this machine."""
+    run(session, "pytest", "-m", "cloud", *session.posargs, group="cloud")
+
+
+@shared
+def hostile(session: nox.Session) -> None:
+    """Broken, odd and malicious files ($CARE_TEST_DATA)."""
+    run(session, "pytest", "-m", "hostile", *session.posargs)
+
+
+@shared
+def bench(session: nox.Session) -> None:
+    """Speed beside other packages, interleaved in one process; arguments name the benchmarks ($CARE_TEST_DATA)."""
+    for name in session.posargs or ("shards", "views"):
+        run(session, f"tests.bench.{name}", group="bench")

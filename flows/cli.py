@@ -69,7 +69,7 @@ def demo(
     """
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # failures are reported here, once
     from shards.progress import console
-    from shards.sources import folder as list_images
+    from shards.sources import find as list_images
 
     folder = out or (f"demo-{Path(images).resolve().name}" if images else "demo")
     if images:

@@ -11,22 +11,32 @@ app = typer.Typer(help="Image folders into WebDataset shards with an index.", no
 
 @app.command("build")
 def build(
-    src: Annotated[str, typer.Argument(metavar="SRC", help="Folder with a subfolder for each class, or flat.", show_default=False)],
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="New or empty folder for the set.", show_default=False)],
+    src: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC", help="Folder (a subfolder a class, or flat), CSV, COCO JSON, VOC list or tars; path or URL.", show_default=False
+        ),
+    ],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="New or empty folder for the set; path or URL.", show_default=False)],
     workers: Annotated[int | None, typer.Option(min=1, help="Threads; by default one a core.", show_default=False)] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Images in a shard.")] = 1000,
     seed: Seed = 0,
     max_rejects: Annotated[float, typer.Option(min=0, max=1, help="Share of images that may be rejected.")] = 0.01,
     validate: Annotated[Literal["decode", "header", "none"], typer.Option(help="What an image has to pass.")] = "decode",
+    max_side: Annotated[int | None, typer.Option(min=1, help="Make larger images smaller, as JPEG, pixels.", show_default=False)] = None,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of those JPEGs.")] = 90,
     as_json: Json = False,
 ) -> None:
-    """Build an image folder into a shard set; interrupted, the same command finishes the rest.
+    """Build images into a shard set; interrupted, the same command finishes the rest. By default their bytes are kept.
 
     Example: care shards build photos/train sets/train
     """
     import shards
 
-    shards.build(src, dest, workers=workers, shard_size=shard_size, seed=seed, max_rejects=max_rejects, validate=validate)
+    shards.build(
+        src, dest, workers=workers, shard_size=shard_size, seed=seed, max_rejects=max_rejects, validate=validate, max_side=max_side,
+        quality=quality,
+    )  # fmt: skip
     info(dest, as_json)
 
 

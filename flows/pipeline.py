@@ -150,7 +150,7 @@ def splits(images: str) -> tuple[dict[str, tuple[str, tuple[float, float]]], lis
         if named:
             parts["val"] = (str(root / named[0]), (0, 1))
             skipped += [f"the folder {name}: {named[0]} is evaluated" for name in named[1:]]
-    if not sources.folder(parts["train"][0]).classes:
+    if not sources.find(parts["train"][0]).classes:
         parts.pop("val", None)
         skipped.append("kNN, linear and few-label evaluation: the images have no labels (no class folders)")
     elif "val" not in parts:

@@ -55,7 +55,7 @@ class Picture(NamedTuple):
             ShardError: it does not decode, or is not of the annotated size.
         """
         try:
-            image = decode(self.path.read_bytes())
+            image = decode(storage.read_bytes(self.path))
         except OSError as error:
             raise ShardError(f"cannot read {self.path}: {error.strerror or error}") from error
         except ShardError as error:
@@ -103,7 +103,7 @@ def load(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
     Raises:
         ShardError: no such file, another format, or no image of it is there.
     """
-    path, rejects = storage.local(data), list[tuple[BoxReject, str]]()
+    path, rejects = storage.locate(data), list[tuple[BoxReject, str]]()
     if (path / "annotations.json").is_file():
         path /= "annotations.json"
     if not path.is_file() or path.suffix not in (".json", ".txt"):
@@ -183,13 +183,13 @@ def _voc(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
         raise ShardError(f"{path} is no VOC list: {error}") from None
     for stem in stems:
         try:
-            tree = ElementTree.parse(root / "Annotations" / f"{stem}.xml").getroot()
+            tree = ElementTree.fromstring(storage.read_bytes(root / "Annotations" / f"{stem}.xml"))
             files = (root / "JPEGImages" / name for name in (f"{stem}.jpg", tree.findtext("filename", "")))
             if (image := next((file for file in files if file.is_file()), None)) is None:
                 rejects.append((BoxReject.NO_IMAGE, stem))
                 continue
             size = int(float(tree.findtext("size/width", "0"))), int(float(tree.findtext("size/height", "0")))
-            size = size if min(size) > 0 else decode(image.read_bytes()).size
+            size = size if min(size) > 0 else decode(storage.read_bytes(image)).size
         except ShardError:
             rejects.append((BoxReject.NO_IMAGE, stem))
             continue

@@ -6,14 +6,14 @@ import threading
 import zlib
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from shards import index, order, sources, storage
 from shards.errors import ShardError
-from shards.images import Reject, Validation, check
+from shards.images import Reject, Validation, check, orientation, shrink
 from shards.progress import progress
 from shards.tar import TarWriter
 
@@ -28,38 +28,50 @@ class Plan(NamedTuple):
     shards: list[list[sources.Candidate]]
     validate: Validation
     seed: int
+    max_side: int | None
+    quality: int
     digest: str
 
 
 def build(
     src: str | Path, dest: str | Path, *, workers: int | None = None, shard_size: int = 1000, seed: int = 0,
     share: tuple[float, float] = (0, 1), max_rejects: float = 0.01, validate: Validation = "decode",
+    max_side: int | None = None, quality: int = 90,
 ) -> index.Index:  # fmt: skip
-    """Build the image folder ``src`` into the shard set ``dest``, in an order drawn from ``seed``.
+    """Build the images of ``src`` into the shard set ``dest``, in an order drawn from ``seed``.
 
     An interrupted build goes on where it stopped, a finished one returns at once. The bytes do not depend on ``workers``.
 
     Args:
-        src: see ``shards.sources.folder``.
-        dest: a new or empty folder, or what an earlier run with the same arguments left.
+        src: a folder, CSV, COCO JSON, VOC list or WebDataset; a path or a URL, see ``shards.sources.find``.
+        dest: a new or empty folder, or what an earlier run with the same arguments left; a path or a URL.
         workers: threads; by default one a core (reading, decoding and checksums release the GIL).
         shard_size: images a shard, before rejects.
         seed: of the order.
-        share: see ``shards.sources.folder``.
+        share: see ``shards.sources.find``.
         max_rejects: share of the images that may be rejected; files of other kinds do not count.
         validate: what every image has to pass, see ``shards.images.check``.
+        max_side: px; images with a longer side are made smaller and JPEG, all others keep their bytes.
+        quality: of those JPEGs, 1…100.
 
     Raises:
         ShardError: bad arguments or input, another set in ``dest``, too many rejects, or a disk that refuses.
     """
     if not 0 <= max_rejects <= 1 or (workers is not None and workers < 1):
         raise ShardError(f"wanted max_rejects from 0 to 1 and at least one worker, got {max_rejects} and {workers}")
-    plan, root = make_plan(src, shard_size=shard_size, seed=seed, share=share, validate=validate), storage.local(dest)
-    if root.resolve().is_relative_to(storage.local(src).resolve()):
+    root = storage.locate(dest)
+    inside, outside = (str(path).rstrip("/") if storage.is_remote(path) else str(Path(path).resolve()) for path in (dest, src))
+    if f"{inside}/".startswith(f"{outside}/"):
         raise ShardError(f"{dest} lies in the source {src}; choose a DEST outside of it")
-    if found := _existing(plan, root):
-        return found
-    missing = [n for n in range(len(plan.shards)) if not all((root / name.format(n)).exists() for name in (_TAR, _RECORD))]
+    plan = make_plan(src, shard_size=shard_size, seed=seed, share=share, validate=validate, max_side=max_side, quality=quality)
+    _mine(root)
+    with storage.exclusive(root, "building"):
+        names = _mine(root)
+        return _existing(plan, root, names) or _build(plan, root, names, workers, max_rejects)
+
+
+def _build(plan: Plan, root: Path, there: list[str], workers: int | None, max_rejects: float) -> index.Index:
+    missing = [n for n in range(len(plan.shards)) if not {_TAR.format(n), _RECORD.format(n)}.issubset(there)]
     count, todo = len(plan.source.samples), sum(len(plan.shards[n]) for n in missing)
     stop, lock = threading.Event(), threading.Lock()
     with progress("building", count, start=count - todo) as advance, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
@@ -80,17 +92,20 @@ def build(
 
 
 def make_plan(
-    src: str | Path, *, shard_size: int = 1000, seed: int = 0, share: tuple[float, float] = (0, 1), validate: Validation = "decode"
-) -> Plan:
+    src: str | Path, *, shard_size: int = 1000, seed: int = 0, share: tuple[float, float] = (0, 1), validate: Validation = "decode",
+    max_side: int | None = None, quality: int = 90,
+) -> Plan:  # fmt: skip
     """List ``src`` and cut it into shards."""
     if shard_size < 1 or validate not in get_args(Validation):
         raise ShardError(f"wanted a shard size from 1 and validate one of {get_args(Validation)}, got {shard_size} and {validate!r}")
-    source = sources.folder(src, share=share)
+    if (max_side is not None and max_side < 1) or not 1 <= quality <= 100:
+        raise ShardError(f"wanted max_side from 1 and quality from 1 to 100, got {max_side} and {quality}")
+    source = sources.find(src, share=share)
     shuffled = [source.samples[i] for i in order.permutation(len(source.samples), seed=seed, stream=0)]
     shards = [shuffled[at : at + shard_size] for at in range(0, len(shuffled), shard_size)]
     files = [[image.name, image.size, image.label] for image in source.samples]
-    identity = [files, source.classes, source.rejects, seed, shard_size, validate, index.SCHEMA]
-    return Plan(source, shards, validate, seed, storage.digest(identity))
+    identity = [files, source.classes, source.rejects, seed, shard_size, validate, max_side, quality, index.SCHEMA]
+    return Plan(source, shards, validate, seed, max_side, quality, storage.digest(identity))
 
 
 def write_shard(plan: Plan, dest: Path, number: int, tick: Callable[[], None] = lambda: None) -> None:
@@ -100,14 +115,18 @@ def write_shard(plan: Plan, dest: Path, number: int, tick: Callable[[], None] = 
         tar = TarWriter(file)
         for image in plan.shards[number]:
             tick()
-            data, reason = sources.read(image.path)
-            if reason := reason or check(data, plan.validate):
+            data, reason = sources.read(image)
+            original, suffix = data, PurePosixPath(image.name).suffix.lower()
+            if not (reason := reason or check(data, plan.validate)) and plan.max_side:
+                data, reason = shrink(data, plan.max_side, plan.quality)
+            if reason:
                 rejects.append((reason, image.name))
                 continue
-            offset = tar.add(image.key + image.path.suffix.lower(), data)
+            offset = tar.add(image.key + (suffix if data is original else ".jpg"), data)
             if image.label >= 0:
                 tar.add(f"{image.key}.cls", str(image.label).encode())
-            entries.append((offset, len(data), zlib.crc32(data), image.label, image.key))
+            upright = 0 if plan.validate == "none" else orientation(data)
+            entries.append((offset, len(data), zlib.crc32(data), image.label, upright, image.key))
         shard = index.Shard(name, len(entries), *tar.finish())
     record = {"plan": plan.digest, "shard": shard, "entries": entries, "rejects": rejects}
     storage.write_json(dest / _RECORD.format(number), record)
@@ -130,24 +149,29 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> index.Index:
         )
     index.save(
         dest, shards=[index.Shard(*record["shard"]) for record in records],
-        samples=np.array([tuple(entry[:4]) for entry in entries], index.ROW), keys=[entry[4] for entry in entries],
+        samples=np.array([tuple(entry[:-1]) for entry in entries], index.ROW), keys=[entry[-1] for entry in entries],
         classes=plan.source.classes, rejects=rejects, plan=plan.digest, seed=plan.seed,
     )  # fmt: skip
     for number in range(len(plan.shards)):
-        (dest / _RECORD.format(number)).unlink()
+        storage.remove(dest / _RECORD.format(number))
     return index.load(dest)
 
 
-def _existing(plan: Plan, dest: Path) -> index.Index | None:
-    """The set, if ``dest`` holds just this one, finished; a folder that is neither new nor left by this plan is refused."""
-    names = sorted(file.name for file in dest.iterdir()) if dest.is_dir() else []
+def _mine(dest: Path) -> list[str]:
+    """The names in ``dest``, if they can all be a build's."""
+    names = [*storage.listing(dest, deep=True)] if storage.is_remote(dest) or not dest.is_dir() else sorted(p.name for p in dest.iterdir())
     foreign = [name for name in names if not _OURS.fullmatch(name)]
-    if foreign or (dest.exists() and not dest.is_dir()):
+    if foreign or (not storage.is_remote(dest) and dest.exists() and not dest.is_dir()):
         raise ShardError(f"{dest} holds other things ({', '.join(foreign[:3]) or 'it is a file'}); choose a new or empty folder as DEST")
+    return names
+
+
+def _existing(plan: Plan, dest: Path, names: list[str]) -> index.Index | None:
+    """The set, if ``dest`` holds just this one, finished; what another plan has left is refused."""
     records = [dest / name for name in names if name.startswith(".shard-")]
     found = index.load(dest) if "index.json" in names else None
     if ({found.plan} if found else {storage.read_json(record)["plan"] for record in records}) - {plan.digest}:
         raise ShardError(f"{dest} holds a set built from other input or options; remove it or choose another DEST")
     for record in records if found else []:
-        record.unlink()
+        storage.remove(record)
     return found

@@ -49,6 +49,9 @@ class Reject(StrEnum):
     TOO_LARGE = "too large"
     OTHER_FILE = "other file"
     NO_CLASS = "no class"
+    DUPLICATE = "listed twice"
+    NOT_A_FILE = "link or special file"
+    UNSAFE_NAME = "unsafe name"
 
 
 class _ImageError(ShardError):
@@ -89,6 +92,28 @@ def check(data: bytes, validate: Validation) -> Reject | None:
     except _ImageError as error:
         return error.reason
     return None
+
+
+def orientation(data: bytes) -> int:
+    """The EXIF orientation in an image's header, 1…8; what cannot be read is 1."""
+    try:
+        value = _header(data).getexif().get(_ORIENTATION, 1)
+    except Exception:
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def shrink(data: bytes, max_side: int, quality: int) -> tuple[bytes, Reject | None]:
+    """An image with a side above ``max_side`` px as an upright JPEG whose longer side has them, any other unchanged."""
+    try:
+        image = decode(data)
+    except _ImageError as error:
+        return data, error.reason
+    if max(image.size) <= max_side:
+        return data, None
+    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    image.save(small := io.BytesIO(), "JPEG", quality=quality)
+    return small.getvalue(), None
 
 
 def _header(data: bytes) -> Image.Image:

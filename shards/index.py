@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from shards import storage
 from shards.errors import ShardError
 
-SCHEMA = 1
-ROW = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc32", "<u4"), ("label", "<i4")])
-"""Where a sample's bytes are in its tar, how many, their checksum, and its class number (-1: none)."""
+SCHEMA = 2
+ROW = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc32", "<u4"), ("label", "<i4"), ("orientation", "u1")])
+"""Where a sample's bytes are in its tar, how many, their checksum, its class number (-1: none), its EXIF orientation (0: not looked at)."""
 
 
 class Shard(NamedTuple):
@@ -107,20 +107,22 @@ def load(path: str | Path, *, shards: bool = True) -> Index:
     Raises:
         ShardError: ``path`` is no shard set, an unfinished or damaged one, or of a newer schema.
     """
-    root = storage.local(path).absolute()
-    file = root / "index.json"
-    if not file.is_file():
-        unfinished = root.is_dir() and any(root.glob(".shard-*.json"))
+    root = storage.locate(path).absolute()
+    file, sizes = root / "index.json", storage.listing(root)
+    if "index.json" not in sizes:
+        unfinished = any(name.startswith(".shard-") for name in sizes)
         got = "an unfinished one; run its build again, it goes on where it stopped" if unfinished else "no index.json; check the path"
         raise ShardError(f"wanted a shard set at {path}, got {got}")
-    text, document = file.read_bytes(), storage.read_json(file)
+    text, document = storage.read_bytes(file), storage.read_json(file)
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, int):
         raise ShardError(f"{file} is not the index of a shard set; check the path")
     if schema > SCHEMA:
         raise ShardError(f"{file} has schema {schema}, this version reads up to {SCHEMA}; upgrade care-ssl")
+    if schema < SCHEMA:
+        raise ShardError(f"{file} has schema {schema}, this version reads {SCHEMA}; build the set again")
     try:
-        sides = {name: (root / name).read_bytes() for name in ("samples.npy", "keys.txt")}
+        sides = {name: storage.read_bytes(root / name) for name in ("samples.npy", "keys.txt")}
         for name, data in sides.items():
             _require(hashlib.sha256(data).hexdigest() == document["sha256"][name], f"{name} is not the file that was written")
         index = Index(
@@ -139,7 +141,7 @@ def load(path: str | Path, *, shards: bool = True) -> Index:
         _require(index.samples.dtype == ROW and count == len(index.keys) == index.starts[-1], "its sample counts differ")
         _require(index.seen == count + sum(map(len, index.rejects.values())), "seen is not kept + rejected")
         for shard in index.shards if shards else ():
-            _require((root / shard.url).stat().st_size == shard.filesize, f"{shard.url} does not have its {shard.filesize} bytes")
+            _require(sizes.get(shard.url) == shard.filesize, f"{shard.url} does not have its {shard.filesize} bytes")
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
         raise ShardError(f"the shard set {path} is damaged: {error}; copy it again, or remove it and build it again") from error
     return index

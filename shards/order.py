@@ -1,4 +1,8 @@
-"""Pure: which samples step k reads, from (count, batch size, seed) alone; no sampler state exists that could be lost."""
+"""Pure: which samples step k reads, from (count, batch size, seed) alone; no sampler state exists that could be lost.
+
+An epoch shuffles runs of neighbouring samples, a shard long, and then the samples inside blocks of ``BLOCK`` runs, so that a
+remote set is read shard after shard. Neither needs a table of all samples: time and memory of a step do not grow with the set.
+"""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -8,6 +12,9 @@ from numpy.typing import NDArray
 
 from shards.errors import ShardError
 
+BLOCK = 16
+"""Runs whose samples are shuffled among each other."""
+
 
 class Step(NamedTuple):
     """One global batch."""
@@ -16,35 +23,88 @@ class Step(NamedTuple):
     ids: NDArray[np.int64]
     """Sample numbers ``[batch_size]``, in batch order."""
 
+    def of_rank(self, rank: int, world: int) -> NDArray[np.int64]:
+        """The slice of process ``rank`` of ``world``: equal parts, in batch order.
 
-def permutation(count: int, *, seed: int, stream: int) -> NDArray[np.int64]:
-    """A random order ``[count]`` of ``range(count)``, another one for every (seed, stream).
+        Raises:
+            ShardError: the batch cannot be cut into equal parts.
+        """
+        if len(self.ids) % world:
+            raise ShardError(f"cannot cut batches of {len(self.ids)} into {world} equal parts; use a multiple of {world}")
+        each = len(self.ids) // world
+        return self.ids[rank * each : (rank + 1) * each]
+
+
+def permutation(count: int, *, seed: int, stream: int, block: int = 0) -> NDArray[np.int64]:
+    """A random order ``[count]`` of ``range(count)``, another one for every (seed, stream, block).
 
     Stream 0 is the build's, stream e + 1 that of epoch e.
     """
     # Sorting raw Philox words, not Generator.permutation: numpy promises the former's bits for ever, the latter's not.
-    words = np.random.Philox(key=np.array([seed % 2**64, stream], np.uint64)).random_raw(count)
-    return np.argsort(words, kind="stable")
+    return np.argsort(_words(count, seed, stream, block), kind="stable")
 
 
-def step_ids(count: int, *, batch_size: int, step: int, seed: int) -> Step:
+def step_ids(count: int, *, batch_size: int, step: int, seed: int, run: int = 1000) -> Step:
     """The epoch and the samples of global batch ``step`` (from 0), the same on every rank and after every restart.
 
     Every epoch is a permutation of the ``count`` samples cut into whole batches; the incomplete last batch is dropped, so
     an epoch has ``count // batch_size`` steps and leaves out up to ``batch_size - 1`` samples, others each epoch.
 
+    Args:
+        count: samples of the set.
+        batch_size: samples of a step, on all ranks together.
+        step: from 0.
+        seed: of the order.
+        run: neighbouring samples that stay in one block, such as a shard's.
+
     Raises:
         ShardError: fewer samples than one batch.
     """
     steps = count // batch_size if batch_size > 0 else 0
-    if steps == 0 or step < 0:
+    if steps == 0 or step < 0 or run < 1:
         raise ShardError(f"wanted batch {step} of {batch_size} samples, got a set of {count}; use a batch size from 1 to {count}")
     epoch, at = divmod(step, steps)
-    return Step(epoch, _epoch(count, seed, epoch)[at * batch_size : (at + 1) * batch_size])
+    first, last, size = at * batch_size, (at + 1) * batch_size, BLOCK * run
+    blocks = max(-(-(count // run) // BLOCK), 1)
+    parts = [
+        _block(count, seed, epoch, run, block)[max(first - block * size, 0) : last - block * size]
+        for block in range(min(first // size, blocks - 1), min((last - 1) // size, blocks - 1) + 1)
+    ]
+    return Step(epoch, parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
-@lru_cache(maxsize=2)
-def _epoch(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    order = permutation(count, seed=seed, stream=epoch + 1)
+@lru_cache(maxsize=4)
+def _block(count: int, seed: int, epoch: int, run: int, block: int) -> NDArray[np.int64]:
+    runs = count // run
+    places = range(block * BLOCK, min((block + 1) * BLOCK, runs))
+    if runs <= BLOCK:
+        ids = np.arange(count)
+    else:
+        *keys, turn = (int(word) for word in _words(7, seed, epoch + 1, 1 << 63))
+        chosen = sorted(_shuffled(place, runs, keys) for place in places)
+        ids = (np.array(chosen)[:, None] * run + np.arange(run)).ravel()
+        if places.stop == runs:  # what is left over joins the last block
+            ids = np.append(ids, np.arange(runs * run, count))
+        ids = (ids + turn % runs * run) % count  # others are left over in each epoch
+    order = ids[permutation(len(ids), seed=seed, stream=epoch + 1, block=block)]
     order.flags.writeable = False  # the cache hands out views
     return order
+
+
+def _words(count: int, seed: int, stream: int, block: int) -> NDArray[np.uint64]:
+    counter = np.array([0, 0, 0, block], np.uint64)
+    return np.random.Philox(key=np.array([seed % 2**64, stream], np.uint64), counter=counter).random_raw(count)
+
+
+def _shuffled(place: int, count: int, keys: list[int]) -> int:
+    """What a random order of ``range(count)`` has at ``place``: a Feistel network, walked until it is inside the range."""
+    half = ((count - 1).bit_length() + 1) // 2
+    mask = (1 << half) - 1
+    while True:
+        left, right = place >> half, place & mask
+        for key in keys:
+            mixed = (right ^ key) * 0x9E3779B97F4A7C15 % 2**64
+            left, right = right, left ^ ((mixed ^ mixed >> 32) * 0xD6E8FEB86659FD93 % 2**64 >> 40) & mask
+        place = left << half | right
+        if place < count:
+            return place

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from shards import storage
+from shards.cache import Cache
 from shards.errors import ShardError
 from shards.images import decode
-from shards.index import Index, Keys, load
+from shards.index import Index, Keys, Shard, load
 
 
 class Sample(NamedTuple):
@@ -29,17 +31,19 @@ class Sample(NamedTuple):
 class ShardSet:
     """The samples of a set by number; safe to share between threads, to fork and to pickle.
 
-    ``labels`` are class numbers ``[count]`` (-1: none), positions in ``classes``; ``digest`` identifies the content.
+    ``labels`` are class numbers ``[count]`` (-1: none), positions in ``classes``; ``digest`` identifies the content; ``run`` is the length
+    of the longest shard, for ``step_ids``.
     """
 
-    def __init__(self, index: Index) -> None:
-        self.index = index
+    def __init__(self, index: Index, cache: Cache) -> None:
+        self.index, self._cache = index, cache
         self.path: Path = index.path
         self.classes: tuple[str, ...] = index.classes
         self.digest: str = index.digest
         self.keys: Keys = index.keys
         self.labels: NDArray[np.int32] = np.ascontiguousarray(index.samples["label"])
-        self._starts = index.starts
+        self.run = max(shard.nsamples for shard in index.shards)
+        self._starts, self._remote = index.starts, storage.is_remote(index.path)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,11 +59,11 @@ class ShardSet:
         number += len(self) if number < 0 else 0
         if not 0 <= number < len(self):
             raise IndexError(f"wanted sample {i} of a set of {len(self)}")
-        offset, length, crc32, label = self.index.samples[number].item()
+        offset, length, crc32, label, _ = self.index.samples[number].item()
         shard = self.index.shards[int(np.searchsorted(self._starts, number, "right")) - 1]
         # A descriptor a read costs microseconds beside the decode; kept ones outgrow the process limit at ImageNet's size.
         try:
-            fd = os.open(f"{self.path}/{shard.url}", os.O_RDONLY)
+            fd = self.descriptor(shard)
             try:
                 data = os.pread(fd, length, offset)
             finally:
@@ -70,6 +74,17 @@ class ShardSet:
             got = f"{len(data)} bytes with crc32 {zlib.crc32(data):08x}, wanted {length} with {crc32:08x}"
             raise ShardError(f"{self._at(shard.url, number)} is damaged: {got}; verify the set, then copy or build it again")
         return Sample(self.keys[number], data, label)
+
+    def descriptor(self, shard: Shard) -> int:
+        """A file descriptor of a shard, the caller's to close; of an object store's the copy in the cache, which is made.
+
+        Raises:
+            OSError: a local shard cannot be opened.
+            ShardError: a remote one cannot be fetched.
+        """
+        if self._remote:
+            return self._cache.open(self.path / shard.url, shard)
+        return os.open(f"{self.path}/{shard.url}", os.O_RDONLY)
 
     def image(self, i: int) -> Image.Image:
         """Sample ``i`` decoded: RGB, upright.
@@ -87,7 +102,7 @@ class ShardSet:
         return (self[i] for i in range(len(self)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open, (self.path,)
+        return open, (str(self.path), self._cache)
 
     def __repr__(self) -> str:
         return f"ShardSet({str(self.path)!r}: {len(self):,} samples, {len(self.classes)} classes, {len(self.index.shards)} shards)"
@@ -96,10 +111,14 @@ class ShardSet:
         return f"sample {number} ({self.keys[number]!r}) of {self.path / url}"
 
 
-def open(path: str | Path) -> ShardSet:
-    """The finished set in the folder ``path``; its index is verified now, every sample as it is read.
+def open(path: str | Path, cache: Cache | None = None) -> ShardSet:
+    """The finished set in the folder or at the URL ``path``; its index is verified now, every sample as it is read.
+
+    Args:
+        path: of the set.
+        cache: where the shards of an object store are kept; see ``Cache``.
 
     Raises:
-        ShardError: ``path`` is no shard set, an unfinished or damaged one, or of a newer schema.
+        ShardError: ``path`` is no shard set, an unfinished or damaged one, or of another schema.
     """
-    return ShardSet(load(path))
+    return ShardSet(load(path), cache or Cache())

@@ -1,32 +1,38 @@
-"""What there is to build from: an image folder, with or without class folders, in an order that no file system decides."""
+"""What there is to build from, in an order that no file system decides: folders, CSV, COCO, VOC, other WebDatasets; local or by URL."""
 
+import csv
+import io
 import os
 import re
+import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from shards import boxes, storage
 from shards.errors import ShardError
 from shards.images import SUFFIXES, Reject
-from shards.storage import local
 
 MAX_BYTES = 1 << 30
 """Larger files are refused unread: no image of a size that is decoded needs as much."""
 
 
 class Candidate(NamedTuple):
-    """An image file that may become a sample."""
+    """An image file, or a member of a tar, that may become a sample."""
 
-    path: Path
+    path: str
+    """Of the file or of the tar, a URL too."""
     name: str
-    """Its path below the source, with ``/``."""
+    """Below the source, with ``/``."""
     label: int
     """Its class number, or -1."""
     key: str
     """Its name in the shard set, unique."""
     size: int
     """Bytes, or -1 where it cannot be looked at."""
+    offset: int = -1
+    """First byte in the tar, or -1 for a file."""
 
 
 class Source(NamedTuple):
@@ -35,61 +41,172 @@ class Source(NamedTuple):
     samples: list[Candidate]
     """Sorted by name."""
     classes: list[str]
-    """Class names, sorted; a label is a position in it. Empty for a flat folder."""
+    """Class names, sorted; a label is a position in it. Empty where there are no labels."""
     rejects: list[tuple[Reject, str]]
 
 
-def folder(src: str | Path, *, share: tuple[float, float] = (0, 1)) -> Source:
-    """The images below ``src``.
+class _Image(NamedTuple):
+    path: str
+    name: str
+    size: int
+    label: str | None = None
+    offset: int = -1
 
-    Every immediate subfolder that holds an image, at any depth, is a class; images beside class folders are rejected as
-    ``NO_CLASS``. Without class folders the images of ``src`` itself are samples without a label. Files are images by their
-    suffix, hidden ones too. Links to folders are followed, but not up to one of their own parents.
+
+def find(src: str | Path, *, share: tuple[float, float] = (0, 1)) -> Source:
+    """The images of ``src``, a path or an fsspec URL.
+
+    - A folder: every immediate subfolder that holds an image, at any depth, is a class; images beside class folders are rejected
+      as ``NO_CLASS``. Without class folders the images of ``src`` itself are samples without a label. Files are images by
+      their suffix, hidden ones too. Links to folders are followed, but not up to one of their own parents.
+    - ``….csv``: rows of an image's path or URL and perhaps its class; paths are relative to the file; a first row that starts with
+      path, url, file or image is its head.
+    - ``….json`` or a folder with an ``annotations.json``, and ``ImageSets/Main/….txt``: the images of COCO and Pascal VOC, without a
+      label; see ``shards.boxes``.
+    - ``….tar`` or a folder of them without images: a WebDataset, of webdataset, img2dataset or this package. Every image member is
+      a sample, its class the text of the ``.cls`` beside it; other members of its key are not read.
 
     Args:
-        src: the folder.
+        src: the source.
         share: only files whose name's hash falls between these two parts of 1 are looked at, so that (0, 0.8) and (0.8, 1)
-            split a folder in two; classes and labels are those of the whole.
+            split a source in two; classes and labels are those of the whole.
 
     Raises:
-        ShardError: ``src`` is not a folder, cannot be listed, or holds no image.
+        ShardError: ``src`` is not one of these, cannot be listed, or holds no image.
     """
-    root = local(src)
-    if not root.is_dir():
-        got = "a file; unpack it first" if root.exists() else "nothing of that name; check the path"
-        raise ShardError(f"wanted a folder of images at {src}, got {got}")
-    sizes = dict(sorted(_files(root, "", frozenset())))
-    images = [name for name in sizes if PurePosixPath(name).suffix.lower() in SUFFIXES]
-    if not images:
-        got = f"{len(sizes)} files of other kinds" if sizes else "an empty one"
-        raise ShardError(f"wanted a folder of images ({' '.join(sorted(SUFFIXES))}) at {src}, got {got}; check the path")
-    classes = sorted({name.partition("/")[0] for name in images if "/" in name})
+    location, rejects = storage.locate(src), list[tuple[Reject, str]]()
+    kind = PurePosixPath(str(src)).suffix.lower()
+    if kind == ".csv":
+        images = _table(location, rejects)
+    elif kind in (".json", ".txt") or (location / "annotations.json").is_file():
+        known = boxes.load(location)
+        root = os.path.commonpath([picture.path.parent for picture in known.pictures]) if not storage.is_remote(src) else ""
+        images = [_Image(str(p.path), str(p.path).removeprefix(root).lstrip("/"), p.path.stat().st_size) for p in known.pictures]
+        rejects += [(Reject.UNREADABLE, name) for name in known.rejects.get(str(boxes.BoxReject.NO_IMAGE), [])]
+    elif kind == ".tar":
+        images = _members([str(src)], rejects)
+    else:
+        images = _folder(src, rejects)
+    isfolder = bool(images) and images[0].offset < 0 and kind != ".csv"
+    classes = sorted({image.label for image in images if image.label is not None})
+    if all(name.isdecimal() for name in classes) and not isfolder:  # numbers that a dataset gave its classes; folders sort as ImageFolder's
+        classes.sort(key=int)
     label = {name: number for number, name in enumerate(classes)}
-    sizes = {name: size for name, size in sizes.items() if share[0] <= zlib.crc32(os.fsencode(name)) / 2**32 < share[1]}
-    images = [name for name in images if name in sizes]
-    if not images:
+    rejects += [(Reject.NO_CLASS, image.name) for image in images if classes and image.label is None]
+    images = sorted((image for image in images if not classes or image.label is not None), key=lambda image: image.name)
+
+    def shared(name: str) -> bool:
+        return share[0] <= zlib.crc32(os.fsencode(name)) / 2**32 < share[1]
+
+    kept = [image for image in images if shared(image.name)]
+    if not kept:
+        if not images:
+            raise ShardError(f"wanted images at {src}, got none ({len(rejects)} rejected: {rejects[:3]}); check what it lists")
         raise ShardError(f"no image at {src} falls into the share {share[0]:g}–{share[1]:g}; use more images or a larger share")
-    names = [name for name in images if "/" in name or not classes]
+    keys = _keys([image.name for image in kept])
     samples = [
-        Candidate(root / name, name, label.get(name.partition("/")[0], -1), key, sizes[name])
-        for name, key in zip(names, _keys(names), strict=True)
+        Candidate(image.path, image.name, label.get(image.label or "", -1), key, image.size, image.offset)
+        for image, key in zip(kept, keys, strict=True)
     ]
-    unclassed = set(images) - set(names)
-    others = sizes.keys() - set(images)
-    rejects = [(Reject.NO_CLASS, name) for name in sorted(unclassed)] + [(Reject.OTHER_FILE, name) for name in sorted(others)]
-    return Source(samples, classes, rejects)
+    return Source(samples, classes, [(reason, name) for reason, name in sorted(rejects) if shared(name)])
 
 
-def read(path: Path) -> tuple[bytes, Reject | None]:
-    """The bytes of a candidate, or why there are none."""
+def read(image: Candidate) -> tuple[bytes, Reject | None]:
+    """The bytes of a candidate, or why there are none.
+
+    Raises:
+        ShardError: the object store fails.
+    """
     try:
-        if not path.is_file():  # gone, a dead link, or a pipe that would block
+        if image.offset >= 0:
+            return storage.read_bytes(image.path, image.offset, image.offset + image.size), None
+        if not storage.is_remote(image.path) and not Path(image.path).is_file():  # gone, a dead link, or a pipe that would block
             return b"", Reject.UNREADABLE
-        if path.stat().st_size > MAX_BYTES:
+        if (image.size if storage.is_remote(image.path) else Path(image.path).stat().st_size) > MAX_BYTES:
             return b"", Reject.TOO_LARGE
-        return path.read_bytes(), None
+        return storage.read_bytes(image.path), None
     except OSError:
         return b"", Reject.UNREADABLE
+
+
+def _folder(src: str | Path, rejects: list[Any]) -> list[_Image]:
+    if storage.is_remote(src):
+        sizes = dict(sorted(storage.listing(src, deep=True).items()))
+    else:
+        if not (root := Path(src)).is_dir():
+            got = "a file; unpack it first" if root.exists() else "nothing of that name; check the path"
+            raise ShardError(f"wanted a folder of images, a CSV, a COCO JSON, a VOC list or tars at {src}, got {got}")
+        sizes = dict(sorted(_files(root, "", frozenset())))
+    names = [name for name in sizes if PurePosixPath(name).suffix.lower() in SUFFIXES]
+    if not names:
+        if tars := [name for name in sizes if name.endswith(".tar") and "/" not in name]:
+            return _members([f"{str(src).rstrip('/')}/{name}" for name in tars], rejects)
+        got = f"{len(sizes)} files of other kinds" if sizes else "an empty one"
+        raise ShardError(f"wanted a folder of images ({' '.join(sorted(SUFFIXES))}) at {src}, got {got}; check the path")
+    rejects += [(Reject.OTHER_FILE, name) for name in sizes.keys() - set(names)]
+    return [_Image(f"{str(src).rstrip('/')}/{name}", name, sizes[name], name.partition("/")[0] if "/" in name else None) for name in names]
+
+
+def _table(location: Path, rejects: list[Any]) -> list[_Image]:
+    try:
+        text = storage.read_bytes(location).decode("utf-8-sig")
+        rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ShardError(f"{location} cannot be read as a CSV of image and class: {error}") from None
+    images = dict[str, _Image]()
+    head = bool(rows) and rows[0][0].strip().lower() in ("path", "url", "file", "image")
+    for name, *more in ([cell.strip() for cell in row] for row in rows[head:]):
+        if len(more) > 1:
+            raise ShardError(f"{location}: wanted rows of image and class, got {[name, *more]}; quote names that have commas")
+        path = name if storage.is_remote(name) else str(location.parent / name)
+        if name in images:
+            rejects.append((Reject.DUPLICATE, name))
+        elif PurePosixPath(name).suffix.lower() not in SUFFIXES:
+            rejects.append((Reject.OTHER_FILE, name))
+        else:
+            size = -1 if storage.is_remote(path) or not Path(path).is_file() else Path(path).stat().st_size
+            images[name] = _Image(path, name, size, more[0] if more and more[0] else None)
+    return [*images.values()]
+
+
+def _members(tars: Sequence[str], rejects: list[Any]) -> list[_Image]:
+    images = list[_Image]()
+    for path in sorted(tars):
+        below, seen, labels, others = PurePosixPath(path).stem, dict[str, _Image](), dict[str, str](), list[tarfile.TarInfo]()
+        try:
+            with storage.nearby(path) as near, near.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+                for info in tar:
+                    name, key = f"{below}/{info.name}", stem(info.name)
+                    if info.isdir():
+                        continue
+                    if not info.isreg():
+                        rejects.append((Reject.NOT_A_FILE, name))
+                    elif info.name.startswith("/") or ".." in PurePosixPath(info.name).parts:
+                        rejects.append((Reject.UNSAFE_NAME, name))
+                    elif info.name in seen:
+                        rejects.append((Reject.DUPLICATE, name))
+                    elif info.name == f"{key}.cls" and key not in labels:
+                        labels[key] = tar.extractfile(info).read(1000).decode(errors="replace").strip()  # type: ignore[union-attr]
+                    elif PurePosixPath(info.name).suffix.lower() in SUFFIXES:
+                        seen[info.name] = _Image(path, name, info.size, None, info.offset_data)
+                    else:
+                        others.append(info)
+                file.seek(tar.offset)  # tarfile takes a damaged header for the end
+                if len(end := file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE or any(end):
+                    raise tarfile.ReadError(f"damaged or cut off at byte {tar.offset}")
+        except (tarfile.TarError, OSError, ValueError) as error:
+            hint = "; it is compressed by gzip: unpack it first" if storage.read_bytes(path, 0, 2) == b"\x1f\x8b" else ""
+            raise ShardError(f"{path} is not a whole tar: {error}{hint}") from None
+        keys = {stem(name) for name in seen}
+        rejects += [(Reject.OTHER_FILE, f"{below}/{info.name}") for info in others if stem(info.name) not in keys]
+        images += [image._replace(label=labels.get(stem(name))) for name, image in seen.items()]
+    return images
+
+
+def stem(name: str) -> str:
+    """WebDataset's key of a tar member: its path up to the first dot of its file name."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]
 
 
 def _files(directory: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, int]]:

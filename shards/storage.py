@@ -1,32 +1,138 @@
-"""The only code that makes bytes durable: staged beside the final name, fsynced, then renamed.
+"""The only code that makes bytes durable, on a local disk or in an object store that fsspec knows.
 
-A file or directory that exists under its final name is whole; a kill at any moment leaves at most a
-``.part-*`` stage beside it, which the next writer of the same name removes.
+Local: staged beside the final name, fsynced, then renamed. A file or directory that exists under its final name is whole; a kill at any
+moment leaves at most a ``.part-*`` stage beside it, which the next writer of the same name removes. Object stores: staged in a
+temporary file, then put under the final name in one piece and its size compared; what belongs together is put index last.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from shards.errors import ShardError
+from shards.remote import attempt, fetch, remote
+
+
+def locate(path: str | Path) -> Path:
+    """``path`` as a ``Path``, or of a URL such as s3://bucket/name the like of one.
+
+    Raises:
+        ShardError: nothing installed knows such URLs.
+    """
+    if "://" not in str(path):
+        return Path(path)
+    from upath import UPath
+
+    remote(path)
+    return cast(Path, UPath(str(path)))  # it has a Path's methods
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether ``path`` is a URL."""
+    return "://" in str(path)
 
 
 def local(path: str | Path) -> Path:
     """``path`` as a local ``Path``; object stores are refused by name."""
-    if "://" in str(path):
-        raise ShardError(f"wanted a local path, got {path}: object stores are not supported yet; copy it to a local folder")
+    if is_remote(path):
+        raise ShardError(f"wanted a local path, got {path}: this does not work in object stores yet; copy it to a local folder")
     return Path(path)
+
+
+def read_bytes(path: str | Path, start: int | None = None, end: int | None = None) -> bytes:
+    """The bytes of a file from ``start`` up to ``end``.
+
+    Raises:
+        OSError: a local file cannot be read, or there is no such file.
+        ShardError: the object store fails.
+    """
+    if is_remote(path):
+        fs, name = remote(path)
+        data: bytes = attempt(f"read {path}", lambda: fs.cat_file(name, start=start, end=end))
+        return data
+    with Path(path).open("rb") as file:
+        file.seek(start or 0)
+        return file.read(-1 if end is None else end - (start or 0))
+
+
+def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
+    """Names and sizes in bytes of the files in ``folder``, or with ``deep`` at any depth of an object store; none if it is not there."""
+    if is_remote(folder):
+        fs, name = remote(folder)
+        try:
+            found = attempt(f"list {folder}", lambda: fs.find(name, maxdepth=None if deep else 1, detail=True))
+        except FileNotFoundError:
+            return {}
+        root = fs._strip_protocol(name).rstrip("/") + "/"
+        return {path.removeprefix(root): int(info["size"] or 0) for path, info in found.items() if path.startswith(root)}
+    root = Path(folder)
+    return {file.name: file.stat().st_size for file in sorted(root.iterdir()) if file.is_file()} if root.is_dir() else {}
+
+
+@contextmanager
+def nearby(path: str | Path) -> Iterator[Path]:
+    """A local file itself, or a copy of an object for the length of the block."""
+    if not is_remote(path):
+        yield Path(path)
+        return
+    with tempfile.NamedTemporaryFile(prefix="care-") as copy:
+        fetch(path, Path(copy.name))
+        yield Path(copy.name)
+
+
+def remove(path: str | Path) -> None:
+    """Remove a file."""
+    if is_remote(path):
+        fs, name = remote(path)
+        attempt(f"remove {path}", lambda: fs.rm_file(name))
+    else:
+        Path(path).unlink()
+
+
+@contextmanager
+def exclusive(folder: Path, doing: str) -> Iterator[None]:
+    """No other process in this block with the same local folder, which is made; the kernel ends it with the process.
+
+    Raises:
+        ShardError: another process is in it.
+    """
+    if is_remote(folder):
+        yield
+        return
+    with _readable_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ShardError(f"another process is {doing} {folder}; wait until it ends, or stop it") from None
+        yield
+    finally:
+        os.close(fd)
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under ``path`` only when the block ends without an exception."""
-    final = local(path)
+    if is_remote(path):
+        fs, name = remote(path)
+        with tempfile.NamedTemporaryFile(prefix="care-") as upload:
+            yield upload
+            upload.flush()
+            size = upload.tell()
+            attempt(f"write {path}", lambda: fs.put_file(upload.name, name))
+            if (stored := attempt(f"write {path}", lambda: fs.info(name)["size"])) != size:
+                raise ShardError(f"{path} has {stored} bytes after {size} were written; write it again")
+        return
+    final = Path(path)
     stage = _stage(final)
     try:
         with _readable_errors(final):
@@ -84,7 +190,7 @@ def read_json(path: str | Path) -> Any:
         ShardError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(local(path).read_bytes())
+        return json.loads(read_bytes(path))
     except FileNotFoundError:
         raise ShardError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
@@ -92,7 +198,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def sha256(path: str | Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Hex digest of a local file's bytes."""
     with local(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

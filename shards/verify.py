@@ -8,6 +8,7 @@ from pathlib import Path
 from shards import storage
 from shards.errors import ShardError
 from shards.index import Index, Shard, load
+from shards.sources import stem
 
 
 def verify(path: str | Path) -> list[str]:
@@ -17,36 +18,36 @@ def verify(path: str | Path) -> list[str]:
     except ShardError as error:
         return [str(error)]
     known = {shard.url for shard in index.shards}
-    problems = [f"{file.name}: not in the index" for file in sorted(index.path.glob("*.tar")) if file.name not in known]
+    problems = [f"{name}: not in the index" for name in storage.listing(index.path) if name.endswith(".tar") and name not in known]
     for shard, first in zip(index.shards, index.starts, strict=False):
         problems += [f"{shard.url}: {problem}" for problem in _problems(index, shard, int(first))]
     return problems
 
 
 def _problems(index: Index, shard: Shard, first: int) -> Iterator[str]:
-    file = index.path / shard.url
     try:
-        size = file.stat().st_size
-        if size != shard.filesize:
-            yield f"{size} bytes, wanted {shard.filesize}"
-        elif storage.sha256(file) != shard.sha256:
-            yield "sha256 differs from the index"
-        yield from _samples(index, shard, first)
-    except OSError as error:
-        yield f"cannot be read: {error.strerror or error}"
+        with storage.nearby(index.path / shard.url) as file:
+            size = file.stat().st_size
+            if size != shard.filesize:
+                yield f"{size} bytes, wanted {shard.filesize}"
+            elif storage.sha256(file) != shard.sha256:
+                yield "sha256 differs from the index"
+            yield from _samples(index, shard, first, file)
+    except (OSError, ShardError) as error:
+        yield f"cannot be read: {getattr(error, 'strerror', '') or error}"
 
 
-def _samples(index: Index, shard: Shard, first: int) -> Iterator[str]:
+def _samples(index: Index, shard: Shard, first: int, path: Path) -> Iterator[str]:
     members: dict[str, list[tarfile.TarInfo]] = {}
-    with (index.path / shard.url).open("rb") as file:
+    with path.open("rb") as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for info in tar:
-                    members.setdefault(_key(info.name), []).append(info)
+                    members.setdefault(stem(info.name), []).append(info)
         except (tarfile.TarError, ValueError) as error:
             yield f"is not a whole tar: {error}"
         for number in range(first, first + shard.nsamples):
-            offset, length, crc32, label = index.samples[number].item()
+            offset, length, crc32, label, _ = index.samples[number].item()
             key = index.keys[number]
             if key not in members:
                 yield f"sample {number} ({key!r}): not in the tar"
@@ -64,8 +65,3 @@ def _samples(index: Index, shard: Shard, first: int) -> Iterator[str]:
             if texts != ([(f"{key}.cls", str(label).encode())] if label >= 0 else []):
                 yield f"sample {number} ({key!r}): label members {texts}, wanted {label}"
     yield from (f"{key!r}: not in the index" for key in members)
-
-
-def _key(name: str) -> str:
-    folder, slash, file = name.rpartition("/")
-    return folder + slash + file.partition(".")[0]

@@ -59,7 +59,7 @@ def batches(
 
     def sample_ids() -> Iterator[list[tuple[int, int]]]:
         for step in range(start, steps):
-            epoch, ids = shards.step_ids(len(data), batch_size=batch_size, step=step, seed=seed)
+            epoch, ids = shards.step_ids(len(data), batch_size=batch_size, step=step, seed=seed, run=data.run)
             yield [(epoch, int(sample)) for sample in ids]
 
     loader = DataLoader(

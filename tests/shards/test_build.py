@@ -287,8 +287,8 @@ def test_equal_sets_have_equal_identities_and_names_follow_content(photos, tmp_p
     assert other.digest != first.digest
 
 
-def test_rows_are_twenty_little_endian_bytes(photos, tmp_path):
+def test_rows_are_twenty_one_bytes(photos, tmp_path):
     shards.build(photos, tmp_path / "set")
     rows = np.load(tmp_path / "set" / "samples.npy")
-    assert rows.dtype.itemsize == 20
-    assert rows.dtype.names == ("offset", "length", "crc32", "label")
+    assert rows.dtype.itemsize == 21
+    assert rows.dtype.names == ("offset", "length", "crc32", "label", "orientation")

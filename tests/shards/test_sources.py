@@ -4,7 +4,7 @@ import pytest
 from made_images import populate
 
 from shards import Reject, ShardError
-from shards.sources import folder, read
+from shards.sources import Candidate, find, read
 
 
 def listing(source):
@@ -15,16 +15,16 @@ def test_class_folders(tmp_path):
     populate(tmp_path, ["dog/b.jpg", "dog/a.JPG", "cat/deep/er/c.png", "cat/.hidden.jpeg"])
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "readme.txt").write_text("no class")
-    source = folder(tmp_path)
+    source = find(tmp_path)
     assert source.classes == ["cat", "dog"]
     assert listing(source) == [("cat/.hidden.jpeg", 0), ("cat/deep/er/c.png", 0), ("dog/a.JPG", 1), ("dog/b.jpg", 1)]
     assert source.rejects == [(Reject.OTHER_FILE, "notes/readme.txt")]
-    assert source.samples[0].path == tmp_path / "cat/.hidden.jpeg"
+    assert source.samples[0].path == str(tmp_path / "cat/.hidden.jpeg")
     assert source.samples[0].size == (tmp_path / "cat/.hidden.jpeg").stat().st_size
 
 
 def test_images_beside_class_folders_are_rejected_by_name(tmp_path):
-    source = folder(populate(tmp_path, ["cat/a.jpg", "stray.jpg"]))
+    source = find(populate(tmp_path, ["cat/a.jpg", "stray.jpg"]))
     assert listing(source) == [("cat/a.jpg", 0)]
     assert source.rejects == [(Reject.NO_CLASS, "stray.jpg")]
 
@@ -32,13 +32,13 @@ def test_images_beside_class_folders_are_rejected_by_name(tmp_path):
 def test_a_flat_folder_has_no_labels(tmp_path):
     populate(tmp_path, ["b.jpg", "a.png"])
     (tmp_path / "empty").mkdir()
-    assert folder(tmp_path)[1:] == ([], [])
-    assert listing(folder(tmp_path)) == [("a.png", -1), ("b.jpg", -1)]
+    assert find(tmp_path)[1:] == ([], [])
+    assert listing(find(tmp_path)) == [("a.png", -1), ("b.jpg", -1)]
 
 
 def test_the_order_is_not_the_file_systems(tmp_path, monkeypatch):
     populate(tmp_path, [f"{c}/{i}.jpg" for c in "ab" for i in range(5)])
-    want, scandir = folder(tmp_path), os.scandir
+    want, scandir = find(tmp_path), os.scandir
 
     class Reversed:
         def __init__(self, path):
@@ -52,7 +52,7 @@ def test_the_order_is_not_the_file_systems(tmp_path, monkeypatch):
             pass
 
     monkeypatch.setattr(os, "scandir", Reversed)
-    assert folder(tmp_path) == want
+    assert find(tmp_path) == want
 
 
 def test_links_are_followed_and_loops_are_not(tmp_path):
@@ -62,7 +62,7 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
     (src / "dog" / "up").symlink_to(src)
     (src / "self").symlink_to(src)
     (src / "dog" / "gone.jpg").symlink_to(tmp_path / "nowhere")
-    source = folder(src)
+    source = find(src)
     assert listing(source) == [("cat/a.jpg", 0), ("dog/b.jpg", 1), ("dog/gone.jpg", 1)]
     assert source.samples[2].size == -1
 
@@ -79,7 +79,7 @@ def test_bad_sources_are_one_clear_line(tmp_path):
         ("texts", "1 files of other kinds"),
     ):
         with pytest.raises(ShardError, match=got) as error:
-            folder(tmp_path / name)
+            find(tmp_path / name)
         assert str(tmp_path / name) in str(error.value)
         assert "\n" not in str(error.value)
 
@@ -89,12 +89,12 @@ def test_an_unreadable_folder_is_not_skipped(tmp_path):
     populate(tmp_path, ["cat/a.jpg"])
     (tmp_path / "dog").mkdir(mode=0)
     with pytest.raises(ShardError, match=r"cannot list .*dog"):
-        folder(tmp_path)
+        find(tmp_path)
 
 
 def test_keys_are_unique_and_free_of_what_readers_trip_over(tmp_path):
     names = ["a.b/c.d.jpg", "a/x.jpg", "a/x.png", "a/x.png.jpg", "a/50%.jpg", "a/é.jpg", "__meta__/y.jpg", "a/line\nbreak.jpg"]
-    keys = {sample.name: sample.key for sample in folder(populate(tmp_path, names)).samples}
+    keys = {sample.name: sample.key for sample in find(populate(tmp_path, names)).samples}
     assert keys == {
         "a.b/c.d.jpg": "a%2Eb/c%2Ed",
         "a/x.jpg": "a/x",
@@ -112,24 +112,27 @@ def test_names_that_are_not_utf8(tmp_path):
         (tmp_path / os.fsdecode(b"\xff.jpg")).write_bytes(b"x")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    assert folder(tmp_path).samples[0].key == "%FF"
+    assert find(tmp_path).samples[0].key == "%FF"
 
 
 def test_reading_never_blocks_or_raises(tmp_path):
+    def read_file(name):
+        return read(Candidate(str(tmp_path / name), name, -1, name, -1))
+
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert read(tmp_path / "pipe.jpg") == (b"", Reject.UNREADABLE)
-    assert read(tmp_path / "gone.jpg") == (b"", Reject.UNREADABLE)
+    assert read_file("pipe.jpg") == (b"", Reject.UNREADABLE)
+    assert read_file("gone.jpg") == (b"", Reject.UNREADABLE)
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate((1 << 30) + 1)
-    assert read(tmp_path / "huge.jpg") == (b"", Reject.TOO_LARGE)
+    assert read_file("huge.jpg") == (b"", Reject.TOO_LARGE)
 
 
 def test_shares_split_every_file_once_and_keep_the_classes(tmp_path):
     src = populate(tmp_path / "src", [f"{c}/{n}.png" for c in ("ant", "bee") for n in range(60)])
     (src / "notes.txt").write_text("notes")
-    parts = [folder(src, share=share) for share in ((0, 0.5), (0.5, 0.8), (0.8, 1))]
+    parts = [find(src, share=share) for share in ((0, 0.5), (0.5, 0.8), (0.8, 1))]
     names = [image.name for part in parts for image in part.samples]
-    assert sorted(names) == [image.name for image in folder(src).samples]
+    assert sorted(names) == [image.name for image in find(src).samples]
     assert sum(len(part.rejects) for part in parts) == 1
     assert all(part.classes == ["ant", "bee"] for part in parts)
     assert 40 < len(parts[0].samples) < 80
@@ -138,4 +141,4 @@ def test_shares_split_every_file_once_and_keep_the_classes(tmp_path):
 
 def test_a_share_without_an_image_is_an_error(tmp_path):
     with pytest.raises(ShardError, match=r"no image at .* falls into the share 0–0\.001"):
-        folder(populate(tmp_path / "src", ["a/1.png"]), share=(0, 0.001))
+        find(populate(tmp_path / "src", ["a/1.png"]), share=(0, 0.001))

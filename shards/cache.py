@@ -1,0 +1,79 @@
+"""Shards of an object store on the local disk: whole, checked, shared by all processes, within a limit."""
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from shards.errors import ShardError
+from shards.index import Shard
+from shards.remote import fetch
+
+
+class Cache:
+    """Files named by their content, so that sets never meet each other's shards.
+
+    Args:
+        folder: on a local disk; by default ``$CARE_CACHE``, or ``~/.cache/care/shards``.
+        limit: bytes; by default ``$CARE_CACHE_GB``, or 100 GB. The shards that were used longest ago go first.
+    """
+
+    def __init__(self, folder: str | Path | None = None, limit: int | None = None) -> None:
+        self.folder = Path(folder or os.environ.get("CARE_CACHE") or "~/.cache/care/shards").expanduser()
+        self.limit = int(float(os.environ.get("CARE_CACHE_GB", 100)) * 1e9) if limit is None else limit
+
+    def open(self, url: Path, shard: Shard) -> int:
+        """A file descriptor of the shard at ``url``, which is fetched if it is not here.
+
+        Raises:
+            ShardError: it cannot be fetched, is not the one of the index, or is larger than the limit.
+        """
+        file = self.folder / f"{shard.sha256}.tar"
+        for _ in range(100):
+            try:
+                fd = os.open(file, os.O_RDONLY)
+                os.utime(fd)
+                return fd
+            except FileNotFoundError:  # not yet, or another process has just removed it
+                self._fill(file, url, shard)
+        raise ShardError(f"{self.folder} loses {url} as soon as it is there; raise CARE_CACHE_GB (now {self.limit / 1e9:g})")
+
+    def _fill(self, file: Path, url: Path, shard: Shard) -> None:
+        if shard.filesize > self.limit:
+            raise ShardError(f"{url} has {shard.filesize:,} bytes, the cache may have {self.limit:,}; raise CARE_CACHE_GB")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{shard.sha256}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the others wait, and find it
+            if file.exists():
+                return
+            self._make_room(shard.filesize)
+            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".fetch-") as part:
+                for again in (True, False):
+                    try:
+                        fetch(url, Path(part.name))
+                    except FileNotFoundError:
+                        raise ShardError(f"{url} is not there any more; is the set still there?") from None
+                    with Path(part.name).open("rb") as data:
+                        digest = hashlib.file_digest(data, "sha256").hexdigest()
+                    if digest == shard.sha256:
+                        os.link(part.name, file)
+                        return
+                    if not again:
+                        raise ShardError(
+                            f"{url} is damaged: sha256 {digest[:12]}…, wanted {shard.sha256[:12]}…; copy or build the set again"
+                        )
+
+    def _make_room(self, size: int) -> None:
+        files = []
+        for file in self.folder.glob("*.tar"):
+            try:
+                files.append((file.stat().st_mtime_ns, file.stat().st_size, file))
+            except FileNotFoundError:
+                continue
+        used = sum(bytes for _, bytes, _ in files)
+        for _, bytes, file in sorted(files):
+            if used + size <= self.limit:
+                return
+            file.unlink(missing_ok=True)  # who reads it keeps it
+            used -= bytes

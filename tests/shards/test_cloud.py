@@ -1,0 +1,240 @@
+"""The same sets in object stores: real servers on this machine (nox -s cloud)."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import shards
+from shards import Cache, ShardError, remote, storage
+
+pytestmark = pytest.mark.cloud
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # Azurite's, published
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def s3():
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", port := free_port(), verbose=False)
+    server.start()
+    names = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1",
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in names.items():
+            patch.setenv(name, value)
+        remote.remote("s3://bucket")[0].mkdir("bucket")
+        yield "s3://bucket"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def azure(tmp_path_factory):
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("Azurite needs npm, which is not installed")
+    pytest.importorskip("adlfs")
+    folder, port = Path(os.environ.get("AZURITE", tmp_path_factory.mktemp("azurite"))), free_port()
+    binary = folder / "node_modules" / ".bin" / "azurite-blob"
+    if not binary.exists() and subprocess.run([npm, "install", "--silent", "azurite"], cwd=folder, check=False).returncode:
+        pytest.skip("npm could not install Azurite")
+    command = [binary, "--inMemoryPersistence", "--skipApiVersionCheck", "--silent", "--disableTelemetry", "--blobPort", str(port)]
+    server = subprocess.Popen(command, cwd=folder)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            address = f"BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
+            account = f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={KEY};"
+            patch.setenv("AZURE_STORAGE_CONNECTION_STRING", account + address)
+            deadline = time.monotonic() + 30
+            while True:
+                try:
+                    remote.remote("az://bucket")[0].mkdir("bucket")
+                    break
+                except Exception:
+                    assert time.monotonic() < deadline, "Azurite did not start"
+                    time.sleep(0.3)
+            yield "az://bucket"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(params=["s3", "azure"])
+def bucket(request, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES", (0.01, 0.01))
+    return f"{request.getfixturevalue(request.param)}/{tmp_path.name}"
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache(tmp_path / "cache")
+
+
+def content(data):
+    return [tuple(sample) for sample in data]
+
+
+def test_a_set_in_a_bucket_is_the_local_one(bucket, cache, photos, tmp_path):
+    shards.build(photos, tmp_path / "set", shard_size=5)
+    index = shards.build(photos, f"{bucket}/set", shard_size=5)
+    local = {path.name: path.read_bytes() for path in (tmp_path / "set").iterdir()}
+    assert storage.listing(f"{bucket}/set") == {name: len(data) for name, data in local.items()}
+    assert {name: storage.read_bytes(f"{bucket}/set/{name}") for name in local} == local
+    data = shards.open(f"{bucket}/set", cache)
+    assert content(data) == content(shards.open(tmp_path / "set"))
+    assert len(list(cache.folder.glob("*.tar"))) == 4
+    assert shards.verify(f"{bucket}/set") == []
+    assert shards.build(photos, f"{bucket}/set", shard_size=5).digest == index.digest  # finished: returns at once
+    assert len(list(shards.stream(data))) == 17
+
+
+def test_images_in_a_bucket_are_a_source(bucket, photos, tmp_path):
+    fs, name = remote.remote(f"{bucket}/photos")
+    fs.put(f"{photos}/", f"{name}/", recursive=True)
+    one = shards.build(f"{bucket}/photos", tmp_path / "one")
+    two = shards.build(photos, tmp_path / "two")
+    assert content(shards.open(one.path)) == content(shards.open(two.path))
+    assert one.digest == two.digest
+    shards.build(photos, f"{bucket}/tars", shard_size=5)
+    again = shards.build(f"{bucket}/tars", tmp_path / "again", max_rejects=0)
+    assert sorted(s.data for s in shards.open(again.path)) == sorted(s.data for s in shards.open(two.path))
+    rows = "".join(f"{bucket}/photos/{path.relative_to(photos)},{path.parent.name}\n" for path in sorted(photos.rglob("*.jpg")))
+    (tmp_path / "list.csv").write_text(rows)
+    listed = shards.build(tmp_path / "list.csv", tmp_path / "listed")
+    assert sorted((s.data, s.label) for s in shards.open(listed.path)) == sorted((s.data, s.label) for s in shards.open(two.path))
+
+
+def test_a_killed_build_goes_on_and_nothing_is_visible_before_the_index(bucket, cache, photos, tmp_path, monkeypatch):
+    plan = shards.build.__globals__["make_plan"](photos, shard_size=5)
+    root = storage.locate(f"{bucket}/set")
+    for number in (0, 2):
+        shards.build.__globals__["write_shard"](plan, root, number)
+    with pytest.raises(ShardError, match="an unfinished one; run its build again"):
+        shards.open(f"{bucket}/set", cache)
+    shards.build(photos, f"{bucket}/set", shard_size=5)
+    shards.build(photos, tmp_path / "whole", shard_size=5)
+    assert content(shards.open(f"{bucket}/set", cache)) == content(shards.open(tmp_path / "whole"))
+    with pytest.raises(ShardError, match="built from other input or options"):
+        shards.build(photos, f"{bucket}/set", shard_size=6)
+
+
+def test_the_cache_stays_within_its_limit_and_reads_right(bucket, photos, tmp_path):
+    shards.build(photos, f"{bucket}/set", shard_size=5)
+    largest = max(shard.filesize for shard in shards.open(f"{bucket}/set", Cache(tmp_path / "x")).index.shards)
+    cache = Cache(tmp_path / "small", limit=2 * largest)
+    data = shards.open(f"{bucket}/set", cache)
+    whole = content(data)
+    assert sum(file.stat().st_size for file in cache.folder.glob("*.tar")) <= 2 * largest
+    assert [tuple(data[i]) for i in reversed(range(17))] == whole[::-1]
+    with pytest.raises(ShardError, match=r"the cache may have 10; raise CARE_CACHE_GB"):
+        shards.open(f"{bucket}/set", Cache(tmp_path / "none", limit=10))[0]
+
+
+def test_many_readers_fetch_a_shard_once(bucket, cache, photos, tmp_path, monkeypatch):
+    shards.build(photos, f"{bucket}/set", shard_size=17)
+    fetched, fetch, lock = [], remote.fetch, threading.Lock()
+
+    def counted(path, to):
+        with lock:
+            fetched.append(path)
+        fetch(path, to)
+
+    monkeypatch.setattr("shards.cache.fetch", counted)
+    sets = [shards.open(f"{bucket}/set", cache) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert len({bytes(sample.data) for sample in pool.map(lambda data: data[3], sets)}) == 1
+    assert len(fetched) == 1
+    script = f"import shards; print(len(shards.open({bucket + '/set'!r}, shards.Cache({str(tmp_path / 'other')!r}))[3].data))"
+    children = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(3)]
+    assert {int(child.communicate()[0]) for child in children} == {len(sets[0][3].data)}
+    assert len(list((tmp_path / "other").glob("*.tar"))) == 1
+    assert not list((tmp_path / "other").glob(".fetch-*"))
+
+
+def test_damage_is_named(bucket, cache, photos, tmp_path):
+    shards.build(photos, f"{bucket}/set", shard_size=5)
+    name = "shard-000001.tar"
+    data = bytearray(storage.read_bytes(f"{bucket}/set/{name}"))
+    data[700] ^= 1
+    storage.write_bytes(f"{bucket}/set/{name}", bytes(data))
+    reader = shards.open(f"{bucket}/set", cache)
+    with pytest.raises(ShardError, match=rf"{name} is damaged: sha256"):
+        reader[6]
+    assert reader[0].data
+    (problem, *_) = shards.verify(f"{bucket}/set")
+    assert problem.startswith(name)
+    storage.remove(f"{bucket}/set/{name}")
+    with pytest.raises(ShardError, match=rf"damaged: {name} does not have its"):
+        shards.open(f"{bucket}/set", cache)
+    with pytest.raises(ShardError, match="no index.json"):
+        shards.open(f"{bucket}/nothing", cache)
+
+
+def test_a_store_that_fails_is_tried_again_then_named(bucket, cache, photos, monkeypatch):
+    shards.build(photos, f"{bucket}/set", shard_size=5)
+    find, failures = remote.remote, [2]
+
+    class Flaky:
+        def __init__(self, fs):
+            self.fs = fs
+
+        def get_file(self, *args):
+            if failures[0]:
+                failures[0] -= 1
+                raise ConnectionError("the network is down")
+            return self.fs.get_file(*args)
+
+    def flaky(path):
+        fs, name = find(path)
+        return Flaky(fs), name
+
+    monkeypatch.setattr(remote, "remote", flaky)
+    data = shards.open(f"{bucket}/set", cache)
+    assert data[0].data
+    failures[0] = 3
+    with pytest.raises(ShardError, match=r"cannot read .*shard-000003\.tar: ConnectionError: the network is down; check"):
+        data[16]
+    assert data[16].data
+
+
+def test_an_upload_that_fails_leaves_nothing_under_the_name(bucket, tmp_path, monkeypatch):
+    with pytest.raises(ZeroDivisionError), storage.writing(f"{bucket}/file") as file:
+        file.write(b"half")
+        1 / 0
+    assert storage.listing(bucket) == {}
+
+
+def test_training_from_a_bucket_gives_the_local_losses(s3, unpacked, tmp_path):
+    from care import BYOL, streams_for
+    from care.train import pretrain
+
+    photographs = next(unpacked("clothing10-cc0.tar").rglob("val"))
+    shards.build(photographs, tmp_path / "set", shard_size=50)
+    shards.build(photographs, f"{s3}/clothing", shard_size=50)
+    losses = []
+    cache = Cache(tmp_path / "cache")
+    for name, data in (("local", tmp_path / "set"), ("cold", f"{s3}/clothing"), ("warm", f"{s3}/clothing")):
+        c, t = streams_for("resnet18-small-half", size=32, blocks=1, objective=BYOL(hidden=32))
+        run = tmp_path / name
+        pretrain(shards.open(data, cache), run, c, t, size=32, batch_size=16, steps=4, workers=2 * (name == "cold"))
+        losses.append([json.loads(line) for line in (run / "losses.jsonl").read_text().splitlines()])
+    assert losses[0] == losses[1] == losses[2]
+    assert len(list(cache.folder.glob("*.tar"))) == 4
+
+
+def test_an_unknown_kind_of_url_says_what_to_install(tmp_path):
+    with pytest.raises(ShardError, match=r"cannot use nosuch://x/y: .*care-ssl\[s3\]"):
+        shards.open("nosuch://x/y")
