@@ -44,13 +44,16 @@ def main() -> NoReturn:
 
 
 def _exit_code(error: Exception) -> int | None:
-    from care import CareError
-    from care.train import Stopped
     from shards import ShardError
 
-    if isinstance(error, Stopped):
-        return 3
-    return 1 if isinstance(error, CareError | ShardError | OSError) else None
+    if isinstance(error, ShardError | OSError):
+        return 1
+    if "care" not in sys.modules:  # an error is told at once, without importing torch
+        return None
+    from care import CareError
+    from care.train import Stopped
+
+    return 3 if isinstance(error, Stopped) else 1 if isinstance(error, CareError) else None
 
 
 @app.command()

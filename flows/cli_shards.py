@@ -13,9 +13,7 @@ app = typer.Typer(help="Image folders into WebDataset shards with an index.", no
 def build(
     src: Annotated[
         str,
-        typer.Argument(
-            metavar="SRC", help="Folder (a subfolder a class, or flat), CSV, COCO JSON, VOC list or tars; path or URL.", show_default=False
-        ),
+        typer.Argument(metavar="SRC", help="Image folder, CSV, COCO JSON, VOC list, tars; path or URL.", show_default=False),
     ],
     dest: Annotated[str, typer.Argument(metavar="DEST", help="New or empty folder for the set; path or URL.", show_default=False)],
     workers: Annotated[int | None, typer.Option(min=1, help="Threads; by default one a core.", show_default=False)] = None,

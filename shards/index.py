@@ -98,7 +98,7 @@ def save(
         "plan": plan,
         "seed": seed,
     }
-    storage.write_json(path / "index.json", document)
+    storage.write_json(path / "index.json", document | {"own": storage.digest(document)})
 
 
 def load(path: str | Path, *, shards: bool = True) -> Index:
@@ -137,6 +137,8 @@ def load(path: str | Path, *, shards: bool = True) -> Index:
             seed=document["seed"],
             digest=hashlib.sha256(text).hexdigest(),
         )
+        own = storage.digest({name: value for name, value in document.items() if name != "own"})
+        _require(own == document["own"] and text == storage.as_json(document), "index.json is not the file that was written")
         count = len(index.samples)
         _require(index.samples.dtype == ROW and count == len(index.keys) == index.starts[-1], "its sample counts differ")
         _require(index.seen == count + sum(map(len, index.rejects.values())), "seen is not kept + rejected")

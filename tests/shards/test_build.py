@@ -1,5 +1,6 @@
 import errno
 import importlib
+import io
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from made_images import image_bytes, populate
+from PIL import Image, ImageOps
 
 import shards
 from shards import ShardError, storage
@@ -292,3 +294,60 @@ def test_rows_are_twenty_one_bytes(photos, tmp_path):
     rows = np.load(tmp_path / "set" / "samples.npy")
     assert rows.dtype.itemsize == 21
     assert rows.dtype.names == ("offset", "length", "crc32", "label", "orientation")
+
+
+def test_larger_images_are_made_smaller_and_others_keep_their_bytes(tmp_path):
+    src = tmp_path / "src"
+    src.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    smooth = Image.open(io.BytesIO(image_bytes(0, (6, 4)))).resize((300, 200), Image.Resampling.BICUBIC)
+    smooth.save(src / "large.png")
+    smooth.save(src / "turned.jpg", exif=exif)
+    (src / "small.png").write_bytes(image_bytes(2, (100, 80)))
+    shards.build(src, tmp_path / "set", max_side=120, quality=95)
+    data = shards.open(tmp_path / "set")
+    by_key = {sample.key: (number, sample.data) for number, sample in enumerate(data)}
+    assert by_key["small"][1] == (src / "small.png").read_bytes()
+    for name, size in (("large.png", (120, 80)), ("turned.jpg", (80, 120))):
+        number, file = by_key[name.partition(".")[0]]
+        got = Image.open(io.BytesIO(file))
+        assert (got.format, got.size, data.index.samples[number]["orientation"]) == ("JPEG", size, 1)
+        want = ImageOps.exif_transpose(Image.open(src / name)).convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        assert np.abs(np.asarray(got, float) - np.asarray(want, float)).mean() < 3
+    with tarfile.open(tmp_path / "set" / "shard-000000.tar") as tar:
+        assert sorted(tar.getnames()) == ["large.jpg", "small.png", "turned.jpg"]
+    with pytest.raises(ShardError, match="built from other input or options"):
+        shards.build(src, tmp_path / "set", max_side=100)
+    with pytest.raises(ShardError, match="wanted max_side from 1 and quality from 1 to 100, got 0 and 90"):
+        shards.build(src, tmp_path / "other", max_side=0)
+
+
+def test_the_orientation_is_recorded_unless_nothing_is_looked_at(tmp_path):
+    src = tmp_path / "src"
+    src.mkdir()
+    for turn in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        (src / f"{turn}.jpg").write_bytes(image_bytes(turn, format="JPEG", exif=exif))
+    for validate in ("decode", "header", "none"):
+        index = shards.build(src, tmp_path / validate, validate=validate)
+        recorded = dict(zip(index.keys, index.samples["orientation"].tolist(), strict=True))
+        assert recorded == {str(turn): turn if validate != "none" else 0 for turn in range(1, 9)}
+
+
+def test_two_builds_into_one_folder_do_not_meet(photos, tmp_path):
+    with storage.exclusive(tmp_path / "set", "building"), pytest.raises(ShardError, match=r"another process is building .*set; wait"):
+        shards.build(photos, tmp_path / "set")
+    assert len(shards.build(photos, tmp_path / "set").samples) == 17
+
+
+def test_as_a_webdataset_pipeline_it_has_every_sample_once(photos, tmp_path):
+    shards.build(photos, tmp_path / "set", shard_size=5)
+    data = shards.open(tmp_path / "set")
+    got = {sample["__key__"]: (sample["jpg"], int(sample["cls"])) for sample in shards.stream(data)}
+    assert got == {sample.key: (sample.data, sample.label) for sample in data}
+    wids = pytest.importorskip("wids")
+    read = wids.ShardListDataset(str(tmp_path / "set" / "index.json"), cache_dir=str(tmp_path / "cache"))
+    assert [read[n]["__key__"] for n in range(len(read))] == list(data.keys)
+    assert all(read[n][".jpg"].tobytes() == data.image(n).tobytes() for n in range(len(read)))
