@@ -186,7 +186,7 @@ class _Examples(Dataset[tuple[UInt8[np.ndarray, "3 h w"], int]]):
 
     def __getitem__(self, at: tuple[int, int]) -> tuple[UInt8[np.ndarray, "3 h w"], int]:
         epoch, row = at
-        pixels = crop(self.data.image(row), self.view.draw(self.seed, epoch, row, 0), self.size)
+        pixels = crop(np.array(self.data.image(row)), self.view.draw(self.seed, epoch, row, 0), self.size)
         return pixels.copy(), int(self.data.labels[row])  # Pillow's memory is read only
 
 

@@ -230,7 +230,7 @@ def plain_training(encoder, data, part, rate, *, epochs, batch_size, seed=0, min
     for step in range(steps):
         epoch, ids = shards.step_ids(len(part), batch_size=batch, step=step, seed=seed)
         rows = [int(part[i]) for i in ids]
-        crops = [np.array(crop(data.image(row), view.draw(seed, epoch, row, 0), SIZE)) for row in rows]
+        crops = [np.array(crop(np.array(data.image(row)), view.draw(seed, epoch, row, 0), SIZE)) for row in rows]
         x = torch.stack([NORMALIZE(torch.from_numpy(one).float() / 255) for one in crops])
         for optimizer, base in zip(optimizers, rate, strict=True):
             optimizer.param_groups[0]["lr"] = lr_at(step, total=steps, base=base * batch / 256)

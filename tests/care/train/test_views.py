@@ -123,7 +123,7 @@ def test_shares_and_ranges_are_the_papers():
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_crop_is_torchvisions_to_the_bit(flip):
+def test_a_crop_is_torchvisions(flip):
     image = noise(0, (100, 75))
     for drawn in draws(View(flip_p=float(flip)), 20):
         left, top, right, bottom = drawn.box(100, 75)
@@ -131,18 +131,22 @@ def test_a_crop_is_torchvisions_to_the_bit(flip):
             image, top, left, bottom - top, right - left, [32, 32], interpolation=pil_ops.InterpolationMode.BILINEAR
         )
         want = ImageOps.mirror(want) if flip else want
-        assert np.array_equal(crop(image, drawn, 32), np.asarray(want).transpose(2, 0, 1))
+        difference = crop(np.array(image), drawn, 32).astype(int) - np.asarray(want).transpose(2, 0, 1)
+        assert abs(difference).max() <= 1
+        assert abs(difference).mean() < 0.4
+        assert abs(difference.mean()) < 0.1
 
 
 def test_without_colour_changes_a_view_is_the_normalised_crop():
     image = noise(1, (60, 50))
     drawn = PLAIN.draw(0, 0, 3, 0)
-    pixels = crop(image, drawn, 24)
+    pixels = crop(np.array(image), drawn, 24)
     got = colour(torch.from_numpy(pixels.copy())[None], torch.from_numpy(drawn.colour)[None])
     box = drawn.box(60, 50)
     want = pil_ops.to_tensor(image.crop(box).resize((24, 24), Image.Resampling.BILINEAR))
     want = pil_ops.normalize(want, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    torch.testing.assert_close(got[0], want, rtol=0, atol=1e-6)
+    torch.testing.assert_close(got[0], want, rtol=0, atol=1.01 / 255 / 0.224)  # a level of the resizing's rounding
+    assert (got[0] - want).abs().mean() < 0.4 / 255 / 0.224
 
 
 # colours
