@@ -60,7 +60,7 @@ def crash(session: nox.Session) -> None:
 
 @shared
 def slow(session: nox.Session) -> None:
-    """Every objective trained on real images ($CARE_TEST_DATA), about ten minutes."""
+    """Every objective trained on real images ($CARE_TEST_DATA), about half an hour."""
     run(session, "pytest", "-m", "slow", *session.posargs)
 
 
@@ -72,12 +72,12 @@ def cloud(session: nox.Session) -> None:
 
 @shared
 def hostile(session: nox.Session) -> None:
-    """Broken, odd and malicious files ($CARE_TEST_DATA)."""
+    """Broken, odd and malicious files in a child with limits ($CARE_TEST_DATA)."""
     run(session, "pytest", "-m", "hostile", *session.posargs)
 
 
 @shared
 def bench(session: nox.Session) -> None:
-    """Speed beside other packages, interleaved in one process; arguments name the benchmarks ($CARE_TEST_DATA)."""
+    """Speed beside other packages, interleaved in one process; arguments name the benchmarks."""
     for name in session.posargs or ("views",):
         run(session, f"tests.bench.{name}", group="bench")

@@ -30,11 +30,6 @@ def similarity_loss(online: Embeddings, target: Embeddings) -> Float[Tensor, ""]
     return (4 - 2 * ((q1 * k2.detach()).sum(1) + (q2 * k1.detach()).sum(1))).mean()
 
 
-def contrastive_loss(q: Float[Tensor, "b d"], k: Float[Tensor, "n d"], temperature: float) -> Float[Tensor, ""]:
-    """InfoNCE of unit vectors: cross-entropy of q·kᵀ / temperature, where row i of ``k`` is the positive of row i of ``q``."""
-    return F.cross_entropy(q @ k.T / temperature, torch.arange(len(q), device=q.device))
-
-
 @dataclass(frozen=True)
 class Objective:
     """Heads and loss of a stream; ``pair`` is the kind of pair its networks come in.
@@ -121,25 +116,20 @@ class SimCLR(Objective):
 
 
 @dataclass(frozen=True)
-class MoCoV3(Objective):
-    """Chen, Xie & He 2021, as for ResNet-50: InfoNCE against the batch's momentum projections, which are normalised."""
+class MoCoV3(BYOL):
+    """Chen, Xie & He 2021, as for ResNet-50: BYOL's networks, the projections normalised; InfoNCE against the batch's momentum ones."""
 
-    hidden: int = 4096
-    dim: int = 256
     temperature: float = 1.0
 
     def projector(self, inputs: int) -> nn.Module:
         """Two layers, batch norm on the outputs."""
         return mlp_head(inputs, hidden=self.hidden, outputs=self.dim, norm=True)
 
-    def predictor(self) -> nn.Module:
-        """Two layers."""
-        return mlp_head(self.dim, hidden=self.hidden, outputs=self.dim)
-
     def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
         """2τ · (InfoNCE(online₁, target₂) + InfoNCE(online₂, target₁))."""
         (q1, q2), (k1, k2) = (tuple(map(unit, pair)) for pair in (online, target))
-        first, second = (contrastive_loss(q, k.detach(), self.temperature) for q, k in ((q1, k2), (q2, k1)))
+        positives = torch.arange(len(q1), device=q1.device)
+        first, second = (F.cross_entropy(q @ k.detach().T / self.temperature, positives) for q, k in ((q1, k2), (q2, k1)))
         return 2 * self.temperature * (first + second)
 
 

@@ -15,8 +15,14 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 
 STARTUP_SECONDS = 120
 
-# In a forked child (a loader's worker) Prefect's exit hooks wait for threads that are not there, and end it with exit code 1.
-os.register_at_fork(after_in_child=getattr(threading, "_threading_atexits", []).clear)
+
+def _forget_exit_hooks() -> None:
+    # In a forked child (a loader's worker) Prefect's exit hooks wait for threads that are not there, and end it with exit code 1.
+    hooks = getattr(threading, "_threading_atexits", [])
+    hooks[:] = [hook for hook in hooks if not hook.func.__module__.startswith("prefect.")]
+
+
+os.register_at_fork(after_in_child=_forget_exit_hooks)
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def _voc(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
     root = path.absolute().parent.parent.parent
     found = list[tuple[Path, tuple[int, int], list[_Object]]]()
     try:
-        stems = dict.fromkeys(line.split()[0] for line in path.read_text().splitlines() if line.strip())
+        stems = dict.fromkeys(line.split()[0] for line in storage.read_bytes(path).decode().splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise ShardError(f"{path} is no VOC list: {error}") from None
     for stem in stems:

@@ -64,7 +64,8 @@ def build(
     if f"{inside}/".startswith(f"{outside}/"):
         raise ShardError(f"{dest} lies in the source {src}; choose a DEST outside of it")
     plan = make_plan(src, shard_size=shard_size, seed=seed, share=share, validate=validate, max_side=max_side, quality=quality)
-    _mine(root)
+    if not storage.is_remote(root) and root.exists() and not root.is_dir():
+        raise ShardError(f"{dest} holds other things (it is a file); choose a new or empty folder as DEST")
     with storage.exclusive(root, "building"):
         names = _mine(root)
         return _existing(plan, root, names) or _build(plan, root, names, workers, max_rejects)
@@ -117,8 +118,10 @@ def write_shard(plan: Plan, dest: Path, number: int, tick: Callable[[], None] = 
             tick()
             data, reason = sources.read(image)
             original, suffix = data, PurePosixPath(image.name).suffix.lower()
-            if not (reason := reason or check(data, plan.validate)) and plan.max_side:
-                data, reason = shrink(data, plan.max_side, plan.quality)
+            if not reason and plan.max_side:
+                data, reason = shrink(data, plan.max_side, plan.quality)  # it decodes, which passes no less than a check
+            elif not reason:
+                reason = check(data, plan.validate)
             if reason:
                 rejects.append((reason, image.name))
                 continue
@@ -159,10 +162,10 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> index.Index:
 
 def _mine(dest: Path) -> list[str]:
     """The names in ``dest``, if they can all be a build's."""
-    names = [*storage.listing(dest, deep=True)] if storage.is_remote(dest) or not dest.is_dir() else sorted(p.name for p in dest.iterdir())
+    names = [*storage.listing(dest, deep=True)] if storage.is_remote(dest) else sorted(path.name for path in dest.iterdir())
     foreign = [name for name in names if not _OURS.fullmatch(name)]
-    if foreign or (not storage.is_remote(dest) and dest.exists() and not dest.is_dir()):
-        raise ShardError(f"{dest} holds other things ({', '.join(foreign[:3]) or 'it is a file'}); choose a new or empty folder as DEST")
+    if foreign:
+        raise ShardError(f"{dest} holds other things ({', '.join(foreign[:3])}); choose a new or empty folder as DEST")
     return names
 
 

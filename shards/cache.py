@@ -21,7 +21,11 @@ class Cache:
 
     def __init__(self, folder: str | Path | None = None, limit: int | None = None) -> None:
         self.folder = Path(folder or os.environ.get("CARE_CACHE") or "~/.cache/care/shards").expanduser()
-        self.limit = int(float(os.environ.get("CARE_CACHE_GB", 100)) * 1e9) if limit is None else limit
+        gigabytes = os.environ.get("CARE_CACHE_GB", "100")
+        try:
+            self.limit = int(float(gigabytes) * 1e9) if limit is None else limit
+        except (ValueError, OverflowError):
+            raise ShardError(f"wanted a number of gigabytes in CARE_CACHE_GB, got {gigabytes!r}; set it to one such as 100") from None
 
     def open(self, url: Path, shard: Shard) -> int:
         """A file descriptor of the shard at ``url``, which is fetched if it is not here.

@@ -105,7 +105,7 @@ def load(path: str | Path, *, shards: bool = True) -> Index:
     """The index in the folder ``path``, after its digests, its counts and (with ``shards``) the sizes of its tars are checked.
 
     Raises:
-        ShardError: ``path`` is no shard set, an unfinished or damaged one, or of a newer schema.
+        ShardError: ``path`` is no shard set, an unfinished or damaged one, or of another schema.
     """
     root = storage.locate(path).absolute()
     file, sizes = root / "index.json", storage.listing(root)
@@ -113,7 +113,7 @@ def load(path: str | Path, *, shards: bool = True) -> Index:
         unfinished = any(name.startswith(".shard-") for name in sizes)
         got = "an unfinished one; run its build again, it goes on where it stopped" if unfinished else "no index.json; check the path"
         raise ShardError(f"wanted a shard set at {path}, got {got}")
-    text, document = storage.read_bytes(file), storage.read_json(file)
+    document, text = storage.read_json_and_bytes(file)
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, int):
         raise ShardError(f"{file} is not the index of a shard set; check the path")

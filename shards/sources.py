@@ -6,6 +6,7 @@ import os
 import re
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -80,8 +81,12 @@ def find(src: str | Path, *, share: tuple[float, float] = (0, 1)) -> Source:
         images = _table(location, rejects)
     elif kind in (".json", ".txt") or (location / "annotations.json").is_file():
         known = boxes.load(location)
-        root = os.path.commonpath([picture.path.parent for picture in known.pictures]) if not storage.is_remote(src) else ""
-        images = [_Image(str(p.path), str(p.path).removeprefix(root).lstrip("/"), p.path.stat().st_size) for p in known.pictures]
+        paths = {str(picture.path): picture.path for picture in known.pictures}
+        # of characters up to a slash: commonpath would make s3:/ of s3://
+        above = os.path.commonprefix([path.rpartition("/")[0] + "/" for path in paths]).rpartition("/")[0] + "/"  # noqa: RUF071
+        images = [_Image(path, path.removeprefix(above), file.stat().st_size) for path, file in paths.items()]
+        again = Counter(str(picture.path) for picture in known.pictures) - Counter(paths.keys())
+        rejects += [(Reject.DUPLICATE, path.removeprefix(above)) for path in again.elements()]
         rejects += [(Reject.UNREADABLE, name) for name in known.rejects.get(str(boxes.BoxReject.NO_IMAGE), [])]
     elif kind == ".tar":
         images = _members([str(src)], rejects)
@@ -95,10 +100,10 @@ def find(src: str | Path, *, share: tuple[float, float] = (0, 1)) -> Source:
     rejects += [(Reject.NO_CLASS, image.name) for image in images if classes and image.label is None]
     images = sorted((image for image in images if not classes or image.label is not None), key=lambda image: image.name)
 
-    def shared(name: str) -> bool:
+    def falls(name: str) -> bool:
         return share[0] <= zlib.crc32(os.fsencode(name)) / 2**32 < share[1]
 
-    kept = [image for image in images if shared(image.name)]
+    kept = [image for image in images if falls(image.name)]
     if not kept:
         if not images:
             raise ShardError(f"wanted images at {src}, got none ({len(rejects)} rejected: {rejects[:3]}); check what it lists")
@@ -108,7 +113,7 @@ def find(src: str | Path, *, share: tuple[float, float] = (0, 1)) -> Source:
         Candidate(image.path, image.name, label.get(image.label or "", -1), key, image.size, image.offset)
         for image, key in zip(kept, keys, strict=True)
     ]
-    return Source(samples, classes, [(reason, name) for reason, name in sorted(rejects) if shared(name)])
+    return Source(samples, classes, [(reason, name) for reason, name in sorted(rejects) if falls(name)])
 
 
 def read(image: Candidate) -> tuple[bytes, Reject | None]:
@@ -174,7 +179,11 @@ def _members(tars: Sequence[str], rejects: list[Any]) -> list[_Image]:
     for path in sorted(tars):
         below, seen, labels, others = PurePosixPath(path).stem, dict[str, _Image](), dict[str, str](), list[tarfile.TarInfo]()
         try:
-            with storage.nearby(path) as near, near.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            with storage.nearby(path) as near, near.open("rb") as file:
+                if file.read(2) == b"\x1f\x8b":
+                    raise tarfile.ReadError("it is compressed by gzip: unpack it first")
+                file.seek(0)
+                tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (it ends with the file)
                 for info in tar:
                     name, key = f"{below}/{info.name}", stem(info.name)
                     if info.isdir():
@@ -195,8 +204,7 @@ def _members(tars: Sequence[str], rejects: list[Any]) -> list[_Image]:
                 if len(end := file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE or any(end):
                     raise tarfile.ReadError(f"damaged or cut off at byte {tar.offset}")
         except (tarfile.TarError, OSError, ValueError) as error:
-            hint = "; it is compressed by gzip: unpack it first" if storage.read_bytes(path, 0, 2) == b"\x1f\x8b" else ""
-            raise ShardError(f"{path} is not a whole tar: {error}{hint}") from None
+            raise ShardError(f"{path} is not a whole tar: {error}; copy it again, or leave it out") from None
         keys = {stem(name) for name in seen}
         rejects += [(Reject.OTHER_FILE, f"{below}/{info.name}") for info in others if stem(info.name) not in keys]
         images += [image._replace(label=labels.get(stem(name))) for name, image in seen.items()]

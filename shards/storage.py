@@ -194,8 +194,14 @@ def read_json(path: str | Path) -> Any:
     Raises:
         ShardError: the file is missing or is not JSON.
     """
+    return read_json_and_bytes(path)[0]
+
+
+def read_json_and_bytes(path: str | Path) -> tuple[Any, bytes]:
+    """As ``read_json``, with the bytes of the file."""
     try:
-        return json.loads(read_bytes(path))
+        data = read_bytes(path)
+        return json.loads(data), data
     except FileNotFoundError:
         raise ShardError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:

@@ -21,7 +21,7 @@ class _Crops(Dataset[tuple[np.ndarray, np.ndarray]]):
 
     def __getitem__(self, at: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         epoch, sample = at
-        image = np.array(self.data.image(sample))
+        image = np.array(self.data.image(sample))  # a copy: torch takes no array that cannot be written
         drawn = [view.draw(self.seed, epoch, sample, n) for n, view in enumerate(self.views)]
         return np.stack([crop(image, d, self.size) for d in drawn]), np.stack([d.colour for d in drawn])
 

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from made_images import populate
 
 import shards
 from shards import Cache, ShardError, remote, storage
@@ -113,6 +114,25 @@ def test_images_in_a_bucket_are_a_source(bucket, photos, tmp_path):
     (tmp_path / "list.csv").write_text(rows)
     listed = shards.build(tmp_path / "list.csv", tmp_path / "listed")
     assert sorted((s.data, s.label) for s in shards.open(listed.path)) == sorted((s.data, s.label) for s in shards.open(two.path))
+
+
+def test_coco_and_voc_in_a_bucket_are_the_local_ones(bucket, tmp_path):
+    local = tmp_path / "data"
+    populate(local / "images", ["a.jpg", "deep/b.jpg"])
+    images = [{"id": n, "file_name": name, "width": 20, "height": 16} for n, name in enumerate(("a.jpg", "deep/b.jpg", "gone.jpg"))]
+    (local / "annotations.json").write_text(json.dumps({"images": images, "categories": [], "annotations": []}))
+    populate(local / "VOC/JPEGImages", ["1.jpg", "2.jpg"])
+    for folder in ("Annotations", "ImageSets/Main"):
+        (local / "VOC" / folder).mkdir(parents=True)
+    (local / "VOC/Annotations/1.xml").write_text("<annotation><filename>1.jpg</filename></annotation>")
+    (local / "VOC/ImageSets/Main/train.txt").write_text("1\n")
+    fs, name = remote.remote(f"{bucket}/data")
+    fs.put(f"{local}/", f"{name}/", recursive=True)
+    for list_name in ("annotations.json", "VOC/ImageSets/Main/train.txt"):
+        one = shards.build(f"{bucket}/data/{list_name}", tmp_path / f"remote-{Path(list_name).stem}", max_rejects=0.5)
+        two = shards.build(local / list_name, tmp_path / f"local-{Path(list_name).stem}", max_rejects=0.5)
+        assert one.digest == two.digest
+        assert len(one.samples) == (2 if list_name == "annotations.json" else 1)
 
 
 def test_a_killed_build_goes_on_and_nothing_is_visible_before_the_index(bucket, cache, photos, tmp_path, monkeypatch):

@@ -82,14 +82,14 @@ def test_coco_and_voc_lists_give_their_images(tmp_path):
     populate(tmp_path / "images", ["a.jpg", "b.jpg", "unlisted.jpg"])
     content = {
         "images": [{"id": n, "file_name": f"{n}.jpg", "width": 20, "height": 16} for n in "ab"]
-        + [{"id": "c", "file_name": "gone.jpg", "width": 20, "height": 16}],
+        + [{"id": n, "file_name": name, "width": 20, "height": 16} for n, name in (("c", "gone.jpg"), ("d", "a.jpg"), ("e", "a.jpg"))],
         "categories": [{"id": 1, "name": "dog"}], "annotations": [],
     }  # fmt: skip
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     for src in (tmp_path, tmp_path / "annotations.json"):
         source = find(src)
         assert [s.name for s in source.samples] == ["a.jpg", "b.jpg"]
-        assert source.rejects == [(Reject.UNREADABLE, "gone.jpg")]
+        assert source.rejects == [(Reject.DUPLICATE, "a.jpg")] * 2 + [(Reject.UNREADABLE, "gone.jpg")]
     voc = tmp_path / "VOC"
     populate(voc / "JPEGImages", ["1.jpg", "2.jpg", "3.jpg"])
     for folder in ("Annotations", "ImageSets/Main"):
@@ -186,6 +186,14 @@ def test_a_cut_tar_is_named(tmp_path, cut):
     path.write_bytes(data[: {"a header": last.offset, "a body": last.offset_data + 10, "the end": last.offset_data - 200}[cut]])
     with pytest.raises(ShardError, match=r"s\.tar is not a whole tar"):
         find(path)
+
+
+@pytest.mark.parametrize("name", ["gone.tar", "gone.csv", "gone.json", "gone.txt", "gone"])
+def test_a_source_that_is_not_there_is_one_line(tmp_path, name):
+    with pytest.raises(ShardError, match=name) as error:
+        shards.build(tmp_path / name, tmp_path / "set")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "set").exists()
 
 
 def test_a_compressed_tar_says_so(tmp_path):

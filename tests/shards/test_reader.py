@@ -88,6 +88,12 @@ def test_a_shard_that_shrinks_or_vanishes_is_named(built):
         data[4]
 
 
+def test_a_wrong_cache_size_is_told(built, monkeypatch):
+    monkeypatch.setenv("CARE_CACHE_GB", "plenty")
+    with pytest.raises(ShardError, match="wanted a number of gigabytes in CARE_CACHE_GB, got 'plenty'"):
+        shards.open(built)
+
+
 def edit(built, change):
     document = json.loads((built / "index.json").read_text())
     change(document)

@@ -279,6 +279,16 @@ def test_the_input_is_left_alone_and_the_output_is_normalised():
     torch.testing.assert_close(normalize(x.float() / 255), want)
 
 
+@pytest.mark.parametrize("size", [48, 224])
+def test_a_views_bits_do_not_depend_on_those_beside_it(size, monkeypatch):
+    crops = batch(*(noise(n, (size, size)) for n in range(5)))
+    drawn = torch.from_numpy(np.stack([View(solarize_p=0.5).draw(0, 0, n, 0).colour for n in range(5)]))
+    together = colour(crops, drawn)
+    assert torch.equal(together, torch.cat([colour(crops[n : n + 1], drawn[n : n + 1]) for n in range(5)]))
+    monkeypatch.setattr("care.train.views.CACHED", 10**9)
+    assert torch.equal(together, colour(crops, drawn))
+
+
 def test_crops_must_be_bytes():
     with pytest.raises(TypeCheckError):
         colour(batch(noise(0)).float(), numbers())
