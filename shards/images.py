@@ -72,35 +72,23 @@ def decode(data: bytes) -> Image.Image:
     Raises:
         ShardError: no whole image of a known format and of at most ``MAX_PIXELS`` is in ``data``.
     """
-    image = _header(data)
-    image = _attempt(image, data, _loaded)
-    return _attempt(image, data, _rgb)
+    return _decoded(_header(data), data)
 
 
-def check(data: bytes, validate: Validation) -> Reject | None:
-    """Why ``data`` cannot be a sample, or ``None``: ``decode`` accepts exactly what ``validate="decode"`` passes.
+def check(data: bytes, validate: Validation) -> tuple[Reject | None, int]:
+    """Why ``data`` cannot be a sample, or ``None``; and its EXIF orientation, 1…8 (what cannot be read is 1), 0 where it was not looked at.
 
-    ``"header"`` opens but does not decode, ``"none"`` refuses only what is empty.
+    ``decode`` accepts exactly what ``"decode"`` passes; ``"header"`` opens but does not decode, ``"none"`` refuses only what is empty.
     """
+    if validate == "none":
+        return (None if data else Reject.EMPTY), 0
     try:
+        image = _header(data)
         if validate == "decode":
-            decode(data)
-        elif validate == "header":
-            _header(data)
-        elif not data:
-            return Reject.EMPTY
+            _decoded(image, data)
     except _ImageError as error:
-        return error.reason
-    return None
-
-
-def orientation(data: bytes) -> int:
-    """The EXIF orientation in an image's header, 1…8; what cannot be read is 1."""
-    try:
-        value = _header(data).getexif().get(_ORIENTATION, 1)
-    except Exception:
-        return 1
-    return value if value in _UPRIGHT else 1
+        return error.reason, 0
+    return None, _orientation(image)
 
 
 def shrink(data: bytes, max_side: int, quality: int) -> tuple[bytes, Reject | None]:
@@ -132,6 +120,10 @@ def _header(data: bytes) -> Image.Image:
     return image
 
 
+def _decoded(image: Image.Image, data: bytes) -> Image.Image:
+    return _attempt(_attempt(image, data, _loaded), data, _rgb)
+
+
 def _attempt(image: Image.Image, data: bytes, action: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
         return action(image)
@@ -143,11 +135,16 @@ def _attempt(image: Image.Image, data: bytes, action: Callable[[Image.Image], Im
 
 def _loaded(image: Image.Image) -> Image.Image:
     image.load()
-    try:
-        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a broken EXIF block says nothing about the pixels
-        turn = None
+    turn = _UPRIGHT.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a broken EXIF block says nothing about the pixels
+        return 1
+    return value if value in _UPRIGHT else 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -4,29 +4,56 @@ import hashlib
 import tarfile
 from typing import IO
 
+HELD = 1 << 20
+"""Bytes that are written and digested at a time: threads that build other shards run meanwhile."""
+
+
+def _header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    # GNU: names of any length and alphabet as raw UTF-8, in the plain header as far as they fit.
+    return info.tobuf(tarfile.GNU_FORMAT, "utf-8")
+
+
+_EMPTY = _header("", 0)
+
 
 class TarWriter:
     """Appends members to ``file``; equal members give equal bytes (no time, no owner, mode 0644)."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._sha256 = file, hashlib.sha256()
+        self._file, self._sha256, self._parts, self._size, self._written = file, hashlib.sha256(), list[bytes](), 0, 0
 
     def add(self, name: str, data: bytes) -> int:
         """Append a member and return where its data begin, in bytes."""
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        # GNU: names of any length and alphabet as raw UTF-8, in the plain header as far as they fit.
-        self._put(info.tobuf(tarfile.GNU_FORMAT, "utf-8"), tarfile.BLOCKSIZE)
-        offset = self._file.tell()
-        self._put(data, tarfile.BLOCKSIZE)
+        raw = name.encode()
+        if len(raw) <= tarfile.LENGTH_NAME - 1 and len(data) < 8**11:  # what tobuf gives, in a fifth of its time
+            header = bytearray(_EMPTY)
+            header[: len(raw)], header[124:135], header[148:156] = raw, b"%011o" % len(data), b" " * 8
+            header[148:156] = b"%06o\0 " % sum(header)
+            self._put(bytes(header))
+        else:
+            self._put(_header(name, len(data)))
+        offset = self._size
+        self._put(data)
+        self._put(bytes(-len(data) % tarfile.BLOCKSIZE))
+        if self._size - self._written >= HELD:
+            self._flush()
         return offset
 
     def finish(self) -> tuple[int, str]:
         """Write the end of the archive and return size (bytes) and sha256 of all."""
-        self._put(bytes(2 * tarfile.BLOCKSIZE), tarfile.RECORDSIZE)
-        return self._file.tell(), self._sha256.hexdigest()
+        self._put(bytes(2 * tarfile.BLOCKSIZE))
+        self._put(bytes(-self._size % tarfile.RECORDSIZE))
+        self._flush()
+        return self._size, self._sha256.hexdigest()
 
-    def _put(self, data: bytes, block: int) -> None:
-        for part in (data, bytes(-(self._file.tell() + len(data)) % block)):
-            self._sha256.update(part)
-            self._file.write(part)
+    def _put(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._size += len(data)
+
+    def _flush(self) -> None:
+        data = b"".join(self._parts)
+        self._sha256.update(data)
+        self._file.write(data)
+        self._parts, self._written = [], self._size

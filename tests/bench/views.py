@@ -5,22 +5,19 @@ BYOLTransform, albumentations, and webdataset reading our tars into the released
 """
 
 import io
-import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageFilter, ImageOps
-from rich.console import Console
-from rich.table import Table
 from torchvision import transforms
 
 import shards
 from care.train import VIEWS
 from care.train.batches import _Crops, batches
 from care.train.views import MEAN, STD, colour
+from tests.bench.timing import interleaved, show
 
 COUNT, SIZE, ROUNDS = 64, 224, 5
 
@@ -102,20 +99,9 @@ def measure(data: shards.ShardSet, files: list[bytes]) -> None:
         "care: the colour alone": ours_coloured, "decoding alone (Pillow)": decoded,
     }  # fmt: skip
     work |= peers(files)
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(ROUNDS):
-        for name, run in work.items():
-            began = time.perf_counter()
-            run()
-            times[name].append((time.perf_counter() - began) / COUNT * 1e3)
-    reference = statistics.median(times["released recipe (PIL, torchvision)"])
-    table = Table(
-        "", "ms an image", "images/s", "of the released recipe's speed", title=f"two views of {SIZE} px, {len(files[0]) // 1000} KB JPEGs"
-    )
-    for name, values in times.items():
-        median = statistics.median(values)
-        table.add_row(name, f"{median:.2f}", f"{1000 / median:.0f}", f"{reference / median:.2f}×")
-    Console(width=120).print(table)
+    times = interleaved(work, ROUNDS)
+    title = f"two views of {SIZE} px, {len(files[0]) // 1000} KB JPEGs, one core"
+    show(title, times, count=COUNT, unit="image", reference="released recipe (PIL, torchvision)")
 
 
 def peers(files: list[bytes]) -> dict[str, object]:
