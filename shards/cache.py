@@ -47,7 +47,7 @@ class Cache:
         if shard.filesize > self.limit:
             raise ShardError(f"{url} has {shard.filesize:,} bytes, the cache may have {self.limit:,}; raise CARE_CACHE_GB")
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{shard.sha256}.lock").open("w") as lock:
+        with (self.folder / f"{shard.sha256[:2]}.lock").open("w") as lock:  # at most 256 files
             fcntl.flock(lock, fcntl.LOCK_EX)  # the others wait, and find it
             if file.exists():
                 return
