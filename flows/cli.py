@@ -4,17 +4,12 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from flows import cli_evaluate, cli_shards
-from flows.tables import Json, Seed, Set, show_results
-
-ENCODERS = (
-    "resnet50, resnet50x2, resnet101, resnet152, resnet18[-small][-half]; with another tap than layer3 NAME:TAP; "
-    "any other CNN as torchvision:MODEL:TAP or timm:MODEL:TAP."
-)
+from flows.tables import Json, Seed, show_results
 
 app = typer.Typer(
     help="CARE: self-supervised pre-training of attentive CNNs, from image folders to a report. Start with: care demo",
@@ -93,47 +88,12 @@ def demo(
     console.print(f"report: {Path(folder, 'report.html')}")
 
 
-@app.command()
-def pretrain(
-    path: Set,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, new or of the same run.", show_default=False)],
-    encoder: Annotated[str, typer.Option(help=ENCODERS)] = "resnet50",
-    size: Annotated[int, typer.Option(min=16, help="Side of the views, pixels.")] = 224,
-    batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 1024,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the set.")] = 100,
-    warmup_epochs: Annotated[float | None, typer.Option(min=0, help="Default: 10, at most a tenth of the run.", show_default=False)] = None,
-    lr: Annotated[float, typer.Option(min=0, help="Base learning rate for 256 images.")] = 0.05,
-    momentum: Annotated[float, typer.Option(min=0, max=1, help="First momentum coefficient of the targets.")] = 0.99,
-    attention_weight: Annotated[float, typer.Option(min=0, help="Weight of the attention supervision (λ of Eq. 5).")] = 100,
-    hidden: Annotated[int, typer.Option(min=1, help="Hidden width of projectors and predictors.")] = 4096,
-    seed: Seed = 0,
-    precision: Annotated[
-        Literal["bf16", "fp16", "fp32"] | None, typer.Option(help="Default: what the device computes natively.", show_default=False)
-    ] = None,
-    device: Annotated[Literal["cuda", "cpu"] | None, typer.Option(help="Default: cuda where there is one.", show_default=False)] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode images beside the training.")] = 0,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
-) -> None:
-    """Pre-train an encoder by CARE; interrupted, the same command continues from the last checkpoint. Defaults are the paper's.
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def pretrain(context: typer.Context) -> None:
+    """Pre-train an encoder by CARE; interrupted, the same command continues from the last checkpoint."""
+    from care.train.__main__ import main as train
 
-    Example: care pretrain sets/train runs/small --encoder resnet18 --size 96 --batch-size 256
-    """
-    import shards
-    from care import BYOL, streams_for
-    from care.train import pretrain as train
-
-    data = shards.open(path)
-    per_epoch = len(data) // batch_size
-    if per_epoch == 0:
-        raise typer.BadParameter(f"{batch_size} is more than the {len(data)} images of {path}", param_hint="--batch-size")
-    c, t = streams_for(encoder, size=size, seed=seed, objective=BYOL(hidden=hidden))
-    done = train(
-        data, run, c, t, size=size, batch_size=batch_size, steps=epochs * per_epoch, lr=lr, momentum=momentum,
-        warmup=round(per_epoch * (min(10, epochs / 10) if warmup_epochs is None else warmup_epochs)),
-        attention_weight=attention_weight, seed=seed, precision=precision,
-        device=device, workers=workers, checkpoint_every=checkpoint_every,
-    )  # fmt: skip
-    typer.echo(f"{done.steps} steps done, encoder: {done.encoder}")
+    train(context.args, "care pretrain")
 
 
 @app.command("report")

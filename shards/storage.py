@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,12 @@ def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
     return {file.name: file.stat().st_size for file in sorted(root.iterdir()) if file.is_file()} if root.is_dir() else {}
 
 
+def copy(source: str | Path, to: str | Path) -> None:
+    """Commit the bytes of one file or object as another."""
+    with nearby(source) as near, near.open("rb") as read, writing(to) as file:
+        shutil.copyfileobj(read, file, 1 << 20)
+
+
 @contextmanager
 def nearby(path: str | Path) -> Iterator[Path]:
     """A local file itself, or a copy of an object for the length of the block."""
@@ -97,8 +104,10 @@ def remove(path: str | Path) -> None:
 
 
 @contextmanager
-def exclusive(folder: Path, doing: str) -> Iterator[None]:
+def exclusive(folder: Path, doing: str, *, patience: float = 0) -> Iterator[None]:
     """No other process in this block with the same local folder, which is made; the kernel ends it with the process.
+
+    Waits ``patience`` seconds for one that is ending.
 
     Raises:
         ShardError: another process is in it.
@@ -110,10 +119,15 @@ def exclusive(folder: Path, doing: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         fd = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ShardError(f"another process is {doing} {folder}; wait until it ends, or stop it") from None
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise ShardError(f"another process is {doing} {folder}; wait until it ends, or stop it") from None
+            time.sleep(0.1)
         yield
     finally:
         os.close(fd)

@@ -94,15 +94,18 @@ def detect(
     )
     state = Run(run, model, optimizer, settings, title="detection", precision=precision, checkpoint_every=checkpoint_every)
     with state:
-        for step, (images, targets) in enumerate(_batches(train, settings, state.start, workers), state.start):
+        for step, (images, targets) in enumerate(state.waiting(_batches(train, settings, state.start, workers)), state.start):
             rate = min(1, (step + 1) / max(warmup, 1)) * 0.1 ** sum(step >= iterations * part for part in (3 / 4, 11 / 12))
             for group in optimizer.param_groups:
                 group["lr"] = lr * batch_size / 16 * rate
-            with state.autocast, seeded(seed, step, where):
-                losses = model([x.to(where) for x in images], [{k: v.to(where) for k, v in t.items()} for t in targets])
-            losses["loss_total"] = torch.stack(list(losses.values())).sum()
-            terms = {name.removeprefix("loss_"): float(value.detach()) for name, value in losses.items()}
-            state.optimize(step, losses["loss_total"], terms)
+            updated = False
+            while not updated:
+                with state.autocast, seeded(seed, step, where):
+                    losses = model([x.to(where) for x in images], [{k: v.to(where) for k, v in t.items()} for t in targets])
+                losses["loss_total"] = torch.stack(list(losses.values())).sum()
+                terms = {name.removeprefix("loss_"): float(value.detach()) for name, value in losses.items()}
+                state.backward(losses["loss_total"])
+                updated = state.update(step, terms)
             state.commit(step, {**terms, "lr": group["lr"]}, "loss {total:.3f} class {classifier:.3f} box {box_reg:.3f}".format(**terms))
     with state.autocast:
         return average_precision(val, _detections(model.eval(), val, size, batch_size, workers))

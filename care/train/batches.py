@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import shards
+from care import ranks
 from care.train.views import VIEWS, View, colour, crop
 
 Views = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]]
@@ -40,6 +41,8 @@ def batches(
 ) -> Iterator[tuple[int, Views]]:
     """Yield (step, (x1, x2)) for the steps ``start`` … ``steps`` − 1, both views [batch_size, 3, size, size], normalised.
 
+    Of several processes (``care.ranks``) each gets its slice, [batch_size / world, …].
+
     Each image is decoded once and both crops are cut from it; colours are changed in batches on ``device``.
 
     Args:
@@ -59,8 +62,8 @@ def batches(
 
     def sample_ids() -> Iterator[list[tuple[int, int]]]:
         for step in range(start, steps):
-            epoch, ids = shards.step_ids(len(data), batch_size=batch_size, step=step, seed=seed, run=data.run)
-            yield [(epoch, int(sample)) for sample in ids]
+            batch = shards.step_ids(len(data), batch_size=batch_size, step=step, seed=seed, run=data.run)
+            yield [(batch.epoch, int(sample)) for sample in batch.of_rank(ranks.rank(), ranks.world())]
 
     loader = DataLoader(
         _Crops(data, size, seed, views),

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import shards
 from care.encoders import Encoder, build_encoder
 from care.errors import CareError
 from care.weights import load_exactly
-from shards import storage
+from shards import Cache, storage
 from shards.progress import console
 
 SCHEMA = 1
@@ -39,15 +40,25 @@ class Checkpoint(NamedTuple):
         return load_file(self.path / f"{name}.safetensors")
 
 
-def save(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, manifest: dict[str, Any], *, keep: int = 2) -> None:
-    """Commit ``run/checkpoints/step-…`` and remove all but the newest ``keep``.
+class Snapshot(NamedTuple):
+    """A model and its optimizer at one step, copied to the CPU."""
 
-    Args:
-        run: run directory.
-        model: whose state dict is saved.
-        optimizer: SGD; its momentum buffers are saved by parameter name.
-        manifest: JSON values; ``step`` names the directory.
-        keep: checkpoints to keep; the older ones go only when the new one is in place.
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> Snapshot:
+    """Copies of a model's state and of SGD's momentum buffers, by parameter name."""
+    slots = {name: optimizer.state[p]["momentum_buffer"] for name, p in model.named_parameters() if optimizer.state[p]}
+    # clones: what is saved in the background does not change, and safetensors refuses channels_last
+    return Snapshot(*({n: t.detach().to("cpu", memory_format=torch.contiguous_format, copy=True) for n, t in of.items()}
+                      for of in (model.state_dict(), slots)))  # fmt: skip
+
+
+def save(run: Path, state: Snapshot, manifest: dict[str, Any], *, keep: int = 2, keep_every: int = 0) -> None:
+    """Commit ``run/checkpoints/step-…`` and remove all but the newest ``keep`` and, for good, every ``keep_every`` steps' one.
+
+    The older ones go only when the new one is in place. ``manifest`` has JSON values; its ``step`` names the directory.
 
     Raises:
         shards.ShardError: the disk refuses; what was saved before is still there.
@@ -57,21 +68,96 @@ def save(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, manifest
         if _step(ahead) >= manifest["step"]:
             shutil.rmtree(ahead)
     with storage.writing_directory(folder / f"step-{manifest['step']:08d}") as stage:
-        slots = {name: optimizer.state[p]["momentum_buffer"] for name, p in model.named_parameters() if optimizer.state[p]}
         try:
-            save_file(_contiguous(model.state_dict()), stage / "model.safetensors")
-            save_file(_contiguous(slots), stage / "optimizer.safetensors")
+            for name, tensors in state._asdict().items():
+                save_file(tensors, stage / f"{name}.safetensors")
         except SafetensorError as error:  # a full disk, in safetensors' words
             raise shards.ShardError(f"cannot write a checkpoint to {folder}: {error}; the last one is still there") from error
         digests = {file.name: storage.sha256(file) for file in sorted(stage.iterdir())}
         storage.write_json(stage / "manifest.json", {"schema": SCHEMA, "files": digests, **manifest})
     for old in _steps(folder)[keep:]:
-        shutil.rmtree(old)
+        if not keep_every or _step(old) % keep_every:
+            shutil.rmtree(old)
+
+
+class Saver:
+    """Saves in the background, one checkpoint at a time; a context manager that ends when all is written.
+
+    Args:
+        run: local run directory.
+        url: where the run belongs; if that is an object store, checkpoints and logs are put there too.
+        keep_every: as in ``save``.
+    """
+
+    def __init__(self, run: Path, url: str | Path, keep_every: int) -> None:
+        self._run, self._url, self._keep_every = run, url, keep_every
+        self._pool, self._pending = ThreadPoolExecutor(1), Future[None]()
+        self._pending.set_result(None)
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, manifest: dict[str, Any]) -> None:
+        """Copy the state and write it, after the one before; an error in writing that one is raised here."""
+        self._pending.result()
+        self._pending = self._pool.submit(self._write, snapshot(model, optimizer), manifest)
+
+    def _write(self, state: Snapshot, manifest: dict[str, Any]) -> None:
+        save(self._run, state, manifest, keep_every=self._keep_every)
+        if storage.is_remote(self._url):
+            push(self._run, str(self._url))
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self._pool.shutdown()
+        if error is None or type(error).__name__ == "Stopped":  # that says it has saved
+            self._pending.result()
+
+
+def local_copy(run: str | Path) -> Path:
+    """The local directory of a run: itself, or the one that stands for a URL."""
+    return Cache().folder.parent / "runs" / storage.digest(str(run))[:16] if storage.is_remote(run) else Path(run)
+
+
+def push(run: Path, url: str) -> None:
+    """Put a local run's checkpoints, each manifest last, and its files to ``url``; checkpoints that are gone here go there too."""
+    there, here = storage.listing(url, deep=True), [f"checkpoints/{path.name}" for path in _steps(run / "checkpoints")]
+    gone = sorted((name for name in there if name.startswith("checkpoints/") and name.rpartition("/")[0] not in here), key=_manifest_last)
+    for step in here:
+        if f"{step}/manifest.json" not in there:
+            for file in sorted((run / step).iterdir(), key=lambda file: _manifest_last(file.name)):
+                storage.copy(file, f"{url}/{step}/{file.name}")
+    for file in sorted(run.glob("*.*")):
+        if file.is_file() and not file.name.startswith(".part-"):
+            storage.copy(file, f"{url}/{file.name}")
+    for name in reversed(gone):
+        storage.remove(f"{url}/{name}")
+
+
+def pull(url: str | Path, run: Path) -> None:
+    """Make the local ``run`` what is at ``url``: its logs, and the newest checkpoint that is whole."""
+    there = storage.listing(url, deep=True)
+    steps = {name.split("/")[1] for name in there if re.fullmatch(r"checkpoints/step-\d{8,}/manifest\.json", name)}
+    for path in _steps(run / "checkpoints"):
+        if path.name not in steps:  # of another run that had this URL, or never put there
+            shutil.rmtree(path)
+    for name in there:
+        if "/" not in name:
+            storage.copy(f"{url}/{name}", run / name)
+    for step in sorted(steps, key=lambda name: int(name.removeprefix("step-")), reverse=True):
+        folder = run / "checkpoints" / step
+        if not folder.exists():
+            with storage.writing_directory(folder) as stage:
+                for name in there:
+                    if name.startswith(f"checkpoints/{step}/"):
+                        storage.copy(f"{url}/{name}", stage / name.rpartition("/")[2])
+        found = latest(run)
+        if found is not None and found.path == folder:
+            return
 
 
 def latest(run: str | Path) -> Checkpoint | None:
     """The newest checkpoint under ``run`` that verifies, or None; damaged ones are named and passed over."""
-    for path in _steps(storage.local(run) / "checkpoints"):
+    for path in _steps(local_copy(run) / "checkpoints"):
         try:
             manifest = storage.read_json(path / "manifest.json")
             damaged = [name for name, digest in manifest["files"].items() if storage.sha256(path / name) != digest]
@@ -124,16 +210,18 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
             encoder = build_encoder(str(source).removeprefix("random:"))
         encoder.eval()
         return encoder
-    path = storage.local(source)
+    path = storage.locate(source)
     if path.is_dir():
-        checkpoint = latest(path)
+        if storage.is_remote(source):
+            pull(source, local_copy(source))
+        checkpoint = latest(source)
         if checkpoint is None:
             raise CareError(f"{path} holds no checkpoint; wanted a run of `care pretrain`, a .safetensors file, or random:NAME")
         name, size, prefix = checkpoint.manifest["settings"]["encoder"], checkpoint.manifest["settings"]["size"], "c.backbone.online."
         tensors = {k.removeprefix(prefix): v for k, v in checkpoint.tensors("model").items() if k.startswith(prefix)}
     elif path.is_file():
         try:
-            with safe_open(path, "pt") as file:
+            with storage.nearby(source) as near, safe_open(near, "pt") as file:
                 recorded = json.loads((file.metadata() or {}).get("care", "{}"))
                 name, size = recorded.get("encoder", ""), recorded.get("size", 224)
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -160,6 +248,10 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _steps(folder: Path) -> list[Path]:
     return sorted((p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name)), key=_step, reverse=True)
+
+
+def _manifest_last(name: str) -> tuple[str, bool]:
+    return name.rpartition("/")[0], name.endswith("manifest.json")
 
 
 def _step(path: Path) -> int:

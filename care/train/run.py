@@ -5,20 +5,23 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+import shards
+from care import ranks
 from care.errors import CareError
 from care.train import checkpoint
 from shards import storage
-from shards.progress import progress
+from shards.progress import console, progress
 
+T = TypeVar("T")
 Precision = Literal["bf16", "fp16", "fp32"]
 
 
@@ -27,51 +30,83 @@ class Stopped(Exception):  # noqa: N818 (no error: it was asked for)
 
 
 class Run:
-    """What surrounds the steps of a training; used as a context manager around the loop.
+    """What surrounds the steps of a training; used as a context manager around the loop, by every process of it.
+
+    ``path`` is the local directory, of a URL the local copy. On entering, the newest whole checkpoint is restored into ``model`` and
+    ``optimizer``, and ``start`` is its step.
 
     Args:
-        path: run directory; the newest checkpoint in it is restored into ``model`` and ``optimizer``, ``start`` is its step.
+        path: run directory or URL; the first process writes it, nobody else may meanwhile.
         model: on its device.
         optimizer: SGD over the model's parameters.
         settings: JSON values that must be the same in every call on this directory; ``steps`` and ``batch_size`` among them.
         title: of the progress.
         precision: of the arithmetic in ``with run.autocast``.
-        checkpoint_every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints, written in the background.
+        keep_every: steps between checkpoints that are kept for good; by default only the newest two stay.
+        allow_change: names of settings that may differ from those of the earlier calls.
 
     Raises:
         CareError: the directory holds a run with other settings.
+        shards.ShardError: another process is training in it.
     """
 
     def __init__(
         self, path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any], *,
-        title: str, precision: Precision, checkpoint_every: int,
+        title: str, precision: Precision, checkpoint_every: int, keep_every: int = 0, allow_change: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        self.path, self.title, self.every = storage.local(path), title, checkpoint_every
+        self.url, self.path = path, checkpoint.local_copy(path)
+        self.title, self.every, self.keep_every, self.allow_change = title, checkpoint_every, keep_every, allow_change
         self.model, self.optimizer, self.settings = model, optimizer, json.loads(json.dumps(settings))
         device = next(model.parameters()).device.type
         self.scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
         self.autocast = torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "fp32")
-        self.start = 0
-        if (found := checkpoint.latest(self.path)) is not None:
-            self._same_settings(found.manifest["settings"])
-            checkpoint.restore(found, model, optimizer)
-            self.scaler.load_state_dict(found.manifest["scaler"])
-            self.start = found.step
+        self.start, self.lead = 0, ranks.rank() == 0
 
     def __enter__(self) -> "Run":
         with ExitStack() as stack:
+            if self.lead:  # a killed run's loader workers hold its lock for seconds
+                stack.enter_context(storage.exclusive(self.path, "training in", patience=15))
+                if storage.is_remote(self.url):
+                    checkpoint.pull(self.url, self.path)
+                for old in self.path.glob("status*.json"):
+                    old.unlink()
+            stack.push(self._tell)
+            ranks.largest(0)  # the others wait for what was fetched
+            self._restore()
             steps, images = self.settings["steps"], self.settings["batch_size"]
-            self._losses, self._timing = (stack.enter_context(_log(self.path / f"{n}.jsonl", self.start)) for n in ("losses", "timing"))
-            self._advance = stack.enter_context(progress(self.title, steps * images, start=self.start * images))
-            self._stop, self._began = stack.enter_context(_stop_requests()), time.monotonic()
+            self._stop, self._began, self._waited = stack.enter_context(_stop_requests()), time.monotonic(), 0.0
+            if self.lead:
+                self._losses, self._timing = (
+                    stack.enter_context(_log(self.path / f"{n}.jsonl", self.start)) for n in ("losses", "timing")
+                )
+                self._advance = stack.enter_context(progress(self.title, steps * images, start=self.start * images))
+                self._saver = stack.enter_context(checkpoint.Saver(self.path, self.url, self.keep_every))
+                self._status("running")
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def optimize(self, step: int, loss: Tensor, terms: dict[str, float]) -> None:
-        """Backward and one step of the optimizer.
+    def waiting(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches, with the time spent waiting for them shown as ``data_wait``."""
+        batches = iter(batches)
+        while True:
+            began = time.monotonic()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self._waited += time.monotonic() - began
+            yield batch
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of ``loss``."""
+        torch.autograd.backward(self.scaler.scale(loss))
+
+    def update(self, step: int, terms: dict[str, float]) -> bool:
+        """One step of the optimizer; false if float16 gradients overflowed, and the step is to be tried again at a smaller scale.
 
         Raises:
             CareError: one of the ``terms`` of the loss is not finite; nothing was changed.
@@ -79,34 +114,73 @@ class Run:
         for name, value in terms.items():
             if not math.isfinite(value):
                 raise CareError(f"the {name} loss is {value} at step {step}; lower lr or lengthen warmup, then start a new run directory")
-        torch.autograd.backward(self.scaler.scale(loss))
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+        if (now := self.scaler.get_scale()) < 2**-20:
+            raise CareError(f"the gradients are not finite at step {step}, whatever the loss scale; lower lr, or use --precision bf16 or fp32")
+        return now >= scale
 
     def commit(self, step: int, row: dict[str, float], note: str) -> None:
         """Log a step that is complete, and save when it is time to.
 
         Raises:
-            Stopped: on SIGINT or SIGTERM, after saving.
+            Stopped: on SIGINT or SIGTERM to any process, after saving.
+            CareError: the processes' weights have come to differ.
         """
-        self._losses.write(json.dumps({"step": step, **row}) + "\n")
-        self._timing.write(json.dumps({"step": step, "seconds": round(time.monotonic() - self._began, 3)}) + "\n")
-        self._advance(self.settings["batch_size"], note)
-        done, steps, stop = step + 1, self.settings["steps"], self._stop.is_set()
+        done, steps = step + 1, self.settings["steps"]
+        stop = bool(ranks.largest(self._stop.is_set())[0])
+        if self.lead:
+            seconds = time.monotonic() - self._began
+            self._losses.write(json.dumps({"step": step, **row}) + "\n")
+            self._timing.write(json.dumps({"step": step, "seconds": round(seconds, 3), "data_wait": round(self._waited, 3)}) + "\n")
+            self._advance(self.settings["batch_size"], f"{note} data_wait {100 * self._waited / seconds:.0f} %")
         if done % self.every == 0 or done == steps or stop:
-            manifest = {"step": done, "settings": self.settings, "scaler": self.scaler.state_dict()}
-            checkpoint.save(self.path, self.model, self.optimizer, manifest)
+            self._same_everywhere(step)
+            if self.lead:
+                manifest = {"step": done, "settings": self.settings, "scaler": self.scaler.state_dict()}
+                numerics = {"threads": torch.get_num_threads(), "world": ranks.world()}
+                self._saver.save(self.model, self.optimizer, manifest | numerics)
         if stop and done < steps:
             raise Stopped(f"stopped on request after step {done} of {steps} and saved; the same command continues")
 
-    def _same_settings(self, before: dict[str, Any]) -> None:
-        for field in sorted(before.keys() | self.settings.keys()):
+    def _restore(self) -> None:
+        if (found := checkpoint.latest(self.path)) is None:
+            return
+        before = found.manifest["settings"]
+        for field in sorted((before.keys() | self.settings.keys()) - set(self.allow_change)):
             if before.get(field) != self.settings.get(field):
                 raise CareError(
-                    f"{self.path} was trained with {field}={before.get(field)}, this call has {field}={self.settings.get(field)}; "
-                    "repeat the first call's settings or choose a new run directory"
+                    f"{self.url} was trained with {field}={before.get(field)}, this call has {field}={self.settings.get(field)}; "
+                    f"repeat the first call's settings, allow the change (--allow-change {field}), or choose a new run directory"
                 )
+        checkpoint.restore(found, self.model, self.optimizer)
+        self.scaler.load_state_dict(found.manifest["scaler"])
+        self.start = found.step
+        if next(self.model.parameters()).device.type == "cpu" and found.manifest.get("world") == ranks.world():
+            torch.set_num_threads(found.manifest["threads"])  # a convolution's gradient has other bits with other threads
+
+    def _same_everywhere(self, step: int) -> None:
+        if ranks.world() > 1:
+            parameters = [p.detach() for p in self.model.parameters()]
+            sums = [float(sum(p.double().sum() for p in parameters)), float(sum(p.double().square().sum() for p in parameters))]
+            if ranks.largest(*sums, *(-value for value in sums)) != [*sums, *(-value for value in sums)]:
+                raise CareError(
+                    f"the processes' weights differ after step {step}; check the machines, then continue from the last checkpoint"
+                )
+
+    def _status(self, state: str, message: str = "") -> None:
+        name = "status.json" if self.lead else f"status-{ranks.rank()}.json"
+        storage.write_json(self.path / name, {"state": state, "message": message})
+
+    def _tell(self, kind: Any, error: BaseException | None, _traceback: Any) -> None:
+        """Leave how the run ended for whoever started it; what is no error of ours counts as a crash: the state stays ``running``."""
+        if isinstance(error, Stopped | CareError | shards.ShardError):
+            with suppress(shards.ShardError):  # a full disk, which is what is told already
+                self._status("stopped" if isinstance(error, Stopped) else "failed", str(error))
+        elif error is None and self.lead:
+            self._status("done")
 
 
 def fastest_precision(device: torch.device) -> Precision:
@@ -118,9 +192,9 @@ def fastest_precision(device: torch.device) -> Precision:
 
 @contextmanager
 def seeded(seed: int, step: int, where: torch.device) -> Iterator[None]:
-    """Torch's global generators, which dropout, stochastic depth and torchvision's samplers draw from, as a function of (seed, step)."""
+    """Torch's global generators, which dropout, stochastic depth and torchvision's samplers draw from, by (seed, step, process)."""
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-        torch.manual_seed(int(np.random.default_rng((seed, step)).integers(2**63)))
+        torch.manual_seed(int(np.random.default_rng((seed, step, ranks.rank())).integers(2**63)))
         yield
 
 

@@ -37,7 +37,8 @@ class Trained:
         self.model["c"].update(0.9)
 
     def save(self, run, step=3, **options):
-        checkpoint.save(run, self.model, self.optimizer, {"step": step, "settings": {"a": 1}, "scaler": {}}, **options)
+        manifest = {"step": step, "settings": {"a": 1}, "scaler": {}}
+        checkpoint.save(run, checkpoint.snapshot(self.model, self.optimizer), manifest, **options)
 
     def state(self):
         slots = {f"slot.{name}": self.optimizer.state[p]["momentum_buffer"] for name, p in self.model["c"].online.named_parameters()}
@@ -260,7 +261,8 @@ def test_an_encoder_comes_back_from_its_run(tmp_path):
     nn.init.zeros_(c.backbone.target.conv1.weight)  # the online one is kept
     model = nn.ModuleDict({"c": c})
     optimizer = torch.optim.SGD(c.online_parameters(), lr=0.1, momentum=0.9)
-    checkpoint.save(tmp_path, model, optimizer, {"step": 1, "settings": {"encoder": "resnet18-small-half", "size": 48}})
+    settings = {"encoder": "resnet18-small-half", "size": 48}
+    checkpoint.save(tmp_path, checkpoint.snapshot(model, optimizer), {"step": 1, "settings": settings})
     for source in (tmp_path, str(tmp_path)):
         loaded = load_encoder(source)
         assert_same(loaded.state_dict(), c.backbone.online.state_dict())

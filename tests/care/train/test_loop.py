@@ -345,7 +345,7 @@ def test_collapsed_embeddings_stop_the_run(data, tmp_path, monkeypatch):
 
 def test_a_spread_that_recovers_stops_nothing(data, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "PATIENCE", 3)
-    spreads = iter([0.01, 0.0, 0.3, 0.01, 0.0199, 0.02])
+    spreads = iter(torch.tensor([0.01, 0.0, 0.3, 0.01, 0.0199, 0.02], dtype=torch.float64))
     monkeypatch.setattr(loop, "spread", lambda embeddings: next(spreads))
     assert train(data, tmp_path).steps == STEPS
 
@@ -371,7 +371,7 @@ CHANGES = {
 def test_other_settings_are_refused_by_name(whole, data, field):
     value = (loop.VIEWS[0], loop.VIEWS[0]) if field == "views" else CHANGES[field]
     before = result(whole)
-    with pytest.raises(CareError, match=rf"was trained with {field}=.*, this call has {field}=.*; repeat the first call's settings or"):
+    with pytest.raises(CareError, match=rf"was trained with {field}=.*, this call has {field}=.*; repeat the first call's settings, allow"):
         train(data, whole, **{field: value})
     assert result(whole) == before
 

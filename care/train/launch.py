@@ -1,0 +1,99 @@
+"""Several processes for one training: a process joins its group, and ``torchrun`` starts and supervises one on this machine."""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from care.errors import CareError
+from care.train.checkpoint import local_copy
+from care.train.run import Stopped
+from shards.progress import console
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a process waits for the others before it gives up."""
+RESTARTS = 3
+"""Times that all processes are started again after one has died; they continue from the last checkpoint."""
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Be a member of the group that torchrun's environment describes, for the length of the block; without one, nothing happens.
+
+    NCCL where there are GPUs, a process each, else gloo. The CPU's cores are divided among the processes of a machine.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    # torchrun gives every worker a session of its own: without this they would outlive it
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    else:
+        torch.set_num_threads(max((os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"]), 1))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def torchrun(run: str | Path, nproc: int, arguments: Sequence[str]) -> None:
+    """Run ``python -m care.train ARGUMENTS``, which writes ``run``, in ``nproc`` processes of this machine.
+
+    Raises:
+        Stopped: on SIGINT or SIGTERM, after all have saved.
+        CareError: how the run failed, by the record that it leaves beside its checkpoints.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # with gloo a restart of the processes could not connect otherwise
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does; ``joined`` sets it
+    config = LaunchConfig(
+        1, 1, nproc, run_id=f"care-{os.getpid()}", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=RESTARTS,
+        monitor_interval=0.2,
+    )  # fmt: skip
+    died = ""
+    try:
+        elastic_launch(config, sys.executable)("-m", "care.train", *arguments)
+    except ChildFailedError as error:
+        died = f"a process died ({', '.join(f'rank {n}: exit code {e.exitcode}' for n, e in sorted(error.failures.items()))})"
+    except SignalException:
+        died = "stopped by a signal before it could save"
+    state, message = outcome(run)
+    if state == "stopped":
+        raise Stopped(message)
+    if state != "done":
+        raise CareError(message or f"{run}: {died or 'it ended without saying how'}; the same command continues from the last checkpoint")
+
+
+def outcome(run: str | Path) -> tuple[str, str]:
+    """How the last training in ``run`` ended, and what it said: ``running`` (it goes on, or died), ``done``, ``stopped``, ``failed``."""
+    found = [json.loads(path.read_text()) for path in sorted(local_copy(run).glob("status*.json"))]
+    by_state = {record["state"]: record["message"] for record in reversed(found)}
+    state = next((state for state in ("failed", "stopped", "done") if state in by_state), "running")
+    return state, by_state.get(state, "")
+
+
+def refuse_again(run: str | Path) -> None:
+    """In a group that torchrun has started again: what failed for a reason would fail again.
+
+    Raises:
+        CareError: the reason.
+    """
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        state, message = outcome(run)
+        if state == "failed":
+            raise CareError(message)
+        console.print("[yellow]a process died; all continue from the last checkpoint")

@@ -1,0 +1,258 @@
+"""One training step of ResNet-50 at 224 px: ours beside the released recipe written plainly and lightly's BYOL (nox -s bench -- train).
+
+The plain recipe is what the released code describes: each view through the network by itself, attention by einsum with materialised
+position logits, momentum and SGD a parameter at a time, contiguous, eager. Before anything is timed its losses and gradients are compared
+with ours in float64. All peers run interleaved in one process on the same views.
+"""
+
+import argparse
+import copy
+from collections.abc import Callable
+
+import torch
+from lightly.loss import NegativeCosineSimilarity
+from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
+from lightly.models.utils import deactivate_requires_grad, update_momentum
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import resnet50 as torchvision_resnet50
+
+from care import AbsolutePosition, CStream, MomentumPair, RelativePosition, Transformer, TStream, care_loss, mlp_head, resnet50
+from care.momentum import update_targets
+from care.norm import per_view
+from tests.bench.timing import interleaved, show
+
+SIZE, LR, TAU = 224, 0.05, 0.99
+
+
+class PlainBlock(nn.Module):
+    """An attention block with materialised position logits; the names are ours, so that our weights load."""
+
+    def __init__(self, inputs: int, outputs: int, side: int, downsample: bool) -> None:
+        super().__init__()
+        inner, heads = outputs // 4, 4 * 128
+        self.reduce = nn.Sequential(nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU())
+        self.attention = nn.Module()
+        self.attention.qkv = nn.Conv2d(inner, 3 * heads, 1, bias=False)
+        self.attention.position = nn.Module()
+        self.attention.position.height, self.attention.position.width = (nn.Parameter(torch.randn(side, 128)) for _ in range(2))
+        self.pool = nn.AvgPool2d(2) if downsample else nn.Identity()
+        self.expand = nn.Sequential(nn.BatchNorm2d(heads), nn.ReLU(), nn.Conv2d(heads, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+        shortcut = nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+        self.shortcut = nn.Sequential(*shortcut) if downsample else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.reduce(x)
+        b, _, h, w = maps.shape
+        q, k, v = self.attention.qkv(maps).reshape(b, 3, 4, 128, h * w).unbind(1)
+        q = q * 128**-0.5
+        position = self.attention.position.height[:, None, :] + self.attention.position.width[None, :, :]
+        logits = torch.einsum("bhdx,bhdy->bhxy", q, k) + torch.einsum("bhdx,yd->bhxy", q, position.flatten(0, 1).to(q.dtype))
+        out = torch.einsum("bhxy,bhdy->bhdx", logits.softmax(-1), v).reshape(b, 512, h, w)
+        return F.relu(self.expand(self.pool(out)) + self.shortcut(x))
+
+
+class PlainTransformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = 2048
+        self.blocks = nn.Sequential(PlainBlock(1024, 2048, 14, True), *(PlainBlock(2048, 2048, 7, False) for _ in range(4)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x).mean((2, 3))
+
+
+class PlainEncoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torchvision_resnet50()
+        self.net.fc = nn.Identity()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        n = self.net
+        x = n.layer3(n.layer2(n.layer1(n.maxpool(n.relu(n.bn1(n.conv1(x)))))))
+        return x, n.layer4(x).mean((2, 3))
+
+
+class Plain(nn.Module):
+    """Both streams of the released recipe, one view at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.transformer = PlainEncoder(), PlainTransformer()
+        self.projectors = nn.ModuleList(mlp_head(2048) for _ in range(2))
+        self.predictors = nn.ModuleList(mlp_head(256) for _ in range(2))
+        target = nn.ModuleList((self.encoder, self.transformer, self.projectors))
+        self.target = copy.deepcopy(target).requires_grad_(False)
+
+    def load_ours(self, c: CStream, t: TStream) -> None:
+        for twin, (encoder, transformer, projectors) in (("online", (self.encoder, self.transformer, self.projectors)), ("target", self.target)):
+            encoder.net.load_state_dict(getattr(c.backbone, twin).state_dict())
+            transformer.load_state_dict(getattr(t.backbone, twin).state_dict())
+            for mine, stream in zip(projectors, (c, t), strict=True):
+                mine.load_state_dict(getattr(stream.projector, twin).state_dict())
+        for mine, stream in zip(self.predictors, (c, t), strict=True):
+            mine.load_state_dict(stream.predictor.state_dict())
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        q, k = [], []
+        for x in (x1, x2):
+            maps, features = self.encoder(x)
+            pooled = features, self.transformer(maps)
+            q.append([F.normalize(p(h(f)).float() if f.dtype != torch.float64 else p(h(f)), dim=1)
+                      for p, h, f in zip(self.predictors, self.projectors, pooled, strict=True)])  # fmt: skip
+        with torch.no_grad():
+            encoder, transformer, projectors = self.target
+            for x in (x1, x2):
+                maps, features = encoder(x)
+                pooled = features, transformer(maps)
+                k.append([F.normalize(h(f).float() if f.dtype != torch.float64 else h(f), dim=1) for h, f in zip(projectors, pooled, strict=True)])
+        streams = [(4 - 2 * ((q[0][s] * k[1][s]).sum(1) + (q[1][s] * k[0][s]).sum(1))).mean() for s in range(2)]
+        attention = sum(F.mse_loss(q[v][0], q[v][1].detach()) for v in range(2))
+        return streams[0] + streams[1] + 100 * attention
+
+    def follow(self) -> None:
+        online = nn.ModuleList((self.encoder, self.transformer, self.projectors))
+        with torch.no_grad():
+            for a, b in zip(self.target.parameters(), online.parameters(), strict=True):
+                a.data = a.data * TAU + b.data * (1 - TAU)
+
+
+def ours(position: type = AbsolutePosition) -> tuple[CStream, TStream]:
+    return CStream(MomentumPair(resnet50())), TStream(MomentumPair(Transformer(1024, 2048, map_size=(14, 14), position=position)))
+
+
+def step_of(c: CStream, t: TStream | None, precision: torch.dtype, views: tuple[Tensor, Tensor]) -> Callable[[], None]:
+    """Our step, as ``pretrain`` takes it."""
+    model = nn.ModuleList((c,) if t is None else (c, t)).to(memory_format=torch.channels_last)
+    per_view(model)
+    device = next(model.parameters()).device.type
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], LR, momentum=0.9, weight_decay=1e-4, fused=True)
+    pairs = [pair for stream in (c, t) if stream for pair in (stream.backbone, stream.projector)]
+
+    def step() -> None:
+        with torch.autocast(device, precision, enabled=precision != torch.float32):
+            out = c(*(x.contiguous(memory_format=torch.channels_last) for x in views))
+            loss = care_loss(out, t(out.maps) if t else None)
+        loss.total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        update_targets(pairs, TAU)
+
+    return step
+
+
+def plain_step(model: Plain, precision: torch.dtype, layout: torch.memory_format, views: tuple[Tensor, Tensor]) -> Callable[[], None]:
+    model.to(memory_format=layout)
+    device = next(model.parameters()).device.type
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], LR, momentum=0.9, weight_decay=1e-4, foreach=False)
+
+    def step() -> None:
+        model.follow()
+        with torch.autocast(device, precision, enabled=precision != torch.float32):
+            loss = model(*(x.contiguous(memory_format=layout) for x in views))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def lightly_step(precision: torch.dtype, views: tuple[Tensor, Tensor], device: str) -> Callable[[], None]:
+    """lightly's BYOL, put together as its documentation does, with channels_last."""
+    backbone = nn.Sequential(*list(torchvision_resnet50().children())[:-1], nn.Flatten())
+    online = nn.Sequential(backbone, BYOLProjectionHead(2048, 4096, 256)).to(device, memory_format=torch.channels_last)
+    predictor, target = BYOLPredictionHead(256, 4096, 256).to(device), copy.deepcopy(online)
+    deactivate_requires_grad(target)
+    criterion = NegativeCosineSimilarity()
+    optimizer = torch.optim.SGD([*online.parameters(), *predictor.parameters()], LR, momentum=0.9, weight_decay=1e-4)
+
+    def step() -> None:
+        update_momentum(online, target, TAU)
+        x1, x2 = (x.contiguous(memory_format=torch.channels_last) for x in views)
+        with torch.autocast(device, precision):
+            q1, q2 = predictor(online(x1)), predictor(online(x2))
+            with torch.no_grad():
+                k1, k2 = target(x1), target(x2)
+            loss = 0.5 * (criterion(q1, k2) + criterion(q2, k1))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def same(device: str) -> None:
+    """The plain recipe and ours have the same loss and gradients: in float64, on small images."""
+    c, t = (stream.double().to(device) for stream in ours())
+    plain = Plain().double().to(device)
+    for one in t.modules():  # a last γ of zero would hide the attention
+        if isinstance(one, nn.BatchNorm2d):
+            nn.init.uniform_(one.weight, 0.5, 1.5)
+    plain.load_ours(c, t)
+    per_view(nn.ModuleList((c, t)))
+    views = torch.randn(2, 4, 3, SIZE, SIZE, dtype=torch.float64, device=device)
+    out = c(*views)
+    total, reference = care_loss(out, t(out.maps)).total, plain(*views)
+    total.backward()
+    reference.backward()
+    gradients = [
+        (float((a.grad - b.grad).norm() / b.grad.norm()))
+        for a, b in zip([*c.backbone.online.parameters()], [*plain.encoder.parameters()], strict=True)
+    ]
+    print(f"float64: relative difference of the loss {abs(total - reference).item() / reference.item():.1e}, of gradients ≤ {max(gradients):.1e}")
+    assert abs(total - reference) < 1e-9 * reference
+    assert max(gradients) < 1e-6
+
+
+def gemm_peak(precision: torch.dtype, device: str) -> float:
+    """FLOP/s of large square products."""
+    n = 4096 if device == "cpu" else 8192
+    a, b = torch.randn(n, n, device=device, dtype=precision), torch.randn(n, n, device=device, dtype=precision)
+    seconds = min(interleaved({"": lambda: synchronized(lambda: a @ b, device)}, 1)[""] for _ in range(5))
+    return 2 * n**3 / seconds
+
+
+def synchronized(run: Callable[[], object], device: str) -> None:
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    batch = options.batch_size or (128 if device == "cuda" else 8)
+    torch.manual_seed(0)
+    same(device)
+    x = torch.randn(2, batch, 3, SIZE, SIZE, device=device)
+    views = x[0], x[1]
+    low, contiguous = torch.bfloat16, torch.contiguous_format
+    c, t = (stream.to(device) for stream in ours())
+    work = {
+        "released, fp32": plain_step(Plain().to(device), torch.float32, contiguous, views),
+        "released, autocast": plain_step(Plain().to(device), low, contiguous, views),
+        "released, autocast, channels_last": plain_step(Plain().to(device), low, torch.channels_last, views),
+        "care": step_of(c, t, low, views),
+        "care, relative positions": step_of(*(stream.to(device) for stream in ours(RelativePosition)), low, views),
+        "care, C-stream alone": step_of(ours()[0].to(device), None, low, views),
+        "lightly's BYOL, channels_last": lightly_step(low, views, device),
+    }  # fmt: skip
+    work = {name: (lambda run=run: synchronized(run, device)) for name, run in work.items()}
+    interleaved(work, 1)  # the first step allocates
+    times = interleaved(work, options.rounds)
+    show(f"a step of ResNet-50 at {SIZE} px, {batch} images, {device}", times, count=batch, unit="image", reference="released, fp32")
+    peak = gemm_peak(low, device)
+    print(f"bf16 GEMM peak {peak / 1e12:.2f} TFLOP/s; care reaches {95.2e9 * batch / times['care'] / peak:.0%} of it (95.2 GFLOP an image)")
+    print(f"T-stream over C-stream alone: {times['care'] / times['care, C-stream alone']:.2f}×")
+    pairs = [pair for stream in (c, t) for pair in (stream.backbone, stream.projector)]
+    plain = Plain().to(device)
+    momentum = interleaved({"loop": lambda: synchronized(plain.follow, device), "care": lambda: synchronized(lambda: update_targets(pairs, TAU), device)}, 9)
+    print(f"momentum update: {momentum['loop'] * 1e3:.0f} → {momentum['care'] * 1e3:.0f} ms, {momentum['loop'] / momentum['care']:.1f}×")
+
+
+if __name__ == "__main__":
+    main()
