@@ -53,6 +53,12 @@ def parity(session: nox.Session) -> None:
 
 
 @shared
+def resume(session: nox.Session) -> None:
+    """Training killed, stopped and continued, on one process and on several under torchrun, about ten minutes."""
+    run(session, "pytest", "-m", "resume", *session.posargs)
+
+
+@shared
 def crash(session: nox.Session) -> None:
     """The whole chain killed at random moments, about ten minutes."""
     run(session, "pytest", "-m", "crash", *session.posargs)
@@ -79,5 +85,5 @@ def hostile(session: nox.Session) -> None:
 @shared
 def bench(session: nox.Session) -> None:
     """Speed beside other packages, interleaved in one process; arguments name the benchmarks."""
-    for name in session.posargs or ("views", "shards"):
+    for name in session.posargs or ("views", "shards", "train"):
         run(session, f"tests.bench.{name}", group="bench")

@@ -1,38 +1,46 @@
-"""Batch norm whose statistics are those of all processes, on GPUs and on CPUs."""
+"""Batch norm whose statistics are those of all processes."""
 
 import torch
 from torch import Tensor, nn
 
 from care import ranks
+from shards.progress import console
 
 
-class SyncNorm(nn.SyncBatchNorm):
-    """Torch's ``SyncBatchNorm`` for CPU tensors too, which that one refuses; on one process torch's ``BatchNorm``."""
+class CPUSyncNorm(nn.modules.batchnorm._BatchNorm):
+    """What ``SyncBatchNorm``, which refuses CPU tensors, is on GPUs."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[b, c, …] → the same shape."""
-        if x.is_cuda:
+        if not self.training:
             return super().forward(x)
-        if not self.training or ranks.world() == 1:
-            alone: Tensor = nn.modules.batchnorm._BatchNorm.forward(self, x)
-            return alone
         dims, shape = [0, *range(2, x.ndim)], (1, -1, *(1,) * (x.ndim - 2))
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean = ranks.mean(wide.mean(dims))
-        centred = wide - mean.view(shape)
-        variance = ranks.mean(centred.square().mean(dims))
+        own = torch.stack((wide.mean(dims), wide.var(dims, correction=0)))
+        means, variances = ranks.gathered(own[None]).unbind(1)
+        mean = means.mean(0)
+        variance = (variances + (means - mean).square()).mean(0)
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             count = x.numel() // x.shape[1] * ranks.world()
             self.num_batches_tracked += 1
             weight = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), weight)
             self.running_var.lerp_((variance.detach() * count / (count - 1)).to(self.running_var.dtype), weight)
-        out = centred * (variance + self.eps).rsqrt().view(shape)
+        out = (wide - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
         return (out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out).to(x.dtype)
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        pass
 
 
 def synchronise(module: nn.Module) -> None:
-    """Turn the batch norms in ``module`` into ``SyncNorm``, in place: parameters, buffers and their names stay."""
-    for norm in module.modules():
+    """Give torch's batch norms in ``module`` the statistics of all processes, in place: parameters, buffers and their names stay."""
+    others = set[str]()
+    for norm in module.modules() if ranks.world() > 1 else ():
         if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
-            norm.__class__, norm.process_group = SyncNorm, None  # type: ignore[assignment]
+            norm.__class__ = nn.SyncBatchNorm if any(x.is_cuda for x in norm.state_dict().values()) else CPUSyncNorm
+            norm.process_group = None  # type: ignore[assignment]
+        elif isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            others.add(type(norm).__name__)
+    if others and ranks.rank() == 0:
+        console.print(f"[yellow]each process keeps the statistics of its own images in {', '.join(sorted(others))}")

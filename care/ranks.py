@@ -1,10 +1,10 @@
-"""Processes that train as one: who this is, sums and batches over all of them with their gradients. Alone, everything is the identity."""
+"""Processes that train as one: who this is, and what all of them have. Alone, everything is the identity."""
+
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
-from torch.nn import functional as F
 
 
 def world() -> int:
@@ -17,17 +17,24 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def mean(x: Tensor) -> Tensor:
-    """Elementwise mean of every process's ``x``, of one shape."""
-    return all_reduce(x.contiguous()) / world() if world() > 1 else x
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        everyones = [torch.empty_like(x) for _ in range(world())]
+        dist.all_gather(everyones, x)
+        return torch.cat(everyones)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient.chunk(world())[rank()]
 
 
 def gathered(x: Tensor) -> Tensor:
-    """Every process's rows ``[b, …]``, in rank order: ``[world · b, …]``."""
-    if world() == 1:
-        return x
-    before, after = rank() * len(x), (world() - 1 - rank()) * len(x)
-    return all_reduce(F.pad(x, (0, 0) * (x.ndim - 1) + (before, after)))
+    """Every process's rows ``[b, …]``, in rank order: ``[world · b, …]``; gradients are those of the sum of all processes' losses."""
+    out: Tensor = _Gathered.apply(x.contiguous()) if world() > 1 else x
+    return out
 
 
 def largest(*values: float) -> list[float]:

@@ -129,7 +129,7 @@ def read(image: Candidate) -> tuple[bytes, Reject | None]:
         if storage.is_remote(image.path):
             return (b"", Reject.TOO_LARGE) if image.size > MAX_BYTES else (storage.read_bytes(image.path), None)
         fd = os.open(image.path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would block
-        with open(fd, "rb", 0) as file:
+        with os.fdopen(fd, "rb", 0) as file:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 return b"", Reject.UNREADABLE

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -74,7 +75,7 @@ def pretrain(
 ) -> Pretrained:  # fmt: skip
     """Train both streams together (Sec. 3.3) into the directory ``run``; called again, it continues from the last checkpoint.
 
-    Leaves ``encoder.safetensors``, ``losses.jsonl`` (one line a step, deterministic), ``timing.jsonl``, ``status.json`` and ``checkpoints/``.
+    Leaves ``encoder.safetensors``, ``losses.jsonl`` (one line a step, deterministic), ``timing.jsonl``, ``status.json``, ``checkpoints/``.
     Called by every process of a group (``care.train.launch.joined``), each takes its slice of every batch, and the losses and the
     statistics of the batch norms are those of all of them, so the number of processes changes nothing but rounding.
 
@@ -135,7 +136,14 @@ def pretrain(
     dtype = parameters[0].dtype
 
     with state:
-        step_of = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True) if world > 1 else model
+        step_of: nn.Module = model
+        if world > 1:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames an argument, 2.11 has only this name
+                # looking for unused parameters keeps DDP from summing in another order after the first step: bits can be repeated
+                step_of = DistributedDataParallel(
+                    model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=where.type == "cpu"
+                )
         low = _collapsed_steps(state.path / "losses.jsonl")
         stream = batches(
             data, size=size, batch_size=batch_size, steps=steps, seed=seed, start=state.start, views=views, workers=workers, device=where
@@ -143,12 +151,12 @@ def pretrain(
         for step, both in state.waiting(stream):
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(step, total=steps, base=lr * batch_size / 256, warmup=warmup)
-            parts = [[x.to(dtype, memory_format=torch.channels_last) for x in part] for part in zip(*(x.chunk(accumulate) for x in both))]
+            views1, views2 = (x.to(dtype, memory_format=torch.channels_last).chunk(accumulate) for x in both)
             updated = False
             while not updated:
                 sums = torch.zeros(len(TERMS), dtype=torch.float64, device=where)
                 with seeded(seed, step, where):
-                    for number, part in enumerate(parts, 1):
+                    for number, part in enumerate(zip(views1, views2, strict=True), 1):
                         # gradients of all processes are averaged once, with the last part
                         with step_of.no_sync() if isinstance(step_of, DistributedDataParallel) and number < accumulate else nullcontext():
                             with state.autocast:
@@ -207,7 +215,8 @@ def _collapsed_steps(losses: Path) -> int:
 def spread(embeddings: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
     """√d times the mean over channels of the standard deviation of unit embeddings: about 1 when healthy, 0 when collapsed."""
     unit = F.normalize(embeddings.detach().float(), dim=1)
-    return unit.std(0).mean() * unit.shape[1] ** 0.5
+    deviation: Tensor = unit.std(0).mean() * unit.shape[1] ** 0.5
+    return deviation
 
 
 def _last_tenth(path: Path) -> dict[str, float]:

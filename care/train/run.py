@@ -19,7 +19,7 @@ from care import ranks
 from care.errors import CareError
 from care.train import checkpoint
 from shards import storage
-from shards.progress import console, progress
+from shards.progress import progress
 
 T = TypeVar("T")
 Precision = Literal["bf16", "fp16", "fp32"]
@@ -77,9 +77,7 @@ class Run:
             steps, images = self.settings["steps"], self.settings["batch_size"]
             self._stop, self._began, self._waited = stack.enter_context(_stop_requests()), time.monotonic(), 0.0
             if self.lead:
-                self._losses, self._timing = (
-                    stack.enter_context(_log(self.path / f"{n}.jsonl", self.start)) for n in ("losses", "timing")
-                )
+                self._losses, self._timing = (stack.enter_context(_log(self.path / f"{n}.jsonl", self.start)) for n in ("losses", "timing"))
                 self._advance = stack.enter_context(progress(self.title, steps * images, start=self.start * images))
                 self._saver = stack.enter_context(checkpoint.Saver(self.path, self.url, self.keep_every))
                 self._status("running")
@@ -119,7 +117,9 @@ class Run:
         self.scaler.update()
         self.optimizer.zero_grad()
         if (now := self.scaler.get_scale()) < 2**-20:
-            raise CareError(f"the gradients are not finite at step {step}, whatever the loss scale; lower lr, or use --precision bf16 or fp32")
+            raise CareError(
+                f"the gradients are not finite at step {step}, whatever the loss scale; lower lr, or use --precision bf16 or fp32"
+            )
         return now >= scale
 
     def commit(self, step: int, row: dict[str, float], note: str) -> None:

@@ -98,7 +98,13 @@ def read(folder: Path) -> None:
         "webdataset, in order": lambda: list(webdataset.WebDataset(sorted(map(str, (folder / "set").glob("*.tar"))), shardshuffle=False)),
         "care.stream through webdataset": lambda: list(shards.stream(data)),
     }  # fmt: skip
-    show("reading the bytes of a sample, one core, no decoding", interleaved(work, ROUNDS), count=COUNT, unit="sample", reference="wids, random (nothing checked)")
+    show(
+        "reading the bytes of a sample, one core, no decoding",
+        interleaved(work, ROUNDS),
+        count=COUNT,
+        unit="sample",
+        reference="wids, random (nothing checked)",
+    )
 
 
 def opened(folder: Path) -> None:

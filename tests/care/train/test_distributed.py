@@ -1,0 +1,167 @@
+"""Several processes over gloo: equal to one."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from processes import together
+
+import shards
+from care import BYOL, BarlowTwins, CareError, SimCLR, care_loss, lr_at, ranks, streams_for
+from care.train import Stopped, batches, load_encoder, loop, pretrain
+
+SETTINGS = {"size": 32, "batch_size": 12, "steps": 5, "warmup": 2, "precision": "fp32", "device": "cpu", "checkpoint_every": 2}
+
+
+def train(path, run, objective=None, *, double=True, **changes):
+    """A tiny run in float64, from new streams."""
+    c, t = streams_for("resnet18-small-half", size=32, seed=0, blocks=1, objective=objective or BYOL(hidden=32))
+    if double:
+        c.double()
+        t.double()
+    return pretrain(shards.open(path), run, c, t, **SETTINGS | changes)
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "losses.jsonl").read_text().splitlines()]
+
+
+def assert_equal_runs(first, second):
+    for one, two in zip(rows(first), rows(second), strict=True):
+        assert one == pytest.approx(two, rel=1e-9)
+
+
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.resume)])
+def test_the_losses_are_those_of_one_process(image_set, tmp_path, world):
+    train(image_set, tmp_path / "one")
+    done = together(world, lambda: train(image_set, tmp_path / "many").losses)
+    assert_equal_runs(tmp_path / "one", tmp_path / "many")
+    assert done == [done[0]] * world
+    assert json.loads((tmp_path / "many" / "status.json").read_text()) == {"state": "done", "message": ""}
+
+
+@pytest.mark.parametrize("objective", [SimCLR(hidden=32, dim=16), BarlowTwins(hidden=32, dim=16)])
+def test_losses_across_the_batch_see_all_of_it(image_set, tmp_path, objective):
+    train(image_set, tmp_path / "one", objective)
+    together(2, lambda: train(image_set, tmp_path / "two", objective))
+    assert_equal_runs(tmp_path / "one", tmp_path / "two")
+
+
+class CrashError(Exception):
+    pass
+
+
+def broken_off(monkeypatch, world, work, step):
+    """``work`` on ``world`` processes, which all crash at the start of a step."""
+
+    def lr_or_crash(now, **settings):
+        if now == step:
+            raise CrashError
+        return lr_at(now, **settings)
+
+    def crashing():
+        with pytest.raises(CrashError):
+            work()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "lr_at", lr_or_crash)
+        together(world, crashing)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(image_set, tmp_path, monkeypatch):
+    train(image_set, tmp_path / "one")
+    run = tmp_path / "changing"
+    broken_off(monkeypatch, 2, lambda: train(image_set, run), 2)
+    broken_off(monkeypatch, 1, lambda: train(image_set, run), 4)
+    together(3, lambda: train(image_set, run).losses)
+    assert_equal_runs(tmp_path / "one", run)
+
+
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.resume)])
+def test_on_as_many_processes_a_run_goes_on_with_the_same_bits(image_set, tmp_path, monkeypatch, world):
+    whole, broken = ((lambda run=tmp_path / name: train(image_set, run, double=False).losses) for name in ("whole", "broken"))
+    together(world, whole)
+    broken_off(monkeypatch, world, broken, 3)
+    together(world, broken)
+    for name in ("losses.jsonl", "encoder.safetensors"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_each_process_gets_its_slice_of_every_batch(image_set):
+    options = {"size": 32, "batch_size": 12, "steps": 3}
+    whole = [views for _, views in batches(shards.open(image_set), **options)]
+    parts = together(3, lambda: [tuple(x.numpy() for x in views) for _, views in batches(shards.open(image_set), **options)])
+    for step, views in enumerate(whole):
+        for n, x in enumerate(views):
+            assert torch.equal(torch.cat([torch.from_numpy(part[step][n]) for part in parts]), x)
+
+
+def test_a_stop_asked_of_one_process_stops_all_at_the_same_step(image_set, tmp_path, monkeypatch):
+    def ask(step, **given):
+        if step == 2 and ranks.rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return lr_at(step, **given)
+
+    monkeypatch.setattr(loop, "lr_at", ask)
+
+    def work():
+        with pytest.raises(Stopped, match="stopped on request after step 3 of 5 and saved"):
+            train(image_set, tmp_path, steps=5)
+
+    together(2, work)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000002", "step-00000003"]
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "stopped"
+
+
+def test_weights_that_came_to_differ_are_found_at_the_next_save(image_set, tmp_path, monkeypatch):
+    update = loop.update_targets
+
+    def diverge(pairs, momentum):
+        update(pairs, momentum)
+        if ranks.rank() == 1:
+            with torch.no_grad():
+                next(pairs[0].online.parameters())[0] += 1e-3
+
+    def work():
+        monkeypatch.setattr(loop, "update_targets", diverge)
+        with pytest.raises(CareError, match=r"the processes' weights differ after step 1; check the machines"):
+            train(image_set, tmp_path)
+
+    together(2, work)
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_parts_of_a_batch_are_averaged(image_set, tmp_path, data):
+    train(image_set, tmp_path, accumulate=2, steps=1)
+    c, t = streams_for("resnet18-small-half", size=32, seed=0, blocks=1, objective=BYOL(hidden=32))
+    c.double()
+    t.double()
+    _, views = next(iter(batches(data, size=32, batch_size=12, steps=1)))
+    halves = zip(*(x.double().chunk(2) for x in views), strict=True)
+    losses = []
+    for half in halves:
+        out = c(*half)
+        losses.append(care_loss(out, t(out.maps)))
+    (row,) = rows(tmp_path)
+    for name in ("cnn", "transformer", "attention", "total"):
+        assert row[name] == pytest.approx(sum(float(getattr(loss, name).detach()) for loss in losses) / 2, rel=1e-9)
+    # and so is the gradient: one step of SGD on the mean of the two losses
+    (sum(loss.total for loss in losses) / 2).backward()
+    before, lr = c.backbone.online.conv1.weight.detach(), 1e-6
+    after = load_encoder(tmp_path).conv1.weight.double()
+    wanted = before - lr * (c.backbone.online.conv1.weight.grad + 1e-4 * before)
+    torch.testing.assert_close(after, wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 5), (5, 1), (2, 4), (1, 12)])
+def test_batches_that_cannot_be_cut_are_refused(image_set, tmp_path, world, accumulate):
+    def work():
+        with pytest.raises(CareError, match=rf"cannot cut 12 images a step into {world} processes × {accumulate} equal parts"):
+            train(image_set, tmp_path / "run", accumulate=accumulate)
+        return True
+
+    assert (together(world, work) if world > 1 else [work()]) == [True] * world
+    assert not Path(tmp_path / "run").exists()
