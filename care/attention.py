@@ -106,14 +106,8 @@ class SelfAttention2d(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        *,
-        map_size: tuple[int, int],
-        heads: int = 4,
-        dim: int = 128,
-        position: type[Position] = RelativePosition,
-    ) -> None:
+        self, channels: int, *, map_size: tuple[int, int], heads: int = 4, dim: int = 128, position: type[Position] = RelativePosition,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.heads, self.dim = heads, dim
         self.qkv = nn.Conv2d(channels, 3 * heads * dim, 1, bias=False)
@@ -148,15 +142,9 @@ class AttentionBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        map_size: tuple[int, int],
-        downsample: bool = False,
-        position: type[Position] = RelativePosition,
-        zero_gamma: bool = True,
-    ) -> None:
+        self, inputs: int, outputs: int, *, map_size: tuple[int, int], downsample: bool = False,
+        position: type[Position] = RelativePosition, zero_gamma: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         inner, attention = outputs // 4, 4 * 128
         self.reduce = nn.Sequential(nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU(inplace=True))
@@ -191,15 +179,9 @@ class Transformer(nn.Module):
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        map_size: tuple[int, int],
-        blocks: int = 5,
-        position: type[Position] = RelativePosition,
+        self, inputs: int, outputs: int, *, map_size: tuple[int, int], blocks: int = 5, position: type[Position] = RelativePosition,
         zero_gamma: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.features = outputs
         halved = (-(-map_size[0] // 2), -(-map_size[1] // 2))

@@ -42,16 +42,9 @@ class ResNetEncoder(ResNet):
     """
 
     def __init__(
-        self,
-        block: type[BasicBlock | Bottleneck],
-        layers: list[int],
-        *,
-        name: str = "",
-        tap: str = "layer3",
-        small: bool = False,
-        width: float = 1,
-        base_width: int = 64,
-    ) -> None:
+        self, block: type[BasicBlock | Bottleneck], layers: list[int], *, name: str = "", tap: str = "layer3", small: bool = False,
+        width: float = 1, base_width: int = 64,
+    ) -> None:  # fmt: skip
         if tap not in STAGES:
             raise CareError(f"wanted a tap among {', '.join(STAGES)}, got {tap!r}")
         self.width = width

@@ -16,30 +16,13 @@ PROCEDURAL = "The images are procedural scenes, rendered by this package, not ph
 
 @flow(name="care-pipeline", persist_result=False)
 def care_pipeline(
-    out: str = "demo",
-    images: str | None = None,
-    encoder: str = "resnet18-small-half",
-    size: int = 48,
-    hidden: int = 1024,
-    steps: int = 250,
-    batch_size: int = 32,
-    lr: float = 0.4,
-    momentum: float = 0.99,
-    attention_weight: float = 100,
-    min_scale: float = 0.2,
-    max_blur: float = 0.5,
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1),
-    gray_p: float = 0.2,
-    checkpoint_every: int = 100,
-    labels: tuple[float, ...] = (0.01, 0.1),
-    finetune_steps: int = 50,
-    detection: tuple[str, str] | None = None,
-    detection_size: int = 64,
-    detection_iterations: int = 250,
-    train_scenes: int = 2000,
-    val_scenes: int = 400,
-    seed: int = 0,
-) -> Result:
+    out: str = "demo", images: str | None = None, encoder: str = "resnet18-small-half", size: int = 48, hidden: int = 1024,
+    steps: int = 250, batch_size: int = 32, lr: float = 0.4, momentum: float = 0.99, attention_weight: float = 100, min_scale: float = 0.2,
+    max_blur: float = 0.5, jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1), gray_p: float = 0.2,
+    checkpoint_every: int = 100, labels: tuple[float, ...] = (0.01, 0.1), finetune_steps: int = 50,
+    detection: tuple[str, str] | None = None, detection_size: int = 64, detection_iterations: int = 250, train_scenes: int = 2000,
+    val_scenes: int = 400, seed: int = 0,
+) -> Result:  # fmt: skip
     """Images → shards → CARE pre-training → evaluation beside random initialisation → report, all in ``out``.
 
     The evaluations are kNN, linear, fine-tuning on few labels and detection; the procedural scenes also tell how much of the

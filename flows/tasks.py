@@ -105,17 +105,9 @@ def evaluate_task(out: str, name: str, encoder: str, digests: list[str], size: i
 
 @task(name="finetune", task_run_name="finetune {name} {fraction}")
 def finetune_task(
-    out: str,
-    name: str,
-    encoder: str,
-    digests: list[str],
-    size: int,
-    fraction: float,
-    steps: int,
-    batch_size: int,
-    min_scale: float,
+    out: str, name: str, encoder: str, digests: list[str], size: int, fraction: float, steps: int, batch_size: int, min_scale: float,
     seed: int,
-) -> Any:
+) -> Any:  # fmt: skip
     """Classification of ``out/val`` by the encoder fine-tuned on a fraction of the labels of ``out/train``."""
 
     def work() -> Result:

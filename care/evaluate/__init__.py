@@ -8,18 +8,6 @@ from care.evaluate.knn import knn
 from care.evaluate.linear import Linear, linear
 
 __all__ = [
-    "Accuracy",
-    "AveragePrecision",
-    "Detections",
-    "Features",
-    "Finetuned",
-    "Linear",
-    "average_precision",
-    "detect",
-    "extract",
-    "finetune",
-    "knn",
-    "linear",
-    "listed",
-    "stratified",
-]
+    "Accuracy", "AveragePrecision", "Detections", "Features", "Finetuned", "Linear", "average_precision", "detect", "extract", "finetune",
+    "knn", "linear", "listed", "stratified",
+]  # fmt: skip

@@ -22,15 +22,9 @@ class Linear(NamedTuple):
 
 
 def linear(
-    train: Features,
-    val: Features,
-    *,
-    lrs: tuple[float, ...] = LEARNING_RATES,
-    epochs: int = 80,
-    batch_size: int = 256,
-    held_out: float = 0.2,
-    seed: int = 0,
-) -> Linear:
+    train: Features, val: Features, *, lrs: tuple[float, ...] = LEARNING_RATES, epochs: int = 80, batch_size: int = 256,
+    held_out: float = 0.2, seed: int = 0,
+) -> Linear:  # fmt: skip
     """Linear evaluation on cached features: a fast protocol, not the paper's, which augments the training images.
 
     Features are standardised by the training set's mean and deviation. One Linear for each of ``lrs`` is trained in a single pass

@@ -28,17 +28,9 @@ class _Crops(Dataset[tuple[np.ndarray, np.ndarray]]):
 
 
 def batches(
-    data: shards.ShardSet,
-    *,
-    size: int,
-    batch_size: int,
-    steps: int,
-    seed: int = 0,
-    start: int = 0,
-    views: tuple[View, View] = VIEWS,
-    workers: int = 0,
-    device: torch.device | str = "cpu",
-) -> Iterator[tuple[int, Views]]:
+    data: shards.ShardSet, *, size: int, batch_size: int, steps: int, seed: int = 0, start: int = 0, views: tuple[View, View] = VIEWS,
+    workers: int = 0, device: torch.device | str = "cpu",
+) -> Iterator[tuple[int, Views]]:  # fmt: skip
     """Yield (step, (x1, x2)) for the steps ``start`` … ``steps`` − 1, both views [batch_size, 3, size, size], normalised.
 
     Of several processes (``care.ranks``) each gets its slice, [batch_size / world, …].
