@@ -130,7 +130,7 @@ class Run:
             CareError: the processes' weights have come to differ.
         """
         done, steps = step + 1, self.settings["steps"]
-        stop = bool(ranks.largest(self._stop.is_set())[0])
+        stop = bool(ranks.largest(bool(self._stop))[0])
         if self.lead:
             seconds = time.monotonic() - self._began
             self._losses.write(json.dumps({"step": step, **row}) + "\n")
@@ -208,13 +208,14 @@ def _log(path: Path, start: int) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; elsewhere than in the main thread, where Python allows no handlers, it stays clear."""
-    stop = threading.Event()
+def _stop_requests() -> Iterator[list[int]]:
+    """A list that SIGINT and SIGTERM join; elsewhere than in the main thread, where Python allows no handlers, it stays empty."""
+    stop = list[int]()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    # a list: an Event's lock would meet itself when a second signal comes while the first one is handled
+    before = {number: signal.signal(number, lambda got, _: stop.append(got)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
