@@ -1,19 +1,16 @@
 """Prefect chains the verbs of ``care`` and ``shards`` into cached, resumable runs; the command line lives here too.
 
-A task is a few lines around one public function; the truth about what is done is on disk, Prefect schedules and shows.
+A stage is a few lines around one public function; the truth about what is done is on disk, Prefect schedules and shows.
 """
 
 import os
 from typing import Any
 
 # Prefect reads its settings at import. Quiet and private unless the user's environment says otherwise.
-for _name, _value in {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
-}.items():
-    os.environ.setdefault(_name, _value)
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
 
 __all__ = ["care_pipeline"]
 

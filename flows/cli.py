@@ -13,10 +13,8 @@ from flows.tables import Json, Seed, show_results
 
 app = typer.Typer(
     help="CARE: self-supervised pre-training of attentive CNNs, from image folders to a report. Start with: care demo",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+    no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 app.add_typer(cli_shards.app, name="shards")
 app.add_typer(cli_evaluate.app, name="evaluate")
 
@@ -27,40 +25,31 @@ def main() -> NoReturn:
     try:
         app()
     except Exception as error:
-        code = _exit_code(error)
-        if code is None:
+        from shards import ShardError
+
+        failed, stopped = isinstance(error, ShardError | OSError), False
+        if not failed and "care" in sys.modules:  # an error is told at once, without importing torch
+            from care import CareError
+            from care.train import Stopped
+
+            failed, stopped = isinstance(error, CareError), isinstance(error, Stopped)
+        if not failed and not stopped:
             raise  # a bug of ours: the traceback is what its report needs
-        typer.secho(f"{'stopped' if code == 3 else 'error'}: {error}", fg="yellow" if code == 3 else "red", err=True)
-        sys.exit(code)
+        typer.secho(f"{'stopped' if stopped else 'error'}: {error}", fg="yellow" if stopped else "red", err=True)
+        sys.exit(3 if stopped else 1)
     except KeyboardInterrupt:
         typer.secho("stopped: finished work is kept, the same command continues", fg="yellow", err=True)
         sys.exit(3)
     sys.exit(0)
 
 
-def _exit_code(error: Exception) -> int | None:
-    from shards import ShardError
-
-    if isinstance(error, ShardError | OSError):
-        return 1
-    if "care" not in sys.modules:  # an error is told at once, without importing torch
-        return None
-    from care import CareError
-    from care.train import Stopped
-
-    return 3 if isinstance(error, Stopped) else 1 if isinstance(error, CareError) else None
-
-
 @app.command()
 def demo(
-    images: Annotated[str | None, typer.Option(help="Your own image folder instead of procedural scenes.", show_default=False)] = None,
-    out: Annotated[str | None, typer.Option(help="Run directory; by default demo, or demo-NAME with --images.", show_default=False)] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Pre-training steps; default: 250, with --images 2000.", show_default=False)
-    ] = None,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
+    images: Annotated[str | None, typer.Option(help="Your own image folder instead of procedural scenes.")] = None,
+    out: Annotated[str | None, typer.Option(help="Run directory; by default demo, or demo-NAME with --images.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Pre-training steps; default: 250, with --images 2000.")] = None,
+    seed: Seed = 0, as_json: Json = False,
+) -> None:  # fmt: skip
     """The whole chain in minutes on a CPU: images, shards, pre-training, evaluation, report. Run again, it goes on.
 
     Example: care demo --images photos
@@ -74,8 +63,7 @@ def demo(
         list_images(images)  # a wrong path is told now, not after the engine's start
     # measured on a thousand photographs: colour is their shortcut, and they need more steps than the scenes
     recipe: dict[str, Any] = {"steps": 2000, "jitter": (0.4, 0.4, 0.6, 0.3), "gray_p": 0.4} if images else {}
-    if steps:
-        recipe["steps"] = steps
+    recipe |= {"steps": steps} if steps else {}
     console.print("starting the workflow engine")
     from flows.pipeline import care_pipeline
     from flows.server import server
@@ -96,14 +84,12 @@ def pretrain(context: typer.Context) -> None:
     train(context.args, "care pretrain")
 
 
-@app.command("report")
-def report_command(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of `care demo` or `care pretrain`.", show_default=False)],
-) -> None:
+@app.command()
+def report(run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of `care demo` or `care pretrain`.")]) -> None:
     """Write the HTML page about a run from the files in its directory.
 
     Example: care report demo
     """
-    from care.show import report
+    from care.show import report as write
 
-    typer.echo(str(report(run)))
+    typer.echo(str(write(run)))

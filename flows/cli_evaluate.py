@@ -1,98 +1,76 @@
 """`care evaluate`: an encoder, all but its detector beside the same network randomly initialised."""
 
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from flows.tables import Json, Seed, show_results
 
-if TYPE_CHECKING:
-    from care import encoders
-    from care.evaluate import Accuracy, Features
-    from shards import ShardSet
-
-    Score = Callable[[encoders.Encoder, ShardSet, ShardSet, int], Accuracy]
-
 app = typer.Typer(help="Judge an encoder: kNN, linear, few labels (each beside random initialisation), detection.", no_args_is_help=True)
 
-Encoder = Annotated[str, typer.Argument(metavar="ENCODER", help="A run, a .safetensors file, or random:NAME.", show_default=False)]
-Train = Annotated[str, typer.Option(help="Shard set with the labels to learn from.", show_default=False)]
-Val = Annotated[str, typer.Option(help="Shard set to classify.", show_default=False)]
-Size = Annotated[int | None, typer.Option(min=16, help="Side of the crops, pixels; default: the run's.", show_default=False)]
+Encoder = Annotated[str, typer.Argument(metavar="ENCODER", help="A run, a .safetensors file, or random:NAME.")]
+Train = Annotated[str, typer.Option(help="Shard set with the labels to learn from.")]
+Val = Annotated[str, typer.Option(help="Shard set to classify.")]
+Size = Annotated[int | None, typer.Option(min=16, help="Side of the crops, pixels; default: the run's.")]
+Precision = Annotated[Literal["bf16", "fp16", "fp32"] | None, typer.Option(help="Default: what the device computes natively.")]
+Device = Annotated[Literal["cuda", "cpu"] | None, typer.Option(help="Default: cuda where there is one.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that decode images.")]
 
 
 @app.command()
 def knn(
-    encoder: Encoder,
-    train: Train,
-    val: Val,
-    size: Size = None,
+    encoder: Encoder, train: Train, val: Val, size: Size = None,
     k: Annotated[int, typer.Option(min=1, help="Neighbours.")] = 20,
     temperature: Annotated[float, typer.Option(min=1e-3, help="Of the votes' weights.")] = 0.07,
-    workers: Workers = 0,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
+    workers: Workers = 0, seed: Seed = 0, as_json: Json = False,
+) -> None:  # fmt: skip
     """Weighted nearest neighbours on frozen features; nothing is trained.
 
     Example: care evaluate knn demo --train demo/train --val demo/val
     """
     from care.evaluate import knn as judge
 
-    frozen = _frozen(lambda a, b: judge(a, b, k=k, temperature=temperature), workers)
-    _evaluate("kNN", encoder, train, val, size, seed, as_json, frozen)
+    _evaluate("kNN", encoder, train, val, size, seed, as_json, _frozen(partial(judge, k=k, temperature=temperature), workers))
 
 
 @app.command()
 def linear(
-    encoder: Encoder,
-    train: Train,
-    val: Val,
-    size: Size = None,
+    encoder: Encoder, train: Train, val: Val, size: Size = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the features.")] = 80,
-    workers: Workers = 0,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
+    workers: Workers = 0, seed: Seed = 0, as_json: Json = False,
+) -> None:  # fmt: skip
     """One linear layer on cached frozen features of centre crops; the learning rate is chosen on a fifth of train.
 
     Example: care evaluate linear random:resnet18 --train demo/train --val demo/val --size 64
     """
     from care.evaluate import linear as judge
 
-    frozen = _frozen(lambda a, b: judge(a, b, epochs=epochs, seed=seed).accuracy, workers)
-    _evaluate("linear", encoder, train, val, size, seed, as_json, frozen)
+    score = _frozen(lambda *both: judge(*both, epochs=epochs, seed=seed).accuracy, workers)
+    _evaluate("linear", encoder, train, val, size, seed, as_json, score)
 
 
 @app.command()
 def finetune(
-    encoder: Encoder,
-    train: Train,
-    val: Val,
-    fraction: Annotated[float | None, typer.Option(help="Share of every class's labels to learn from.", show_default=False)] = None,
-    names: Annotated[
-        str | None, typer.Option("--list", help="Text file with the names of the images to learn from instead.", show_default=False)
-    ] = None,
+    encoder: Encoder, train: Train, val: Val,
+    fraction: Annotated[float | None, typer.Option(help="Share of every class's labels to learn from.")] = None,
+    names: Annotated[str | None, typer.Option("--list", help="Text file with the names of the images to learn from instead.")] = None,
     size: Size = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the labelled images.")] = 20,
     batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 256,
-    lr: Annotated[
-        list[float] | None, typer.Option(help="Learning rate of the encoder for 256 images; several are tried.", show_default=False)
-    ] = None,
+    lr: Annotated[list[float] | None, typer.Option(help="Learning rate of the encoder for 256 images; several are tried.")] = None,
     head_lr: Annotated[
-        list[float] | None, typer.Option(help="That of the head, one for each --lr; default: 0.02, 5 and 0.01, 0.2.", show_default=False)
-    ] = None,
-    workers: Workers = 0,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
+        list[float] | None, typer.Option(help="That of the head, one for each --lr; default: 0.02, 5 and 0.01, 0.2.")] = None,
+    workers: Workers = 0, seed: Seed = 0, as_json: Json = False,
+) -> None:  # fmt: skip
     """Few labels: the whole network fine-tuned on a part of train; learning rates are chosen on a fifth of that part.
 
     Example: care evaluate finetune demo --train demo/train --val demo/val --fraction 0.1 --batch-size 32
     """
+    import shards
     from care.evaluate import finetune as judge
     from care.evaluate import listed, stratified
     from care.evaluate.finetune import RATES
@@ -105,27 +83,22 @@ def finetune(
     if len(lr or []) != len(head_lr or []):
         raise typer.BadParameter("give one --head-lr for each --lr", param_hint="--lr, --head-lr")
     rates = tuple(zip(lr, head_lr, strict=True)) if lr and head_lr else RATES
-    missing: list[str] = []
-
-    def score(network: "encoders.Encoder", known: "ShardSet", asked: "ShardSet", side: int) -> "Accuracy":
-        nonlocal missing
-        rows, missing = (stratified(known.labels, fraction, seed=seed), []) if fraction is not None else listed(known, str(names))
-        return judge(
-            network, known, asked, rows=rows, size=side, rates=rates, epochs=epochs, batch_size=batch_size, seed=seed, workers=workers
-        ).accuracy
-
-    task = f"{100 * fraction:g} % of the labels" if fraction is not None else f"labels of {Path(str(names)).name}"
-    _evaluate(task, encoder, train, val, size, seed, as_json, score)
+    data = shards.open(train)
+    rows, missing = (stratified(data.labels, fraction, seed=seed), []) if fraction is not None else listed(data, str(names))
     if missing:
         console.print(f"[yellow]{len(missing):,} names of {names} are not in {train}, such as {missing[0]}", soft_wrap=True)
+
+    task = f"{100 * fraction:g} % of the labels" if fraction is not None else f"labels of {Path(str(names)).name}"
+    tuned = partial(judge, rows=rows, rates=rates, epochs=epochs, batch_size=batch_size, seed=seed, workers=workers)
+    _evaluate(task, encoder, train, val, size, seed, as_json, lambda *given, size: tuned(*given, size=size).accuracy)
 
 
 @app.command()
 def detect(
     encoder: Encoder,
-    train: Annotated[str, typer.Option(help="COCO JSON, or a list of a VOC devkit (ImageSets/Main/….txt).", show_default=False)],
-    val: Annotated[str, typer.Option(help="The same, to be scored.", show_default=False)],
-    out: Annotated[str | None, typer.Option(help="Run directory; by default detect-ENCODER.", show_default=False)] = None,
+    train: Annotated[str, typer.Option(help="COCO JSON, or a list of a VOC devkit (ImageSets/Main/….txt).")],
+    val: Annotated[str, typer.Option(help="The same, to be scored.")],
+    out: Annotated[str | None, typer.Option(help="Run directory; by default detect-ENCODER.")] = None,
     size: Annotated[int, typer.Option(min=32, help="Short side of the images, pixels.")] = 800,
     iterations: Annotated[int, typer.Option(min=1, help="Training steps.")] = 24_000,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 16,
@@ -135,21 +108,14 @@ def detect(
     channels: Annotated[int, typer.Option(min=8, help="Of the feature pyramid.")] = 256,
     hidden: Annotated[int, typer.Option(min=8, help="Width of the box head.")] = 1024,
     anchor_scale: Annotated[float, typer.Option(min=0.5, help="Side of the anchors over their level's stride.")] = 8,
-    precision: Annotated[
-        Literal["bf16", "fp16", "fp32"] | None, typer.Option(help="Default: what the device computes natively.", show_default=False)
-    ] = None,
-    device: Annotated[Literal["cuda", "cpu"] | None, typer.Option(help="Default: cuda where there is one.", show_default=False)] = None,
-    workers: Workers = 0,
+    precision: Precision = None, device: Device = None, workers: Workers = 0,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")] = 500,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
+    seed: Seed = 0, as_json: Json = False,
+) -> None:  # fmt: skip
     """Faster R-CNN with a feature pyramid on the encoder, everything trained; interrupted, the same command continues.
 
     Example: care evaluate detect demo --train VOC2007/ImageSets/Main/trainval.txt --val VOC2007/ImageSets/Main/test.txt
     """
-    import re
-
     from care.evaluate import detect as judge
     from care.train import load_encoder
     from shards import boxes, storage
@@ -171,19 +137,13 @@ def detect(
     show_results(rows, rows if as_json else None)
 
 
-def _frozen(judge: "Callable[[Features, Features], Accuracy]", workers: int) -> "Score":
-    def score(network: "encoders.Encoder", known: "ShardSet", asked: "ShardSet", side: int) -> "Accuracy":
-        from care.evaluate import extract
+def _frozen(judge: Callable[..., Any], workers: int) -> Callable[..., Any]:
+    from care.evaluate import extract
 
-        return judge(extract(network, known, size=side, workers=workers), extract(network, asked, size=side, workers=workers))
-
-    return score
+    return lambda network, *sets, size: judge(*(extract(network, data, size=size, workers=workers) for data in sets))
 
 
-def _evaluate(
-    task: str, source: str, train: str, val: str, size: int | None, seed: int, as_json: bool,
-    score: "Score",
-) -> None:  # fmt: skip
+def _evaluate(task: str, source: str, train: str, val: str, size: int | None, seed: int, as_json: bool, score: Callable[..., Any]) -> None:
     import torch
 
     import shards
@@ -198,5 +158,5 @@ def _evaluate(
     rows = []
     for name, network in networks.items():
         network.to("cuda" if torch.cuda.is_available() else "cpu")
-        rows.append({"task": task, "encoder": name, "size": side, **score(network, known, asked, side)._asdict()})
+        rows.append({"task": task, "encoder": name, "size": side, **score(network, known, asked, size=side)._asdict()})
     show_results(rows, rows if as_json else None)

@@ -9,19 +9,16 @@ from flows.tables import Json, Seed, Set, print_json, table
 app = typer.Typer(help="Image folders into WebDataset shards with an index.", no_args_is_help=True)
 
 
-@app.command("build")
+@app.command()
 def build(
-    src: Annotated[
-        str,
-        typer.Argument(metavar="SRC", help="Image folder, CSV, COCO JSON, VOC list, tars; path or URL.", show_default=False),
-    ],
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="New or empty folder for the set; path or URL.", show_default=False)],
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads; by default one a core.", show_default=False)] = None,
+    src: Annotated[str, typer.Argument(metavar="SRC", help="Image folder, CSV, COCO JSON, VOC list, tars; path or URL.")],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="New or empty folder for the set; path or URL.")],
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads; by default one a core.")] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Images in a shard.")] = 1000,
     seed: Seed = 0,
     max_rejects: Annotated[float, typer.Option(min=0, max=1, help="Share of images that may be rejected.")] = 0.01,
     validate: Annotated[Literal["decode", "header", "none"], typer.Option(help="What an image has to pass.")] = "decode",
-    max_side: Annotated[int | None, typer.Option(min=1, help="Make larger images smaller, as JPEG, pixels.", show_default=False)] = None,
+    max_side: Annotated[int | None, typer.Option(min=1, help="Make larger images smaller, as JPEG, pixels.")] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of those JPEGs.")] = 90,
     as_json: Json = False,
 ) -> None:
@@ -38,7 +35,7 @@ def build(
     info(dest, as_json)
 
 
-@app.command("info")
+@app.command()
 def info(path: Set, as_json: Json = False) -> None:
     """What is in a set: counts, classes, and every rejected file with its reason.
 
@@ -47,8 +44,7 @@ def info(path: Set, as_json: Json = False) -> None:
     import shards
 
     index = shards.open(path).index
-    labels = index.samples["label"]
-    per_class = {name: int((labels == label).sum()) for label, name in enumerate(index.classes)}
+    per_class = {name: int((index.samples["label"] == label).sum()) for label, name in enumerate(index.classes)}
     facts = {
         "kept": len(index.samples), "seen": index.seen, "rejected": {reason: len(names) for reason, names in index.rejects.items()},
         "shards": len(index.shards), "bytes": sum(shard.filesize for shard in index.shards), "classes": per_class,
@@ -62,7 +58,7 @@ def info(path: Set, as_json: Json = False) -> None:
         table("rejected", ("reason", "file"), [(reason, name) for reason, names in index.rejects.items() for name in names])
 
 
-@app.command("verify")
+@app.command()
 def verify(path: Set) -> None:
     """Read all of a set and check every byte against its index; exit code 1 when anything is wrong.
 
@@ -71,9 +67,8 @@ def verify(path: Set) -> None:
     import shards
 
     problems = shards.verify(path)
-    for problem in problems:
-        typer.echo(problem)
     if problems:
+        typer.echo("\n".join(problems))
         raise shards.ShardError(f"{path}: {len(problems)} problems; copy the set again, or remove it and build it again")
     typer.echo(f"{path} is intact")
 

@@ -1,6 +1,8 @@
 """The flow `care-pipeline`: images → shards → pre-training → evaluation → report, every stage cached on disk."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 
@@ -8,10 +10,9 @@ import shards
 from care.evaluate import stratified
 from care.evaluate.features import same_classes
 from flows import tasks
-from flows.tasks import Result, do
+from flows.stages import Result, do
 from shards import boxes, sources
-
-PROCEDURAL = "The images are procedural scenes, rendered by this package, not photographs."
+from shards.build import make_plan
 
 
 @flow(name="care-pipeline", persist_result=False)
@@ -60,83 +61,79 @@ def care_pipeline(
     Returns:
         What ``out/results.json`` holds.
     """
-    built: dict[str, Result] = {}
-    skipped: list[str] = []
     if images is None:
-        title, note = "CARE on procedural scenes", PROCEDURAL
+        title, note = "procedural scenes", "The images are procedural scenes, rendered by this package, not photographs."
         for part, count, start in (("train", train_scenes, 0), ("val", val_scenes, train_scenes)):
-            do(tasks.render_task, out, part, count, start, seed)
-            built[part] = do(tasks.build_task, out, part, str(Path(out, "images", part, "images")), (0, 1), seed)
+            do(out, tasks.render, part, part=part, count=count, start=start, seed=seed)
+        parts, skipped = {part: (str(Path(out, "images", part, "images")), (0.0, 1.0)) for part in ("train", "val")}, list[str]()
         detection = detection or (str(Path(out, "images", "train")), str(Path(out, "images", "val")))
     else:
-        title, note = f"CARE on {Path(images).resolve().name}", ""
+        title, note = Path(images).resolve().name, ""
         parts, skipped = splits(images)
-        for part, (source, share) in parts.items():
-            built[part] = do(tasks.build_task, out, part, source, share, seed)
         if not detection:
             skipped.append("detection: the images have no boxes")
+    built, trained, rows = dict[str, Result](), dict[str, Result](), list[Result]()
+    for part, (source, share) in parts.items():
+        plan = make_plan(source, share=share, seed=seed).digest
+        built[part] = do(out, tasks.build, part, part=part, source=source, share=share, seed=seed, plan=plan)
+    sets = [done["digest"] for done in built.values()]
     train = shards.open(Path(out, "train"))
     if "val" in built:
         same_classes(train, shards.open(Path(out, "val")))  # told before the training, not after it, like what follows
-        for fraction in labels:
-            if (count := len(stratified(train.labels, fraction, seed=seed))) < 3:
-                skipped.append(f"{100 * fraction:g} % of the labels: that is {count} images, too few to hold one out")
-                labels = tuple(other for other in labels if other != fraction)
+    counts = {fraction: len(stratified(train.labels, fraction, seed=seed)) for fraction in labels if "val" in built}
+    skipped += [f"{100 * few:g} % of the labels: that is {n} images, too few to hold one out" for few, n in counts.items() if n < 3]
     if detection:
-        boxes.load(detection[1], classes=boxes.load(detection[0]).classes)
+        known = boxes.load(detection[0])
+        annotations = [known.digest, boxes.load(detection[1], classes=known.classes).digest]
+        detector = tasks.DETECTOR | {"size": detection_size, "iterations": detection_iterations}
     batch = min(batch_size, len(train))
     settings = {
         "steps": steps, "batch_size": batch, "warmup": steps // 10, "lr": lr, "momentum": momentum,
         "attention_weight": attention_weight, "checkpoint_every": checkpoint_every,
     }  # fmt: skip
-    augmentation = {"scale": [min_scale, 1.0], "blur": [min(0.1, max_blur), max_blur], "jitter": list(jitter), "gray_p": gray_p}
-    encoders, digests, trained = {"random initialisation": f"random:{encoder}"}, {"random initialisation": ""}, dict[str, Result]()
+    views = {"scale": [min_scale, 1.0], "blur": [min(0.1, max_blur), max_blur], "jitter": list(jitter), "gray_p": gray_p}
+    encoders, digests = {"random initialisation": f"random:{encoder}"}, {"random initialisation": ""}
     for name, run, t_stream in [("C-stream alone", "c-stream", False)] * (images is None) + [("CARE", "", True)]:
         trained[name] = do(
-            tasks.pretrain_task, out, name, run, built["train"]["digest"], encoder, size, hidden, settings, augmentation, t_stream, seed
-        )
+            out, tasks.pretrain, name, run=run, encoder=encoder, size=size, hidden=hidden, settings=settings, views=views,
+            t_stream=t_stream, seed=seed, digest=sets[0],
+        )  # fmt: skip
         encoders[name], digests[name] = str(Path(out, run, "encoder.safetensors")), trained[name]["digest"]
-    rows = list[Result]()
-    for name, source in encoders.items():
+
+    def judge(work: Callable[..., Result], on: list[str], name: str, *more: str, **inputs: Any) -> None:
+        done = do(out, work, name, *more, encoder=encoders[name], seed=seed, digests=[digests[name], *on], **inputs)
+        rows.extend({"encoder": name, **row} for row in done["rows"])
+
+    for name in encoders:
         if "val" in built:
-            inputs = [built["train"]["digest"], built["val"]["digest"], digests[name]]
-            rows += do(tasks.evaluate_task, out, name, source, inputs, size, seed)["rows"]
+            judge(tasks.evaluate, sets, name, size=size)
         if images is None:
-            rows += do(tasks.attention_task, out, name, source, digests[name], train_scenes, val_scenes, size, seed)["rows"]
+            judge(tasks.attention, [], name, start=train_scenes, count=val_scenes, size=size)
         if name == "C-stream alone":
             continue
-        if "val" in built:
-            for fraction in labels:
-                arguments = (size, fraction, finetune_steps, batch, min_scale, seed)
-                rows += do(tasks.finetune_task, out, name, source, inputs, *arguments)["rows"]
+        for fraction in (fraction for fraction, count in counts.items() if count >= 3):
+            tuning = {"fraction": fraction, "steps": finetune_steps, "batch_size": batch, "min_scale": min_scale}
+            judge(tasks.finetune, sets, name, f"{fraction:g}", size=size, **tuning)
         if detection:
-            detector = tasks.DETECTOR | {"size": detection_size, "iterations": detection_iterations}
-            rows += do(tasks.detect_task, out, name, source, digests[name], detection, detector, seed)["rows"]
+            judge(tasks.detect, annotations, name, run=f"detection/{name}", data=detection, settings=detector)
     results = {
-        "title": title, "note": note, "skipped": skipped, "evaluations": rows, "losses": trained["CARE"]["losses"],
-        "settings": settings, "views": augmentation,
-        "encoder": {"name": encoder, "size": size, "sha256": digests["CARE"]}, "seed": seed,
+        "title": f"CARE on {title}", "note": note, "skipped": skipped, "evaluations": rows, "losses": trained["CARE"]["losses"],
+        "settings": settings, "views": views, "encoder": {"name": encoder, "size": size, "sha256": digests["CARE"]}, "seed": seed,
         "stages": [{"name": name, "text": done["text"]} for name, done in {**built, **trained}.items()],
     }  # fmt: skip
-    do(tasks.report_task, out, results, encoders, "val" if "val" in built else "train", size, seed)
+    do(out, tasks.report, results=results, encoders=encoders, pictured="val" if "val" in built else "train", size=size, seed=seed)
     return results
 
 
 def splits(images: str) -> tuple[dict[str, tuple[str, tuple[float, float]]], list[str]]:
     """What to train and to evaluate on, as (folder, share of its files) by part, and what is left out and why."""
-    root = Path(images)
-    skipped: list[str] = []
-    parts: dict[str, tuple[str, tuple[float, float]]] = {"train": (images, (0, 1))}
+    root, source, named = Path(images), images, list[str]()
     if (root / "train").is_dir():
-        parts["train"] = (str(root / "train"), (0, 1))
-        named = [name for name in ("val", "validation", "valid", "test") if (root / name).is_dir()]
-        if named:
-            parts["val"] = (str(root / named[0]), (0, 1))
-            skipped += [f"the folder {name}: {named[0]} is evaluated" for name in named[1:]]
-    if not sources.find(parts["train"][0]).classes:
-        parts.pop("val", None)
+        source, named = str(root / "train"), [name for name in ("val", "validation", "valid", "test") if (root / name).is_dir()]
+    skipped = [f"the folder {name}: {named[0]} is evaluated" for name in named[1:]]
+    if not sources.find(source).classes:
         skipped.append("kNN, linear and few-label evaluation: the images have no labels (no class folders)")
-    elif "val" not in parts:
-        source = parts["train"][0]
-        parts = {"train": (source, (0, 0.8)), "val": (source, (0.8, 1))}
-    return parts, skipped
+        return {"train": (source, (0, 1))}, skipped
+    if named:
+        return {"train": (source, (0, 1)), "val": (str(root / named[0]), (0, 1))}, skipped
+    return {"train": (source, (0, 0.8)), "val": (source, (0.8, 1))}, skipped

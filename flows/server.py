@@ -7,8 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from urllib.error import URLError
+from contextlib import contextmanager, suppress
 from urllib.request import urlopen
 
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
@@ -47,22 +46,18 @@ def server() -> Iterator[str]:
     )  # fmt: skip
     assert process.stdin is not None
     try:
-        address = f"http://127.0.0.1:{port}/api"
-        _wait(address)
+        address, deadline = f"http://127.0.0.1:{port}/api", time.monotonic() + STARTUP_SECONDS
+        while time.monotonic() < deadline:
+            with suppress(OSError), urlopen(f"{address}/health", timeout=5):
+                break
+            time.sleep(0.1)
+        else:
+            raise TimeoutError(
+                f"Prefect's server did not start within {STARTUP_SECONDS} s; try `prefect server start` and set PREFECT_API_URL"
+            )
         # logs would go to a server that is gone before the last of them
         with temporary_settings({PREFECT_API_URL: address, PREFECT_LOGGING_TO_API_ENABLED: False}):
             yield address
     finally:
         process.stdin.close()
         process.wait()
-
-
-def _wait(address: str) -> None:
-    deadline = time.monotonic() + STARTUP_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            with urlopen(f"{address}/health", timeout=5):
-                return
-        except (URLError, OSError):
-            time.sleep(0.1)
-    raise TimeoutError(f"Prefect's server did not start within {STARTUP_SECONDS} s; try `prefect server start` and set PREFECT_API_URL")

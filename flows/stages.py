@@ -6,25 +6,44 @@ most the stage that was running. It does not need Prefect's server, database or 
 
 import hashlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+
 from shards import storage
 
-SCHEMA = 1
+Result = dict[str, Any]
+"""JSON; its ``outputs``, where it has any, are digests by path below the run directory."""
 
 
 class Stage(NamedTuple):
     """A finished stage."""
 
-    result: dict[str, Any]
-    """JSON; its ``outputs`` are digests by path below the run directory."""
+    result: Result
     cached: bool
 
 
-def stage(out: Path, name: str, inputs: dict[str, Any], work: Callable[[], dict[str, Any]]) -> Stage:
+def do(out: str, work: Callable[..., Result], /, *names: str, **inputs: Any) -> Result:
+    """The result of the stage ``work(out, **inputs)``, as a Prefect task; the stages of one function differ in ``names``."""
+    named = (work.__name__, *names)
+    shown = _recorded.with_options(name=work.__name__, task_run_name=" ".join(named))
+    # return_state: called plainly, a task that returned a state gives that state, not its data
+    result: Result = shown(out, "-".join(named), work, inputs, return_state=True).result()
+    return result
+
+
+@task(cache_policy=NO_CACHE)  # the record is the cache
+def _recorded(out: str, name: str, work: Callable[..., Result], inputs: dict[str, Any]) -> Any:
+    done = stage(Path(out), name, inputs, partial(work, out, **inputs))
+    return Completed(name="Cached" if done.cached else "Completed", data=done.result)
+
+
+def stage(out: Path, name: str, inputs: dict[str, Any], work: Callable[[], Result]) -> Stage:
     """The result of ``work()``, from its record where that has the same inputs and code and the outputs are intact.
 
     Args:
@@ -33,11 +52,12 @@ def stage(out: Path, name: str, inputs: dict[str, Any], work: Callable[[], dict[
         inputs: JSON values that decide the result, digests of input data among them.
         work: does the stage and returns its result; ``outputs`` maps each file that matters, relative to ``out``, to its sha256.
     """
-    key = storage.digest([SCHEMA, name, inputs, code_version()])
+    key = storage.digest([name, inputs, code_version()])
     path = out / "stages" / f"{name}.json"
     if path.exists():
         record = storage.read_json(path)
-        if record["key"] == key and all(_intact(out / file, digest) for file, digest in record["result"]["outputs"].items()):
+        outputs = record["result"].get("outputs", {})
+        if record["key"] == key and all((out / file).is_file() and storage.sha256(out / file) == sha for file, sha in outputs.items()):
             return Stage(record["result"], True)
     result = work()
     storage.write_json(path, {"key": key, "inputs": inputs, "result": result})
@@ -47,14 +67,6 @@ def stage(out: Path, name: str, inputs: dict[str, Any], work: Callable[[], dict[
 @cache
 def code_version() -> str:
     """Digest of this project's source: an edit runs the stages again, each from what its output folder holds, such as checkpoints."""
-    sources = [
-        path
-        for package in ("shards", "care", "flows")
-        for path in Path(str(files(package))).rglob("*.[pj]*")
-        if path.suffix in (".py", ".j2")
-    ]
+    paths = [path for package in ("shards", "care", "flows") for path in Path(str(files(package))).rglob("*.[pj]*")]
+    sources = [path for path in paths if path.suffix in (".py", ".j2")]
     return storage.digest(sorted([path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in sources))
-
-
-def _intact(path: Path, digest: str) -> bool:
-    return path.is_file() and storage.sha256(path) == digest

@@ -8,7 +8,7 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
-Set = Annotated[str, typer.Argument(metavar="SET", help="A shard set: the DEST of `care shards build`.", show_default=False)]
+Set = Annotated[str, typer.Argument(metavar="SET", help="A shard set: the DEST of `care shards build`.")]
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

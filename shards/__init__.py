@@ -10,8 +10,7 @@ from shards.errors import ShardError
 from shards.images import Reject, decode
 from shards.index import Index
 from shards.order import step_ids
-from shards.reader import Sample, ShardSet, open
-from shards.stream import stream
+from shards.reader import Sample, ShardSet, open, stream
 from shards.verify import verify
 
 __all__ = ["Cache", "Index", "Reject", "Sample", "ShardError", "ShardSet", "build", "decode", "open", "step_ids", "stream", "verify"]

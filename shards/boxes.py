@@ -6,7 +6,7 @@ are kept as ``ignored``: neither trained on nor missed in an evaluation.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,13 +82,8 @@ class BoxSet(NamedTuple):
         return sum(int((~picture.ignored).sum()) for picture in self.pictures)
 
 
-class _Object(NamedTuple):
-    name: str
-    corners: tuple[float, ...]
-    ignored: bool
-
-
-_Found = Iterator[tuple[Path, tuple[int, int], list[_Object]]]
+_Object = tuple[str, tuple[float, ...], bool]  # its class, left, top, right and bottom or less where it is broken, whether it is ignored
+_Found = list[tuple[Path, tuple[int, int], list[_Object]]]
 
 
 def load(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
@@ -115,30 +110,28 @@ def load(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
     pictures = [_picture(*image, label, rejects) for image in found]
     if not pictures:
         raise ShardError(f"no image that {path} lists is there ({len(rejects)} entries left out: {rejects[:3]}); check the layout")
-    by_reason: dict[str, list[str]] = {}
-    for reason, name in rejects:
-        by_reason.setdefault(str(reason), []).append(name)
+    by_reason = {str(reason): [name for other, name in rejects if other is reason] for reason in dict.fromkeys(r for r, _ in rejects)}
     rows = [[p.path.name, p.path.stat().st_size, p.size, p.boxes.tolist(), p.labels.tolist(), p.ignored.tolist()] for p in pictures]
     return BoxSet(path, pictures, tuple(label), by_reason, storage.digest([rows, list(label)]))
 
 
 def _picture(path: Path, size: tuple[int, int], objects: list[_Object], label: dict[str, int], rejects: list[Any]) -> Picture:
     rows = list[tuple[list[float], int, bool]]()
-    for one in objects:
-        left, top, right, bottom = one.corners if len(one.corners) == 4 and all(map(math.isfinite, one.corners)) else (0,) * 4
+    for name, corners, ignored in objects:
+        left, top, right, bottom = corners if len(corners) == 4 and all(map(math.isfinite, corners)) else (0,) * 4
         cut = [min(max(left, 0), size[0]), min(max(top, 0), size[1]), min(max(right, 0), size[0]), min(max(bottom, 0), size[1])]
-        if one.name not in label:
+        if name not in label:
             reason = BoxReject.UNKNOWN_CATEGORY
         elif min(right - left, bottom - top) < THIN:
             reason = BoxReject.DEGENERATE
         elif min(cut[2] - cut[0], cut[3] - cut[1]) < THIN:
             reason = BoxReject.OUTSIDE
         else:
-            rows.append((cut, label[one.name], one.ignored))
+            rows.append((cut, label[name], ignored))
             continue
-        rejects.append((reason, f"{path.name}: {one.name} {list(one.corners)}"))
-    corners = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
-    return Picture(path, size, corners, np.array([row[1] for row in rows], np.int64), np.array([row[2] for row in rows], np.bool_))
+        rejects.append((reason, f"{path.name}: {name} {list(corners)}"))
+    boxes = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
+    return Picture(path, size, boxes, np.array([row[1] for row in rows], np.int64), np.array([row[2] for row in rows], np.bool_))
 
 
 def _coco(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
@@ -154,7 +147,7 @@ def _coco(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
             if len(corners) == 4:
                 corners = (*corners[:2], corners[0] + corners[2], corners[1] + corners[3])
             if one["image_id"] in objects:
-                objects[one["image_id"]].append(_Object(name, corners, bool(one.get("iscrowd", 0))))
+                objects[one["image_id"]].append((name, corners, bool(one.get("iscrowd", 0))))
             else:
                 rejects.append((BoxReject.UNKNOWN_IMAGE, f"image {one['image_id']}: {name}"))
         files = {number: (str(image["file_name"]), (int(image["width"]), int(image["height"]))) for number, image in listed.items()}
@@ -162,21 +155,18 @@ def _coco(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
         raise ShardError(f"{path} is no COCO instances file: {type(error).__name__} {error}") from None
     folder = path.absolute().parent
     roots = (folder, folder / "images", folder.parent / path.stem.removeprefix("instances_"))
-
-    def images() -> _Found:
-        for number, (file, size) in files.items():
-            image = next((root / file for root in roots if (root / file).is_file()), None)
-            if image is None:
-                rejects.append((BoxReject.NO_IMAGE, file))
-            else:
-                yield image, size, objects[number]
-
-    return images(), list(dict.fromkeys(categories.values()))
+    found: _Found = []
+    for number, (file, size) in files.items():
+        if image := next((root / file for root in roots if (root / file).is_file()), None):
+            found.append((image, size, objects[number]))
+        else:
+            rejects.append((BoxReject.NO_IMAGE, file))
+    return found, list(dict.fromkeys(categories.values()))
 
 
 def _voc(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
     root = path.absolute().parent.parent.parent
-    found = list[tuple[Path, tuple[int, int], list[_Object]]]()
+    found: _Found = []
     try:
         stems = dict.fromkeys(line.split()[0] for line in storage.read_bytes(path).decode().splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
@@ -184,31 +174,25 @@ def _voc(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
     for stem in stems:
         try:
             tree = ElementTree.fromstring(storage.read_bytes(root / "Annotations" / f"{stem}.xml"))
-            files = (root / "JPEGImages" / name for name in (f"{stem}.jpg", tree.findtext("filename", "")))
-            if (image := next((file for file in files if file.is_file()), None)) is None:
-                rejects.append((BoxReject.NO_IMAGE, stem))
-                continue
+            files = [root / "JPEGImages" / name for name in (f"{stem}.jpg", tree.findtext("filename", ""))]
+            image = next(file for file in files if file.is_file())
             size = int(float(tree.findtext("size/width", "0"))), int(float(tree.findtext("size/height", "0")))
             size = size if min(size) > 0 else decode(storage.read_bytes(image)).size
-        except ShardError:
+            found.append((image, size, [_object(one) for one in tree.findall("object")]))
+        except (StopIteration, ShardError):
             rejects.append((BoxReject.NO_IMAGE, stem))
-            continue
         except (OSError, ValueError, LookupError, OverflowError, ElementTree.ParseError):
             rejects.append((BoxReject.NO_ANNOTATION, stem))
-            continue
-        objects = [
-            (one.findtext("name", "").strip(), _corners(one), one.findtext("difficult", "").strip() == "1")
-            for one in tree.findall("object")
-        ]
-        found.append((image, size, [_Object(*one) for one in objects]))
-    return iter(found), sorted({one.name for _, _, objects in found for one in objects})
+    return found, sorted({name for _, _, objects in found for name, *_ in objects})
 
 
-def _corners(one: ElementTree.Element) -> tuple[float, ...]:
+def _object(one: ElementTree.Element) -> _Object:
     corners = _numbers(one.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
     if len(corners) < 4 or corners[0] >= corners[2] or corners[1] >= corners[3]:
-        return corners[:2] * 2  # without extent as written, it stays without
-    return corners[0] - 1, corners[1] - 1, *corners[2:]  # the first pixel is 1, and the last one belongs to the box
+        corners = corners[:2] * 2  # without extent as written, it stays without
+    else:
+        corners = corners[0] - 1, corners[1] - 1, *corners[2:]  # the first pixel is 1, and the last one belongs to the box
+    return one.findtext("name", "").strip(), corners, one.findtext("difficult", "").strip() == "1"
 
 
 def _numbers(values: Any) -> tuple[float, ...]:

@@ -68,8 +68,18 @@ def build(
     if not storage.is_remote(root) and root.exists() and not root.is_dir():
         raise ShardError(f"{dest} holds other things (it is a file); choose a new or empty folder as DEST")
     with storage.exclusive(root, "building"):
-        names = _mine(root)
-        return _existing(plan, root, names) or _build(plan, root, names, workers, max_rejects)
+        names = [*storage.listing(root, deep=True)] if storage.is_remote(root) else sorted(path.name for path in root.iterdir())
+        if foreign := [name for name in names if not _OURS.fullmatch(name)]:
+            raise ShardError(f"{root} holds other things ({', '.join(foreign[:3])}); choose a new or empty folder as DEST")
+        records = [root / name for name in names if name.startswith(".shard-")]
+        found = index.load(root) if "index.json" in names else None
+        if ({found.plan} if found else {storage.read_json(record)["plan"] for record in records}) - {plan.digest}:
+            raise ShardError(f"{root} holds a set built from other input or options; remove it or choose another DEST")
+        if not found:
+            return _build(plan, root, names, workers, max_rejects)
+        for record in records:  # left by a kill after the index was committed
+            storage.remove(record)
+        return found
 
 
 def _build(plan: Plan, root: Path, there: list[str], workers: int | None, max_rejects: float) -> index.Index:
@@ -139,9 +149,8 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> index.Index:
     """Make the written shards of ``dest`` a set, or refuse because too many images were rejected."""
     records = [storage.read_json(dest / _RECORD.format(number)) for number in range(len(plan.shards))]
     entries = [entry for record in records for entry in record["entries"]]
-    rejects: dict[str, list[str]] = {}
-    for reason, name in sorted([*plan.source.rejects, *((r, n) for record in records for r, n in record["rejects"])]):
-        rejects.setdefault(str(reason), []).append(name)
+    pairs = sorted([*plan.source.rejects, *((r, n) for record in records for r, n in record["rejects"])])
+    rejects = {str(reason): [name for other, name in pairs if other == reason] for reason in dict.fromkeys(r for r, _ in pairs)}
     lost = {reason: names for reason, names in rejects.items() if reason != Reject.OTHER_FILE}
     count = sum(map(len, lost.values()))
     if not entries or count > max_rejects * (count + len(entries)):
@@ -158,23 +167,3 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> index.Index:
     for number in range(len(plan.shards)):
         storage.remove(dest / _RECORD.format(number))
     return index.load(dest)
-
-
-def _mine(dest: Path) -> list[str]:
-    """The names in ``dest``, if they can all be a build's."""
-    names = [*storage.listing(dest, deep=True)] if storage.is_remote(dest) else sorted(path.name for path in dest.iterdir())
-    foreign = [name for name in names if not _OURS.fullmatch(name)]
-    if foreign:
-        raise ShardError(f"{dest} holds other things ({', '.join(foreign[:3])}); choose a new or empty folder as DEST")
-    return names
-
-
-def _existing(plan: Plan, dest: Path, names: list[str]) -> index.Index | None:
-    """The set, if ``dest`` holds just this one, finished; what another plan has left is refused."""
-    records = [dest / name for name in names if name.startswith(".shard-")]
-    found = index.load(dest) if "index.json" in names else None
-    if ({found.plan} if found else {storage.read_json(record)["plan"] for record in records}) - {plan.digest}:
-        raise ShardError(f"{dest} holds a set built from other input or options; remove it or choose another DEST")
-    for record in records if found else []:
-        storage.remove(record)
-    return found

@@ -1,14 +1,15 @@
 """Shards of an object store on the local disk: whole, checked, shared by all processes, within a limit."""
 
 import fcntl
-import hashlib
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from shards.errors import ShardError
 from shards.index import Shard
 from shards.remote import fetch
+from shards.storage import sha256
 
 
 class Cache:
@@ -51,33 +52,20 @@ class Cache:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the others wait, and find it
             if file.exists():
                 return
-            self._make_room(shard.filesize)
+            files = []
+            for other in self.folder.glob("*.tar"):
+                with suppress(FileNotFoundError):
+                    files.append((other.stat().st_mtime_ns, other.stat().st_size, other))
+            files.sort(reverse=True)
+            while files and sum(bytes for _, bytes, _ in files) + shard.filesize > self.limit:
+                files.pop()[2].unlink(missing_ok=True)  # the longest unused; who reads it keeps it
             with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".fetch-") as part:
-                for again in (True, False):
+                for _ in range(2):
                     try:
                         fetch(url, Path(part.name))
                     except FileNotFoundError:
                         raise ShardError(f"{url} is not there any more; is the set still there?") from None
-                    with Path(part.name).open("rb") as data:
-                        digest = hashlib.file_digest(data, "sha256").hexdigest()
-                    if digest == shard.sha256:
+                    if (digest := sha256(part.name)) == shard.sha256:
                         os.link(part.name, file)
                         return
-                    if not again:
-                        raise ShardError(
-                            f"{url} is damaged: sha256 {digest[:12]}…, wanted {shard.sha256[:12]}…; copy or build the set again"
-                        )
-
-    def _make_room(self, size: int) -> None:
-        files = []
-        for file in self.folder.glob("*.tar"):
-            try:
-                files.append((file.stat().st_mtime_ns, file.stat().st_size, file))
-            except FileNotFoundError:
-                continue
-        used = sum(bytes for _, bytes, _ in files)
-        for _, bytes, file in sorted(files):
-            if used + size <= self.limit:
-                return
-            file.unlink(missing_ok=True)  # who reads it keeps it
-            used -= bytes
+        raise ShardError(f"{url} is damaged: sha256 {digest[:12]}…, wanted {shard.sha256[:12]}…; copy or build the set again")

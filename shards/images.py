@@ -1,23 +1,22 @@
 """The one image decoder, of the build's validation and of training: bytes in, upright 8-bit RGB out, or a named reason."""
 
 import io
-from collections.abc import Callable
 from enum import StrEnum
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL.Image import Transpose
 
 from shards.errors import ShardError
 
 Validation = Literal["decode", "header", "none"]
 """How far a build looks into an image: all its pixels, its header, or not at all."""
 
-SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffixes in ("jpg jpeg jpe jfif mpo", "png apng", "webp avif", "bmp dib", "tif tiff", "gif", "ppm pgm pbm pnm", "jp2 j2k jpx")
-    for suffix in suffixes.split(" ")
-)
+SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff", ".gif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx",
+))  # fmt: skip
 """File names that are taken for images, in lower case."""
 
 MAX_PIXELS = 89_478_485
@@ -27,16 +26,10 @@ MAX_PIXELS = 89_478_485
 Image.init()
 _FORMATS: list[str] = [f for f in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000") if f in Image.OPEN]
 
-_ORIENTATION = 0x0112
 _UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 class Reject(StrEnum):
@@ -121,27 +114,19 @@ def _header(data: bytes) -> Image.Image:
 
 
 def _decoded(image: Image.Image, data: bytes) -> Image.Image:
-    return _attempt(_attempt(image, data, _loaded), data, _rgb)
-
-
-def _attempt(image: Image.Image, data: bytes, action: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
-        return action(image)
+        image.load()
+        turn = _UPRIGHT.get(_orientation(image))
+        return _rgb(image.transpose(turn) if turn is not None else image)
     except MemoryError:
         raise _ImageError(Reject.TOO_LARGE, f"{image.width} × {image.height} pixels do not fit in memory", data) from None
     except Exception as error:  # as above: OSError, SyntaxError, struct.error, IndexError, zlib.error …
         raise _ImageError(Reject.CORRUPT, str(error) or type(error).__name__, data) from error
 
 
-def _loaded(image: Image.Image) -> Image.Image:
-    image.load()
-    turn = _UPRIGHT.get(_orientation(image))
-    return image if turn is None else image.transpose(turn)
-
-
 def _orientation(image: Image.Image) -> int:
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # a broken EXIF block says nothing about the pixels
         return 1
     return value if value in _UPRIGHT else 1

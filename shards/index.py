@@ -78,26 +78,19 @@ def save(
     rejects: Mapping[str, Sequence[str]], plan: str, seed: int,
 ) -> None:  # fmt: skip
     """Commit an index, ``index.json`` last: from then on the set exists. Equal input gives equal bytes."""
-    rows = io.BytesIO()
-    np.save(rows, samples)
+    np.save(rows := io.BytesIO(), samples)
     sides = {"samples.npy": rows.getvalue(), "keys.txt": "".join(f"{key}\n" for key in keys).encode()}
     for name, data in sides.items():
         storage.write_bytes(path / name, data)
     rejected = {reason: len(names) for reason, names in rejects.items()}
     shardlist = [shard._asdict() for shard in shards]
     document = {
-        "__kind__": "wids-shard-index-v1",
-        "wids_version": 1,
+        "__kind__": "wids-shard-index-v1", "wids_version": 1, "schema": SCHEMA, "plan": plan, "seed": seed,
         "name": storage.digest(shardlist)[:16],  # wids caches by name: other content needs another one
-        "shardlist": shardlist,
-        "schema": SCHEMA,
-        "classes": classes,
+        "shardlist": shardlist, "classes": classes, "rejects": rejects,
         "counts": {"seen": len(samples) + sum(rejected.values()), "kept": len(samples), "rejected": rejected},
-        "rejects": rejects,
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in sides.items()},
-        "plan": plan,
-        "seed": seed,
-    }
+    }  # fmt: skip
     storage.write_json(path / "index.json", document | {"own": storage.digest(document)})
 
 
@@ -117,26 +110,18 @@ def load(path: str | Path, *, shards: bool = True) -> Index:
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, int):
         raise ShardError(f"{file} is not the index of a shard set; check the path")
-    if schema > SCHEMA:
-        raise ShardError(f"{file} has schema {schema}, this version reads up to {SCHEMA}; upgrade care-ssl")
-    if schema < SCHEMA:
-        raise ShardError(f"{file} has schema {schema}, this version reads {SCHEMA}; build the set again")
+    if schema != SCHEMA:
+        reads = f"up to {SCHEMA}; upgrade care-ssl" if schema > SCHEMA else f"{SCHEMA}; build the set again"
+        raise ShardError(f"{file} has schema {schema}, this version reads {reads}")
     try:
         sides = {name: storage.read_bytes(root / name) for name in ("samples.npy", "keys.txt")}
         for name, data in sides.items():
             _require(hashlib.sha256(data).hexdigest() == document["sha256"][name], f"{name} is not the file that was written")
         index = Index(
-            path=root,
-            shards=tuple(Shard(**shard) for shard in document["shardlist"]),
-            samples=np.load(io.BytesIO(sides["samples.npy"])),
-            keys=Keys(sides["keys.txt"]),
-            classes=tuple(document["classes"]),
-            seen=document["counts"]["seen"],
-            rejects=document["rejects"],
-            plan=document["plan"],
-            seed=document["seed"],
-            digest=hashlib.sha256(text).hexdigest(),
-        )
+            path=root, shards=tuple(Shard(**shard) for shard in document["shardlist"]), classes=tuple(document["classes"]),
+            samples=np.load(io.BytesIO(sides["samples.npy"])), keys=Keys(sides["keys.txt"]), seen=document["counts"]["seen"],
+            rejects=document["rejects"], plan=document["plan"], seed=document["seed"], digest=hashlib.sha256(text).hexdigest(),
+        )  # fmt: skip
         own = storage.digest({name: value for name, value in document.items() if name != "own"})
         _require(own == document["own"] and text == storage.as_json(document), "index.json is not the file that was written")
         count = len(index.samples)

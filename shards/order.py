@@ -31,8 +31,7 @@ class Step(NamedTuple):
         """
         if len(self.ids) % world:
             raise ShardError(f"cannot cut batches of {len(self.ids)} into {world} equal parts; use a multiple of {world}")
-        each = len(self.ids) // world
-        return self.ids[rank * each : (rank + 1) * each]
+        return np.split(self.ids, world)[rank]
 
 
 def permutation(count: int, *, seed: int, stream: int, block: int = 0) -> NDArray[np.int64]:

@@ -3,10 +3,10 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 console = Console(stderr=True, highlight=False)
 PLAIN_SECONDS = 10.0
@@ -24,37 +24,21 @@ def progress(title: str, total: int, *, start: int = 0) -> Iterator[Callable[[in
     """
     done = start
     began = last = time.monotonic()
+    bar = Progress("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[status]}", console=console)
+    task = bar.add_task(title, total=total, completed=start, status="")
 
-    def status(note: str) -> str:
-        rate = (done - start) / max(time.monotonic() - began, 1e-9)
-        return f"{rate:,.0f} img/s {note}".rstrip() if rate >= 10 else f"{rate:.2f} img/s {note}".rstrip()
-
-    if console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
-        )
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task(title, total=total, completed=start, status="")
-
-            def advance(n: int, note: str = "") -> None:
-                nonlocal done
-                done += n
-                bar.update(task, completed=done, status=status(note))
-
-            yield advance
-        return
-
-    def advance_plainly(n: int, note: str = "") -> None:
+    def advance(n: int, note: str = "") -> None:
         nonlocal done, last
         done += n
         now = time.monotonic()
-        if now - last >= PLAIN_SECONDS or done >= total:
+        rate = (done - start) / max(now - began, 1e-9)
+        status = f"{rate:,.0f} img/s {note}".rstrip() if rate >= 10 else f"{rate:.2f} img/s {note}".rstrip()
+        if console.is_terminal:
+            bar.update(task, completed=done, status=status)
+        elif now - last >= PLAIN_SECONDS or done >= total:
             last = now
             eta = (total - done) * (now - began) / max(done - start, 1)
-            print(f"{title}: {done}/{total}, {status(note)}, ETA {eta:.0f} s", file=sys.stderr, flush=True)
+            print(f"{title}: {done}/{total}, {status}, ETA {eta:.0f} s", file=sys.stderr, flush=True)
 
-    yield advance_plainly
+    with bar if console.is_terminal else nullcontext():
+        yield advance

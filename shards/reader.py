@@ -1,4 +1,4 @@
-"""Random access to a shard set: sample i is one positioned read, and its bytes are checked."""
+"""A shard set read by number (sample i is one positioned read, and its bytes are checked), or streamed for ``webdataset``."""
 
 import operator
 import os
@@ -15,7 +15,7 @@ from shards import storage
 from shards.cache import Cache
 from shards.errors import ShardError
 from shards.images import decode
-from shards.index import Index, Keys, Shard, load
+from shards.index import Index, Shard, load
 
 
 class Sample(NamedTuple):
@@ -37,10 +37,7 @@ class ShardSet:
 
     def __init__(self, index: Index, cache: Cache) -> None:
         self.index, self._cache = index, cache
-        self.path: Path = index.path
-        self.classes: tuple[str, ...] = index.classes
-        self.digest: str = index.digest
-        self.keys: Keys = index.keys
+        self.path, self.classes, self.keys, self.digest = index.path, index.classes, index.keys, index.digest
         self.labels: NDArray[np.int32] = np.ascontiguousarray(index.samples["label"])
         self.run = max(shard.nsamples for shard in index.shards)
         self._starts, self._remote = index.starts, storage.is_remote(index.path)
@@ -122,3 +119,21 @@ def open(path: str | Path, cache: Cache | None = None) -> ShardSet:
         ShardError: ``path`` is no shard set, an unfinished or damaged one, or of another schema.
     """
     return ShardSet(load(path), cache or Cache())
+
+
+def stream(data: ShardSet) -> Any:
+    """A ``webdataset.DataPipeline`` of dicts ``__key__``, ``jpg`` (or another suffix) and ``cls`` where there are labels, all bytes.
+
+    The shards are divided among nodes and loader workers; those of an object store come through the cache. Append shuffling, decoding
+    and batching with ``.append(webdataset.…)``. This order is webdataset's; exact resumption needs ``care.train.batches``.
+    """
+    import webdataset  # it imports torch, which this package does without
+
+    shards, tars = {shard.url: shard for shard in data.index.shards}, webdataset.tariterators
+
+    def opened(urls: Any) -> Iterator[dict[str, Any]]:
+        for source in urls:
+            yield {**source, "stream": os.fdopen(data.descriptor(shards[source["url"]]), "rb")}
+
+    stages = webdataset.split_by_node, webdataset.split_by_worker, opened, tars.tar_file_expander, tars.group_by_keys
+    return webdataset.DataPipeline(webdataset.SimpleShardList([*shards]), *stages)

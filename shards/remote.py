@@ -3,11 +3,10 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from shards.errors import ShardError
 
-T = TypeVar("T")
 PAUSES = (0.5, 2.0)
 """Seconds before the second and the third attempt at an operation of an object store."""
 
@@ -23,25 +22,24 @@ def remote(path: str | Path) -> tuple[Any, str]:
     return fs, name
 
 
-def attempt(what: str, action: Callable[[], T]) -> T:
+def attempt(what: str, action: Callable[[], Any]) -> Any:
     """``action()``, repeated twice after a pause if an object store fails.
 
     Raises:
         FileNotFoundError: at once.
         ShardError: naming ``what``.
     """
-    for pause in (*PAUSES, None):
+    pauses = iter(PAUSES)
+    while True:
         try:
             return action()
         except FileNotFoundError:
             raise
         except Exception as error:  # every store has its own
-            if pause is None or isinstance(error, PermissionError):
-                raise ShardError(
-                    f"cannot {what}: {type(error).__name__}: {error}; check the address, the credentials, the network"
-                ) from error
+            if isinstance(error, PermissionError) or (pause := next(pauses, None)) is None:
+                got = f"{type(error).__name__}: {error}"
+                raise ShardError(f"cannot {what}: {got}; check the address, the credentials, the network") from error
         time.sleep(pause)
-    raise AssertionError
 
 
 def fetch(path: str | Path, to: Path) -> None:

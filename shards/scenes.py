@@ -73,8 +73,9 @@ def render(seed: int, index: int, *, size: int = 96) -> Scene:
     for sprite, centre in reversed(layers):
         mask = sprite.cover(centre, size) & free
         free &= ~mask
-        if mask.sum() >= TINY * size**2:
-            objects.insert(0 if sprite is main else len(objects), SceneObject(sprite.label, _box(mask), mask))
+        if (box := Image.fromarray(mask).getbbox()) and mask.sum() >= TINY * size**2:
+            placed = SceneObject(sprite.label, (box[0], box[1], box[2] - box[0], box[3] - box[1]), mask)
+            objects.insert(0 if sprite is main else len(objects), placed)
 
     across = np.linspace(-1, 1, size, dtype=np.float32)
     lit = np.asarray(image) * (1 + 0.18 * (light[0] * across + light[1] * across[:, None]))[..., None]
@@ -99,7 +100,8 @@ def write(dest: str | Path, *, count: int, seed: int = 0, size: int = 96, start:
         if differing:
             raise ShardError(f"{final} holds other scenes: {', '.join(differing)}; remove it or choose another name")
         return
-    images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
+    categories = [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]
+    coco: dict[str, Any] = {"info": info, "images": [], "annotations": [], "categories": categories}
     with storage.writing_directory(final) as stage, progress("rendering procedural scenes", count) as advance:
         for name in CLASSES:
             (stage / "images" / name).mkdir(parents=True)
@@ -107,13 +109,11 @@ def write(dest: str | Path, *, count: int, seed: int = 0, size: int = 96, start:
             scene = render(seed, index, size=size)
             name = f"{CLASSES[scene.label]}/{index:06d}.jpg"
             Image.fromarray(scene.image).save(stage / "images" / name, quality=92)
-            images.append({"id": index, "file_name": name, "width": size, "height": size})
+            coco["images"].append({"id": index, "file_name": name, "width": size, "height": size})
             for label, box, mask in scene.objects:
-                common = {"id": len(annotations) + 1, "image_id": index, "category_id": label + 1, "iscrowd": 0}
-                annotations.append(common | {"bbox": list(box), "area": int(mask.sum()), "segmentation": _rle(mask)})
+                common = {"id": len(coco["annotations"]) + 1, "image_id": index, "category_id": label + 1, "iscrowd": 0}
+                coco["annotations"].append(common | {"bbox": list(box), "area": int(mask.sum()), "segmentation": _rle(mask)})
             advance(1, "")
-        categories = [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]
-        coco = {"info": info, "images": images, "annotations": annotations, "categories": categories}
         (stage / "annotations.json").write_text(json.dumps(coco, sort_keys=True))
 
 
@@ -128,11 +128,6 @@ def _rle(mask: Mask) -> dict[str, list[int]]:
     flat = np.concatenate([[False], mask.ravel(order="F")])
     edges = np.flatnonzero(flat[1:] != flat[:-1])
     return {"size": list(mask.shape), "counts": np.diff(edges, prepend=0, append=mask.size).tolist()}
-
-
-def _box(mask: Mask) -> tuple[int, int, int, int]:
-    columns, rows = np.flatnonzero(mask.any(0)).tolist(), np.flatnonzero(mask.any(1)).tolist()
-    return columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
 
 
 def _appearance(label: int, x: Plane, y: Plane, scale: float) -> tuple[Plane, Plane]:
@@ -196,7 +191,7 @@ def _sprite(rng: np.random.Generator, label: int, radius: float, light: Plane) -
     # The blurred silhouette is a cushion: its slope against the light shades it.
     shade = 1 - rng.uniform(0.08, 0.18) * radius * (light[0] * slope_x + light[1] * slope_y)
     shade *= 1 + 0.12 * _noise(rng, 2 * half, 3)
-    dark, bright = (np.array(_colour(rng, _hue(rng, label, 0.06), *value), np.float32) for value in ((0.15, 0.5), (0.65, 1.0)))
+    dark, bright = (np.array(_colour(rng, label, 0.06, *value), np.float32) for value in ((0.15, 0.5), (0.65, 1.0)))
     colour = dark + (bright - dark) * (np.asarray(mix) / np.float32(255))[..., None]
     colour += (np.asarray(rim) * np.float32(rng.uniform(0.4, 1) / 255))[..., None] * ((12 if rng.random() < 0.7 else 240) - colour)
     colour = (colour * shade[..., None]).clip(0, 255).astype(np.uint8)
@@ -205,10 +200,10 @@ def _sprite(rng: np.random.Generator, label: int, radius: float, light: Plane) -
 
 def _background(rng: np.random.Generator, label: int, size: int) -> Image.Image:
     # Two noise fields mix three colours; blobs and strokes, some of them blurred, lie over them.
-    image = Image.new("RGB", (size, size), _colour(rng, _hue(rng, label + 3.5, 0.12)))
+    image = Image.new("RGB", (size, size), _colour(rng, label + 3.5, 0.12))
     for _ in range(2):
         field = 128 + 140 * _noise(rng, size, int(rng.integers(3, 8)))
-        image.paste(_colour(rng, _hue(rng, label + 3.5, 0.12)), (0, 0), Image.fromarray(field.clip(0, 255).astype(np.uint8)))
+        image.paste(_colour(rng, label + 3.5, 0.12), (0, 0), Image.fromarray(field.clip(0, 255).astype(np.uint8)))
     for _ in range(rng.integers(2, 6)):
         mask = Image.new("L", (2 * size, 2 * size))
         draw, opacity, stroke = ImageDraw.Draw(mask), int(rng.integers(70, 220)), rng.random() < 0.6
@@ -221,7 +216,7 @@ def _background(rng: np.random.Generator, label: int, size: int) -> Image.Image:
                 radii = rng.uniform(0.02, 0.2, 2) * 2 * size
                 draw.ellipse((*(points[0] - radii), *(points[0] + radii)), fill=opacity)
         blur = (0.4, 1, 4)[rng.integers(3)] * size / 96
-        image.paste(_colour(rng, _hue(rng, label + 3.5, 0.12)), (0, 0), mask.reduce(2).filter(ImageFilter.GaussianBlur(blur)))
+        image.paste(_colour(rng, label + 3.5, 0.12), (0, 0), mask.reduce(2).filter(ImageFilter.GaussianBlur(blur)))
     return image
 
 
@@ -234,12 +229,9 @@ def _noise(rng: np.random.Generator, side: int, octaves: int) -> Plane:
     return np.asarray(field.resize((side, side)))
 
 
-def _hue(rng: np.random.Generator, position: float, spread: float) -> float:
+def _colour(rng: np.random.Generator, position: float, spread: float, low: float = 0.3, high: float = 0.95) -> tuple[int, int, int]:
     # Around a class's place on the colour circle; the spreads make neighbours overlap.
-    return position / len(CLASSES) + rng.normal(0, spread)
-
-
-def _colour(rng: np.random.Generator, hue: float, low: float = 0.3, high: float = 0.95) -> tuple[int, int, int]:
+    hue = position / len(CLASSES) + rng.normal(0, spread)
     saturation, value = rng.uniform(0.2, 0.8), rng.uniform(low, high)
     red, green, blue = (int(255 * value * (1 - saturation * math.sin(math.pi * (hue - k / 3)) ** 2)) for k in range(3))
     return red, green, blue

@@ -7,7 +7,6 @@ import re
 import stat
 import tarfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -27,11 +26,11 @@ class Candidate(NamedTuple):
     """Of the file or of the tar, a URL too."""
     name: str
     """Below the source, with ``/``."""
-    label: int
+    label: int = -1
     """Its class number, or -1."""
-    key: str
+    key: str = ""
     """Its name in the shard set, unique."""
-    size: int
+    size: int = -1
     """Bytes, or -1 where it cannot be looked at."""
     offset: int = -1
     """First byte in the tar, or -1 for a file."""
@@ -47,12 +46,7 @@ class Source(NamedTuple):
     rejects: list[tuple[Reject, str]]
 
 
-class _Image(NamedTuple):
-    path: str
-    name: str
-    size: int
-    label: str | None = None
-    offset: int = -1
+_Found = list[tuple[Candidate, str | None]]  # without label and key, and the text of its class
 
 
 def find(src: str | Path, *, share: tuple[float, float] = (0, 1)) -> Source:
@@ -82,38 +76,34 @@ def find(src: str | Path, *, share: tuple[float, float] = (0, 1)) -> Source:
         images = _table(location, rejects)
     elif kind in (".json", ".txt") or (location / "annotations.json").is_file():
         known = boxes.load(location)
-        paths = {str(picture.path): picture.path for picture in known.pictures}
+        files = [(str(picture.path), picture.path) for picture in known.pictures]
         # of characters up to a slash: commonpath would make s3:/ of s3://
-        above = os.path.commonprefix([path.rpartition("/")[0] + "/" for path in paths]).rpartition("/")[0] + "/"  # noqa: RUF071
-        images = [_Image(path, path.removeprefix(above), file.stat().st_size) for path, file in paths.items()]
-        again = Counter(str(picture.path) for picture in known.pictures) - Counter(paths.keys())
-        rejects += [(Reject.DUPLICATE, path.removeprefix(above)) for path in again.elements()]
+        above = os.path.commonprefix([path.rpartition("/")[0] + "/" for path, _ in files]).rpartition("/")[0] + "/"  # noqa: RUF071
+        images = [(Candidate(path, path.removeprefix(above), size=file.stat().st_size), None) for path, file in files]
         rejects += [(Reject.UNREADABLE, name) for name in known.rejects.get(str(boxes.BoxReject.NO_IMAGE), [])]
     elif kind == ".tar":
-        images = _members([str(src)], rejects)
+        images = _members(str(src), rejects)
     else:
         images = _folder(src, rejects)
-    isfolder = bool(images) and images[0].offset < 0 and kind != ".csv"
-    classes = sorted({image.label for image in images if image.label is not None})
-    if all(name.isdecimal() for name in classes) and not isfolder:  # numbers that a dataset gave its classes; folders sort as ImageFolder's
-        classes.sort(key=int)
+    first = {pair[0].name: pair for pair in reversed(images)}
+    rejects += [(Reject.DUPLICATE, pair[0].name) for pair in images if pair is not first[pair[0].name]]
+    classes = sorted({text for _, text in first.values() if text is not None})
+    if all(map(str.isdecimal, classes)) and (kind == ".csv" or any(image.offset >= 0 for image, _ in images)):
+        classes.sort(key=int)  # numbers that a dataset gave its classes; folders sort as ImageFolder's
     label = {name: number for number, name in enumerate(classes)}
-    rejects += [(Reject.NO_CLASS, image.name) for image in images if classes and image.label is None]
-    images = sorted((image for image in images if not classes or image.label is not None), key=lambda image: image.name)
+    rejects += [(Reject.NO_CLASS, image.name) for image, text in first.values() if classes and text is None]
+    images = [(image, text) for _, (image, text) in sorted(first.items()) if not classes or text is not None]
 
     def falls(name: str) -> bool:
         return share[0] <= zlib.crc32(os.fsencode(name)) / 2**32 < share[1]
 
-    kept = [image for image in images if falls(image.name)]
+    kept = [(image, text) for image, text in images if falls(image.name)]
     if not kept:
         if not images:
             raise ShardError(f"wanted images at {src}, got none ({len(rejects)} rejected: {rejects[:3]}); check what it lists")
         raise ShardError(f"no image at {src} falls into the share {share[0]:g}–{share[1]:g}; use more images or a larger share")
-    keys = _keys([image.name for image in kept])
-    samples = [
-        Candidate(image.path, image.name, label.get(image.label or "", -1), key, image.size, image.offset)
-        for image, key in zip(kept, keys, strict=True)
-    ]
+    keys = _keys([image.name for image, _ in kept])
+    samples = [image._replace(label=label.get(text or "", -1), key=key) for (image, text), key in zip(kept, keys, strict=True)]
     return Source(samples, classes, [(reason, name) for reason, name in sorted(rejects) if falls(name)])
 
 
@@ -128,9 +118,8 @@ def read(image: Candidate) -> tuple[bytes, Reject | None]:
             return storage.read_bytes(image.path, image.offset, image.offset + image.size), None
         if storage.is_remote(image.path):
             return (b"", Reject.TOO_LARGE) if image.size > MAX_BYTES else (storage.read_bytes(image.path), None)
-        fd = os.open(image.path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would block
-        with os.fdopen(fd, "rb", 0) as file:
-            status = os.fstat(fd)
+        with os.fdopen(os.open(image.path, os.O_RDONLY | os.O_NONBLOCK), "rb", 0) as file:  # a pipe would block
+            status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 return b"", Reject.UNREADABLE
             return (b"", Reject.TOO_LARGE) if status.st_size > MAX_BYTES else (file.readall(), None)
@@ -138,81 +127,73 @@ def read(image: Candidate) -> tuple[bytes, Reject | None]:
         return b"", Reject.UNREADABLE
 
 
-def _folder(src: str | Path, rejects: list[Any]) -> list[_Image]:
+def _folder(src: str | Path, rejects: list[Any]) -> _Found:
     if storage.is_remote(src):
-        sizes = dict(sorted(storage.listing(src, deep=True).items()))
+        sizes = storage.listing(src, deep=True)
+    elif (root := Path(src)).is_dir():
+        sizes = dict(_files(root, "", frozenset()))
     else:
-        if not (root := Path(src)).is_dir():
-            got = "a file; unpack it first" if root.exists() else "nothing of that name; check the path"
-            raise ShardError(f"wanted a folder of images, a CSV, a COCO JSON, a VOC list or tars at {src}, got {got}")
-        sizes = dict(sorted(_files(root, "", frozenset())))
-    names = [name for name in sizes if suffix(name) in SUFFIXES]
-    if not names:
-        if tars := [name for name in sizes if name.endswith(".tar") and "/" not in name]:
-            return _members([f"{str(src).rstrip('/')}/{name}" for name in tars], rejects)
-        got = f"{len(sizes)} files of other kinds" if sizes else "an empty one"
-        raise ShardError(f"wanted a folder of images ({' '.join(sorted(SUFFIXES))}) at {src}, got {got}; check the path")
-    rejects += [(Reject.OTHER_FILE, name) for name in sizes.keys() - set(names)]
-    return [_Image(f"{str(src).rstrip('/')}/{name}", name, sizes[name], name.partition("/")[0] if "/" in name else None) for name in names]
+        got = "a file; unpack it first" if root.exists() else "nothing of that name; check the path"
+        raise ShardError(f"wanted a folder of images, a CSV, a COCO JSON, a VOC list or tars at {src}, got {got}")
+    above, names = str(src).rstrip("/"), [name for name in sizes if suffix(name) in SUFFIXES]
+    if names:
+        rejects += [(Reject.OTHER_FILE, name) for name in sizes.keys() - set(names)]
+        images = (Candidate(f"{above}/{name}", name, size=sizes[name]) for name in names)
+        return [(image, image.name.partition("/")[0] if "/" in image.name else None) for image in images]
+    if tars := sorted(name for name in sizes if name.endswith(".tar") and "/" not in name):
+        return [image for name in tars for image in _members(f"{above}/{name}", rejects)]
+    got = f"{len(sizes)} files of other kinds" if sizes else "an empty one"
+    raise ShardError(f"wanted a folder of images ({' '.join(sorted(SUFFIXES))}) at {src}, got {got}; check the path")
 
 
-def _table(location: Path, rejects: list[Any]) -> list[_Image]:
+def _table(location: Path, rejects: list[Any]) -> _Found:
     try:
         text = storage.read_bytes(location).decode("utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ShardError(f"{location} cannot be read as a CSV of image and class: {error}") from None
-    images = dict[str, _Image]()
+    images: _Found = []
     head = bool(rows) and rows[0][0].strip().lower() in ("path", "url", "file", "image")
     for name, *more in ([cell.strip() for cell in row] for row in rows[head:]):
         if len(more) > 1:
             raise ShardError(f"{location}: wanted rows of image and class, got {[name, *more]}; quote names that have commas")
         path = name if storage.is_remote(name) else str(location.parent / name)
-        if name in images:
-            rejects.append((Reject.DUPLICATE, name))
-        elif suffix(name) not in SUFFIXES:
-            rejects.append((Reject.OTHER_FILE, name))
-        else:
+        if suffix(name) in SUFFIXES:
             size = -1 if storage.is_remote(path) or not Path(path).is_file() else Path(path).stat().st_size
-            images[name] = _Image(path, name, size, more[0] if more and more[0] else None)
-    return [*images.values()]
-
-
-def _members(tars: Sequence[str], rejects: list[Any]) -> list[_Image]:
-    images = list[_Image]()
-    for path in sorted(tars):
-        below, seen, labels, others = PurePosixPath(path).stem, dict[str, _Image](), dict[str, str](), list[tarfile.TarInfo]()
-        try:
-            with storage.nearby(path) as near, near.open("rb") as file:
-                if file.read(2) == b"\x1f\x8b":
-                    raise tarfile.ReadError("it is compressed by gzip: unpack it first")
-                file.seek(0)
-                tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (it ends with the file)
-                for info in tar:
-                    name, key = f"{below}/{info.name}", stem(info.name)
-                    if info.isdir():
-                        continue
-                    if not info.isreg():
-                        rejects.append((Reject.NOT_A_FILE, name))
-                    elif info.name.startswith("/") or ".." in PurePosixPath(info.name).parts:
-                        rejects.append((Reject.UNSAFE_NAME, name))
-                    elif info.name in seen:
-                        rejects.append((Reject.DUPLICATE, name))
-                    elif info.name == f"{key}.cls" and key not in labels:
-                        labels[key] = tar.extractfile(info).read(1000).decode(errors="replace").strip()  # type: ignore[union-attr]
-                    elif suffix(info.name) in SUFFIXES:
-                        seen[info.name] = _Image(path, name, info.size, None, info.offset_data)
-                    else:
-                        others.append(info)
-                file.seek(tar.offset)  # tarfile takes a damaged header for the end
-                if len(end := file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE or any(end):
-                    raise tarfile.ReadError(f"damaged or cut off at byte {tar.offset}")
-        except (tarfile.TarError, OSError, ValueError) as error:
-            raise ShardError(f"{path} is not a whole tar: {error}; copy it again, or leave it out") from None
-        keys = {stem(name) for name in seen}
-        rejects += [(Reject.OTHER_FILE, f"{below}/{info.name}") for info in others if stem(info.name) not in keys]
-        images += [image._replace(label=labels.get(stem(name))) for name, image in seen.items()]
+            images.append((Candidate(path, name, size=size), more[0] if more and more[0] else None))
+        else:
+            rejects.append((Reject.OTHER_FILE, name))
     return images
+
+
+def _members(path: str, rejects: list[Any]) -> _Found:
+    above, images, labels, others = PurePosixPath(path).stem, list[tuple[str, Candidate]](), dict[str, str](), list[tuple[str, str]]()
+    try:
+        with storage.nearby(path) as near, near.open("rb") as file:
+            if file.read(2) == b"\x1f\x8b":
+                raise tarfile.ReadError("it is compressed by gzip: unpack it first")
+            file.seek(0)
+            tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (it ends with the file)
+            for info in (member for member in tar if not member.isdir()):
+                name, key = f"{above}/{info.name}", stem(info.name)
+                if not info.isreg():
+                    rejects.append((Reject.NOT_A_FILE, name))
+                elif info.name.startswith("/") or ".." in PurePosixPath(info.name).parts:
+                    rejects.append((Reject.UNSAFE_NAME, name))
+                elif info.name == f"{key}.cls" and key not in labels:
+                    labels[key] = tar.extractfile(info).read(1000).decode(errors="replace").strip()  # type: ignore[union-attr]
+                elif suffix(info.name) in SUFFIXES:
+                    images.append((key, Candidate(path, name, size=info.size, offset=info.offset_data)))
+                else:
+                    others.append((key, name))
+            file.seek(tar.offset)  # tarfile takes a damaged header for the end
+            if len(end := file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE or any(end):
+                raise tarfile.ReadError(f"damaged or cut off at byte {tar.offset}")
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise ShardError(f"{path} is not a whole tar: {error}; copy it again, or leave it out") from None
+    keys = {key for key, _ in images}
+    rejects += [(Reject.OTHER_FILE, name) for key, name in others if key not in keys]
+    return [(image, labels.get(key)) for key, image in images]
 
 
 def stem(name: str) -> str:
@@ -259,10 +240,7 @@ def _keys(names: Sequence[str]) -> list[str]:
     """A key for every one of the sorted ``names``; where an earlier name took it, the suffix joins it."""
     taken: dict[str, None] = {}
     for name in names:
-        stem, whole = (_SPECIAL.sub(_percent, text) for text in (name[: len(name) - len(suffix(name))], name))
+        whole = _SPECIAL.sub(lambda special: f"%{os.fsencode(special[0])[0]:02X}", name)
+        stem = whole.rpartition("%2E")[0] if suffix(name) else whole
         taken[whole if stem in taken else stem] = None
     return list(taken)
-
-
-def _percent(match: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in os.fsencode(match[0]))

@@ -146,18 +146,10 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
             if (stored := attempt(f"write {path}", lambda: fs.info(name)["size"])) != size:
                 raise ShardError(f"{path} has {stored} bytes after {size} were written; write it again")
         return
-    final = Path(path)
-    stage = _stage(final)
-    try:
-        with _readable_errors(final):
-            with stage.open("w+b") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            stage.replace(final)
-            _sync(final.parent)
-    finally:
-        stage.unlink(missing_ok=True)
+    with _staged(Path(path)) as stage, stage.open("w+b") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -170,20 +162,14 @@ def writing_directory(path: str | Path) -> Iterator[Path]:
         ShardError: ``path`` exists (replacing it could not be atomic), or the disk refuses.
     """
     final = local(path)
-    stage = _stage(final)
-    try:
-        with _readable_errors(final):
-            stage.mkdir()
-            yield stage
-            for entry in sorted(stage.rglob("*")):
-                _sync(entry)
-            _sync(stage)
-            if final.exists():
-                raise ShardError(f"{final} exists already; remove it or choose another name")
-            stage.rename(final)
-            _sync(final.parent)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+    with _staged(final) as stage:
+        stage.mkdir()
+        yield stage
+        for entry in sorted(stage.rglob("*")):
+            _sync(entry)
+        _sync(stage)
+        if final.exists():
+            raise ShardError(f"{final} exists already; remove it or choose another name")
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -233,16 +219,24 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _stage(final: Path) -> Path:
+@contextmanager
+def _staged(final: Path) -> Iterator[Path]:
     # One fixed name per final name: stages of killed writers are found and removed, never collected.
+    stage = final.with_name(f".part-{final.name}")
     with _readable_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-    stage = final.with_name(f".part-{final.name}")
-    if stage.is_dir():
-        shutil.rmtree(stage)
-    else:
-        stage.unlink(missing_ok=True)
-    return stage
+        _discard(stage)
+        try:
+            yield stage
+            stage.replace(final)
+            _sync(final.parent)
+        finally:
+            _discard(stage)
+
+
+def _discard(stage: Path) -> None:
+    shutil.rmtree(stage, ignore_errors=True)  # of a directory; it leaves a file
+    stage.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

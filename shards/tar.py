@@ -22,7 +22,7 @@ class TarWriter:
     """Appends members to ``file``; equal members give equal bytes (no time, no owner, mode 0644)."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._sha256, self._parts, self._size, self._written = file, hashlib.sha256(), list[bytes](), 0, 0
+        self._file, self._sha256, self._held, self._written = file, hashlib.sha256(), bytearray(), 0
 
     def add(self, name: str, data: bytes) -> int:
         """Append a member and return where its data begin, in bytes."""
@@ -31,29 +31,24 @@ class TarWriter:
             header = bytearray(_EMPTY)
             header[: len(raw)], header[124:135], header[148:156] = raw, b"%011o" % len(data), b" " * 8
             header[148:156] = b"%06o\0 " % sum(header)
-            self._put(bytes(header))
+            self._held += header
         else:
-            self._put(_header(name, len(data)))
-        offset = self._size
-        self._put(data)
-        self._put(bytes(-len(data) % tarfile.BLOCKSIZE))
-        if self._size - self._written >= HELD:
+            self._held += _header(name, len(data))
+        offset = self._written + len(self._held)
+        self._held += data
+        self._held += bytes(-len(data) % tarfile.BLOCKSIZE)
+        if len(self._held) >= HELD:
             self._flush()
         return offset
 
     def finish(self) -> tuple[int, str]:
         """Write the end of the archive and return size (bytes) and sha256 of all."""
-        self._put(bytes(2 * tarfile.BLOCKSIZE))
-        self._put(bytes(-self._size % tarfile.RECORDSIZE))
+        self._held += bytes(2 * tarfile.BLOCKSIZE)
+        self._held += bytes(-(self._written + len(self._held)) % tarfile.RECORDSIZE)
         self._flush()
-        return self._size, self._sha256.hexdigest()
-
-    def _put(self, data: bytes) -> None:
-        self._parts.append(data)
-        self._size += len(data)
+        return self._written, self._sha256.hexdigest()
 
     def _flush(self) -> None:
-        data = b"".join(self._parts)
-        self._sha256.update(data)
-        self._file.write(data)
-        self._parts, self._written = [], self._size
+        self._sha256.update(self._held)
+        self._written += self._file.write(self._held)
+        self._held.clear()

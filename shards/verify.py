@@ -39,29 +39,24 @@ def _problems(index: Index, shard: Shard, first: int) -> Iterator[str]:
 
 def _samples(index: Index, shard: Shard, first: int, path: Path) -> Iterator[str]:
     members: dict[str, list[tarfile.TarInfo]] = {}
-    with path.open("rb") as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for info in tar:
-                    members.setdefault(stem(info.name), []).append(info)
-        except (tarfile.TarError, ValueError) as error:
-            yield f"is not a whole tar: {error}"
-        for number in range(first, first + shard.nsamples):
-            offset, length, crc32, label, _ = index.samples[number].item()
-            key = index.keys[number]
-            if key not in members:
-                yield f"sample {number} ({key!r}): not in the tar"
-                continue
-            image, *extra = members.pop(key)
-            if (image.offset_data, image.size) != (offset, length):
-                yield f"sample {number} ({key!r}): at byte {image.offset_data} with {image.size}, wanted {offset} with {length}"
-            file.seek(offset)
-            if zlib.crc32(file.read(length)) != crc32:
-                yield f"sample {number} ({key!r}): crc32 differs"
-            texts = []
-            for info in extra:
-                file.seek(info.offset_data)
-                texts.append((info.name, file.read(info.size)))
-            if texts != ([(f"{key}.cls", str(label).encode())] if label >= 0 else []):
-                yield f"sample {number} ({key!r}): label members {texts}, wanted {label}"
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                members.setdefault(stem(info.name), []).append(info)
+    except (tarfile.TarError, ValueError) as error:
+        yield f"is not a whole tar: {error}"
+    for number in range(first, first + shard.nsamples):
+        offset, length, crc32, label, _ = index.samples[number].item()
+        key = index.keys[number]
+        if key not in members:
+            yield f"sample {number} ({key!r}): not in the tar"
+            continue
+        image, *extra = members.pop(key)
+        if (image.offset_data, image.size) != (offset, length):
+            yield f"sample {number} ({key!r}): at byte {image.offset_data} with {image.size}, wanted {offset} with {length}"
+        if zlib.crc32(storage.read_bytes(path, offset, offset + length)) != crc32:
+            yield f"sample {number} ({key!r}): crc32 differs"
+        texts = [(info.name, storage.read_bytes(path, info.offset_data, info.offset_data + info.size)) for info in extra]
+        if texts != ([(f"{key}.cls", str(label).encode())] if label >= 0 else []):
+            yield f"sample {number} ({key!r}): label members {texts}, wanted {label}"
     yield from (f"{key!r}: not in the index" for key in members)

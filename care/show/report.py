@@ -18,6 +18,7 @@ CURVES = {
     "transformer": "T-stream loss (Eq. 3)",
     "attention": "attention supervision (Eq. 4, unweighted)",
     "spread": "spread of the embeddings (1 healthy, 0 collapsed)",
+    "knn": "kNN on the way, top-1 %",
     "classifier": "loss of the boxes' classes",
     "box_reg": "loss of the boxes' places",
     "objectness": "loss of the proposals' objectness",
@@ -76,7 +77,11 @@ def report(run: str | Path) -> Path:
     page = template.render(
         results=content,
         tables=tables(content.get("evaluations", [])),
-        curves=[_curve(title, [row[key] for row in rows]) for key, title in CURVES.items() if any(row.get(key) for row in rows)],
+        curves=[
+            _curve(title, [row[key] for row in rows if key in row], len(rows))
+            for key, title in CURVES.items()
+            if any(row.get(key) for row in rows)
+        ],
         scale=SCALE,
         width=WIDTH,
         height=HEIGHT,
@@ -105,11 +110,11 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
     ]
 
 
-def _curve(title: str, values: list[float]) -> Curve:
+def _curve(title: str, values: list[float], steps: int) -> Curve:
     """Each point is the mean of its share of the steps: at most one a pixel pair."""
     width = max(len(values) * 2 // WIDTH, 1)
     means = [sum(part) / len(part) for part in (values[at : at + width] for at in range(0, len(values), width))]
     low, high = min(means), max(means)
     scale = (HEIGHT - 10) / ((high - low) or 1)
     points = " ".join(f"{n * WIDTH / max(len(means) - 1, 1):.1f},{5 + (high - value) * scale:.1f}" for n, value in enumerate(means))
-    return Curve(title, points, f"{high:.3g}", f"{low:.3g}", len(values), f"{means[-1]:.3g}")
+    return Curve(title, points, f"{high:.3g}", f"{low:.3g}", steps, f"{means[-1]:.3g}")

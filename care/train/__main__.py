@@ -54,17 +54,19 @@ def command(
 
     Example: care pretrain sets/train runs/small --encoder resnet18 --size 96 --batch-size 256 --nproc 2
     """
+    data = shards.open(path)
+    per_epoch = len(data) // batch_size
+    if per_epoch == 0:
+        raise typer.BadParameter(f"{batch_size} is more than the {len(data)} images of {path}", param_hint="--batch-size")
+    if batch_size % (nproc * accumulate):
+        raise typer.BadParameter(f"{batch_size} is no multiple of {nproc} processes × {accumulate} parts", param_hint="--batch-size")
+    if bool(knn_every) != bool(knn_val):
+        raise typer.BadParameter("give both or none of them", param_hint="--knn-every, --knn-val")
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         torchrun(run, nproc, _given)
         return
     with joined():
         refuse_again(run)
-        data = shards.open(path)
-        per_epoch = len(data) // batch_size
-        if per_epoch == 0:
-            raise typer.BadParameter(f"{batch_size} is more than the {len(data)} images of {path}", param_hint="--batch-size")
-        if bool(knn_every) != bool(knn_val):
-            raise typer.BadParameter("give both or none of them", param_hint="--knn-every, --knn-val")
         asked = shards.open(knn_val) if knn_val else None
 
         def knn_of(network: Encoder) -> dict[str, float]:

@@ -67,6 +67,8 @@ def save(run: Path, state: Snapshot, manifest: dict[str, Any], *, keep: int = 2,
     for ahead in _steps(folder):  # a run starts from its newest whole checkpoint: what lies ahead of it is damaged
         if _step(ahead) >= manifest["step"]:
             shutil.rmtree(ahead)
+    for stage in folder.glob(".part-step-*"):  # of a writer that was killed
+        shutil.rmtree(stage)
     with storage.writing_directory(folder / f"step-{manifest['step']:08d}") as stage:
         try:
             for name, tensors in state._asdict().items():

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import logging
 import os
 import signal
 import sys
@@ -57,6 +58,7 @@ def torchrun(run: str | Path, nproc: int, arguments: Sequence[str]) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes tell themselves what went wrong
     # with gloo a restart of the processes could not connect otherwise
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does; ``joined`` sets it

@@ -40,7 +40,7 @@ TERMS = ("cnn", "transformer", "attention", "total", "spread")
 class Pretrained(NamedTuple):
     """What ``pretrain`` leaves behind."""
 
-    encoder: Path
+    encoder: str | Path
     """``encoder.safetensors``: the online CNN encoder, all that is kept after training (Sec. 3.3)."""
     steps: int
     losses: dict[str, float]
@@ -179,7 +179,7 @@ def pretrain(
                 row |= _probed(probe, c.backbone.online)  # type: ignore[arg-type]
             shown = "C {cnn:.3f} T {transformer:.3f} att {attention:.5f}" if t else "C {cnn:.3f}"
             state.commit(step, row, (shown + " spread {spread:.2f}").format(**terms))
-        encoder = storage.locate(run) / "encoder.safetensors"
+        encoder = f"{run}/encoder.safetensors" if storage.is_remote(run) else state.path / "encoder.safetensors"
         if state.lead:
             checkpoint.save_encoder(encoder, c.backbone.online, size=size)
     return Pretrained(encoder, steps, _last_tenth(state.path / "losses.jsonl"))

@@ -113,9 +113,11 @@ def test_what_is_wrong_with_the_call_is_told_and_not_tried_again(whole, image_se
     assert result(whole) == before
 
 
-def test_a_machine_without_the_set_says_so(tmp_path):
-    process = start(tmp_path / "nothing", tmp_path / "run")
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "wanted a shard set at" in error
+@pytest.mark.parametrize(("more", "code", "message"), [(["--accumulate", "5"], 2, "multiple of 2 processes"), ([], 1, "wanted a shard set")])
+def test_what_can_be_told_before_is(image_set, tmp_path, more, code, message):
+    process = start(image_set if more else tmp_path / "nothing", tmp_path / "run", *more)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert message in error
     assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,103 @@
+"""Building, pre-training and evaluation killed at random moments, a hundred times and more: `nox -s crash`.
+
+Every round forks a process that does the work, or goes on with it, and kills it after a random time; when it gets through, what it
+leaves is compared with that of a calm run, and the next round starts from nothing.
+"""
+
+import hashlib
+import multiprocessing
+import random
+import shutil
+import time
+
+import pytest
+
+import shards
+from care import BYOL, resnet18, streams_for
+from care.evaluate import detect, extract, finetune, knn, linear, stratified
+from care.train import pretrain
+from shards import boxes, scenes, storage
+
+pytestmark = pytest.mark.crash
+KILLS = 40
+
+
+def content(folder):
+    """Digests of all files but those that tell the time."""
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != "timing.jsonl"
+    }
+
+
+def start(work, out):
+    process = multiprocessing.get_context("fork").Process(target=work, args=(out,))
+    process.start()
+    return process
+
+
+def survives(work, folder, kills=KILLS):
+    began = time.monotonic()
+    calm = start(work, folder / "calm")
+    calm.join()
+    assert calm.exitcode == 0
+    duration, wanted = time.monotonic() - began, content(folder / "calm")
+    rng, killed, finished, out = random.Random(0), 0, 0, folder / "killed"
+    while killed < kills or not finished:
+        process = start(work, out)
+        process.join(rng.uniform(0, duration) if killed < kills else None)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            killed += 1
+            continue
+        assert process.exitcode == 0
+        assert content(out) == wanted
+        finished += 1
+        shutil.rmtree(out)
+    print(f"{killed} kills, {finished} runs got through")
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    scenes.write(folder / "train", count=120, size=48)
+    shards.build(folder / "train" / "images", folder / "set", shard_size=30)
+    return folder
+
+
+def test_building(rendered, tmp_path):
+    def work(out):
+        shards.build(rendered / "train" / "images", out, shard_size=6, workers=2)
+
+    survives(work, tmp_path)
+
+
+def test_pretraining(rendered, tmp_path):
+    def work(out):
+        c, t = streams_for("resnet18-small-half", size=32, seed=0, blocks=1, objective=BYOL(hidden=32))
+        pretrain(
+            shards.open(rendered / "set"), out, c, t, size=32, batch_size=8, steps=12, precision="fp32", device="cpu", workers=1,
+            checkpoint_every=1, keep_every=5,
+        )  # fmt: skip
+
+    survives(work, tmp_path)
+
+
+def test_evaluating(rendered, tmp_path):
+    def work(out):
+        encoder, data = resnet18(small=True, half=True), shards.open(rendered / "set")
+        encoder.load_state_dict(weights)
+        features = extract(encoder, data, size=32)
+        results = {"knn": knn(features, features), "linear": linear(features, features, epochs=5).accuracy}
+        results["finetune"] = finetune(encoder, data, data, rows=stratified(data.labels, 0.5), size=32, epochs=1, batch_size=8).accuracy
+        found = boxes.load(rendered / "train")
+        results["detect"] = detect(
+            encoder, found, found, out / "detection", size=32, iterations=6, batch_size=2, channels=8, hidden=8, proposals=8,
+            anchor_scale=4, precision="fp32", device="cpu", checkpoint_every=1,
+        )  # fmt: skip
+        storage.write_json(out / "results.json", results)
+
+    weights = resnet18(small=True, half=True).state_dict()
+    survives(work, tmp_path)

@@ -1,0 +1,94 @@
+"""A run directory in an object store: fsspec's own one in memory, by the code that serves the others."""
+
+import fsspec
+import pytest
+
+import shards
+from care import BYOL, CareError, streams_for
+from care.train import checkpoint, load_encoder, loop, pretrain
+from shards import storage
+
+SETTINGS = {"size": 32, "batch_size": 8, "steps": 6, "precision": "fp32", "device": "cpu", "checkpoint_every": 2}
+
+
+@pytest.fixture
+def url(tmp_path, monkeypatch):
+    monkeypatch.setenv("CARE_CACHE", str(tmp_path / "cache" / "shards"))
+    yield "memory://bucket/run"
+    fsspec.filesystem("memory").store.clear()
+
+
+def train(data, run, **changes):
+    return pretrain(data, run, *streams_for("resnet18-small-half", size=32, blocks=1, objective=BYOL(hidden=32)), **SETTINGS | changes)
+
+
+def on_another_machine(monkeypatch, tmp_path, name):
+    monkeypatch.setenv("CARE_CACHE", str(tmp_path / name / "shards"))
+
+
+def fail_at(monkeypatch, step):
+    lr_at = loop.lr_at
+    monkeypatch.setattr(loop, "lr_at", lambda now, **given: 1 // 0 if now == step else lr_at(now, **given))
+
+
+def test_it_holds_what_a_local_one_holds(data, tmp_path, url):
+    train(data, tmp_path / "run")
+    done = train(data, url)
+    assert str(done.encoder) == f"{url}/encoder.safetensors"
+    there = {name: storage.read_bytes(f"{url}/{name}") for name in storage.listing(url, deep=True)}
+    here = {str(file.relative_to(tmp_path / "run")): file for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    assert there.keys() == here.keys()
+    assert [name for name in here if name not in ("timing.jsonl", "status.json") and here[name].read_bytes() != there[name]] == []
+    for source in (url, f"{url}/encoder.safetensors"):
+        loaded, local = load_encoder(source).state_dict(), load_encoder(tmp_path / "run").state_dict()
+        assert all(bool((loaded[name] == local[name]).all()) for name in local)
+
+
+def test_another_machine_continues_it(data, tmp_path, url, monkeypatch):
+    train(data, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        fail_at(patch, 5)
+        with pytest.raises(ZeroDivisionError):
+            train(data, url)
+    on_another_machine(monkeypatch, tmp_path, "second")
+    started = []
+    monkeypatch.setattr(loop, "_collapsed_steps", lambda losses: started.append(len(losses.read_text().splitlines())) or 0)
+    train(data, url)
+    assert started == [4]
+    for name in ("encoder.safetensors", "losses.jsonl"):
+        assert storage.read_bytes(f"{url}/{name}") == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(data, tmp_path, url, monkeypatch, capsys):
+    train(data, url)
+    data_of = f"{url}/checkpoints/step-00000006/model.safetensors"
+    storage.write_bytes(data_of, storage.read_bytes(data_of)[:-1] + b"?")
+    on_another_machine(monkeypatch, tmp_path, "second")
+    checkpoint.pull(url, checkpoint.local_copy(url))
+    found = checkpoint.latest(url)
+    assert found.step == 4
+    assert "model.safetensors does not match the manifest" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_checkpoint_without_manifest_is_none_and_a_run_that_is_gone_is_not_continued(data, tmp_path, url):
+    train(data, url, steps=2)
+    storage.remove(f"{url}/checkpoints/step-00000002/manifest.json")
+    checkpoint.pull(url, checkpoint.local_copy(url))
+    assert checkpoint.latest(url) is None
+    with pytest.raises(CareError, match="bucket/other does not exist"):
+        load_encoder("memory://bucket/other")
+
+
+def test_older_ones_go_there_too(data, url):
+    train(data, url, keep_every=4, steps=8)
+    steps = {name.split("/")[1] for name in storage.listing(url, deep=True) if "/" in name}
+    assert steps == {"step-00000004", "step-00000006", "step-00000008"}
+
+
+def test_a_store_that_refuses_is_an_error_that_names_it(data, url, monkeypatch):
+    def refuse(source, to):
+        raise shards.ShardError(f"cannot write {to}: no")
+
+    monkeypatch.setattr(storage, "copy", refuse)
+    with pytest.raises(shards.ShardError, match=r"cannot write memory://bucket/run/checkpoints/step-00000002/.*: no"):
+        train(data, url)
