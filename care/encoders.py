@@ -105,15 +105,10 @@ def resnet152(*, tap: str = "layer3") -> ResNetEncoder:
 
 
 ENCODERS: dict[str, Callable[..., ResNetEncoder]] = {
-    "resnet18": resnet18,
-    "resnet18-small": partial(resnet18, small=True),
-    "resnet18-half": partial(resnet18, half=True),
-    "resnet18-small-half": partial(resnet18, small=True, half=True),
-    "resnet50": resnet50,
-    "resnet50x2": resnet50x2,
-    "resnet101": resnet101,
-    "resnet152": resnet152,
-}
+    "resnet18": resnet18, "resnet18-small": partial(resnet18, small=True), "resnet18-half": partial(resnet18, half=True),
+    "resnet18-small-half": partial(resnet18, small=True, half=True), "resnet50": resnet50, "resnet50x2": resnet50x2,
+    "resnet101": resnet101, "resnet152": resnet152,
+}  # fmt: skip
 """What ``--encoder`` takes and a checkpoint records to rebuild its encoder."""
 
 

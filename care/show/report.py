@@ -27,14 +27,7 @@ CURVES = {
 WIDTH, HEIGHT = 420, 150
 
 
-MEASURES = {
-    "top1": "top-1 %",
-    "top5": "top-5 %",
-    "ap": "AP %",
-    "ap50": "AP50 %",
-    "ap75": "AP75 %",
-    "inside": "inside %",
-}
+MEASURES = {"top1": "top-1 %", "top5": "top-5 %", "ap": "AP %", "ap50": "AP50 %", "ap75": "AP75 %", "inside": "inside %"}
 """What an evaluation's row may hold, and how it is headed."""
 
 

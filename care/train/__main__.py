@@ -9,9 +9,9 @@ import typer
 import shards
 from care import BYOL, CareError, streams_for
 from care.encoders import ENCODERS, Encoder
+from care.errors import Stopped
 from care.train.launch import joined, refuse_again, torchrun
 from care.train.loop import pretrain
-from care.train.run import Stopped
 
 NAMES = f"{', '.join(ENCODERS)}; with another tap than layer3 NAME:TAP; any other CNN as torchvision:MODEL:TAP or timm:MODEL:TAP."
 

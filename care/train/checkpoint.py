@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,23 +39,17 @@ class Checkpoint(NamedTuple):
         return load_file(self.path / f"{name}.safetensors")
 
 
-class Snapshot(NamedTuple):
-    """A model and its optimizer at one step, copied to the CPU."""
-
-    model: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
-
-
-def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> Snapshot:
-    """Copies of a model's state and of SGD's momentum buffers, by parameter name."""
+def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """Copies on the CPU, by name: ``model``, the state of a model, and ``optimizer``, SGD's momentum buffers."""
     slots = {name: optimizer.state[p]["momentum_buffer"] for name, p in model.named_parameters() if optimizer.state[p]}
     # clones: what is saved in the background does not change, and safetensors refuses channels_last
-    return Snapshot(*({n: t.detach().to("cpu", memory_format=torch.contiguous_format, copy=True) for n, t in of.items()}
-                      for of in (model.state_dict(), slots)))  # fmt: skip
+    both = {"model": model.state_dict(), "optimizer": slots}
+    contiguous = {"memory_format": torch.contiguous_format, "copy": True}
+    return {file: {name: t.detach().to("cpu", **contiguous) for name, t in tensors.items()} for file, tensors in both.items()}
 
 
-def save(run: Path, state: Snapshot, manifest: dict[str, Any], *, keep: int = 2, keep_every: int = 0) -> None:
-    """Commit ``run/checkpoints/step-…`` and remove all but the newest ``keep`` and, for good, every ``keep_every`` steps' one.
+def save(run: Path, state: dict[str, dict[str, Tensor]], manifest: dict[str, Any], *, keep: int = 2, keep_every: int = 0) -> None:
+    """Commit a ``snapshot`` as ``run/checkpoints/step-…``; the newest ``keep`` stay and, for good, one every ``keep_every`` steps.
 
     The older ones go only when the new one is in place. ``manifest`` has JSON values; its ``step`` names the directory.
 
@@ -64,55 +57,22 @@ def save(run: Path, state: Snapshot, manifest: dict[str, Any], *, keep: int = 2,
         shards.ShardError: the disk refuses; what was saved before is still there.
     """
     folder = run / "checkpoints"
-    for ahead in _steps(folder):  # a run starts from its newest whole checkpoint: what lies ahead of it is damaged
+    for ahead in steps_in(folder):  # a run starts from its newest whole checkpoint: what lies ahead of it is damaged
         if _step(ahead) >= manifest["step"]:
             shutil.rmtree(ahead)
     for stage in folder.glob(".part-step-*"):  # of a writer that was killed
         shutil.rmtree(stage)
     with storage.writing_directory(folder / f"step-{manifest['step']:08d}") as stage:
         try:
-            for name, tensors in state._asdict().items():
+            for name, tensors in state.items():
                 save_file(tensors, stage / f"{name}.safetensors")
         except SafetensorError as error:  # a full disk, in safetensors' words
             raise shards.ShardError(f"cannot write a checkpoint to {folder}: {error}; the last one is still there") from error
         digests = {file.name: storage.sha256(file) for file in sorted(stage.iterdir())}
         storage.write_json(stage / "manifest.json", {"schema": SCHEMA, "files": digests, **manifest})
-    for old in _steps(folder)[keep:]:
+    for old in steps_in(folder)[keep:]:
         if not keep_every or _step(old) % keep_every:
             shutil.rmtree(old)
-
-
-class Saver:
-    """Saves in the background, one checkpoint at a time; a context manager that ends when all is written.
-
-    Args:
-        run: local run directory.
-        url: where the run belongs; if that is an object store, checkpoints and logs are put there too.
-        keep_every: as in ``save``.
-    """
-
-    def __init__(self, run: Path, url: str | Path, keep_every: int) -> None:
-        self._run, self._url, self._keep_every = run, url, keep_every
-        self._pool, self._pending = ThreadPoolExecutor(1), Future[None]()
-        self._pending.set_result(None)
-
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, manifest: dict[str, Any]) -> None:
-        """Copy the state and write it, after the one before; an error in writing that one is raised here."""
-        self._pending.result()
-        self._pending = self._pool.submit(self._write, snapshot(model, optimizer), manifest)
-
-    def _write(self, state: Snapshot, manifest: dict[str, Any]) -> None:
-        save(self._run, state, manifest, keep_every=self._keep_every)
-        if storage.is_remote(self._url):
-            push(self._run, str(self._url))
-
-    def __enter__(self) -> "Saver":
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        self._pool.shutdown()
-        if error is None or type(error).__name__ == "Stopped":  # that says it has saved
-            self._pending.result()
 
 
 def local_copy(run: str | Path) -> Path:
@@ -120,46 +80,9 @@ def local_copy(run: str | Path) -> Path:
     return Cache().folder.parent / "runs" / storage.digest(str(run))[:16] if storage.is_remote(run) else Path(run)
 
 
-def push(run: Path, url: str) -> None:
-    """Put a local run's checkpoints, each manifest last, and its files to ``url``; checkpoints that are gone here go there too."""
-    there, here = storage.listing(url, deep=True), [f"checkpoints/{path.name}" for path in _steps(run / "checkpoints")]
-    gone = sorted((name for name in there if name.startswith("checkpoints/") and name.rpartition("/")[0] not in here), key=_manifest_last)
-    for step in here:
-        if f"{step}/manifest.json" not in there:
-            for file in sorted((run / step).iterdir(), key=lambda file: _manifest_last(file.name)):
-                storage.copy(file, f"{url}/{step}/{file.name}")
-    for file in sorted(run.glob("*.*")):
-        if file.is_file() and not file.name.startswith(".part-"):
-            storage.copy(file, f"{url}/{file.name}")
-    for name in reversed(gone):
-        storage.remove(f"{url}/{name}")
-
-
-def pull(url: str | Path, run: Path) -> None:
-    """Make the local ``run`` what is at ``url``: its logs, and the newest checkpoint that is whole."""
-    there = storage.listing(url, deep=True)
-    steps = {name.split("/")[1] for name in there if re.fullmatch(r"checkpoints/step-\d{8,}/manifest\.json", name)}
-    for path in _steps(run / "checkpoints"):
-        if path.name not in steps:  # of another run that had this URL, or never put there
-            shutil.rmtree(path)
-    for name in there:
-        if "/" not in name:
-            storage.copy(f"{url}/{name}", run / name)
-    for step in sorted(steps, key=lambda name: int(name.removeprefix("step-")), reverse=True):
-        folder = run / "checkpoints" / step
-        if not folder.exists():
-            with storage.writing_directory(folder) as stage:
-                for name in there:
-                    if name.startswith(f"checkpoints/{step}/"):
-                        storage.copy(f"{url}/{name}", stage / name.rpartition("/")[2])
-        found = latest(run)
-        if found is not None and found.path == folder:
-            return
-
-
 def latest(run: str | Path) -> Checkpoint | None:
     """The newest checkpoint under ``run`` that verifies, or None; damaged ones are named and passed over."""
-    for path in _steps(local_copy(run) / "checkpoints"):
+    for path in steps_in(local_copy(run) / "checkpoints"):
         try:
             manifest = storage.read_json(path / "manifest.json")
             damaged = [name for name, digest in manifest["files"].items() if storage.sha256(path / name) != digest]
@@ -215,6 +138,8 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
     path = storage.locate(source)
     if path.is_dir():
         if storage.is_remote(source):
+            from care.train.saver import pull  # which imports this module
+
             pull(source, local_copy(source))
         checkpoint = latest(source)
         if checkpoint is None:
@@ -248,12 +173,9 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
 
 
-def _steps(folder: Path) -> list[Path]:
+def steps_in(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first, whole or not."""
     return sorted((p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name)), key=_step, reverse=True)
-
-
-def _manifest_last(name: str) -> tuple[str, bool]:
-    return name.rpartition("/")[0], name.endswith("manifest.json")
 
 
 def _step(path: Path) -> int:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,13 +15,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from care.errors import CareError
+from care.errors import CareError, Stopped
 from care.train.checkpoint import local_copy
-from care.train.run import Stopped
 from shards.progress import console
 
-TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for the others before it gives up."""
 RESTARTS = 3
 """Times that all processes are started again after one has died; they continue from the last checkpoint."""
 
@@ -40,7 +38,7 @@ def joined() -> Iterator[None]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
         torch.set_num_threads(max((os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"]), 1))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(minutes=10))
     try:
         yield
     finally:
@@ -62,10 +60,10 @@ def torchrun(run: str | Path, nproc: int, arguments: Sequence[str]) -> None:
     # with gloo a restart of the processes could not connect otherwise
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does; ``joined`` sets it
+    os.environ["CARE_LAUNCHED"] = str(time.time())
     config = LaunchConfig(
-        1, 1, nproc, run_id=f"care-{os.getpid()}", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=RESTARTS,
-        monitor_interval=0.2,
-    )  # fmt: skip
+        1, 1, nproc, run_id=f"care-{os.getpid()}", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=RESTARTS
+    )
     died = ""
     try:
         elastic_launch(config, sys.executable)("-m", "care.train", *arguments)
@@ -82,7 +80,9 @@ def torchrun(run: str | Path, nproc: int, arguments: Sequence[str]) -> None:
 
 def outcome(run: str | Path) -> tuple[str, str]:
     """How the last training in ``run`` ended, and what it said: ``running`` (it goes on, or died), ``done``, ``stopped``, ``failed``."""
-    found = [json.loads(path.read_text()) for path in sorted(local_copy(run).glob("status*.json"))]
+    launched = float(os.environ.get("CARE_LAUNCHED", "0"))  # what an earlier call has left says nothing about this one
+    paths = [path for path in sorted(local_copy(run).glob("status*.json")) if path.stat().st_mtime >= launched]
+    found = [json.loads(path.read_text()) for path in paths]
     by_state = {record["state"]: record["message"] for record in reversed(found)}
     state = next((state for state in ("failed", "stopped", "done") if state in by_state), "running")
     return state, by_state.get(state, "")

@@ -176,7 +176,8 @@ def pretrain(
             update_targets(pairs, momentum_at(step + 1, total=steps, base=momentum))
             row = {**terms, "lr": group["lr"]}
             if probe and probe_every and (step + 1) % probe_every == 0 and state.lead:
-                row |= _probed(probe, c.backbone.online)  # type: ignore[arg-type]
+                row |= probe(c.backbone.online.eval())  # type: ignore[arg-type]
+                c.backbone.online.train()
             shown = "C {cnn:.3f} T {transformer:.3f} att {attention:.5f}" if t else "C {cnn:.3f}"
             state.commit(step, row, (shown + " spread {spread:.2f}").format(**terms))
         encoder = f"{run}/encoder.safetensors" if storage.is_remote(run) else state.path / "encoder.safetensors"
@@ -189,16 +190,8 @@ def _everyones(embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return ranks.gathered(embeddings[0]), ranks.gathered(embeddings[1])
 
 
-def _probed(probe: Callable[[Encoder], dict[str, float]], encoder: Encoder) -> dict[str, float]:
-    encoder.eval()
-    try:
-        return probe(encoder)
-    finally:
-        encoder.train()
-
-
 def keep_memory() -> None:
-    """Let glibc keep freed memory: returning and faulting in every large tensor again takes a seventh of a step on a CPU."""
+    """Let glibc keep freed memory: returning and faulting in every large tensor again takes a tenth of a step on a CPU."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         mallopt(-4, 0)  # M_MMAP_MAX: all from the heap

@@ -16,17 +16,14 @@ from torch import Tensor, nn
 
 import shards
 from care import ranks
-from care.errors import CareError
+from care.errors import CareError, Stopped
 from care.train import checkpoint
+from care.train.saver import Saver, pull
 from shards import storage
 from shards.progress import progress
 
 T = TypeVar("T")
 Precision = Literal["bf16", "fp16", "fp32"]
-
-
-class Stopped(Exception):  # noqa: N818 (no error: it was asked for)
-    """The run was asked to stop (SIGINT or SIGTERM) and has saved itself; the same call continues it."""
 
 
 class Run:
@@ -68,7 +65,7 @@ class Run:
             if self.lead:  # a killed run's loader workers hold its lock for seconds
                 stack.enter_context(storage.exclusive(self.path, "training in", patience=15))
                 if storage.is_remote(self.url):
-                    checkpoint.pull(self.url, self.path)
+                    pull(self.url, self.path)
                 for old in self.path.glob("status*.json"):
                     old.unlink()
             stack.push(self._tell)
@@ -79,7 +76,7 @@ class Run:
             if self.lead:
                 self._losses, self._timing = (stack.enter_context(_log(self.path / f"{n}.jsonl", self.start)) for n in ("losses", "timing"))
                 self._advance = stack.enter_context(progress(self.title, steps * images, start=self.start * images))
-                self._saver = stack.enter_context(checkpoint.Saver(self.path, self.url, self.keep_every))
+                self._saver = stack.enter_context(Saver(self.path, self.url, self.keep_every))
                 self._status("running")
             self._stack = stack.pop_all()
         return self

@@ -6,6 +6,7 @@ import pytest
 import shards
 from care import BYOL, CareError, streams_for
 from care.train import checkpoint, load_encoder, loop, pretrain
+from care.train.saver import pull
 from shards import storage
 
 SETTINGS = {"size": 32, "batch_size": 8, "steps": 6, "precision": "fp32", "device": "cpu", "checkpoint_every": 2}
@@ -64,7 +65,7 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(data, tmp_path
     data_of = f"{url}/checkpoints/step-00000006/model.safetensors"
     storage.write_bytes(data_of, storage.read_bytes(data_of)[:-1] + b"?")
     on_another_machine(monkeypatch, tmp_path, "second")
-    checkpoint.pull(url, checkpoint.local_copy(url))
+    pull(url, checkpoint.local_copy(url))
     found = checkpoint.latest(url)
     assert found.step == 4
     assert "model.safetensors does not match the manifest" in " ".join(capsys.readouterr().err.split())
@@ -73,7 +74,7 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(data, tmp_path
 def test_a_checkpoint_without_manifest_is_none_and_a_run_that_is_gone_is_not_continued(data, tmp_path, url):
     train(data, url, steps=2)
     storage.remove(f"{url}/checkpoints/step-00000002/manifest.json")
-    checkpoint.pull(url, checkpoint.local_copy(url))
+    pull(url, checkpoint.local_copy(url))
     assert checkpoint.latest(url) is None
     with pytest.raises(CareError, match="bucket/other does not exist"):
         load_encoder("memory://bucket/other")

@@ -17,10 +17,12 @@ BOUND = 45
 
 
 def start(image_set, run, *more, nproc=2):
-    command = [
-        sys.executable, "-m", "care.train", str(image_set), str(run), "--encoder", "resnet18-small-half", "--size", "32", "--batch-size", "12",
-        "--epochs", str(EPOCHS), "--hidden", "32", "--precision", "fp32", "--checkpoint-every", "2", "--nproc", str(nproc), *more,
-    ]  # fmt: skip
+    options = {
+        "encoder": "resnet18-small-half", "size": 32, "batch-size": 12, "epochs": EPOCHS, "hidden": 32, "precision": "fp32",
+        "checkpoint-every": 2, "nproc": nproc,
+    }  # fmt: skip
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "care.train", str(image_set), str(run), *words, *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -113,7 +115,9 @@ def test_what_is_wrong_with_the_call_is_told_and_not_tried_again(whole, image_se
     assert result(whole) == before
 
 
-@pytest.mark.parametrize(("more", "code", "message"), [(["--accumulate", "5"], 2, "multiple of 2 processes"), ([], 1, "wanted a shard set")])
+@pytest.mark.parametrize(
+    ("more", "code", "message"), [(["--accumulate", "5"], 2, "multiple of 2 processes"), ([], 1, "wanted a shard set")]
+)
 def test_what_can_be_told_before_is(image_set, tmp_path, more, code, message):
     process = start(image_set if more else tmp_path / "nothing", tmp_path / "run", *more)
     _, error = process.communicate(timeout=60)
