@@ -44,5 +44,4 @@ def largest(*values: float) -> list[float]:
     where = "cuda" if dist.get_backend() == "nccl" else "cpu"
     tensor = torch.tensor(values, dtype=torch.float64, device=where)
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
-    found: list[float] = tensor.tolist()
-    return found
+    return [float(value) for value in tensor]

@@ -12,43 +12,38 @@ from care.encoders import ENCODERS, Encoder
 from care.errors import Stopped
 from care.train.launch import joined, refuse_again, torchrun
 from care.train.loop import pretrain
+from care.train.run import Precision
 
 NAMES = f"{', '.join(ENCODERS)}; with another tap than layer3 NAME:TAP; any other CNN as torchvision:MODEL:TAP or timm:MODEL:TAP."
 
-app = typer.Typer(
-    pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
-)  # fmt: skip
-
-
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 _given = list[str]()  # the arguments as they were typed, for the processes that are started with them
 
 
 @app.command(no_args_is_help=True)
 def command(
-    path: Annotated[str, typer.Argument(metavar="SET", help="A shard set: the DEST of `care shards build`.", show_default=False)],
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory or URL, new or of the same run.", show_default=False)],
+    path: Annotated[str, typer.Argument(metavar="SET", help="A shard set: the DEST of `care shards build`.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory or URL, new or of the same run.")],
     encoder: Annotated[str, typer.Option(help=NAMES)] = "resnet50",
     size: Annotated[int, typer.Option(min=16, help="Side of the views, pixels.")] = 224,
     batch_size: Annotated[int, typer.Option(min=2, help="Images a step, on all processes together.")] = 1024,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the set.")] = 100,
-    warmup_epochs: Annotated[float | None, typer.Option(min=0, help="Default: 10, at most a tenth of the run.", show_default=False)] = None,
+    warmup_epochs: Annotated[float | None, typer.Option(min=0, help="Default: 10, at most a tenth of the run.")] = None,
     lr: Annotated[float, typer.Option(min=0, help="Base learning rate for 256 images.")] = 0.05,
     momentum: Annotated[float, typer.Option(min=0, max=1, help="First momentum coefficient of the targets.")] = 0.99,
     attention_weight: Annotated[float, typer.Option(min=0, help="Weight of the attention supervision (λ of Eq. 5).")] = 100,
     hidden: Annotated[int, typer.Option(min=1, help="Hidden width of projectors and predictors.")] = 4096,
     seed: Annotated[int, typer.Option(min=0, help="Fixes everything random.")] = 0,
-    precision: Annotated[
-        Literal["bf16", "fp16", "fp32"] | None, typer.Option(help="Default: what the device computes natively.", show_default=False)
-    ] = None,
-    device: Annotated[Literal["cuda", "cpu"] | None, typer.Option(help="Default: cuda where there is one.", show_default=False)] = None,
+    precision: Annotated[Precision | None, typer.Option(help="Default: what the device computes natively.")] = None,
+    device: Annotated[Literal["cuda", "cpu"] | None, typer.Option(help="Default: cuda where there is one.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode images beside each training one.")] = 0,
     nproc: Annotated[int, typer.Option(min=1, help="Training processes on this machine, such as one a GPU.")] = 1,
     accumulate: Annotated[int, typer.Option(min=1, help="Parts in which each process takes its images, for less memory.")] = 1,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     keep_every: Annotated[int, typer.Option(min=0, help="Steps between checkpoints that stay for good; 0: the newest two.")] = 0,
-    allow_change: Annotated[list[str] | None, typer.Option(help="A setting that may differ from the run's.", show_default=False)] = None,
+    allow_change: Annotated[list[str] | None, typer.Option(help="A setting that may differ from the run's.")] = None,
     knn_every: Annotated[int, typer.Option(min=0, help="Epochs between kNN evaluations on the way; 0: none.")] = 0,
-    knn_val: Annotated[str | None, typer.Option(help="Labelled set for them; SET has the neighbours.", show_default=False)] = None,
+    knn_val: Annotated[str | None, typer.Option(help="Labelled set for them; SET has the neighbours.")] = None,
 ) -> None:
     """Pre-train an encoder by CARE; interrupted, the same command continues from the last checkpoint. Defaults are the paper's.
 

@@ -86,15 +86,11 @@ class Run:
 
     def waiting(self, batches: Iterable[T]) -> Iterator[T]:
         """The batches, with the time spent waiting for them shown as ``data_wait``."""
-        batches = iter(batches)
-        while True:
-            began = time.monotonic()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
+        began = time.monotonic()
+        for batch in batches:
             self._waited += time.monotonic() - began
             yield batch
+            began = time.monotonic()
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of ``loss``."""
@@ -161,8 +157,8 @@ class Run:
     def _same_everywhere(self, step: int) -> None:
         if ranks.world() > 1:
             parameters = [p.detach() for p in self.model.parameters()]
-            sums = [float(sum(p.double().sum() for p in parameters)), float(sum(p.double().square().sum() for p in parameters))]
-            if ranks.largest(*sums, *(-value for value in sums)) != [*sums, *(-value for value in sums)]:
+            sums = [float(sum(p.sum(dtype=torch.float64) for p in parameters)), float(sum(p.double().square().sum() for p in parameters))]
+            if ranks.largest(*(both := [*sums, *(-value for value in sums)])) != both:
                 raise CareError(
                     f"the processes' weights differ after step {step}; check the machines, then continue from the last checkpoint"
                 )
