@@ -439,3 +439,125 @@ def test_a_run_without_a_batch_or_a_step_is_refused(data, tmp_path, change):
     with pytest.raises(CareError, match=r"at least 2 images a step.* and 1 step"):
         train(data, tmp_path / "run", **change)
     assert not (tmp_path / "run").exists()
+
+
+# reduced precision, restarts, what else a run leaves
+
+
+def test_a_step_whose_half_precision_gradients_overflow_is_tried_again(data, tmp_path, at_step):
+    settings = {**SETTINGS, "precision": "fp16", "batch_size": 2, "steps": 3, "checkpoint_every": 1}
+    at_step(1, crash)
+    with pytest.raises(CrashError):
+        pretrain(data, tmp_path, make_streams()[0], **settings)
+    at_step(None, crash)
+    manifest = tmp_path / "checkpoints" / "step-00000001" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["scaler"]["scale"] = 2.0**40
+    manifest.write_text(json.dumps(content))
+    pretrain(data, tmp_path, make_streams()[0], **settings)
+    assert checkpoint.latest(tmp_path).manifest["scaler"]["scale"] < 2.0**40
+    lines = rows(tmp_path)
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert [line["lr"] for line in lines] == [lr_at(n, total=3, base=0.05 * 2 / 256, warmup=2) for n in range(3)]
+
+
+def test_gradients_that_overflow_at_any_scale_stop_the_run(data, tmp_path):
+    c, _ = make_streams()
+    c.backbone.online.conv1.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(CareError, match="the gradients are not finite at step 0, whatever the loss scale"):
+        pretrain(data, tmp_path, c, **{**SETTINGS, "precision": "fp16", "batch_size": 2})
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_collapse_warns_before_it_stops_also_across_a_restart(data, tmp_path, monkeypatch, capsys, at_step):
+    monkeypatch.setattr(loop, "PATIENCE", 4)
+    monkeypatch.setattr(loop, "spread", lambda embeddings: torch.tensor(0.01))
+    at_step(2, crash)
+    with pytest.raises(CrashError):
+        train(data, tmp_path)
+    assert "the embeddings are collapsing: spread 0.0100 at step 1" in capsys.readouterr().err
+    at_step(None, crash)
+    with pytest.raises(CareError, match=r"the embeddings collapsed: spread 0\.0100 at step 3, below 0\.02 for 4 steps"):
+        train(data, tmp_path)
+
+
+def test_one_checkpoint_every_so_many_steps_stays(data, tmp_path):
+    train(data, tmp_path, checkpoint_every=1, keep_every=3, steps=8)
+    assert saved(tmp_path) == [f"step-{n:08d}" for n in (3, 6, 7, 8)]
+
+
+def test_a_setting_may_be_changed_where_that_is_allowed(data, tmp_path, at_step):
+    at_step(3, crash)
+    with pytest.raises(CrashError):
+        train(data, tmp_path)
+    at_step(None, crash)
+    with pytest.raises(CareError, match=r"allow the change \(--allow-change lr\)"):
+        train(data, tmp_path, lr=0.1, allow_change=["steps"])
+    train(data, tmp_path, lr=0.1, allow_change=["lr"])
+    assert [row["lr"] for row in rows(tmp_path)[2:]] == [lr_at(n, total=STEPS, base=0.1 * 8 / 256, warmup=2) for n in range(2, STEPS)]
+
+
+def test_a_run_continues_with_the_threads_it_was_started_with(whole, data, tmp_path, at_step):
+    at_step(3, crash)
+    with pytest.raises(CrashError):
+        train(data, tmp_path)
+    at_step(None, crash)
+    torch.set_num_threads(2)
+    try:
+        train(data, tmp_path)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(1)
+    assert result(tmp_path) == result(whole)
+
+
+def test_the_time_spent_waiting_for_data_is_told(data, tmp_path, capsys):
+    train(data, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
+    assert all(0 <= line["data_wait"] <= line["seconds"] for line in lines)
+    assert lines[-1]["data_wait"] > 0
+    assert "data_wait" in capsys.readouterr().err
+
+
+def test_how_a_run_ended_is_recorded(whole, data, tmp_path, at_step):
+    def status():
+        return json.loads((tmp_path / "status.json").read_text())
+
+    at_step(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped):
+        train(data, tmp_path)
+    assert status() == {"state": "stopped", "message": "stopped on request after step 2 of 6 and saved; the same command continues"}
+    at_step(2, crash)
+    with pytest.raises(CrashError):
+        train(data, tmp_path)
+    assert status()["state"] == "running"  # to whoever reads it later: it crashed
+    with pytest.raises(CareError):
+        train(data, tmp_path, lr=1.0)
+    assert status()["state"] == "failed"
+    assert "was trained with lr" in status()["message"]
+    at_step(None, crash)
+    train(data, tmp_path)
+    assert status() == {"state": "done", "message": ""}
+
+
+def test_two_processes_do_not_train_in_one_directory(data, tmp_path, monkeypatch):
+    from shards import storage
+
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    ticks = iter(range(0, 1000, 5))
+    monkeypatch.setattr(storage.time, "monotonic", lambda: next(ticks))
+    with storage.exclusive(tmp_path, "training in"), pytest.raises(shards.ShardError, match="another process is training in"):
+        train(data, tmp_path)
+
+
+def test_a_probe_judges_the_encoder_on_the_way_and_changes_nothing(whole, data, tmp_path):
+    seen = []
+
+    def probe(encoder):
+        seen.append((encoder.training, type(encoder).__name__))
+        return {"knn": 12.5}
+
+    train(data, tmp_path, probe=probe, probe_every=2)
+    assert seen == [(False, "ResNetEncoder")] * 3
+    assert [row.get("knn") for row in rows(tmp_path)] == [None, 12.5] * 3
+    assert (tmp_path / "encoder.safetensors").read_bytes() == (whole / "encoder.safetensors").read_bytes()
