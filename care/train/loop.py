@@ -119,7 +119,8 @@ def pretrain(
     precision = precision or fastest_precision(where)
     model = Losses(c, t, attention_weight).to(where).to(memory_format=torch.channels_last).train()
     synchronise(model)
-    keep_memory()
+    if where.type == "cpu":
+        keep_memory()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=weight_decay, fused=True)
     settings = {
@@ -141,9 +142,8 @@ def pretrain(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames an argument, 2.11 has only this name
                 # looking for unused parameters keeps DDP from summing in another order after the first step: bits can be repeated
-                step_of = DistributedDataParallel(
-                    model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=where.type == "cpu"
-                )
+                cpu = where.type == "cpu"
+                step_of = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=cpu)
         low = _collapsed_steps(state.path / "losses.jsonl")
         stream = batches(
             data, size=size, batch_size=batch_size, steps=steps, seed=seed, start=state.start, views=views, workers=workers, device=where
@@ -183,7 +183,8 @@ def pretrain(
         encoder = f"{run}/encoder.safetensors" if storage.is_remote(run) else state.path / "encoder.safetensors"
         if state.lead:
             checkpoint.save_encoder(encoder, c.backbone.online, size=size)
-    return Pretrained(encoder, steps, _last_tenth(state.path / "losses.jsonl"))
+    means = _last_tenth(state.path / "losses.jsonl") if state.lead else [-torch.inf] * len(TERMS)
+    return Pretrained(encoder, steps, dict(zip(TERMS, ranks.largest(*means), strict=True)))
 
 
 def _everyones(embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -212,7 +213,7 @@ def spread(embeddings: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
     return deviation
 
 
-def _last_tenth(path: Path) -> dict[str, float]:
+def _last_tenth(path: Path) -> list[float]:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     tail = rows[-max(len(rows) // 10, 1) :]
-    return {name: sum(row[name] for row in tail) / len(tail) for name in ("total", "cnn", "transformer", "attention", "spread")}
+    return [sum(row[name] for row in tail) / len(tail) for name in TERMS]

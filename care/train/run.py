@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -64,13 +65,16 @@ class Run:
         with ExitStack() as stack:
             if self.lead:  # a killed run's loader workers hold its lock for seconds
                 stack.enter_context(storage.exclusive(self.path, "training in", patience=15))
-                if storage.is_remote(self.url):
-                    pull(self.url, self.path)
+            if storage.is_remote(self.url) and os.environ.get("LOCAL_RANK", str(ranks.rank())) == "0":  # one on each machine
+                pull(self.url, self.path)
+            if self.lead:
                 for old in self.path.glob("status*.json"):
                     old.unlink()
             stack.push(self._tell)
             ranks.largest(0)  # the others wait for what was fetched
             self._restore()
+            if ranks.largest(self.start, -self.start) != [self.start, -self.start]:
+                raise CareError(f"the processes see different checkpoints in {self.url}; give a RUN that all machines share")
             steps, images = self.settings["steps"], self.settings["batch_size"]
             self._stop, self._began, self._waited = stack.enter_context(_stop_requests()), time.monotonic(), 0.0
             if self.lead:
@@ -110,9 +114,7 @@ class Run:
         self.scaler.update()
         self.optimizer.zero_grad()
         if (now := self.scaler.get_scale()) < 2**-20:
-            raise CareError(
-                f"the gradients are not finite at step {step}, whatever the loss scale; lower lr, or use --precision bf16 or fp32"
-            )
+            raise CareError(f"the gradients are not finite at step {step}, whatever the loss scale; lower lr, or use --precision bf16")
         return now >= scale
 
     def commit(self, step: int, row: dict[str, float], note: str) -> None:
@@ -159,9 +161,7 @@ class Run:
             parameters = [p.detach() for p in self.model.parameters()]
             sums = [float(sum(p.sum(dtype=torch.float64) for p in parameters)), float(sum(p.double().square().sum() for p in parameters))]
             if ranks.largest(*(both := [*sums, *(-value for value in sums)])) != both:
-                raise CareError(
-                    f"the processes' weights differ after step {step}; check the machines, then continue from the last checkpoint"
-                )
+                raise CareError(f"the processes' weights differ after step {step}; check the machines, then give the same command again")
 
     def _status(self, state: str, message: str = "") -> None:
         name = "status.json" if self.lead else f"status-{ranks.rank()}.json"

@@ -134,6 +134,16 @@ def test_weights_that_came_to_differ_are_found_at_the_next_save(image_set, tmp_p
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
+def test_processes_that_see_different_checkpoints_are_told_so(image_set, tmp_path):
+    train(image_set, tmp_path / "0", steps=2)
+
+    def work():
+        with pytest.raises(CareError, match=r"the processes see different checkpoints in .*; give a RUN that all machines share"):
+            train(image_set, tmp_path / str(ranks.rank()), steps=2)
+
+    together(2, work)
+
+
 def test_parts_of_a_batch_are_averaged(image_set, tmp_path, data):
     train(image_set, tmp_path, accumulate=2, steps=1)
     c, t = streams_for("resnet18-small-half", size=32, seed=0, blocks=1, objective=BYOL(hidden=32))
