@@ -109,12 +109,14 @@ class Run:
         for name, value in terms.items():
             if not math.isfinite(value):
                 raise CareError(f"the {name} loss is {value} at step {step}; lower lr or lengthen warmup, then start a new run directory")
-        scale = self.scaler.get_scale()
+        scale, fresh = self.scaler.get_scale(), not self.optimizer.state
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         if (now := self.scaler.get_scale()) < 2**-20:
             raise CareError(f"the gradients are not finite at step {step}, whatever the loss scale; lower lr, or use --precision bf16")
+        if now < scale and fresh:
+            self.optimizer.state.clear()  # fused SGD has made its buffers, and left them as they were in memory
         return now >= scale
 
     def commit(self, step: int, row: dict[str, float], note: str) -> None:

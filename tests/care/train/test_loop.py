@@ -461,6 +461,19 @@ def test_a_step_whose_half_precision_gradients_overflow_is_tried_again(data, tmp
     assert [line["lr"] for line in lines] == [lr_at(n, total=3, base=0.05 * 2 / 256, warmup=2) for n in range(3)]
 
 
+def test_a_first_step_that_overflows_leaves_no_trace(data, tmp_path, monkeypatch):
+    settings = {**SETTINGS, "precision": "fp16", "batch_size": 2, "steps": 2}
+    scaler = torch.amp.GradScaler
+    for name, scale in (("calm", 16.0), ("overflowing", 2.0**60)):
+        monkeypatch.setattr(torch.amp, "GradScaler", lambda *args, scale=scale, **options: scaler(*args, init_scale=scale, **options))
+        empty_like = torch.empty_like
+        monkeypatch.setattr(torch, "empty_like", lambda *args, **options: empty_like(*args, **options).fill_(float("nan")))
+        pretrain(data, tmp_path / name, make_streams()[0], **settings)
+        monkeypatch.setattr(torch, "empty_like", empty_like)
+    calm, overflowing = (load_encoder(tmp_path / name).conv1.weight for name in ("calm", "overflowing"))
+    torch.testing.assert_close(calm, overflowing, rtol=1e-3, atol=1e-4)
+
+
 def test_gradients_that_overflow_at_any_scale_stop_the_run(data, tmp_path):
     c, _ = make_streams()
     c.backbone.online.conv1.weight.register_hook(lambda gradient: gradient * float("inf"))
