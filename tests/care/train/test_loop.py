@@ -463,13 +463,11 @@ def test_a_step_whose_half_precision_gradients_overflow_is_tried_again(data, tmp
 
 def test_a_first_step_that_overflows_leaves_no_trace(data, tmp_path, monkeypatch):
     settings = {**SETTINGS, "precision": "fp16", "batch_size": 2, "steps": 2}
-    scaler = torch.amp.GradScaler
+    scaler, empty_like = torch.amp.GradScaler, torch.empty_like
+    monkeypatch.setattr(torch, "empty_like", lambda *args, **options: empty_like(*args, **options).fill_(float("nan")))
     for name, scale in (("calm", 16.0), ("overflowing", 2.0**60)):
         monkeypatch.setattr(torch.amp, "GradScaler", lambda *args, scale=scale, **options: scaler(*args, init_scale=scale, **options))
-        empty_like = torch.empty_like
-        monkeypatch.setattr(torch, "empty_like", lambda *args, **options: empty_like(*args, **options).fill_(float("nan")))
         pretrain(data, tmp_path / name, make_streams()[0], **settings)
-        monkeypatch.setattr(torch, "empty_like", empty_like)
     calm, overflowing = (load_encoder(tmp_path / name).conv1.weight for name in ("calm", "overflowing"))
     torch.testing.assert_close(calm, overflowing, rtol=1e-3, atol=1e-4)
 
