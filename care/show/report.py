@@ -70,11 +70,7 @@ def report(run: str | Path) -> Path:
     page = template.render(
         results=content,
         tables=tables(content.get("evaluations", [])),
-        curves=[
-            _curve(title, [row[key] for row in rows if key in row], len(rows))
-            for key, title in CURVES.items()
-            if any(row.get(key) for row in rows)
-        ],
+        curves=[_curve(title, rows, key) for key, title in CURVES.items() if any(row.get(key) for row in rows)],
         scale=SCALE,
         width=WIDTH,
         height=HEIGHT,
@@ -103,11 +99,13 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
     ]
 
 
-def _curve(title: str, values: list[float], steps: int) -> Curve:
+def _curve(title: str, rows: list[dict[str, float]], key: str) -> Curve:
     """Each point is the mean of its share of the steps: at most one a pixel pair."""
+    values = [(step, row[key]) for step, row in enumerate(rows) if key in row]  # what is measured now and then is not in every row
     width = max(len(values) * 2 // WIDTH, 1)
-    means = [sum(part) / len(part) for part in (values[at : at + width] for at in range(0, len(values), width))]
+    parts = [values[at : at + width] for at in range(0, len(values), width)]
+    means = [sum(value for _, value in part) / len(part) for part in parts]
     low, high = min(means), max(means)
-    scale = (HEIGHT - 10) / ((high - low) or 1)
-    points = " ".join(f"{n * WIDTH / max(len(means) - 1, 1):.1f},{5 + (high - value) * scale:.1f}" for n, value in enumerate(means))
-    return Curve(title, points, f"{high:.3g}", f"{low:.3g}", steps, f"{means[-1]:.3g}")
+    scale, last = (HEIGHT - 10) / ((high - low) or 1), max(len(rows) - 1, 1)
+    points = " ".join(f"{p[-1][0] * WIDTH / last:.1f},{5 + (high - mean) * scale:.1f}" for p, mean in zip(parts, means, strict=True))
+    return Curve(title, points, f"{high:.3g}", f"{low:.3g}", len(rows), f"{means[-1]:.3g}")

@@ -146,6 +146,17 @@ def test_a_long_run_is_drawn_by_means(tmp_path):
     assert [y for _, y in points] == pytest.approx([145 - 140 * (mean - low) / (high - low) for mean in means], abs=0.06)
 
 
+def test_what_is_measured_now_and_then_stands_at_its_steps(tmp_path):
+    write_losses(tmp_path, 21)
+    lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
+    for n in (5, 10, 20):
+        lines[n]["knn"] = 20.0 + n
+    (tmp_path / "losses.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    _, page = read(tmp_path)
+    drawn = [place for point in curves(page)["kNN on the way, top-1 %40"] for place in point]
+    assert drawn == pytest.approx([105, 145, 210, 5 + 140 * 10 / 15, 420, 5], abs=0.06)
+
+
 def test_losses_alone_make_a_report(tmp_path):
     write_losses(tmp_path, 1)
     text, page = read(tmp_path)

@@ -413,19 +413,24 @@ def test_reduced_precision_starts_from_the_same_losses(whole, data, tmp_path):
         assert reduced[name] != first[name]
 
 
-def test_the_loss_scale_is_saved_and_comes_back(data, tmp_path, at_step):
-    settings = {**SETTINGS, "precision": "fp16", "batch_size": 2, "steps": 2, "checkpoint_every": 1}
+def continued_at_scale(data, run, at_step, scale, steps):
+    """A half-precision run that crashed after a step, and went on with another loss scale."""
+    settings = {**SETTINGS, "precision": "fp16", "batch_size": 2, "steps": steps, "checkpoint_every": 1}
     at_step(1, crash)
     with pytest.raises(CrashError):
-        pretrain(data, tmp_path, make_streams()[0], **settings)
+        pretrain(data, run, make_streams()[0], **settings)
     at_step(None, crash)
-    manifest = tmp_path / "checkpoints" / "step-00000001" / "manifest.json"
+    manifest = run / "checkpoints" / "step-00000001" / "manifest.json"
     content = json.loads(manifest.read_text())
     assert content["scaler"]["scale"] > 0
-    content["scaler"]["scale"] = 64.0
+    content["scaler"]["scale"] = scale
     manifest.write_text(json.dumps(content))
-    pretrain(data, tmp_path, make_streams()[0], **settings)
-    assert checkpoint.latest(tmp_path).manifest["scaler"]["scale"] == 64.0
+    pretrain(data, run, make_streams()[0], **settings)
+    return checkpoint.latest(run).manifest["scaler"]["scale"]
+
+
+def test_the_loss_scale_is_saved_and_comes_back(data, tmp_path, at_step):
+    assert continued_at_scale(data, tmp_path, at_step, 64.0, steps=2) == 64.0
 
 
 @pytest.mark.parametrize(("capabilities", "precision"), [({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "fp32"), ({}, "fp32")])
@@ -445,17 +450,7 @@ def test_a_run_without_a_batch_or_a_step_is_refused(data, tmp_path, change):
 
 
 def test_a_step_whose_half_precision_gradients_overflow_is_tried_again(data, tmp_path, at_step):
-    settings = {**SETTINGS, "precision": "fp16", "batch_size": 2, "steps": 3, "checkpoint_every": 1}
-    at_step(1, crash)
-    with pytest.raises(CrashError):
-        pretrain(data, tmp_path, make_streams()[0], **settings)
-    at_step(None, crash)
-    manifest = tmp_path / "checkpoints" / "step-00000001" / "manifest.json"
-    content = json.loads(manifest.read_text())
-    content["scaler"]["scale"] = 2.0**40
-    manifest.write_text(json.dumps(content))
-    pretrain(data, tmp_path, make_streams()[0], **settings)
-    assert checkpoint.latest(tmp_path).manifest["scaler"]["scale"] < 2.0**40
+    assert continued_at_scale(data, tmp_path, at_step, 2.0**40, steps=3) < 2.0**40
     lines = rows(tmp_path)
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert [line["lr"] for line in lines] == [lr_at(n, total=3, base=0.05 * 2 / 256, warmup=2) for n in range(3)]
