@@ -299,11 +299,15 @@ def test_a_run_outside_the_main_thread(whole, data, tmp_path):
     assert result(tmp_path) == result(whole)
 
 
-def test_a_disk_that_fills_up_keeps_the_last_checkpoint(whole, data, tmp_path, at_step, monkeypatch):
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint(whole, data, tmp_path, monkeypatch):
+    fsync = os.fsync
 
-    at_step(3, lambda: monkeypatch.setattr(os, "fsync", full))
+    def full(descriptor):  # from step 4 on: the one before is still being written when its time has come
+        if "step-00000004" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(shards.ShardError, match=r"cannot write .*step-00000004.*No space left on device"):
         train(data, tmp_path)
     assert saved(tmp_path) == ["step-00000002"]
