@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -303,7 +304,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(whole, data, tmp_path, m
     fsync = os.fsync
 
     def full(descriptor):  # from step 4 on: the one before is still being written when its time has come
-        if "step-00000004" in os.readlink(f"/proc/self/fd/{descriptor}"):
+        if "step-00000004" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
