@@ -1,6 +1,7 @@
 """Forked processes that train as one over gloo."""
 
 import multiprocessing
+import pickle
 import tempfile
 import traceback
 from pathlib import Path
@@ -15,11 +16,11 @@ def together(world, work):
     def member(rank, store, pipe):
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
         try:
-            pipe.send((work(), None))
+            answer = work(), None
         except BaseException:
-            pipe.send((None, traceback.format_exc()))
-        finally:
-            dist.destroy_process_group()
+            answer = None, traceback.format_exc()
+        pipe.send_bytes(pickle.dumps(answer))  # as bytes: a tensor that is sent wants its sender alive when it is received
+        dist.destroy_process_group()
 
     with tempfile.TemporaryDirectory() as folder:
         pipes = [context.Pipe(duplex=False) for _ in range(world)]
@@ -29,7 +30,7 @@ def together(world, work):
         try:
             for receive, _ in pipes:
                 assert receive.poll(120), "a process does not answer"
-                answers.append(receive.recv())
+                answers.append(pickle.loads(receive.recv_bytes()))
         finally:
             for process in members:
                 process.join(10)
