@@ -1,4 +1,4 @@
-"""The one error class of the package."""
+"""The one error class of the package, and the stop that is none."""
 
 
 class CareError(Exception):
