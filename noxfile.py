@@ -85,5 +85,5 @@ def hostile(session: nox.Session) -> None:
 @shared
 def bench(session: nox.Session) -> None:
     """Speed beside other packages, interleaved in one process; arguments name the benchmarks."""
-    for name in session.posargs or ("views", "shards", "train", "checkpoint"):
+    for name in session.posargs or ("views", "shards", "train", "checkpoint", "evaluate"):
         run(session, f"tests.bench.{name}", group="bench")

@@ -1,7 +1,5 @@
 """The transformer of the T-stream: attention blocks on a feature map, each pixel a token (Sec. 3.2, Fig. 3)."""
 
-from contextlib import nullcontext
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,9 +12,7 @@ Folded = Float[Tensor, "b heads tokens d2"]
 class Position(nn.Module):
     """A position encoding, folded into queries and keys so that one plain attention call computes Eq. 2.
 
-    Args:
-        dim: channels of a head.
-        map_size: height and width of the map that learned tables are made for; on maps of another size they are interpolated.
+    For heads of ``dim`` channels; learned tables are made for maps of ``map_size`` (height, width) and interpolated on others.
     """
 
     def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
@@ -49,10 +45,7 @@ class AbsolutePosition(Position):
 
 
 class SinCosPosition(Position):
-    """Fixed absolute positions: half of the channels sine and cosine of the row, half of the column (Table 8).
-
-    ``dim`` must be a multiple of 4.
-    """
+    """Fixed absolute positions: half of the channels (a multiple of 4) sine and cosine of the row, half of the column (Table 8)."""
 
     def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
         """The keys gain their positions."""
@@ -97,12 +90,7 @@ def resized(table: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:
 class SelfAttention2d(nn.Module):
     """Multi-head self-attention over the pixels of a map, softmax((q·pᵀ + q·kᵀ)/√d)·v (Eq. 2).
 
-    Args:
-        channels: channels of the input map.
-        map_size: height and width of the map.
-        heads: attention heads.
-        dim: channels of a head.
-        position: class of the position encoding, called with (dim, map_size).
+    ``channels`` are the input's, ``dim`` those of each of the ``heads``; ``position`` is called with (dim, map_size).
     """
 
     def __init__(
@@ -124,7 +112,7 @@ class SelfAttention2d(nn.Module):
         dtype = v.dtype
         if dtype == torch.bfloat16 and v.is_cpu:  # the CPU's bfloat16 kernel is several times slower on maps of tens of pixels
             q, k, v = q.float(), k.float(), v.float()
-        with torch.autocast("cpu", enabled=False) if q.is_cpu else nullcontext():
+        with torch.autocast("cpu", enabled=False):
             out = F.scaled_dot_product_attention(q, k, v, scale=self.dim**-0.5)[..., : self.dim].to(dtype)
         return out.transpose(2, 3).reshape(b, self.heads * self.dim, h, w)
 
@@ -132,13 +120,9 @@ class SelfAttention2d(nn.Module):
 class AttentionBlock(nn.Module):
     """1×1 convolution, self-attention, 1×1 convolution, residual, ReLU (Fig. 3; BoTNet's block).
 
-    Args:
-        inputs: channels of the input map.
-        outputs: channels of the output map; the inner width is a quarter of it.
-        map_size: height and width of the input map.
-        downsample: halve the map after attention (odd sizes round up); the shortcut is then a 3×3 stride-2 convolution.
-        position: class of the position encoding.
-        zero_gamma: the last batch norm starts at zero and the block as its shortcut; the released code's ends up at one.
+    From ``inputs`` to ``outputs`` channels, a quarter of these inside, on maps of ``map_size`` (height, width).
+    With ``downsample`` the map is halved after attention (odd sizes round up) and the shortcut is a 3×3 stride-2 convolution.
+    With ``zero_gamma`` the last batch norm starts at zero and the block as its shortcut; the released code's ends up at one.
     """
 
     def __init__(
@@ -167,15 +151,11 @@ class AttentionBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Attention blocks on a feature map, then average pooling (Sec. 3.2); the first block halves the map.
+    """Attention blocks on a feature map, then average pooling (Sec. 3.2); the first of n ``blocks`` (Table 7: 5 is best) halves the map.
 
-    Args:
-        inputs: channels of the tapped map (1024 at ResNet-50's layer3).
-        outputs: channels of the features (2048 for ResNet-50).
-        map_size: height and width of the tapped map in training (14 × 14 at 224 px); other sizes are taken too, see ``Position``.
-        blocks: attention blocks n (Table 7: 5 is best).
-        position: class of the position encoding.
-        zero_gamma: see ``AttentionBlock``.
+    The tapped map has ``inputs`` channels (1024 at ResNet-50's layer3) and in training the height and width ``map_size`` (14 × 14 at
+    224 px); other sizes are taken too, see ``Position``. The features have ``outputs`` channels (2048 for ResNet-50).
+    ``position`` is the class of the position encoding; for ``zero_gamma`` see ``AttentionBlock``.
     """
 
     def __init__(
@@ -194,5 +174,4 @@ class Transformer(nn.Module):
 
     def forward(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Attend, then average over the pixels."""
-        pooled: Tensor = self.blocks(maps).mean((2, 3))
-        return pooled
+        return torch.mean(self.blocks(maps), (2, 3))

@@ -4,7 +4,8 @@ The paper's encoders are torchvision's ResNets (v1.5: stride on the 3×3 convolu
 torchvision's own, so weights go both ways unchanged. Any other CNN becomes one by naming a tap: ``TappedEncoder``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from care.errors import CareError
@@ -19,26 +21,30 @@ from care.errors import CareError
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module in eval mode for the length of the block."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+
+
 class Encoded(NamedTuple):
-    """What an encoder gives."""
+    """The tapped feature map, input of the T-stream, and the pooled last map, of the C-stream's projector and of every evaluation."""
 
     map: Float[Tensor, "b c h w"]
-    """The tapped feature map, input of the T-stream."""
     features: Float[Tensor, "b d"]
-    """The pooled last map, input of the C-stream's projector and of every evaluation."""
 
 
 class ResNetEncoder(ResNet):
-    """A torchvision ResNet without its classifier.
+    """A torchvision ResNet without its classifier, of ``layers`` blocks in each of the four stages.
 
-    Args:
-        block: torchvision's ``BasicBlock`` or ``Bottleneck``.
-        layers: blocks in each of the four stages.
-        name: the name in ``ENCODERS`` that rebuilds this encoder, recorded in checkpoints.
-        tap: the stage whose map feeds the T-stream (the released code: ``layer3``).
-        small: a 3×3 stride-2 stem and no max-pooling, for images of 32–96 px: the whole net has stride 16, ``layer3`` has 8.
-        width: factor on the channels of all stages; 1 is the standard net.
-        base_width: torchvision's ``width_per_group``; 128 is the paper's ResNet-50 (2×).
+    ``name``, one of ``ENCODERS``, rebuilds it and is recorded in checkpoints. ``tap`` is the stage whose map feeds the T-stream (the
+    released code: ``layer3``). ``small``, for images of 32–96 px, has a 3×3 stride-2 stem and no max-pooling: stride 16 in all, 8 at
+    ``layer3``. ``width`` multiplies all channels; ``base_width`` is torchvision's ``width_per_group``, 128 in the ResNet-50 (2×).
     """
 
     def __init__(
@@ -58,11 +64,8 @@ class ResNetEncoder(ResNet):
         del self.fc
         self.size = 224  # side of the images it is trained on, pixels
 
-    def _make_layer(
-        self, block: type[BasicBlock | Bottleneck], planes: int, blocks: int, stride: int = 1, dilate: bool = False
-    ) -> nn.Sequential:
-        stage: nn.Sequential = super()._make_layer(block, int(planes * self.width), blocks, stride, dilate)
-        return stage
+    def _make_layer(self, block: Any, planes: int, *more: Any, **options: Any) -> Any:
+        return super()._make_layer(block, int(planes * self.width), *more, **options)
 
     def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """The map after each stage, by name."""
@@ -115,11 +118,9 @@ ENCODERS: dict[str, Callable[..., ResNetEncoder]] = {
 class TappedEncoder(nn.Module):
     """Any CNN with its pooled features and the map of one of its modules; widths are read off a trial run at 224 px.
 
-    Args:
-        model: for example one of torchvision's or timm's; used as it is, not copied. A linear layer that it ends in is taken for
-            its classifier and replaced by the identity.
-        tap: dotted name of the module whose output is the map for the T-stream.
-        name: what ``build_encoder`` rebuilds it from, recorded in checkpoints.
+    The ``model``, for example one of torchvision's or timm's, is used as it is, not copied. A linear layer that it ends in is taken for
+    its classifier and replaced by the identity. ``tap`` is the dotted name of the module whose output is the map for the T-stream,
+    ``name`` what ``build_encoder`` rebuilds it from, recorded in checkpoints.
 
     Raises:
         CareError: no module of that name gives a map (those before each reduction are listed), or there are no pooled features.
@@ -129,16 +130,13 @@ class TappedEncoder(nn.Module):
         super().__init__()
         self.model, self.tap, self.name = model, tap, name
         self.size = 224  # side of the images it is trained on, pixels
-        training = model.training
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             weighted = [path for path, module in model.named_modules() if path and next(module.parameters(), None) is not None]
             outputs, features = self._run(next(model.parameters()).new_zeros(1, 3, 224, 224), weighted)
             for path, output in outputs.items():
                 if output is features and isinstance(model.get_submodule(path), nn.Linear):
                     model.set_submodule(path, nn.Identity())
                     features = model(features.new_zeros(1, 3, 224, 224))
-        model.train(training)
         if not isinstance(features, Tensor) or features.ndim != 2:
             raise CareError(f"wanted a network that gives pooled features [b, d], {type(model).__name__} gives something else")
         self.features = features.shape[1]
@@ -157,12 +155,10 @@ class TappedEncoder(nn.Module):
         def keep(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
             outputs[path] = output
 
-        hooks = [self.model.get_submodule(path).register_forward_hook(partial(keep, path)) for path in paths]
-        try:
+        with ExitStack() as hooks:
+            for path in paths:
+                hooks.enter_context(self.model.get_submodule(path).register_forward_hook(partial(keep, path)))
             return outputs, self.model(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """The last map of each resolution, by name of the module."""
@@ -180,8 +176,7 @@ Encoder = ResNetEncoder | TappedEncoder
 def build_encoder(name: str) -> Encoder:
     """A freshly initialised encoder (from torch's global generator).
 
-    Args:
-        name: of ``ENCODERS``, with another tap as ``resnet50:layer4``, or any CNN as ``torchvision:MODEL:TAP`` or ``timm:MODEL:TAP``.
+    By a ``name`` of ``ENCODERS``, with another tap as ``resnet50:layer4``, or any CNN as ``torchvision:MODEL:TAP`` or ``timm:MODEL:TAP``.
 
     Raises:
         CareError: no encoder or tap has that name.
@@ -193,16 +188,15 @@ def build_encoder(name: str) -> Encoder:
         raise CareError(f"no encoder is called {name!r}; choose one of {', '.join(ENCODERS)}, torchvision:MODEL:TAP or timm:MODEL:TAP")
     model, _, tap = rest.partition(":")
     if source == "torchvision":
-        from torchvision.models import get_model as create
-        from torchvision.models import list_models
+        create, known = models.get_model, models.list_models()
     else:
         try:
-            from timm import create_model as create
-            from timm import list_models
+            import timm
         except ImportError:
             raise CareError("timm is not installed; pip install 'care-ssl[timm]'") from None
-    if model not in list_models():
-        close = ", ".join(get_close_matches(model, list_models(), 5)) or "nothing alike"
+        create, known = timm.create_model, timm.list_models()
+    if model not in known:
+        close = ", ".join(get_close_matches(model, known, 5)) or "nothing alike"
         raise CareError(f"{source} has no model {model!r}; it has {close}")
     return TappedEncoder(create(model), tap, name=name)
 
@@ -210,11 +204,7 @@ def build_encoder(name: str) -> Encoder:
 def map_shape(encoder: nn.Module, size: int | tuple[int, int]) -> tuple[int, int, int]:
     """(channels, height, width) of the tapped map for images of ``size`` px (a side, or height and width)."""
     height, width = (size, size) if isinstance(size, int) else size
-    training = encoder.training
-    try:
-        with torch.no_grad():
-            encoded: Encoded = encoder.eval()(next(encoder.parameters()).new_zeros(1, 3, height, width))
-    finally:
-        encoder.train(training)
+    with evaluating(encoder), torch.no_grad():
+        encoded: Encoded = encoder(next(encoder.parameters()).new_zeros(1, 3, height, width))
     _, channels, rows, columns = encoded.map.shape
     return channels, rows, columns

@@ -12,31 +12,25 @@ from care.streams import CStreamOut, TStreamOut
 
 
 class CareLoss(NamedTuple):
-    """The terms of Eq. 5, scalars: total = cnn + transformer + weight · attention."""
+    """The terms of Eq. 5, scalars: total = cnn + transformer + weight · attention, which is not weighted here."""
 
     total: Float[Tensor, ""]
     cnn: Float[Tensor, ""]
     transformer: Float[Tensor, ""]
     attention: Float[Tensor, ""]
-    """Not weighted."""
 
 
 def attention_loss(c: Embeddings, t: Embeddings, *, norm: bool = False) -> Float[Tensor, ""]:
     """Eq. 4 between unit vectors, the mean over the batch, summed over the views.
 
     The T-stream's side is detached: it supervises and is not pulled. By default the mean squared error over the channels, as the
-    paper's text and the released code have it; the weight λ = 100 belongs to this form. Eq. 4's terms of the targets carry
-    no gradient; give their embeddings for the logged value.
-
-    Args:
-        c: embeddings of the C-stream.
-        t: embeddings of the T-stream.
-        norm: the distance ‖c − t‖₂ that Eq. 4 prints, instead; it wants a weight of its own.
+    paper's text and the released code have it; the weight λ = 100 belongs to this form. With ``norm`` the distance ‖c − t‖₂ that Eq. 4
+    prints; it wants a weight of its own. Eq. 4's terms of the targets carry no gradient; give their embeddings for the logged value.
     """
     first, second = (unit(x) - unit(y.detach()) for x, y in zip(c, t, strict=True))
     if norm:
-        distances: Tensor = torch.linalg.vector_norm(torch.stack((first, second)), dim=2).sum(0)
-        return distances.mean()
+        distances: Tensor = torch.linalg.vector_norm(torch.stack((first, second)), dim=2)
+        return distances.sum(0).mean()
     return first.square().mean() + second.square().mean()
 
 
@@ -49,9 +43,9 @@ def care_loss(c: CStreamOut, t: TStreamOut | None = None, *, attention_weight: f
     cnn = c.objective.loss(c.online, c.target)
     if t is None:
         return CareLoss(cnn, cnn, torch.zeros_like(cnn), torch.zeros_like(cnn))
-    widths = c.online[0].shape[1], t.online[0].shape[1]
-    if widths[0] != widths[1]:
-        raise CareError(f"Eq. 4 needs embeddings of one width, got {widths[0]} and {widths[1]}; give both objectives one dim")
+    one, other = c.online[0].shape[1], t.online[0].shape[1]
+    if one != other:
+        raise CareError(f"Eq. 4 needs embeddings of one width, got {one} and {other}; give both objectives one dim")
     transformer = t.objective.loss(t.online, t.target)
     attention = attention_loss(c.online, t.online, norm=norm)
     return CareLoss(cnn + transformer + attention_weight * attention, cnn, transformer, attention)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +14,8 @@ from care.errors import CareError
 class MomentumPair(nn.Module):
     """An online network, trained by gradients, and a target network that follows it (Sec. 3.3).
 
-    The target starts as a copy, never gets gradients, and keeps its own batch-norm buffers: it runs in
-    train mode on its own activations, and only parameters follow.
-
-    Args:
-        online: the network to train; it is used as it is, not copied.
+    The target starts as a copy of ``online``, never gets gradients, and keeps its own batch-norm buffers: it runs in train mode on
+    its own activations, and only parameters follow.
     """
 
     def __init__(self, online: nn.Module) -> None:
@@ -25,29 +24,20 @@ class MomentumPair(nn.Module):
         self.target = deepcopy(online).requires_grad_(False)
 
     def parameter_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Target and online parameters, matched by name.
-
-        Raises:
-            CareError: the two networks no longer have the same parameters.
-        """
+        """Target and online parameters, matched by name; a ``CareError`` if the two networks no longer have the same."""
         online, target = dict(self.online.named_parameters()), dict(self.target.named_parameters())
         if {name: p.shape for name, p in online.items()} != {name: p.shape for name, p in target.items()}:
             differing = sorted(online.keys() ^ target.keys()) or [n for n in online if online[n].shape != target[n].shape]
             raise CareError(f"online and target must have equal parameters; they differ at {', '.join(differing[:3])}")
         return list(target.values()), [online[name] for name in target]
 
-    @torch.no_grad()
     def update(self, momentum: float) -> None:
         """Move the target: ``target ← momentum · target + (1 − momentum) · online``."""
         update_targets([self], momentum)
 
 
 class Siamese(nn.Module):
-    """One network in both roles, for methods without a momentum encoder (SimSiam, SimCLR, Barlow Twins).
-
-    Args:
-        online: the network to train; its own output, detached, is the target.
-    """
+    """One network in both roles, its own output, detached, the target: without a momentum encoder (SimSiam, SimCLR, Barlow Twins)."""
 
     def __init__(self, online: nn.Module) -> None:
         super().__init__()
@@ -57,15 +47,17 @@ class Siamese(nn.Module):
 Pair = MomentumPair | Siamese
 
 
+def both(pair: Pair, online: Sequence[Tensor], target: Sequence[Tensor]) -> tuple[list[Any], list[Any]]:
+    """Outputs of a pair's networks for each view, the target's without gradient; the online ones are a ``Siamese``'s targets too."""
+    outputs = [pair.online(x) for x in online]
+    with torch.no_grad():
+        return outputs, [pair.target(x) for x in target] if isinstance(pair, MomentumPair) else outputs
+
+
 @torch.no_grad()
 def update_targets(pairs: Sequence[Pair], momentum: float) -> None:
     """``MomentumPair.update`` of many pairs in one fused call; a ``Siamese`` has nothing to move."""
-    targets: list[Tensor] = []
-    onlines: list[Tensor] = []
-    for pair in pairs:
-        if isinstance(pair, MomentumPair):
-            target, online = pair.parameter_pairs()
-            targets += target
-            onlines += online
-    if targets:
+    matched = [pair.parameter_pairs() for pair in pairs if isinstance(pair, MomentumPair)]
+    if matched:
+        targets, onlines = (list(chain.from_iterable(side)) for side in zip(*matched, strict=True))
         torch._foreach_lerp_(targets, onlines, 1 - momentum)

@@ -32,32 +32,24 @@ def similarity_loss(online: Embeddings, target: Embeddings) -> Float[Tensor, ""]
 
 @dataclass(frozen=True)
 class Objective:
-    """Heads and loss of a stream; ``pair`` is the kind of pair its networks come in.
-
-    Attributes:
-        hidden: hidden width of the heads.
-        dim: channels of the embeddings; both streams need the same for Eq. 4.
-    """
+    """Heads, ``hidden`` wide inside, and loss of a stream whose networks come in a ``pair``; Eq. 4 wants one ``dim`` of both embeddings."""
 
     hidden: int
     dim: int
     pair: ClassVar[type[Pair]] = MomentumPair
+    layers: ClassVar[int] = 2
+    norm: ClassVar[bool] = False
 
     def projector(self, inputs: int) -> nn.Module:
-        """Pooled features [b, inputs] → [b, dim]."""
-        return mlp_head(inputs, hidden=self.hidden, outputs=self.dim)
+        """Pooled features [b, inputs] → [b, dim], by an ``mlp_head`` of ``layers`` and ``norm``."""
+        return mlp_head(inputs, hidden=self.hidden, outputs=self.dim, layers=self.layers, norm=self.norm)
 
     def predictor(self) -> nn.Module:
         """Online projections [b, dim] → online embeddings [b, dim]; by default there is none."""
         return nn.Identity()
 
     def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
-        """Scalar.
-
-        Args:
-            online: predictor outputs of the two views.
-            target: target projections of the two views, without gradient; of a ``Siamese`` the online ones, detached.
-        """
+        """Scalar, of predictor outputs and of target projections without gradient (of a ``Siamese`` the online ones, detached)."""
         raise NotImplementedError
 
 
@@ -85,10 +77,8 @@ class SimSiam(Objective):
     dim: int = 2048
     bottleneck: int = 512
     pair: ClassVar[type[Pair]] = Siamese
-
-    def projector(self, inputs: int) -> nn.Module:
-        """Three layers, batch norm on the outputs."""
-        return mlp_head(inputs, hidden=self.hidden, outputs=self.dim, layers=3, norm=True)
+    layers: ClassVar[int] = 3
+    norm: ClassVar[bool] = True
 
     def predictor(self) -> nn.Module:
         """Two layers through the bottleneck."""
@@ -120,10 +110,7 @@ class MoCoV3(BYOL):
     """Chen, Xie & He 2021, as for ResNet-50: BYOL's networks, the projections normalised; InfoNCE against the batch's momentum ones."""
 
     temperature: float = 1.0
-
-    def projector(self, inputs: int) -> nn.Module:
-        """Two layers, batch norm on the outputs."""
-        return mlp_head(inputs, hidden=self.hidden, outputs=self.dim, norm=True)
+    norm: ClassVar[bool] = True
 
     def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
         """2τ · (InfoNCE(online₁, target₂) + InfoNCE(online₂, target₁))."""
@@ -141,10 +128,7 @@ class BarlowTwins(Objective):
     dim: int = 8192
     redundancy: float = 0.0051
     pair: ClassVar[type[Pair]] = Siamese
-
-    def projector(self, inputs: int) -> nn.Module:
-        """Three layers."""
-        return mlp_head(inputs, hidden=self.hidden, outputs=self.dim, layers=3)
+    layers: ClassVar[int] = 3
 
     def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
         """Σᵢ (1 − Cᵢᵢ)² + redundancy · Σᵢ≠ⱼ Cᵢⱼ², C the correlations over the batch between channels of view 1 and of view 2."""

@@ -1,10 +1,12 @@
 """Processes that train as one: who this is, and what all of them have. Alone, everything is the identity."""
 
+import warnings
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 def world() -> int:
@@ -45,3 +47,14 @@ def largest(*values: float) -> list[float]:
     tensor = torch.tensor(values, dtype=torch.float64, device=where)
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return [float(value) for value in tensor]
+
+
+def parallel(model: nn.Module) -> nn.Module:
+    """The module to call instead of ``model``, whose gradients are then the mean of all processes'; alone, ``model`` itself."""
+    if world() == 1:
+        return model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames an argument, 2.11 has only this name
+        # looking for unused parameters keeps DDP from summing in another order after the first step: bits can be repeated
+        cpu = next(model.parameters()).device.type == "cpu"
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=cpu)

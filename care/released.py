@@ -24,16 +24,15 @@ WEIGHT = 100
 
 
 class Outputs(NamedTuple):
-    """Unit embeddings of a step, a pair each, in the authors' names: q₁ is to agree with k₁, which is of the other view."""
+    """Unit embeddings of a step, a pair each, in the authors' names: q₁ is to agree with k₁, which is of the other view.
+
+    ``q`` and ``t``: the C- and the T-stream's online ones, of view 1 and of view 2; ``k`` and ``kt``: the targets', of 2 and of 1.
+    """
 
     q: Embeddings
-    """C-stream, online, of view 1 and of view 2."""
     t: Embeddings
-    """T-stream, online, of view 1 and of view 2."""
     k: Embeddings
-    """C-stream, target, of view 2 and of view 1."""
     kt: Embeddings
-    """T-stream, target, of view 2 and of view 1."""
 
 
 class Released:
@@ -41,10 +40,10 @@ class Released:
 
     Against our defaults: learnable absolute positions, the last γ of a block starts at one, the momentum update comes before the
     forward, and the logged attention loss has the two target terms, which carry no gradient. Weights and sums are of torch's default dtype.
+    ``outputs`` are those of the last step.
     """
 
     outputs: Outputs
-    """Of the last step."""
 
     def __init__(self, encoder: ResNetEncoder, *, total_steps: int) -> None:
         transformer = Transformer(1024, 2048, map_size=(14, 14), position=AbsolutePosition, zero_gamma=False)
@@ -57,12 +56,8 @@ class Released:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take weights under the authors' key names and start at step 0 with fresh optimizer slots.
 
-        Args:
-            state: every key of the student, with or without ``module.`` and ``student_encoder.``; the teacher's keys
-                (``teacher_encoder.``) all or none, without them it is a copy of the student.
-
-        Raises:
-            CareError: naming what is missing, unexpected or of another shape.
+        ``state`` has every key of the student, with or without ``module.`` and ``student_encoder.``, and all or none of the teacher's
+        (``teacher_encoder.``): without, it is a copy of the student. A ``CareError`` names what is missing, unexpected or of another shape.
         """
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
         teacher = {name.removeprefix("teacher_encoder."): x for name, x in state.items() if name.startswith("teacher_encoder.")}

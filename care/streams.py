@@ -1,5 +1,6 @@
 """The two streams. Both have one shape: a pair of networks, a pair of projectors, a predictor (Fig. 2)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from care.attention import Transformer
 from care.encoders import Encoder, build_encoder, map_shape
-from care.momentum import MomentumPair, Pair, update_targets
+from care.momentum import MomentumPair, Pair, both, update_targets
 from care.objectives import BYOL, Embeddings, Objective
 
 
@@ -20,32 +21,29 @@ class Maps(NamedTuple):
 
 
 class CStreamOut(NamedTuple):
-    """What the C-stream gives: embeddings of the two views, not normalised, and the encoders' maps."""
+    """What the C-stream gives: embeddings of the two views, not normalised, and the encoders' maps.
+
+    ``online`` are predictor outputs (f₁ of Eq. 1), ``target`` target projector outputs without gradient (f₂).
+    """
 
     online: Embeddings
-    """Predictor outputs (f₁ of Eq. 1)."""
     target: Embeddings
-    """Target projector outputs (f₂ of Eq. 1), without gradient."""
     maps: Maps
     objective: Objective = BYOL()
 
 
 class TStreamOut(NamedTuple):
-    """What the T-stream gives: embeddings of the two views, not normalised."""
+    """What the T-stream gives, as the C-stream does: ``online`` is f₃ of Eq. 3, ``target`` f₄."""
 
     online: Embeddings
-    """Predictor outputs (f₃ of Eq. 3)."""
     target: Embeddings
-    """Target projector outputs (f₄ of Eq. 3), without gradient."""
     objective: Objective = BYOL()
 
 
 class Stream(nn.Module):
-    """What both streams share.
+    """What both streams share: a ``backbone``, a pair of networks whose ``features`` attribute is the width of their pooled output.
 
-    Args:
-        backbone: pair of networks whose ``features`` attribute is the width of their pooled output.
-        objective: heads and loss; by default BYOL's, as in the paper.
+    The ``objective``, heads and loss, is by default BYOL's, as in the paper.
     """
 
     def __init__(self, backbone: Pair, objective: Objective | None = None) -> None:
@@ -62,14 +60,10 @@ class Stream(nn.Module):
         """Move both targets towards their online twins."""
         update_targets([self.backbone, self.projector], momentum)
 
-    def _embed(self, online: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor] | None) -> tuple[Embeddings, Embeddings]:
-        """Pooled features of both views → embeddings; without features of a target the online projections are it."""
-        one, two = (self.projector.online(x) for x in online)
-        embeddings = self.predictor(one), self.predictor(two)
-        if target is None or not isinstance(self.projector, MomentumPair):
-            return embeddings, (one.detach(), two.detach())
-        with torch.no_grad():
-            return embeddings, (self.projector.target(target[0]), self.projector.target(target[1]))
+    def _embed(self, online: Sequence[Tensor], target: Sequence[Tensor]) -> tuple[Embeddings, Embeddings]:
+        """Pooled features of both views → embeddings."""
+        (one, two), (three, four) = both(self.projector, online, target)
+        return (self.predictor(one), self.predictor(two)), (three.detach(), four.detach())
 
 
 class CStream(Stream):
@@ -77,24 +71,16 @@ class CStream(Stream):
 
     def forward(self, x1: Float[Tensor, "b 3 h w"], x2: Float[Tensor, "b 3 h w"]) -> CStreamOut:
         """Embed the two views; each goes through the network by itself, so batch norm sees one view at a time."""
-        one, two = self.backbone.online(x1), self.backbone.online(x2)
-        if not isinstance(self.backbone, MomentumPair):
-            maps = Maps((one.map, two.map), (one.map.detach(), two.map.detach()))
-            return CStreamOut(*self._embed((one.features, two.features), None), maps, self.objective)
-        with torch.no_grad():
-            three, four = self.backbone.target(x1), self.backbone.target(x2)
-        embeddings = self._embed((one.features, two.features), (three.features, four.features))
-        return CStreamOut(*embeddings, Maps((one.map, two.map), (three.map, four.map)), self.objective)
+        (one, two), (three, four) = both(self.backbone, (x1, x2), (x1, x2))
+        maps = Maps((one.map, two.map), (three.map.detach(), four.map.detach()))
+        return CStreamOut(*self._embed((one.features, two.features), (three.features, four.features)), maps, self.objective)
 
 
 class TStream(Stream):
-    """The transformer stream: the same on the encoders' maps (Sec. 3.2).
+    """The transformer stream: the same on the encoders' maps (Sec. 3.2), with a pair of transformers.
 
-    Args:
-        backbone: pair of transformers.
-        objective: heads and loss; by default BYOL's, as in the paper.
-        detach: the T-stream's losses train the T-stream alone (the paper's text); by default their gradient flows on into the
-            encoder's stages up to the tap (the released code).
+    With ``detach`` its losses train the T-stream alone (the paper's text); by default their gradient flows on into the encoder's
+    stages up to the tap (the released code).
     """
 
     def __init__(self, backbone: Pair, objective: Objective | None = None, *, detach: bool = False) -> None:
@@ -103,12 +89,8 @@ class TStream(Stream):
 
     def forward(self, maps: Maps) -> TStreamOut:
         """Embed the maps of the two views."""
-        one, two = (self.backbone.online(m.detach() if self.detach else m) for m in maps.online)
-        target = None
-        if isinstance(self.backbone, MomentumPair):
-            with torch.no_grad():
-                target = (self.backbone.target(maps.target[0]), self.backbone.target(maps.target[1]))
-        return TStreamOut(*self._embed((one, two), target), self.objective)
+        online = [m.detach() if self.detach else m for m in maps.online]
+        return TStreamOut(*self._embed(*both(self.backbone, online, maps.target)), self.objective)
 
 
 def streams_for(
@@ -116,15 +98,9 @@ def streams_for(
 ) -> tuple[CStream, TStream]:
     """Both streams around an encoder, the transformer's shape read off it; the T-stream is BYOL's with embeddings of the same width.
 
-    Args:
-        encoder: a name for ``build_encoder``, or the network itself.
-        size: of the views, pixels: a side, or height and width.
-        seed: of all initial weights; torch's global generator is left as it was.
-        blocks: attention blocks.
-        objective: of the C-stream, by default BYOL's; its widths are the T-stream's too.
-
-    Raises:
-        CareError: no encoder has that name.
+    The ``encoder`` is a name for ``build_encoder`` (a ``CareError`` if there is none) or the network itself; ``size`` that of the views
+    in pixels, a side, or height and width; ``blocks`` the transformer's. All initial weights come from ``seed``; torch's global
+    generator is left as it was. The ``objective`` is the C-stream's, by default BYOL's; its widths are the T-stream's too.
     """
     objective = objective or BYOL()
     with torch.random.fork_rng(devices=[]):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import shards
 from care import Objective, Siamese, mlp_head, streams_for
-from care.evaluate import extract, knn
+from care.evaluate import knn
 from care.train import pretrain
 
 
@@ -39,5 +39,4 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     c, t = streams_for("resnet18-small-half", size=48, objective=VICReg(hidden=1024, dim=256))
     pretrain(train, "runs/vicreg", c, t, size=48, batch_size=32, steps=steps, warmup=steps // 10, lr=0.1)
-    known, asked = (extract(c.backbone.online, data, size=48) for data in (train, val))
-    print(f"VICReg under CARE: kNN {knn(known, asked).top1:.1f} %")
+    print(f"VICReg under CARE: kNN {knn(c.backbone.online, train, val, size=48).measures['top1']:.1f} %")

@@ -17,7 +17,7 @@ from care import (
     TStream,
     resnet18,
 )  # fmt: skip
-from care.evaluate import extract, knn
+from care.evaluate import knn
 from care.train import pretrain
 
 train, val, steps = shards.open("demo/train"), shards.open("demo/val"), int([*sys.argv, "250"][1])
@@ -27,5 +27,4 @@ for position in (NoPosition, SinCosPosition, AbsolutePosition, RelativePosition)
     c = CStream(MomentumPair(encoder), BYOL(hidden=1024))
     t = TStream(MomentumPair(Transformer(128, 256, map_size=(6, 6), position=position)), BYOL(hidden=1024))
     pretrain(train, f"runs/{position.__name__}", c, t, size=48, batch_size=32, steps=steps, warmup=steps // 10, lr=0.4)
-    known, asked = (extract(encoder, data, size=48) for data in (train, val))
-    print(f"{position.__name__}: kNN {knn(known, asked).top1:.1f} %")
+    print(f"{position.__name__}: kNN {knn(encoder, train, val, size=48).measures['top1']:.1f} %")

@@ -6,7 +6,7 @@ import torch
 
 import shards
 from care import BYOL, CStream, Encoded, MomentumPair, Transformer, resnet18, streams_for
-from care.evaluate import extract, knn
+from care.evaluate import knn
 from care.train import pretrain
 
 
@@ -29,5 +29,4 @@ one_stream = CStream(MomentumPair(Sequential()), BYOL(hidden=1024))
 c, t = streams_for("resnet18-small-half", size=48, objective=BYOL(hidden=1024))
 for name, streams, encoder in (("sequential", (one_stream,), one_stream.backbone.online.encoder), ("parallel", (c, t), c.backbone.online)):
     pretrain(train, f"runs/{name}", *streams, size=48, batch_size=32, steps=steps, warmup=steps // 10, lr=0.4)
-    known, asked = (extract(encoder, data, size=48) for data in (train, val))
-    print(f"{name}: kNN {knn(known, asked).top1:.1f} %")
+    print(f"{name}: kNN {knn(encoder, train, val, size=48).measures['top1']:.1f} %")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from flows import cli_evaluate, cli_shards
+from flows import cli_shards
 from flows.tables import Json, Seed, show_results
 
 app = typer.Typer(
@@ -16,7 +16,6 @@ app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 app.add_typer(cli_shards.app, name="shards")
-app.add_typer(cli_evaluate.app, name="evaluate")
 
 
 def main() -> NoReturn:
@@ -27,16 +26,17 @@ def main() -> NoReturn:
     except Exception as error:
         from shards import ShardError
 
-        failed, stopped = isinstance(error, ShardError | OSError), False
+        failed, stopped, code = isinstance(error, ShardError | OSError), False, 1
         if not failed and "care" in sys.modules:  # an error is told at once, without importing torch
-            from care import CareError
-            from care.train import Stopped
+            from care.errors import CareError, Misuse, Stopped
 
             failed, stopped = isinstance(error, CareError), isinstance(error, Stopped)
+            code = 2 if isinstance(error, Misuse) else 3 if stopped else 1
         if not failed and not stopped:
             raise  # a bug of ours: the traceback is what its report needs
         typer.secho(f"{'stopped' if stopped else 'error'}: {error}", fg="yellow" if stopped else "red", err=True)
-        sys.exit(3 if stopped else 1)
+        # torchrun takes any other code than 0 for a crash; it is asked to stop, and the run's status says so
+        sys.exit(0 if stopped and "TORCHELASTIC_RUN_ID" in os.environ else code)
     except KeyboardInterrupt:
         typer.secho("stopped: finished work is kept, the same command continues", fg="yellow", err=True)
         sys.exit(3)
@@ -76,12 +76,23 @@ def demo(
     console.print(f"report: {Path(folder, 'report.html')}")
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": list[str]()}
+
+
+@app.command(context_settings=_PASSED_ON)
 def pretrain(context: typer.Context) -> None:
     """Pre-train an encoder by CARE; interrupted, the same command continues from the last checkpoint."""
     from care.train.__main__ import main as train
 
     train(context.args, "care pretrain")
+
+
+@app.command(context_settings=_PASSED_ON)
+def evaluate(context: typer.Context) -> None:
+    """Judge encoders: kNN, linear, few labels, detection; interrupted, the same command continues."""
+    from flows.cli_evaluate import main as judge
+
+    judge(context.args)
 
 
 @app.command()
@@ -93,3 +104,28 @@ def report(run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of 
     from care.show import report as write
 
     typer.echo(str(write(run)))
+
+
+@app.command()
+def results(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder with runs and evaluations, path or URL.")],
+    csv: Annotated[str | None, typer.Option(help="Also write every figure, unrounded, to this file.")] = None,
+    markdown: Annotated[str | None, typer.Option(help="Also write the tables to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """All results below a folder, beside what the paper reports for the same tasks.
+
+    Example: care results evaluations --csv results.csv
+    """
+    from care.show import as_csv, as_markdown, compared, gather
+    from shards import storage
+
+    rows = compared(gather(folder))
+    for path, text in ((csv, as_csv), (markdown, as_markdown)):
+        if path:
+            storage.write_bytes(path, text(rows).encode())
+    show_results(rows, rows if as_json else None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,38 +1,26 @@
 """`care shards`: build, info, verify."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
-from flows.tables import Json, Seed, Set, print_json, table
+import shards
+from flows.tables import Json, Set, print_json, table
+from shards.options import command
 
 app = typer.Typer(help="Image folders into WebDataset shards with an index.", no_args_is_help=True)
 
 
-@app.command()
-def build(
+def _build(
     src: Annotated[str, typer.Argument(metavar="SRC", help="Image folder, CSV, COCO JSON, VOC list, tars; path or URL.")],
     dest: Annotated[str, typer.Argument(metavar="DEST", help="New or empty folder for the set; path or URL.")],
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads; by default one a core.")] = None,
-    shard_size: Annotated[int, typer.Option(min=1, help="Images in a shard.")] = 1000,
-    seed: Seed = 0,
-    max_rejects: Annotated[float, typer.Option(min=0, max=1, help="Share of images that may be rejected.")] = 0.01,
-    validate: Annotated[Literal["decode", "header", "none"], typer.Option(help="What an image has to pass.")] = "decode",
-    max_side: Annotated[int | None, typer.Option(min=1, help="Make larger images smaller, as JPEG, pixels.")] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of those JPEGs.")] = 90,
-    as_json: Json = False,
-) -> None:
-    """Build images into a shard set; interrupted, the same command finishes the rest. By default their bytes are kept.
-
-    Example: care shards build photos/train sets/train
-    """
-    import shards
-
-    shards.build(
-        src, dest, workers=workers, shard_size=shard_size, seed=seed, max_rejects=max_rejects, validate=validate, max_side=max_side,
-        quality=quality,
-    )  # fmt: skip
+    as_json: Json = False, **settings: Any,
+) -> None:  # fmt: skip
+    shards.build(src, dest, **settings)
     info(dest, as_json)
+
+
+command(app, shards.build, _build, "care shards build photos/train sets/train", skip=("share",))
 
 
 @app.command()
@@ -41,8 +29,6 @@ def info(path: Set, as_json: Json = False) -> None:
 
     Example: care shards info sets/train
     """
-    import shards
-
     index = shards.open(path).index
     per_class = {name: int((index.samples["label"] == label).sum()) for label, name in enumerate(index.classes)}
     facts = {
@@ -64,8 +50,6 @@ def verify(path: Set) -> None:
 
     Example: care shards verify sets/train
     """
-    import shards
-
     problems = shards.verify(path)
     if problems:
         typer.echo("\n".join(problems))

@@ -102,7 +102,7 @@ def care_pipeline(
 
     def judge(work: Callable[..., Result], on: list[str], name: str, *more: str, **inputs: Any) -> None:
         done = do(out, work, name, *more, encoder=encoders[name], seed=seed, digests=[digests[name], *on], **inputs)
-        rows.extend({"encoder": name, **row} for row in done["rows"])
+        rows.extend({**row, "encoder": name} for row in done["rows"])
 
     for name in encoders:
         if "val" in built:
@@ -115,7 +115,7 @@ def care_pipeline(
             tuning = {"fraction": fraction, "steps": finetune_steps, "batch_size": batch, "min_scale": min_scale}
             judge(tasks.finetune, sets, name, f"{fraction:g}", size=size, **tuning)
         if detection:
-            judge(tasks.detect, annotations, name, run=f"detection/{name}", data=detection, settings=detector)
+            judge(tasks.detect, annotations, name, data=detection, settings=detector)
     results = {
         "title": f"CARE on {title}", "note": note, "skipped": skipped, "evaluations": rows, "losses": trained["CARE"]["losses"],
         "settings": settings, "views": views, "encoder": {"name": encoder, "size": size, "sha256": digests["CARE"]}, "seed": seed,

@@ -37,4 +37,8 @@ def show_results(rows: Sequence[dict[str, Any]], value: Any = None) -> None:
     from care.show.report import tables
 
     for one in tables(rows):
-        table("", ("task", "encoder", *one.headings), [(task, encoder, *values) for task, encoder, values, _ in one.lines])
+        lines = list[list[str]]()
+        for (task, encoder, values, _), (above, *_) in zip(one.lines, [("",), *one.lines], strict=False):
+            lines += [[task, *[""] * len(values)]] * (task != above) + [[f"  {encoder}", *values]]
+        table("", ("task and encoder", *(name.replace(" AP", "\nAP").replace(" top", "\ntop") for name in one.headings)), lines)
+        typer.secho("\n".join(f"{task}: {protocol}" for task, protocol in one.protocols.items()), dim=True)

@@ -1,10 +1,10 @@
-"""Images with boxes around their objects: COCO JSON and Pascal VOC devkits, each parsed only here.
+"""Images with boxes around their objects: COCO JSON and Pascal VOC devkits, as files or in a shard set, each parsed only here.
 
 Every box of an image that is there is kept, or rejected under a named reason. An image without boxes is kept: it is background to
-learn from and a place for false alarms. A box that reaches over the border is cut at it. Crowds (COCO) and difficult objects (VOC)
-are kept as ``ignored``: neither trained on nor missed in an evaluation.
+learn from and a place for false alarms. A box that reaches over the border is cut at it.
 """
 
+import hashlib
 import math
 from collections.abc import Sequence
 from enum import StrEnum
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shards import storage
+from shards import reader, storage
 from shards.errors import ShardError
 from shards.images import decode
 
@@ -36,54 +36,73 @@ class BoxReject(StrEnum):
 
 
 class Picture(NamedTuple):
-    """An image file and its n boxes."""
+    """An image and its n boxes.
+
+    ``path`` of its file, or in a shard set of the set and the name in its source; ``size`` in pixels, width and height; ``boxes`` [n, 4]:
+    left, top, right, bottom in pixels of the upright image, right and bottom exclusive; ``labels`` [n]: positions in the set's classes;
+    ``difficult`` [n]: VOC's, trained on but ignored by the metric; ``crowd`` [n]: COCO's, not trained on and ignored by the metric;
+    ``masks`` [n]: COCO's segmentations as the file has them, polygons of 3 points and more or an RLE, [] where there is none.
+    """
 
     path: Path
     size: tuple[int, int]
-    """Width and height, pixels."""
     boxes: NDArray[np.float32]
-    """[n, 4]: left, top, right, bottom in pixels of the upright image; right and bottom are exclusive."""
     labels: NDArray[np.int64]
-    """[n]: positions in the set's ``classes``."""
-    ignored: NDArray[np.bool_]
-    """[n]"""
+    difficult: NDArray[np.bool_]
+    crowd: NDArray[np.bool_]
+    masks: list[Any]
 
-    def image(self) -> Image.Image:
-        """The decoded image.
-
-        Raises:
-            ShardError: it does not decode, or is not of the annotated size.
-        """
-        try:
-            image = decode(storage.read_bytes(self.path))
-        except OSError as error:
-            raise ShardError(f"cannot read {self.path}: {error.strerror or error}") from error
-        except ShardError as error:
-            raise ShardError(f"{self.path}: {error}") from error
-        if image.size != self.size:
-            wanted, got = (" × ".join(map(str, size)) for size in (self.size, image.size))
-            raise ShardError(f"{self.path} has {got} pixels, its annotation says {wanted}; correct one of them")
-        return image
+    @property
+    def ignored(self) -> NDArray[np.bool_]:
+        """[n]: neither missed nor found in an evaluation."""
+        return self.difficult | self.crowd
 
 
 class BoxSet(NamedTuple):
-    """The annotated images of one list."""
+    """The annotated images of one list, in files or the ``samples`` of ``shards``, which have the same ``digest``.
+
+    ``rejects``: what was left out, by reason; ``voc``: whether it is of a VOC devkit, which has a metric of its own.
+    """
 
     path: Path
     pictures: list[Picture]
     classes: tuple[str, ...]
     rejects: dict[str, list[str]]
-    """What was left out, by reason."""
     digest: str
+    voc: bool = False
+    shards: reader.ShardSet | None = None
+    samples: Sequence[int] = ()
 
     @property
     def counted(self) -> int:
         """Boxes that are not ignored."""
         return sum(int((~picture.ignored).sum()) for picture in self.pictures)
 
+    def image(self, number: int) -> Image.Image:
+        """Picture ``number`` decoded; a ``ShardError`` if it cannot be read, does not decode, or is not of the annotated size."""
+        path, size = self.pictures[number][:2]
+        try:
+            image = self.shards.image(self.samples[number]) if self.shards else decode(storage.read_bytes(path))
+        except (OSError, ShardError) as error:
+            raise ShardError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        if image.size != size:
+            wanted, got = (" × ".join(map(str, sides)) for sides in (size, image.size))
+            raise ShardError(f"{path} has {got} pixels, its annotation says {wanted}; correct one of them")
+        return image
 
-_Object = tuple[str, tuple[float, ...], bool]  # its class, left, top, right and bottom or less where it is broken, whether it is ignored
-_Found = list[tuple[Path, tuple[int, int], list[_Object]]]
+
+_Object = tuple[str, tuple[float, ...], bool, bool, Any]  # its class, left, top, width and height or (), difficult, crowd, mask
+
+
+class Annotations(NamedTuple):
+    """What a list says, before classes and borders are looked at; ``content`` is in COCO's format, VOC's with ``voc`` and ``difficult``."""
+
+    path: Path
+    content: dict[str, Any]
+    classes: list[str]
+    images: list[tuple[Path, tuple[int, int], list[_Object], dict[str, Any]]]
+    """Those that are there: file, width and height, objects, entry in ``content``."""
+    rejects: list[tuple[str, str]]
 
 
 def load(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
@@ -91,82 +110,102 @@ def load(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
 
     Args:
         data: a COCO instances JSON (images beside it, in ``images`` beside it, or in COCO's own folder layout), a folder with such an
-            ``annotations.json``, or a list of a VOC devkit, such as ``VOC2007/ImageSets/Main/trainval.txt``.
+            ``annotations.json``, a list of a VOC devkit, such as ``VOC2007/ImageSets/Main/trainval.txt``, or a shard set built of one.
         classes: the names that count, in the order of their labels; boxes of others are rejected. By default COCO's categories
             by id, or all names in the VOC annotations, sorted.
 
     Raises:
         ShardError: no such file, another format, or no image of it is there.
     """
-    path, rejects = storage.locate(data), list[tuple[BoxReject, str]]()
-    if (path / "annotations.json").is_file():
-        path /= "annotations.json"
-    if not path.is_file() or path.suffix not in (".json", ".txt"):
+    path, whole = storage.locate(data), None
+    if all((path / name).is_file() for name in ("index.json", "annotations.json")):
+        whole = reader.open(path)
+        content, text = storage.read_json_and_bytes(path / "annotations.json")
+        if hashlib.sha256(text).hexdigest() != whole.index.sha256.get("annotations.json"):
+            raise ShardError(f"{path}/annotations.json is not the file that was written; copy the set again, or build it again")
+    if not (known := _coco(whole.path, content) if whole else read(path)):
         lists = [str(name) for name in sorted(path.glob("**/ImageSets/Main/*.txt"))]
         there = f"name one of its lists: {', '.join(lists[:6])}" if lists else "check the path"
-        raise ShardError(f"wanted a COCO JSON or a VOC list (ImageSets/Main/train.txt) at {data}; {there}")
-    found, names = _coco(path, rejects) if path.suffix == ".json" else _voc(path, rejects)
-    label = {name: number for number, name in enumerate(dict.fromkeys(names if classes is None else classes))}
-    pictures = [_picture(*image, label, rejects) for image in found]
+        raise ShardError(f"wanted a COCO JSON or a VOC list (ImageSets/Main/train.txt) at {data}, or shards of one; {there}")
+    label = {name: number for number, name in enumerate(dict.fromkeys(known.classes if classes is None else classes))}
+    rejects = [*known.rejects]
+    pictures = [_picture(path, size, objects, label, rejects) for path, size, objects, _ in known.images]
     if not pictures:
-        raise ShardError(f"no image that {path} lists is there ({len(rejects)} entries left out: {rejects[:3]}); check the layout")
-    by_reason = {str(reason): [name for other, name in rejects if other is reason] for reason in dict.fromkeys(r for r, _ in rejects)}
-    rows = [[p.path.name, p.path.stat().st_size, p.size, p.boxes.tolist(), p.labels.tolist(), p.ignored.tolist()] for p in pictures]
-    return BoxSet(path, pictures, tuple(label), by_reason, storage.digest([rows, list(label)]))
+        raise ShardError(f"no image that {known.path} lists is there ({len(rejects)} entries left out: {rejects[:3]}); check the layout")
+    by_reason = {str(reason): [name for other, name in rejects if other == reason] for reason in dict.fromkeys(r for r, _ in rejects)}
+    numbers = {key: number for number, key in enumerate(whole.keys)} if whole else {}
+    samples = [numbers[entry["key"]] for *_, entry in known.images] if whole else []
+    sizes = whole.index.samples["length"][samples].tolist() if whole else [picture.path.stat().st_size for picture in pictures]
+    voc = bool(known.content.get("voc"))
+    rows = ([p.path.name, size, p.size, *(values.tolist() for values in p[2:6]), p.masks] for p, size in zip(pictures, sizes, strict=True))
+    digest = storage.digest([list(label), voc, *map(storage.digest, rows)])  # one by one: the text of all would fill the memory
+    return BoxSet(known.path, pictures, tuple(label), by_reason, digest, voc, whole, samples)
 
 
-def _picture(path: Path, size: tuple[int, int], objects: list[_Object], label: dict[str, int], rejects: list[Any]) -> Picture:
-    rows = list[tuple[list[float], int, bool]]()
-    for name, corners, ignored in objects:
-        left, top, right, bottom = corners if len(corners) == 4 and all(map(math.isfinite, corners)) else (0,) * 4
-        cut = [min(max(left, 0), size[0]), min(max(top, 0), size[1]), min(max(right, 0), size[0]), min(max(bottom, 0), size[1])]
+def read(data: str | Path) -> Annotations | None:
+    """What the COCO JSON, the folder with one, or the VOC list at ``data`` says; None where there is none, a ``ShardError`` of no sense."""
+    path = storage.locate(data)
+    if (path / "annotations.json").is_file() and not (path / "index.json").is_file():
+        path /= "annotations.json"
+    if not path.is_file() or path.suffix not in (".json", ".txt"):
+        return None
+    folder = path.absolute().parent
+    if path.suffix == ".txt":
+        return _voc(path, folder.parent.parent)
+    return _coco(path, storage.read_json(path), folder, folder / "images", folder.parent / path.stem.removeprefix("instances_"))
+
+
+def _picture(path: Path, size: tuple[int, int], objects: list[_Object], label: dict[str, int], rejects: list[tuple[str, str]]) -> Picture:
+    rows = list[tuple[Any, ...]]()
+    for name, bbox, *rest in objects:
+        left, top, width, height = bbox if len(bbox) == 4 else (math.nan,) * 4
+        sides = left, top, left + width, top + height
+        cut = [min(max(side, 0), limit) for side, limit in zip(sides, size * 2, strict=True)]
         if name not in label:
             reason = BoxReject.UNKNOWN_CATEGORY
-        elif min(right - left, bottom - top) < THIN:
+        elif not min(width, height) >= THIN:
             reason = BoxReject.DEGENERATE
         elif min(cut[2] - cut[0], cut[3] - cut[1]) < THIN:
             reason = BoxReject.OUTSIDE
         else:
-            rows.append((cut, label[name], ignored))
+            rows.append((cut, label[name], *rest))
             continue
-        rejects.append((reason, f"{path.name}: {name} {list(corners)}"))
-    boxes = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
-    return Picture(path, size, boxes, np.array([row[1] for row in rows], np.int64), np.array([row[2] for row in rows], np.bool_))
+        rejects.append((reason, f"{path.name}: {name} {[*sides]}"))
+    boxes, labels, difficult, crowd, masks = zip(*rows, strict=True) if rows else ((),) * 5
+    corners, flags = np.array(boxes, np.float32).reshape(-1, 4), np.array([difficult, crowd], np.bool_)
+    return Picture(path, size, corners, np.array(labels, np.int64), flags[0], flags[1], [*masks])
 
 
-def _coco(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
-    content = storage.read_json(path)
+def _coco(path: Path, content: Any, *roots: Path) -> Annotations:
+    found = list[tuple[Path, tuple[int, int], list[_Object], dict[str, Any]]]()
     try:
         listed = {image["id"]: image for image in content["images"]}
         categories = {one["id"]: str(one["name"]) for one in sorted(content["categories"], key=lambda one: one["id"])}
+        rejects = [(str(reason), str(name)) for reason, name in content.get("rejects", [])]
         objects: dict[Any, list[_Object]] = {number: [] for number in listed}
         for one in content["annotations"]:
             # a category that is not listed has no name: its number is none that a class could have
             name = categories.get(one["category_id"], f"#{one['category_id']}")
-            corners = _numbers(one["bbox"])
-            if len(corners) == 4:
-                corners = (*corners[:2], corners[0] + corners[2], corners[1] + corners[3])
+            flags, mask = (bool(content.get("voc") and one.get("difficult")), bool(one.get("iscrowd"))), one.get("segmentation") or []
+            if not (isinstance(mask, dict) and {"counts", "size"} <= mask.keys()):
+                mask = [polygon for polygon in mask if isinstance(polygon, list) and len(_numbers(polygon)) >= 6]
             if one["image_id"] in objects:
-                objects[one["image_id"]].append((name, corners, bool(one.get("iscrowd", 0))))
+                objects[one["image_id"]].append((name, _numbers(one["bbox"]), *flags, mask))
             else:
                 rejects.append((BoxReject.UNKNOWN_IMAGE, f"image {one['image_id']}: {name}"))
-        files = {number: (str(image["file_name"]), (int(image["width"]), int(image["height"]))) for number, image in listed.items()}
+        for number, image in listed.items():
+            file, size = str(image["file_name"]), (int(image["width"]), int(image["height"]))
+            if there := next((root / file for root in roots if (root / file).is_file()), None if roots else path / file):
+                found.append((there, size, objects[number], image))
+            else:
+                rejects.append((BoxReject.NO_IMAGE, file))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ShardError(f"{path} is no COCO instances file: {type(error).__name__} {error}") from None
-    folder = path.absolute().parent
-    roots = (folder, folder / "images", folder.parent / path.stem.removeprefix("instances_"))
-    found: _Found = []
-    for number, (file, size) in files.items():
-        if image := next((root / file for root in roots if (root / file).is_file()), None):
-            found.append((image, size, objects[number]))
-        else:
-            rejects.append((BoxReject.NO_IMAGE, file))
-    return found, list(dict.fromkeys(categories.values()))
+    return Annotations(path, content, list(dict.fromkeys(categories.values())), found, rejects)
 
 
-def _voc(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
-    root = path.absolute().parent.parent.parent
-    found: _Found = []
+def _voc(path: Path, root: Path) -> Annotations:
+    images, objects, rejects = list[dict[str, Any]](), list[dict[str, Any]](), list[tuple[str, str]]()
     try:
         stems = dict.fromkeys(line.split()[0] for line in storage.read_bytes(path).decode().splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
@@ -174,29 +213,34 @@ def _voc(path: Path, rejects: list[Any]) -> tuple[_Found, list[str]]:
     for stem in stems:
         try:
             tree = ElementTree.fromstring(storage.read_bytes(root / "Annotations" / f"{stem}.xml"))
-            files = [root / "JPEGImages" / name for name in (f"{stem}.jpg", tree.findtext("filename", ""))]
-            image = next(file for file in files if file.is_file())
-            size = int(float(tree.findtext("size/width", "0"))), int(float(tree.findtext("size/height", "0")))
-            size = size if min(size) > 0 else decode(storage.read_bytes(image)).size
-            found.append((image, size, [_object(one) for one in tree.findall("object")]))
+            names = f"{stem}.jpg", tree.findtext("filename", "")
+            file = next(name for name in names if (root / "JPEGImages" / name).is_file())
+            width, height = (int(float(tree.findtext(f"size/{side}", "0"))) for side in ("width", "height"))
+            if min(width, height) <= 0:
+                width, height = decode(storage.read_bytes(root / "JPEGImages" / file)).size
+            objects += [{"image_id": stem, **_object(one)} for one in tree.findall("object")]
+            images.append({"id": stem, "file_name": file, "width": width, "height": height})
         except (StopIteration, ShardError):
             rejects.append((BoxReject.NO_IMAGE, stem))
         except (OSError, ValueError, LookupError, OverflowError, ElementTree.ParseError):
             rejects.append((BoxReject.NO_ANNOTATION, stem))
-    return found, sorted({name for _, _, objects in found for name, *_ in objects})
+    categories = [{"id": name, "name": name} for name in sorted({one["category_id"] for one in objects})]
+    annotations = [{"id": n, "iscrowd": 0, **one} for n, one in enumerate(objects, 1)]
+    content = {"voc": True, "images": images, "categories": categories, "annotations": annotations, "rejects": rejects}
+    return _coco(root / "JPEGImages", content)._replace(path=path)
 
 
-def _object(one: ElementTree.Element) -> _Object:
-    corners = _numbers(one.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
-    if len(corners) < 4 or corners[0] >= corners[2] or corners[1] >= corners[3]:
-        corners = corners[:2] * 2  # without extent as written, it stays without
-    else:
-        corners = corners[0] - 1, corners[1] - 1, *corners[2:]  # the first pixel is 1, and the last one belongs to the box
-    return one.findtext("name", "").strip(), corners, one.findtext("difficult", "").strip() == "1"
+def _object(one: ElementTree.Element) -> dict[str, Any]:
+    left, top, right, bottom = _numbers(one.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")) or (0,) * 4
+    # the first pixel is 1, and the last one belongs to the box; without extent as written, it stays without
+    extent = (right - left + 1, bottom - top + 1) if left < right and top < bottom else (0, 0)
+    difficult = one.findtext("difficult", "").strip() == "1"
+    return {"category_id": one.findtext("name", "").strip(), "bbox": (left - 1, top - 1, *extent), "difficult": difficult}
 
 
 def _numbers(values: Any) -> tuple[float, ...]:
     try:
-        return tuple(float(value) for value in values)
+        numbers = tuple(map(float, values))
     except (TypeError, ValueError, OverflowError):
         return ()
+    return numbers if all(map(math.isfinite, numbers)) else ()

@@ -8,24 +8,26 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 import numpy as np
 
-from shards import index, order, sources, storage
+from shards import boxes, index, order, sources, storage
 from shards.errors import ShardError
 from shards.images import Reject, Validation, check, shrink
+from shards.options import Count, Natural, Range, Share
 from shards.progress import progress
 from shards.tar import TarWriter
 
 _TAR, _RECORD = "shard-{:06}.tar", ".shard-{:06}.json"
-_OURS = re.compile(r"(\.part-)?(\.?shard-\d{6,}\.(tar|json)|samples\.npy|keys\.txt|index\.json)")
+_OURS = re.compile(r"(\.part-)?(\.?shard-\d{6,}\.(tar|json)|samples\.npy|keys\.txt|(annotations|index)\.json)")
 
 
 class Plan(NamedTuple):
     """Everything that decides the bytes of a set; ``shards`` lists the candidates of each, in order."""
 
     source: sources.Source
+    annotations: boxes.Annotations | None
     shards: list[list[sources.Candidate]]
     validate: Validation
     seed: int
@@ -35,9 +37,9 @@ class Plan(NamedTuple):
 
 
 def build(
-    src: str | Path, dest: str | Path, *, workers: int | None = None, shard_size: int = 1000, seed: int = 0,
-    share: tuple[float, float] = (0, 1), max_rejects: float = 0.01, validate: Validation = "decode",
-    max_side: int | None = None, quality: int = 90,
+    src: str | Path, dest: str | Path, *, workers: Count | None = None, shard_size: Count = 1000, seed: Natural = 0,
+    share: tuple[float, float] = (0, 1), max_rejects: Share = 0.01, validate: Validation = "decode",
+    max_side: Count | None = None, quality: Annotated[int, Range(1, 100)] = 90,
 ) -> index.Index:  # fmt: skip
     """Build the images of ``src`` into the shard set ``dest``, in an order drawn from ``seed``.
 
@@ -112,12 +114,15 @@ def make_plan(
         raise ShardError(f"wanted a shard size from 1 and validate one of {get_args(Validation)}, got {shard_size} and {validate!r}")
     if (max_side is not None and max_side < 1) or not 1 <= quality <= 100:
         raise ShardError(f"wanted max_side from 1 and quality from 1 to 100, got {max_side} and {quality}")
-    source = sources.find(src, share=share)
+    if (known := boxes.read(src)) and max_side:
+        raise ShardError(f"the boxes of {src} are in pixels of its images, which max_side would make smaller; leave it out")
+    source = sources.find(src, share=share, known=known)
     shuffled = [source.samples[i] for i in order.permutation(len(source.samples), seed=seed, stream=0)]
     shards = [shuffled[at : at + shard_size] for at in range(0, len(shuffled), shard_size)]
     files = [[image.name, image.size, image.label] for image in source.samples]
-    identity = [files, source.classes, source.rejects, seed, shard_size, validate, max_side, quality, index.SCHEMA]
-    return Plan(source, shards, validate, seed, max_side, quality, storage.digest(identity))
+    boxed = [known.content] if known else []
+    identity = [files, source.classes, source.rejects, seed, shard_size, validate, max_side, quality, index.SCHEMA, *boxed]
+    return Plan(source, known, shards, validate, seed, max_side, quality, storage.digest(identity))
 
 
 def write_shard(plan: Plan, dest: Path, number: int, tick: Callable[[], None] = lambda: None) -> None:
@@ -159,10 +164,18 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> index.Index:
             f"{count} of {count + len(entries)} images were rejected, {max_rejects:.2%} may be: {listed}. Repair or remove "
             f"them, or raise --max-rejects; {dest} is not a set yet, and a next run reuses its shards"
         )
+    annotations = None
+    if known := plan.annotations:
+        kept, by_path = {entry[-1] for entry in entries}, {image.path: image for image in plan.source.samples}
+        there = [(by_path[str(path)], entry) for path, *_, entry in known.images if str(path) in by_path]
+        images = {entry["id"]: entry | {"key": image.key, "file_name": image.name} for image, entry in there if image.key in kept}
+        objects = [one for one in known.content["annotations"] if one["image_id"] in images]
+        broken = [(boxes.BoxReject.NO_IMAGE, image.name) for image, _ in there if image.key not in kept]
+        annotations = known.content | {"images": [*images.values()], "annotations": objects, "rejects": [*known.rejects, *broken]}
     index.save(
         dest, shards=[index.Shard(*record["shard"]) for record in records],
         samples=np.array([tuple(entry[:-1]) for entry in entries], index.ROW), keys=[entry[-1] for entry in entries],
-        classes=plan.source.classes, rejects=rejects, plan=plan.digest, seed=plan.seed,
+        classes=plan.source.classes, rejects=rejects, plan=plan.digest, seed=plan.seed, annotations=annotations,
     )  # fmt: skip
     for number in range(len(plan.shards)):
         storage.remove(dest / _RECORD.format(number))

@@ -15,9 +15,8 @@ from shards.storage import sha256
 class Cache:
     """Files named by their content, so that sets never meet each other's shards.
 
-    Args:
-        folder: on a local disk; by default ``$CARE_CACHE``, or ``~/.cache/care/shards``.
-        limit: bytes; by default ``$CARE_CACHE_GB``, or 100 GB. The shards that were used longest ago go first.
+    In ``folder`` on a local disk (by default ``$CARE_CACHE``, or ``~/.cache/care/shards``) they have at most ``limit`` bytes (by default
+    ``$CARE_CACHE_GB``, or 100 GB); the shards that were used longest ago go first.
     """
 
     def __init__(self, folder: str | Path | None = None, limit: int | None = None) -> None:
@@ -29,11 +28,7 @@ class Cache:
             raise ShardError(f"wanted a number of gigabytes in CARE_CACHE_GB, got {gigabytes!r}; set it to one such as 100") from None
 
     def open(self, url: Path, shard: Shard) -> int:
-        """A file descriptor of the shard at ``url``, which is fetched if it is not here.
-
-        Raises:
-            ShardError: it cannot be fetched, is not the one of the index, or is larger than the limit.
-        """
+        """A descriptor of the shard at ``url``, fetched if it is not here; a ``ShardError`` if it cannot be, is another, or too large."""
         file = self.folder / f"{shard.sha256}.tar"
         for _ in range(100):
             try:

@@ -1,11 +1,12 @@
 """What a shard set is: tars as WebDataset reads them (``key.jpg``, and ``key.cls`` with the label), and what is in them.
 
-``samples.npy`` has a ``ROW`` and ``keys.txt`` a line for every sample, in the order of the tars. ``index.json``, committed last,
-holds the rest and all digests; the ``wids`` package reads it as its shard index.
+``samples.npy`` has a ``ROW`` and ``keys.txt`` a line for every sample, in the order of the tars; ``annotations.json`` may have their boxes.
+``index.json``, committed last, holds the rest and all digests; the ``wids`` package reads it as its shard index.
 """
 
 import hashlib
 import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,12 @@ class Keys:
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """The content of a set; ``samples`` are ``ROW`` ``[count]``, ``rejects`` the names of the files left out, by reason."""
+    """The content of a set.
+
+    ``samples`` are ``ROW`` ``[count]``, ``rejects`` the files left out, by reason, ``seen`` the input files: ``samples`` and ``rejects``.
+    ``plan`` is a digest of the input's names and sizes and of the options, ``sha256`` those of the side files by name, ``digest`` that of
+    ``index.json``, which holds all others: the identity of the set.
+    """
 
     path: Path
     shards: tuple[Shard, ...]
@@ -59,13 +65,11 @@ class Index:
     keys: Keys
     classes: tuple[str, ...]
     seen: int
-    """Input files; ``seen == len(samples) + Σ len(rejects[reason])``."""
     rejects: Mapping[str, Sequence[str]]
     plan: str
-    """Digest of the input's names and sizes and of the options."""
     seed: int
+    sha256: Mapping[str, str]
     digest: str
-    """sha256 of ``index.json``, which holds those of all other files: the identity of the set."""
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -75,11 +79,13 @@ class Index:
 
 def save(
     path: Path, *, shards: Sequence[Shard], samples: NDArray[Any], keys: Sequence[str], classes: Sequence[str],
-    rejects: Mapping[str, Sequence[str]], plan: str, seed: int,
+    rejects: Mapping[str, Sequence[str]], plan: str, seed: int, annotations: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Commit an index, ``index.json`` last: from then on the set exists. Equal input gives equal bytes."""
     np.save(rows := io.BytesIO(), samples)
     sides = {"samples.npy": rows.getvalue(), "keys.txt": "".join(f"{key}\n" for key in keys).encode()}
+    if annotations:
+        sides["annotations.json"] = json.dumps(annotations, sort_keys=True).encode()
     for name, data in sides.items():
         storage.write_bytes(path / name, data)
     rejected = {reason: len(names) for reason, names in rejects.items()}
@@ -95,10 +101,10 @@ def save(
 
 
 def load(path: str | Path, *, shards: bool = True) -> Index:
-    """The index in the folder ``path``, after its digests, its counts and (with ``shards``) the sizes of its tars are checked.
+    """The index in the folder ``path``, after its digests, its counts and the sizes of its tars are checked.
 
-    Raises:
-        ShardError: ``path`` is no shard set, an unfinished or damaged one, or of another schema.
+    Without ``shards``, as an audit wants it, not the tars but the annotations, which may be large and are else checked where they are read.
+    A ``ShardError`` if ``path`` is no shard set, an unfinished or damaged one, or of another schema.
     """
     root = storage.locate(path).absolute()
     file, sizes = root / "index.json", storage.listing(root)
@@ -114,13 +120,15 @@ def load(path: str | Path, *, shards: bool = True) -> Index:
         reads = f"up to {SCHEMA}; upgrade care-ssl" if schema > SCHEMA else f"{SCHEMA}; build the set again"
         raise ShardError(f"{file} has schema {schema}, this version reads {reads}")
     try:
-        sides = {name: storage.read_bytes(root / name) for name in ("samples.npy", "keys.txt")}
+        names = ["samples.npy", "keys.txt"] + ["annotations.json"] * (not shards and "annotations.json" in document["sha256"])
+        sides = {name: storage.read_bytes(root / name) for name in names}
         for name, data in sides.items():
             _require(hashlib.sha256(data).hexdigest() == document["sha256"][name], f"{name} is not the file that was written")
         index = Index(
             path=root, shards=tuple(Shard(**shard) for shard in document["shardlist"]), classes=tuple(document["classes"]),
             samples=np.load(io.BytesIO(sides["samples.npy"])), keys=Keys(sides["keys.txt"]), seen=document["counts"]["seen"],
-            rejects=document["rejects"], plan=document["plan"], seed=document["seed"], digest=hashlib.sha256(text).hexdigest(),
+            rejects=document["rejects"], plan=document["plan"], seed=document["seed"], sha256=document["sha256"],
+            digest=hashlib.sha256(text).hexdigest(),
         )  # fmt: skip
         own = storage.digest({name: value for name, value in document.items() if name != "own"})
         _require(own == document["own"] and text == storage.as_json(document), "index.json is not the file that was written")

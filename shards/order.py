@@ -17,28 +17,20 @@ BLOCK = 16
 
 
 class Step(NamedTuple):
-    """One global batch."""
+    """One global batch: ``ids`` are sample numbers ``[batch_size]``, in batch order."""
 
     epoch: int
     ids: NDArray[np.int64]
-    """Sample numbers ``[batch_size]``, in batch order."""
 
     def of_rank(self, rank: int, world: int) -> NDArray[np.int64]:
-        """The slice of process ``rank`` of ``world``: equal parts, in batch order.
-
-        Raises:
-            ShardError: the batch cannot be cut into equal parts.
-        """
+        """The slice of process ``rank`` of ``world``: equal parts, in batch order, or a ``ShardError``."""
         if len(self.ids) % world:
             raise ShardError(f"cannot cut batches of {len(self.ids)} into {world} equal parts; use a multiple of {world}")
         return np.split(self.ids, world)[rank]
 
 
 def permutation(count: int, *, seed: int, stream: int, block: int = 0) -> NDArray[np.int64]:
-    """A random order ``[count]`` of ``range(count)``, another one for every (seed, stream, block).
-
-    Stream 0 is the build's, stream e + 1 that of epoch e.
-    """
+    """A random order ``[count]`` of ``range(count)`` for every (seed, stream, block); stream 0 is the build's, e + 1 that of epoch e."""
     # Sorting raw Philox words, not Generator.permutation: numpy promises the former's bits for ever, the latter's not.
     return np.argsort(_words(count, seed, stream, block), kind="stable")
 
@@ -46,15 +38,9 @@ def permutation(count: int, *, seed: int, stream: int, block: int = 0) -> NDArra
 def step_ids(count: int, *, batch_size: int, step: int, seed: int, run: int = 1000) -> Step:
     """The epoch and the samples of global batch ``step`` (from 0), the same on every rank and after every restart.
 
-    Every epoch is a permutation of the ``count`` samples cut into whole batches; the incomplete last batch is dropped, so
-    an epoch has ``count // batch_size`` steps and leaves out up to ``batch_size - 1`` samples, others each epoch.
-
-    Args:
-        count: samples of the set.
-        batch_size: samples of a step, on all ranks together.
-        step: from 0.
-        seed: of the order.
-        run: neighbouring samples that stay in one block, such as a shard's.
+    Every epoch is a permutation of the ``count`` samples cut into whole batches, for all ranks together; the incomplete last one is
+    dropped, so an epoch has ``count // batch_size`` steps and leaves out up to ``batch_size - 1`` samples, others each epoch.
+    Neighbouring samples, ``run`` of them, such as a shard's, stay in one block.
 
     Raises:
         ShardError: fewer samples than one batch.
@@ -64,11 +50,9 @@ def step_ids(count: int, *, batch_size: int, step: int, seed: int, run: int = 10
         raise ShardError(f"wanted batch {step} of {batch_size} samples, got a set of {count}; use a batch size from 1 to {count}")
     epoch, at = divmod(step, steps)
     first, last, size = at * batch_size, (at + 1) * batch_size, BLOCK * run
-    blocks = max(-(-(count // run) // BLOCK), 1)
-    parts = [
-        _block(count, seed, epoch, run, block)[max(first - block * size, 0) : last - block * size]
-        for block in range(min(first // size, blocks - 1), min((last - 1) // size, blocks - 1) + 1)
-    ]
+    final = max(-(-(count // run) // BLOCK) - 1, 0)
+    blocks = range(min(first // size, final), min((last - 1) // size, final) + 1)
+    parts = [_block(count, seed, epoch, run, block)[max(first - block * size, 0) : last - block * size] for block in blocks]
     return Step(epoch, parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 

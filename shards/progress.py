@@ -15,13 +15,7 @@ PLAIN_SECONDS = 10.0
 
 @contextmanager
 def progress(title: str, total: int, *, start: int = 0) -> Iterator[Callable[[int, str], None]]:
-    """Yield ``advance(n, note="")``: ``n`` images more are done, ``note`` is shown beside the rate.
-
-    Args:
-        title: what is being done.
-        total: images of the whole work.
-        start: images that were done before, by an earlier run.
-    """
+    """Yield ``advance(n, note="")``: ``n`` of ``total`` images more are done (``start`` before), ``note`` is shown beside the rate."""
     done = start
     began = last = time.monotonic()
     bar = Progress("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[status]}", console=console)
@@ -32,7 +26,7 @@ def progress(title: str, total: int, *, start: int = 0) -> Iterator[Callable[[in
         done += n
         now = time.monotonic()
         rate = (done - start) / max(now - began, 1e-9)
-        status = f"{rate:,.0f} img/s {note}".rstrip() if rate >= 10 else f"{rate:.2f} img/s {note}".rstrip()
+        status = f"{rate:,.{0 if rate >= 10 else 2}f} img/s {note}".rstrip()
         if console.is_terminal:
             bar.update(task, completed=done, status=status)
         elif now - last >= PLAIN_SECONDS or done >= total:

@@ -19,13 +19,11 @@ from shards.index import Index, Shard, load
 
 
 class Sample(NamedTuple):
-    """One sample."""
+    """One sample: the image file as it was found by the build, and its class number or -1."""
 
     key: str
     data: bytes
-    """The image file, as it was found by the build."""
     label: int
-    """Class number, or -1."""
 
 
 class ShardSet:
@@ -48,9 +46,7 @@ class ShardSet:
     def __getitem__(self, i: int) -> Sample:
         """Sample ``i``; negative numbers count from the end.
 
-        Raises:
-            IndexError: there is no sample ``i``.
-            ShardError: the shard cannot be read, or its bytes are not those that were written.
+        An ``IndexError`` if there is none, a ``ShardError`` if it cannot be read, or its bytes are not those that were written.
         """
         number = operator.index(i)
         number += len(self) if number < 0 else 0
@@ -73,22 +69,13 @@ class ShardSet:
         return Sample(self.keys[number], data, label)
 
     def descriptor(self, shard: Shard) -> int:
-        """A file descriptor of a shard, the caller's to close; of an object store's the copy in the cache, which is made.
-
-        Raises:
-            OSError: a local shard cannot be opened.
-            ShardError: a remote one cannot be fetched.
-        """
+        """A file descriptor of a shard, the caller's to close, of an object store's copy in the cache; ``OSError`` or ``ShardError``."""
         if self._remote:
             return self._cache.open(self.path / shard.url, shard)
         return os.open(f"{self.path}/{shard.url}", os.O_RDONLY)
 
     def image(self, i: int) -> Image.Image:
-        """Sample ``i`` decoded: RGB, upright.
-
-        Raises:
-            ShardError: as for ``self[i]``, or the bytes do not decode.
-        """
+        """Sample ``i`` decoded: RGB, upright; errors as of ``self[i]``, and a ``ShardError`` if the bytes do not decode."""
         key, data, _ = self[i]
         try:
             return decode(data)
@@ -111,12 +98,7 @@ class ShardSet:
 def open(path: str | Path, cache: Cache | None = None) -> ShardSet:
     """The finished set in the folder or at the URL ``path``; its index is verified now, every sample as it is read.
 
-    Args:
-        path: of the set.
-        cache: where the shards of an object store are kept; see ``Cache``.
-
-    Raises:
-        ShardError: ``path`` is no shard set, an unfinished or damaged one, or of another schema.
+    ``cache`` is where the shards of an object store are kept. A ``ShardError`` tells of no set or a damaged one, see ``index.load``.
     """
     return ShardSet(load(path), cache or Cache())
 

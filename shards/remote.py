@@ -23,12 +23,7 @@ def remote(path: str | Path) -> tuple[Any, str]:
 
 
 def attempt(what: str, action: Callable[[], Any]) -> Any:
-    """``action()``, repeated twice after a pause if an object store fails.
-
-    Raises:
-        FileNotFoundError: at once.
-        ShardError: naming ``what``.
-    """
+    """``action()``, tried again after each of ``PAUSES``; a ``FileNotFoundError`` at once, else a ``ShardError`` that names ``what``."""
     pauses = iter(PAUSES)
     while True:
         try:

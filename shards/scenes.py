@@ -46,12 +46,12 @@ def render(seed: int, index: int, *, size: int = 96) -> Scene:
 
     A pure function of its arguments: scenes can be rendered in any order, by any process.
     """
-    rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
+    rng, label = np.random.default_rng([seed, index]), index % len(CLASSES)
     angle = rng.uniform(0, 2 * math.pi)
     light = np.array([math.cos(angle), math.sin(angle)], np.float32)
-    image = _background(rng, index % len(CLASSES), size)
+    image = _background(rng, label, size)
 
-    main = _sprite(rng, index % len(CLASSES), rng.uniform(0.3, 0.44) * size, light)
+    main = _sprite(rng, label, rng.uniform(0.3, 0.44) * size, light)
     offset = rng.uniform(-0.18, 0.18, 2) * size
     whole = (np.asarray(main.alpha) > 127).sum()
     while (cover := main.cover(size / 2 + offset, size)).sum() < (MAIN_VISIBLE + 0.1) * whole:
@@ -80,17 +80,14 @@ def render(seed: int, index: int, *, size: int = 96) -> Scene:
     across = np.linspace(-1, 1, size, dtype=np.float32)
     lit = np.asarray(image) * (1 + 0.18 * (light[0] * across + light[1] * across[:, None]))[..., None]
     grain = rng.uniform(1, 5) * rng.standard_normal((size, size, 1), np.float32)
-    return Scene((lit + grain).clip(0, 255).astype(np.uint8), tuple(objects), main.label)
+    return Scene((lit + grain).clip(0, 255).astype(np.uint8), tuple(objects), label)
 
 
 def write(dest: str | Path, *, count: int, seed: int = 0, size: int = 96, start: int = 0) -> None:
     """Write scenes ``start`` … ``start + count - 1`` as an image folder with COCO annotations.
 
-    ``dest/images/<class>/<index>.jpg``, and ``dest/annotations.json`` whose file names are relative to ``dest/images`` and whose
-    masks are uncompressed RLE. The folder appears whole or not at all; one that already holds the same scenes is left as it is.
-
-    Raises:
-        ShardError: ``dest`` holds something else.
+    ``dest/images/<class>/<index>.jpg``, and ``dest/annotations.json`` whose file names are relative to ``dest/images`` and whose masks
+    are uncompressed RLE. The folder appears whole or not at all; one that holds the same scenes stays, any other is a ``ShardError``.
     """
     final = storage.local(dest)
     info = {"description": "procedural images, not photographs", "version": "1", "seed": seed, "size": size, "count": count, "start": start}
@@ -229,9 +226,8 @@ def _noise(rng: np.random.Generator, side: int, octaves: int) -> Plane:
     return np.asarray(field.resize((side, side)))
 
 
-def _colour(rng: np.random.Generator, position: float, spread: float, low: float = 0.3, high: float = 0.95) -> tuple[int, int, int]:
+def _colour(rng: np.random.Generator, position: float, spread: float, low: float = 0.3, high: float = 0.95) -> tuple[int, ...]:
     # Around a class's place on the colour circle; the spreads make neighbours overlap.
     hue = position / len(CLASSES) + rng.normal(0, spread)
     saturation, value = rng.uniform(0.2, 0.8), rng.uniform(low, high)
-    red, green, blue = (int(255 * value * (1 - saturation * math.sin(math.pi * (hue - k / 3)) ** 2)) for k in range(3))
-    return red, green, blue
+    return tuple(int(255 * value * (1 - saturation * math.sin(math.pi * (hue - k / 3)) ** 2)) for k in range(3))

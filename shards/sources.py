@@ -20,36 +20,32 @@ MAX_BYTES = 1 << 30
 
 
 class Candidate(NamedTuple):
-    """An image file, or a member of a tar, that may become a sample."""
+    """An image file, or a member of a tar, that may become a sample.
+
+    ``path`` of the file or the tar, a URL too; ``name`` below the source, with ``/``; class number ``label``, or -1; unique ``key`` in the
+    shard set; ``size`` in bytes, or -1 where it cannot be looked at; ``offset`` of the first byte in the tar, or -1 for a file.
+    """
 
     path: str
-    """Of the file or of the tar, a URL too."""
     name: str
-    """Below the source, with ``/``."""
     label: int = -1
-    """Its class number, or -1."""
     key: str = ""
-    """Its name in the shard set, unique."""
     size: int = -1
-    """Bytes, or -1 where it cannot be looked at."""
     offset: int = -1
-    """First byte in the tar, or -1 for a file."""
 
 
 class Source(NamedTuple):
-    """All files of a source: every one is a candidate or a reject."""
+    """All files of a source, each a sample (sorted by name) or a reject; a label is a position in ``classes``, sorted names or none."""
 
     samples: list[Candidate]
-    """Sorted by name."""
     classes: list[str]
-    """Class names, sorted; a label is a position in it. Empty where there are no labels."""
     rejects: list[tuple[Reject, str]]
 
 
 _Found = list[tuple[Candidate, str | None]]  # without label and key, and the text of its class
 
 
-def find(src: str | Path, *, share: tuple[float, float] = (0, 1)) -> Source:
+def find(src: str | Path, *, share: tuple[float, float] = (0, 1), known: boxes.Annotations | None = None) -> Source:
     """The images of ``src``, a path or an fsspec URL.
 
     - A folder: every immediate subfolder that holds an image, at any depth, is a class; images beside class folders are rejected
@@ -62,10 +58,8 @@ def find(src: str | Path, *, share: tuple[float, float] = (0, 1)) -> Source:
     - ``….tar`` or a folder of them without images: a WebDataset, of webdataset, img2dataset or this package. Every image member is
       a sample, its class the text of the ``.cls`` beside it; other members of its key are not read.
 
-    Args:
-        src: the source.
-        share: only files whose name's hash falls between these two parts of 1 are looked at, so that (0, 0.8) and (0.8, 1)
-            split a source in two; classes and labels are those of the whole.
+    Only files whose name's hash falls between the two parts of 1 in ``share`` are looked at, so that (0, 0.8) and (0.8, 1) split a
+    source in two; classes and labels are those of the whole. ``known`` is what ``boxes.read`` gave, if it was asked.
 
     Raises:
         ShardError: ``src`` is not one of these, cannot be listed, or holds no image.
@@ -74,13 +68,12 @@ def find(src: str | Path, *, share: tuple[float, float] = (0, 1)) -> Source:
     kind = suffix(str(src))
     if kind == ".csv":
         images = _table(location, rejects)
-    elif kind in (".json", ".txt") or (location / "annotations.json").is_file():
-        known = boxes.load(location)
-        files = [(str(picture.path), picture.path) for picture in known.pictures]
+    elif known := known or boxes.read(location):
+        files = [(str(path), path) for path, *_ in known.images]
         # of characters up to a slash: commonpath would make s3:/ of s3://
         above = os.path.commonprefix([path.rpartition("/")[0] + "/" for path, _ in files]).rpartition("/")[0] + "/"  # noqa: RUF071
         images = [(Candidate(path, path.removeprefix(above), size=file.stat().st_size), None) for path, file in files]
-        rejects += [(Reject.UNREADABLE, name) for name in known.rejects.get(str(boxes.BoxReject.NO_IMAGE), [])]
+        rejects += [(Reject.UNREADABLE, name) for reason, name in known.rejects if reason != boxes.BoxReject.UNKNOWN_IMAGE]
     elif kind == ".tar":
         images = _members(str(src), rejects)
     else:
@@ -108,11 +101,7 @@ def find(src: str | Path, *, share: tuple[float, float] = (0, 1)) -> Source:
 
 
 def read(image: Candidate) -> tuple[bytes, Reject | None]:
-    """The bytes of a candidate, or why there are none.
-
-    Raises:
-        ShardError: the object store fails.
-    """
+    """The bytes of a candidate, or why there are none; a ``ShardError`` if the object store fails."""
     try:
         if image.offset >= 0:
             return storage.read_bytes(image.path, image.offset, image.offset + image.size), None
@@ -215,21 +204,17 @@ def _files(directory: Path, prefix: str, above: frozenset[tuple[int, int]]) -> I
         if here in above:
             return
         with os.scandir(directory) as listing:
-            entries = [(entry.name, -1 if entry.is_dir() else _size(entry), entry.is_dir()) for entry in listing]
+            entries = [(entry, entry.is_dir()) for entry in listing]
     except OSError as error:
         raise ShardError(f"cannot list {directory}: {error.strerror or error}; make it readable or move it out of the source") from error
-    for name, size, is_folder in entries:
+    for entry, is_folder in entries:
         if is_folder:
-            yield from _files(directory / name, f"{prefix}{name}/", above | {here})
-        else:
-            yield prefix + name, size
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except OSError:
-        return -1
+            yield from _files(directory / entry.name, f"{prefix}{entry.name}/", above | {here})
+            continue
+        try:
+            yield prefix + entry.name, entry.stat().st_size
+        except OSError:
+            yield prefix + entry.name, -1
 
 
 # WebDataset ends a key at the first dot of the file name and skips folders named __like_this__; in keys.txt a line is a key.

@@ -22,12 +22,8 @@ from shards.remote import attempt, fetch, remote
 
 
 def locate(path: str | Path) -> Path:
-    """``path`` as a ``Path``, or of a URL such as s3://bucket/name the like of one.
-
-    Raises:
-        ShardError: nothing installed knows such URLs.
-    """
-    if "://" not in str(path):
+    """``path`` as a ``Path``, or the like of one for a URL such as s3://bucket/name; a ``ShardError`` if nothing installed knows those."""
+    if not is_remote(path):
         return Path(path)
     from upath import UPath
 
@@ -48,16 +44,10 @@ def local(path: str | Path) -> Path:
 
 
 def read_bytes(path: str | Path, start: int | None = None, end: int | None = None) -> bytes:
-    """The bytes of a file from ``start`` up to ``end``.
-
-    Raises:
-        OSError: a local file cannot be read, or there is no such file.
-        ShardError: the object store fails.
-    """
+    """The bytes of a file from ``start`` to ``end``; an ``OSError`` if it is not there or unreadable, a ``ShardError`` if a store fails."""
     if is_remote(path):
         fs, name = remote(path)
-        data: bytes = attempt(f"read {path}", lambda: fs.cat_file(name, start=start, end=end))
-        return data
+        return bytes(attempt(f"read {path}", lambda: fs.cat_file(name, start=start, end=end)))
     with Path(path).open("rb") as file:
         file.seek(start or 0)
         return file.read(-1 if end is None else end - (start or 0))
@@ -107,10 +97,7 @@ def remove(path: str | Path) -> None:
 def exclusive(folder: Path, doing: str, *, patience: float = 0) -> Iterator[None]:
     """No other process in this block with the same local folder, which is made; the kernel ends it with the process.
 
-    Waits ``patience`` seconds for one that is ending.
-
-    Raises:
-        ShardError: another process is in it.
+    Where another one is still in it after ``patience`` seconds, a ``ShardError``.
     """
     if is_remote(folder):
         yield
@@ -154,20 +141,16 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def writing_directory(path: str | Path) -> Iterator[Path]:
-    """A directory that appears under ``path`` only when the block ends without an exception.
+    """A directory that appears under ``path``, every file in it fsynced, only when the block ends without an exception.
 
-    Every file in it is fsynced first.
-
-    Raises:
-        ShardError: ``path`` exists (replacing it could not be atomic), or the disk refuses.
+    A ``ShardError`` if ``path`` exists (replacing it could not be atomic), or the disk refuses.
     """
     final = local(path)
     with _staged(final) as stage:
         stage.mkdir()
         yield stage
-        for entry in sorted(stage.rglob("*")):
+        for entry in (*stage.rglob("*"), stage):
             _sync(entry)
-        _sync(stage)
         if final.exists():
             raise ShardError(f"{final} exists already; remove it or choose another name")
 
@@ -189,11 +172,7 @@ def as_json(value: Any) -> bytes:
 
 
 def read_json(path: str | Path) -> Any:
-    """The JSON value in ``path``.
-
-    Raises:
-        ShardError: the file is missing or is not JSON.
-    """
+    """The JSON value in ``path``; a ``ShardError`` if the file is missing or is not JSON."""
     return read_json_and_bytes(path)[0]
 
 

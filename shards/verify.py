@@ -45,18 +45,19 @@ def _samples(index: Index, shard: Shard, first: int, path: Path) -> Iterator[str
                 members.setdefault(stem(info.name), []).append(info)
     except (tarfile.TarError, ValueError) as error:
         yield f"is not a whole tar: {error}"
-    for number in range(first, first + shard.nsamples):
-        offset, length, crc32, label, _ = index.samples[number].item()
+    rows = index.samples[first : first + shard.nsamples].tolist()
+    for number, (offset, length, crc32, label, _) in enumerate(rows, first):
         key = index.keys[number]
+        sample = f"sample {number} ({key!r})"
         if key not in members:
-            yield f"sample {number} ({key!r}): not in the tar"
+            yield f"{sample}: not in the tar"
             continue
         image, *extra = members.pop(key)
         if (image.offset_data, image.size) != (offset, length):
-            yield f"sample {number} ({key!r}): at byte {image.offset_data} with {image.size}, wanted {offset} with {length}"
+            yield f"{sample}: at byte {image.offset_data} with {image.size}, wanted {offset} with {length}"
         if zlib.crc32(storage.read_bytes(path, offset, offset + length)) != crc32:
-            yield f"sample {number} ({key!r}): crc32 differs"
+            yield f"{sample}: crc32 differs"
         texts = [(info.name, storage.read_bytes(path, info.offset_data, info.offset_data + info.size)) for info in extra]
         if texts != ([(f"{key}.cls", str(label).encode())] if label >= 0 else []):
-            yield f"sample {number} ({key!r}): label members {texts}, wanted {label}"
+            yield f"{sample}: label members {texts}, wanted {label}"
     yield from (f"{key!r}: not in the index" for key in members)

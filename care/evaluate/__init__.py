@@ -2,12 +2,12 @@
 
 from care.evaluate.coco import AveragePrecision, Detections, average_precision
 from care.evaluate.detection import detect
-from care.evaluate.features import Accuracy, Features, extract
-from care.evaluate.finetune import Finetuned, finetune, listed, stratified
-from care.evaluate.knn import knn
-from care.evaluate.linear import Linear, linear
+from care.evaluate.features import Accuracy, Evaluation, Features, extract
+from care.evaluate.finetune import finetune, listed, stratified
+from care.evaluate.knn import knn, weighted_knn
+from care.evaluate.linear import linear, linear_on_features
 
 __all__ = [
-    "Accuracy", "AveragePrecision", "Detections", "Features", "Finetuned", "Linear", "average_precision", "detect", "extract", "finetune",
-    "knn", "linear", "listed", "stratified",
+    "Accuracy", "AveragePrecision", "Detections", "Evaluation", "Features", "average_precision", "detect", "extract", "finetune",
+    "knn", "linear", "linear_on_features", "listed", "stratified", "weighted_knn",
 ]  # fmt: skip

@@ -1,74 +1,99 @@
-"""Detection transfer: Faster R-CNN with a feature pyramid on a pre-trained encoder."""
+"""Detection and instance-segmentation transfer by MoCo's protocol."""
 
-import copy
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask as rle
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
-from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.rpn import AnchorGenerator
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import shards
+from care import norm, ranks
 from care.encoders import Encoder
 from care.errors import CareError
-from care.evaluate.coco import AveragePrecision, Detections, average_precision
+from care.evaluate import coco, voc
+from care.evaluate.coco import Detections
+from care.evaluate.detectors import Detector
+from care.evaluate.features import Evaluation
 from care.train.batches import loaded
 from care.train.checkpoint import digest_of
 from care.train.run import Precision, Run, fastest_precision, seeded
-from care.train.views import MEAN, STD
 from shards.boxes import BoxSet
+from shards.options import Amount, Count, Natural, Positive, Range
 from shards.progress import progress
 
 LONGEST = 1333 / 800
-"""Longest side over the short side that is asked for: longer images are made smaller, as detectron2 and torchvision do."""
+"""Longest side of an image over the short side at test: longer images are made smaller."""
+
+
+class View(NamedTuple):
+    """A picture by number, resized to a short ``side`` in pixels, unless the longest is then too long, and perhaps mirrored."""
+
+    number: int
+    side: int
+    mirrored: bool = False
+
 
 Example = tuple[Tensor, dict[str, Tensor]]
+Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
 
 def detect(
-    encoder: Encoder, train: BoxSet, val: BoxSet, run: str | Path, *, size: int = 800, iterations: int = 24_000,
-    batch_size: int = 16, lr: float = 0.02, warmup: int = 100, weight_decay: float = 1e-4, proposals: int = 1000,
-    anchor_scale: float = 8, channels: int = 256, hidden: int = 1024, seed: int = 0, precision: Precision | None = None,
-    device: str | None = None, workers: int = 0, checkpoint_every: int = 500,
-) -> AveragePrecision:  # fmt: skip
-    """Train Faster R-CNN with a feature pyramid from ``encoder`` on ``train``, and score its last iteration on ``val``.
+    encoder: Encoder, train: BoxSet, val: BoxSet, run: str | Path, *, head: Literal["c4", "fpn"] = "c4", mask: bool = False,
+    size: Annotated[int, Range(32)] = 800, iterations: Count | None = None, batch_size: Count = 16, lr: Amount = 0.02,
+    warmup: Natural = 100, weight_decay: Amount = 1e-4, proposals: Count = 1000, anchor_scale: Positive = 8, channels: Count = 256,
+    hidden: Count = 1024, precise: Natural = 200, seed: Natural = 0, precision: Precision | None = None,
+    device: Literal["cuda", "cpu"] | None = None, workers: Natural = 0, checkpoint_every: Count = 500,
+) -> Evaluation:  # fmt: skip
+    """Faster R-CNN, or with masks Mask R-CNN, trained on train from the encoder; its last iteration is scored on val (Sec. 4.3).
 
-    Protocol: the whole network is trained, nothing is frozen, batch norm also in the pyramid; images resized to one short side
-    and flipped; SGD with momentum 0.9, no decay on norms and biases, the rate × 0.1 after 3/4 and 11/12 of the iterations.
-    Nothing is chosen on ``val``. The defaults are those of MoCo's VOC protocol (Sec. 4.3) where they apply. Called again, it
-    continues from the last checkpoint in ``run``.
+    The protocol is MoCo's. The whole network is trained, nothing is frozen, and batch norms have the statistics of all processes, also the
+    one after the last stage in the C4 form and those of the pyramid. A training image has a short side drawn from 480, 512 … 800 px, on
+    COCO 640 … 800, and at most 1333 px, all times size / 800, and is flipped or not; at test it has 800. SGD with momentum 0.9, no decay
+    on norms, the rate × 0.1 after 3/4 and 11/12 of the iterations, on COCO after 2/3 and 8/9; L1 losses of the boxes. VOC's difficult
+    objects are trained on, crowds are not. Before the test the norms' running statistics are averaged over training batches. A VOC list is
+    scored by VOC's metric, all else and all masks by COCO's. Nothing is chosen on val. Interrupted, the same call continues; processes
+    that train together take a slice of each batch and of val.
+
+    Detectron2, which the protocol is written for, also groups a batch by orientation, leaves out images without boxes, pads C4's
+    batches less, begins the warm-up at lr / 1000, lasts it 1,000 iterations on COCO, and rounds the masks that it learns from to 0 and 1.
+    With several processes, each draws the boxes that its losses are of and takes the masks' mean over its own, as there.
 
     Args:
         encoder: is copied, not changed.
-        train: images to learn from; ignored boxes are left out.
+        train: images to learn from.
         val: images to score, with the same classes.
         run: directory of the checkpoints and of ``losses.jsonl``.
-        size: short side of the images, pixels.
-        iterations: training steps.
-        batch_size: images a step.
+        head: c4 pools boxes before a ResNet's last stage, which becomes their head; fpn has a pyramid, for any encoder.
+        mask: find masks, too; boxes of train without one are left out.
+        size: short side of the images at test, pixels.
+        iterations: training steps; by default 24,000 on VOC and 90,000 on COCO.
+        batch_size: images a step, on all processes together.
         lr: learning rate for 16 images a step.
         warmup: iterations of linear warm-up.
-        weight_decay: of the weights of convolutions and linear layers.
-        proposals: boxes an image that the first stage hands to the second one.
-        anchor_scale: side of the anchors over the stride of their level.
-        channels: of the feature pyramid.
-        hidden: width of the box head.
-        seed: of the new layers' weights, the order, the flips, the sampling of proposals.
-        precision: of the arithmetic; None for what the hardware computes natively.
-        device: "cuda", "cpu" or None for what there is.
+        weight_decay: of all but norms.
+        proposals: boxes an image that the first stage hands to the second one at test.
+        anchor_scale: side of the anchors over the stride of their level; c4 has levels of 4 to 64 in one.
+        channels: of the feature pyramid and of the mask head.
+        hidden: width of the pyramid's box head.
+        precise: training batches, the first ones, over which statistics are averaged before the test; 0 keeps the running ones.
+        seed: of the new layers' weights, the order, the sizes, the flips, the boxes that are learned from.
+        precision: of the arithmetic; by default what the device computes natively.
+        device: by default cuda where there is one.
         workers: processes that decode images.
         checkpoint_every: iterations between checkpoints.
 
     Raises:
-        CareError: other classes in ``val``, no box to learn from or to score, a loss that is not finite, a run with other settings.
+        CareError: other classes in ``val``, no boxes or no masks to learn from or to score, a batch that the processes cannot share, the
+            C4 form of what is no ResNet, a loss that is not finite, a run with other settings (only ``precise`` may be another).
         shards.ShardError: a damaged image.
         Stopped: on SIGINT or SIGTERM, after saving.
     """
@@ -77,122 +102,142 @@ def detect(
     for data in (train, val):
         if data.counted == 0:
             raise CareError(f"{data.path} has no box that counts; detection needs some to learn from and to score")
+        if mask and not (all if data is val else any)(one for picture in data.pictures for one in picture.masks):
+            raise CareError(f"{data.path} has boxes without a mask, polygons or an RLE; add them, or detect without masks")
+    if batch_size % ranks.world():
+        raise CareError(f"cannot cut {batch_size} images a step into {ranks.world()} equal parts; use a multiple of the processes")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = precision or fastest_precision(where)
+    iterations = iterations or (24_000 if train.voc else 90_000)
+    falls = (3 / 4, 11 / 12) if train.voc else (2 / 3, 8 / 9)
+    sides = [round(side * size / 800) for side in range(480 if train.voc else 640, 801, 32)]
+    shape: dict[str, Any] = {"proposals": proposals, "anchor_scale": anchor_scale, "channels": channels, "hidden": hidden}
     settings = {
-        "encoder": digest_of(encoder), "data": train.digest, "size": size, "steps": iterations, "batch_size": batch_size, "lr": lr,
-        "warmup": warmup, "weight_decay": weight_decay, "proposals": proposals, "anchor_scale": anchor_scale, "channels": channels,
-        "hidden": hidden, "seed": seed, "precision": precision,
+        "encoder": digest_of(encoder), "data": train.digest, "head": head, "mask": mask, "size": size, "steps": iterations,
+        "batch_size": batch_size, "lr": lr, "warmup": warmup, "weight_decay": weight_decay, **shape, "seed": seed, "precision": precision,
     }  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = faster_rcnn(encoder, len(train.classes), size, proposals, anchor_scale, channels, hidden).to(where).train()
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.SGD(
-        [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0}], lr=lr, momentum=0.9, fused=True
-    )
+        model = Detector(encoder, len(train.classes), head=head, mask=mask, **shape)
+    model.to(where).to(memory_format=torch.channels_last).train()
+    norm.synchronise(model)
+    rate = lr * batch_size / 16
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay, "initial_lr": rate} for decay in (0, weight_decay)]
+    for layer in model.modules():
+        for parameter in layer.parameters(recurse=False):
+            groups[parameter.ndim > 1 or isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)]["params"].append(parameter)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, fused=True)
+
+    def batches(start: int, stop: int) -> Iterator[Batch]:
+        order = (shards.step_ids(len(train.pictures), batch_size=batch_size, step=step, seed=seed) for step in range(start, stop))
+        views = ([drawn(seed, ids.epoch, int(n), sides) for n in ids.of_rank(ranks.rank(), ranks.world())] for ids in order)
+        examples = Examples(train, round(size * LONGEST), mask)
+        loader = DataLoader(examples, batch_sampler=views, num_workers=workers, collate_fn=list, generator=torch.Generator())
+        for batch in loaded(loader):
+            yield [x.to(where) for x, _ in batch], [{name: value.to(where) for name, value in target.items()} for _, target in batch]
+
     state = Run(run, model, optimizer, settings, title="detection", precision=precision, checkpoint_every=checkpoint_every)
     with state:
-        for step, (images, targets) in enumerate(state.waiting(_batches(train, settings, state.start, workers)), state.start):
-            rate = min(1, (step + 1) / max(warmup, 1)) * 0.1 ** sum(step >= iterations * part for part in (3 / 4, 11 / 12))
-            for group in optimizer.param_groups:
-                group["lr"] = lr * batch_size / 16 * rate
-            updated = False
-            while not updated:
-                with state.autocast, seeded(seed, step, where):
-                    losses = model([x.to(where) for x in images], [{k: v.to(where) for k, v in t.items()} for t in targets])
-                losses["loss_total"] = torch.stack(list(losses.values())).sum()
-                terms = {name.removeprefix("loss_"): float(value.detach()) for name, value in losses.items()}
-                state.backward(losses["loss_total"])
-                updated = state.update(step, terms)
-            state.commit(step, {**terms, "lr": group["lr"]}, "loss {total:.3f} class {classifier:.3f} box {box_reg:.3f}".format(**terms))
-    with state.autocast:
-        return average_precision(val, _detections(model.eval(), val, size, batch_size, workers))
+        losses_of = ranks.parallel(model)
+        state.steps(
+            batches(state.start, iterations), lambda batch: losses_of(*batch),
+            lambda step: min(1, (step + 1) / max(warmup, 1)) * 0.1 ** sum(step >= iterations * part for part in falls),
+            "loss {total:.3f} class {classifier:.3f} box {box_reg:.3f}",
+        )  # fmt: skip
+    with torch.no_grad(), state.autocast:
+        if precise:
+            average_statistics(model, batches(0, min(precise, iterations)), seed)
+        found = detections(model.eval(), val, size, workers)
+    metric = voc.average_precision if val.voc else coco.average_precision
+    measures = metric(val, found)._asdict()
+    if mask:
+        measures |= {f"mask_{name}": value for name, value in coco.average_precision(val, found, masks=True)._asdict().items()}
+    protocol = (
+        f"{'Mask' if mask else 'Faster'} R-CNN, everything trained for {iterations:,} iterations of {batch_size} images at a rate "
+        f"of {rate:g}, short sides of {sides[0]}…{size} px, at test {size} px; {proposals} proposals"
+    )
+    return Evaluation(f"{'VOC' if val.voc else 'COCO'} {head.upper()}", protocol, measures)
 
 
-class _Pyramid(nn.Module):
-    """An encoder's maps of stride 4 and more, and one pooled once more, all with as many ``channels``; batch norm throughout."""
-
-    def __init__(self, encoder: Encoder, channels: int) -> None:
-        super().__init__()
-        self.encoder, self.out_channels = copy.deepcopy(encoder), channels
-        with torch.no_grad():
-            maps = copy.deepcopy(encoder).eval().maps(torch.zeros(1, 3, 256, 256, device=next(encoder.parameters()).device))
-        self.strides = {name: 256 // x.shape[3] for name, x in maps.items() if 256 // x.shape[3] > 3}
-        widths = [maps[name].shape[1] for name in self.strides]
-        self.fpn = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelMaxPool(), norm_layer=nn.BatchNorm2d)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        maps = self.encoder.maps(images.contiguous(memory_format=torch.channels_last))
-        levels: dict[str, Tensor] = self.fpn({name: maps[name] for name in self.strides})
-        return levels
+def drawn(seed: int, epoch: int, number: int, sides: list[int]) -> View:
+    """How a picture is shown in training: a pure function of the arguments."""
+    rng = np.random.default_rng((seed, epoch, number))
+    return View(number, mirrored=bool(rng.integers(2)), side=sides[rng.integers(len(sides))])
 
 
-def faster_rcnn(encoder: Encoder, classes: int, size: int, proposals: int, anchor_scale: float, channels: int, hidden: int) -> FasterRCNN:
-    """The Faster R-CNN of torchvision on a copy of ``encoder``; its labels are classes + 1, 0 is the background."""
-    pyramid = _Pyramid(encoder, channels)
-    strides = [*pyramid.strides.values(), 2 * max(pyramid.strides.values())]
-    return FasterRCNN(
-        pyramid, min_size=size, max_size=round(size * LONGEST), image_mean=MEAN, image_std=STD,
-        rpn_anchor_generator=AnchorGenerator(tuple((anchor_scale * stride,) for stride in strides), ((0.5, 1.0, 2.0),) * len(strides)),
-        rpn_pre_nms_top_n_train=2 * proposals, rpn_pre_nms_top_n_test=proposals, rpn_post_nms_top_n_train=proposals,
-        rpn_post_nms_top_n_test=proposals, box_batch_size_per_image=min(512, max(proposals // 2, 1)),
-        box_roi_pool=MultiScaleRoIAlign(list(pyramid.strides), output_size=7, sampling_ratio=2),
-        box_head=TwoMLPHead(channels * 49, hidden),
-        box_predictor=FastRCNNPredictor(hidden, classes + 1),
-    )  # fmt: skip
+class Examples(Dataset[Example]):
+    """Views of pictures as [3, h, w] in 0…1, and the boxes to learn from: ``boxes``, ``labels`` from 1 on, with ``mask`` also ``masks``."""
 
+    def __init__(self, data: BoxSet, longest: int, mask: bool = False) -> None:
+        self.data, self.longest, self.mask = data, longest, mask
 
-class _Examples(Dataset[Example]):
-    """Pictures as tensors [3, h, w] in 0…1, resized, and their boxes; asked for by number, or by (number, mirrored)."""
-
-    def __init__(self, data: BoxSet, size: int) -> None:
-        self.pictures, self.size = data.pictures, size
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, at: int | tuple[int, bool]) -> Example:
-        number, mirrored = at if isinstance(at, tuple) else (at, False)
-        picture = self.pictures[number]
-        scale = min(self.size / min(picture.size), round(self.size * LONGEST) / max(picture.size))
+    def __getitem__(self, view: View) -> Example:
+        picture = self.data.pictures[view.number]
+        scale = min(view.side / min(picture.size), self.longest / max(picture.size))
         width, height = (max(round(side * scale), 1) for side in picture.size)
-        # resized here: torchvision's transform, which then has nothing to do, is not antialiased
-        image = picture.image().resize((width, height), Image.Resampling.BILINEAR)
-        left, top, right, bottom = (picture.boxes[~picture.ignored] * np.divide((width, height) * 2, picture.size * 2)).T
-        if mirrored:
+        factors = np.divide((width, height), picture.size)
+        image = self.data.image(view.number).resize((width, height), Image.Resampling.BILINEAR)
+        learned = [n for n, crowd in enumerate(picture.crowd) if not crowd and (picture.masks[n] or not self.mask)]
+        left, top, right, bottom = (picture.boxes[learned] * np.tile(factors, 2)).T
+        if view.mirrored:
             image, left, right = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), width - right, width - left
         boxes = torch.from_numpy(np.stack((left, top, right, bottom), 1).astype(np.float32))
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-        return pixels, {"boxes": boxes, "labels": torch.from_numpy(picture.labels[~picture.ignored]) + 1}
+        target = {"boxes": boxes, "labels": torch.from_numpy(picture.labels[learned]) + 1}
+        if self.mask:
+            masks = np.array([raster(picture.masks[n], factors, (height, width)) for n in learned], np.uint8).reshape(-1, height, width)
+            target["masks"] = torch.from_numpy(masks[:, :, ::-1].copy() if view.mirrored else masks)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255, target
 
 
-def _batches(data: BoxSet, settings: dict[str, Any], start: int, workers: int) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]]]]:
-    batch, seed = settings["batch_size"], settings["seed"]
-
-    def samples() -> Iterator[list[tuple[int, bool]]]:
-        for step in range(start, settings["steps"]):
-            epoch, ids = shards.step_ids(len(data.pictures), batch_size=batch, step=step, seed=seed)
-            yield [(int(n), bool(np.random.default_rng((seed, epoch, n)).integers(2))) for n in ids]
-
-    loader = DataLoader(
-        _Examples(data, settings["size"]), batch_sampler=samples(), num_workers=workers, collate_fn=list, generator=torch.Generator()
-    )
-    for examples in loaded(loader):
-        yield [x for x, _ in examples], [target for _, target in examples]
+def raster(mask: Any, factors: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """A COCO segmentation as 0 and 1 [h, w] of an image that was resized by ``factors`` to that shape: polygons are drawn there."""
+    if isinstance(mask, dict):
+        whole = rle.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask
+        return np.array(Image.fromarray(rle.decode(whole)).resize(shape[::-1], Image.Resampling.NEAREST))
+    corners = [(np.reshape(polygon[: len(polygon) // 2 * 2], (-1, 2)) * factors).ravel().tolist() for polygon in mask]
+    drawn: NDArray[np.uint8] = rle.decode(rle.merge(rle.frPyObjects(corners, *shape)))
+    return drawn
 
 
-@torch.no_grad()
-def _detections(model: FasterRCNN, data: BoxSet, size: int, batch_size: int, workers: int) -> list[Detections]:
-    where, found = next(model.parameters()).device, list[Detections]()
-    loader = DataLoader(_Examples(data, size), batch_size=batch_size, num_workers=workers, collate_fn=list, generator=torch.Generator())
-    with progress(f"detecting in {data.path}", len(data.pictures)) as advance:
-        for examples in loaded(loader):
-            images = [x.to(where) for x, _ in examples]
-            for image, output in zip(images, model(images), strict=True):
-                boxes, scores, labels = (output[name].float().cpu().numpy() for name in ("boxes", "scores", "labels"))
-                scale = np.divide(data.pictures[len(found)].size, (image.shape[2], image.shape[1]), dtype=np.float32)
-                found.append(Detections(boxes * np.tile(scale, 2), scores, labels.astype(np.int64) - 1))
-            advance(len(examples), "")
+def average_statistics(model: nn.Module, batches: Iterable[Batch], seed: int) -> None:
+    """Make the running statistics of the batch norms the mean of those of ``batches``, which are of the steps from 0 on."""
+    for layer in model.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.reset_running_stats()
+            layer.momentum = None  # all batches count alike
+    for step, batch in enumerate(batches):
+        with seeded(seed, step, batch[0][0].device):
+            model(*batch)
+
+
+def detections(model: nn.Module, data: BoxSet, size: int, workers: int = 0) -> list[Detections]:
+    """What a detector in eval mode finds in every picture, one at a time, each process in its part of them; all return all."""
+    where, own = next(model.parameters()).device, range(ranks.rank(), len(data.pictures), ranks.world())
+    views = [View(number, size) for number in own]
+    loader = DataLoader(Examples(data, round(size * LONGEST)), None, sampler=views, num_workers=workers, generator=torch.Generator())
+    found = list[Detections]()
+    with progress(f"detecting in {data.path}", len(own)) as advance:
+        for number, (image, _) in zip(own, loaded(loader), strict=True):
+            (output,) = model([image.to(where)])
+            boxes, scores, labels = (output[name].float().cpu().numpy() for name in ("boxes", "scores", "labels"))
+            boxes *= np.tile(np.divide(data.pictures[number].size, image.shape[:0:-1], dtype=np.float32), 2)
+            masks = [pasted(of, box, data.pictures[number].size) for of, box in zip(output.get("masks", ()), boxes, strict=False)]
+            found.append(Detections(boxes, scores, labels.astype(np.int64) - 1, masks if "masks" in output else None))
+            advance(1, "")
+    if ranks.world() > 1:
+        parts: list[Any] = [None] * ranks.world()
+        dist.all_gather_object(parts, found)
+        found = [parts[number % ranks.world()][number // ranks.world()] for number in range(len(data.pictures))]
     return found
+
+
+def pasted(mask: Tensor, box: NDArray[np.float32], size: tuple[int, int]) -> dict[str, Any]:
+    """A mask of probabilities [m, m] inside a box, interpolated at the centres of an image's pixels: the RLE of those of half and more."""
+    left, top, right, bottom = box.tolist()
+    across, down = slice(int(left), math.ceil(right)), slice(int(top), math.ceil(bottom))
+    x, y = (torch.arange(side, device=mask.device)[part] + 0.5 for side, part in zip(size, (across, down), strict=True))
+    grid = torch.meshgrid((x - left) / (right - left) * 2 - 1, (y - top) / (bottom - top) * 2 - 1, indexing="xy")
+    canvas = np.zeros(size[::-1], np.uint8, order="F")
+    canvas[down, across] = (F.grid_sample(mask[None, None], torch.stack(grid, -1)[None], align_corners=False)[0, 0] >= 0.5).cpu().numpy()
+    encoded: dict[str, Any] = rle.encode(canvas)
+    return encoded

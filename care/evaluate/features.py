@@ -1,22 +1,45 @@
-"""Features of a frozen encoder, and what every evaluation on them shares."""
+"""Features of a frozen encoder, and what every evaluation shares: crops with labels, scores, the record of a result."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import shards
-from care.encoders import Encoded
+from care.encoders import Encoder, evaluating
 from care.errors import CareError
 from care.train.batches import loaded
-from care.train.views import normalize
+from care.train.checkpoint import digest_of
+from care.train.run import Precision, autocast
+from care.train.views import View, crop, normalize
+from shards import storage
 from shards.progress import progress
+
+Rows = NDArray[np.int64]
+
+
+class Evaluation(NamedTuple):
+    """How good an encoder is at a task."""
+
+    task: str
+    """Results of one name are comparable: with each other on the same data, with the paper's (``care.paper``) on ImageNet."""
+    protocol: str
+    """How it was judged."""
+    measures: dict[str, float]
+    """In per cent."""
+    chosen: dict[str, Any] = {}  # noqa: RUF012 (a NamedTuple's default is never changed)
+    """The keywords that were chosen on held-out images."""
 
 
 class Features(NamedTuple):
@@ -38,11 +61,18 @@ class _Centres(Dataset[np.ndarray]):
     def __init__(self, data: shards.ShardSet, size: int) -> None:
         self.data, self.size = data, size
 
-    def __len__(self) -> int:
-        return len(self.data)
-
     def __getitem__(self, sample: int) -> np.ndarray:
         return np.array(centre_crop(self.data.image(sample), self.size)).transpose(2, 0, 1)
+
+
+class _Crops(Dataset[tuple[np.ndarray, int, int]]):
+    def __init__(self, data: shards.ShardSet, size: int, seed: int, view: View) -> None:
+        self.data, self.size, self.seed, self.view = data, size, seed, view
+
+    def __getitem__(self, at: tuple[int, int]) -> tuple[np.ndarray, int, int]:
+        epoch, row = at
+        pixels = crop(np.array(self.data.image(row)), self.view.draw(self.seed, epoch, row, 0), self.size)
+        return pixels.copy(), int(self.data.labels[row]), row  # Pillow's memory is read only
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
@@ -56,19 +86,46 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 
-def images(
-    data: shards.ShardSet, *, size: int, rows: NDArray[np.int64] | None = None, batch_size: int = 256, workers: int = 0
+def centres(
+    data: shards.ShardSet, batches: Iterable[list[int]], *, size: int, workers: int = 0
 ) -> Iterator[Float[Tensor, "b 3 size size"]]:
-    """The images of ``rows``, or all, in order, centre-cropped and normalised."""
-    sampler = range(len(data)) if rows is None else rows.tolist()
-    loader = DataLoader(_Centres(data, size), batch_size, sampler=sampler, num_workers=workers, generator=torch.Generator())
-    for crops in loaded(loader):
-        yield normalize(crops.float() / 255)
+    """Batches of images by number, centre-cropped and normalised."""
+    loader = DataLoader(_Centres(data, size), batch_sampler=batches, num_workers=workers, generator=torch.Generator())
+    for pixels in loaded(loader):
+        yield normalize(pixels.float() / 255)
 
 
-@torch.no_grad()
-def extract(encoder: nn.Module, data: shards.ShardSet, *, size: int, batch_size: int = 256, workers: int = 0) -> Features:
+def crops(
+    data: shards.ShardSet, rows: Rows, *, size: int, batch_size: int, steps: int, start: int, seed: int, min_scale: float, workers: int
+) -> Iterator[tuple[Float[Tensor, "b 3 size size"], Int[Tensor, " b"], Int[Tensor, " b"]]]:
+    """Random crops and flips of some ``rows`` of a set for the steps ``start`` … ``steps`` − 1, normalised; their labels; their rows."""
+    view = View(scale=(min_scale, 1.0), jitter_p=0, blur_p=0, gray_p=0)
+    order = (shards.step_ids(len(rows), batch_size=batch_size, step=step, seed=seed) for step in range(start, steps))
+    sampler = ([(epoch, int(row)) for row in rows[ids]] for epoch, ids in order)
+    loader = DataLoader(_Crops(data, size, seed, view), batch_sampler=sampler, num_workers=workers, generator=torch.Generator())
+    for pixels, labels, of in loaded(loader):
+        yield normalize(pixels.float() / 255), labels, of
+
+
+def pooled(
+    encoder: Encoder, data: shards.ShardSet, batches: Iterable[list[int]], *, size: int, workers: int = 0, precision: Precision = "fp32"
+) -> Iterator[Float[Tensor, "b d"]]:  # fmt: skip
+    """Float32 features of centre crops, by batches of their numbers, on the encoder's device, without gradient."""
+    where = next(encoder.parameters()).device
+    for batch in centres(data, batches, size=size, workers=workers):
+        with torch.no_grad(), autocast(where, precision):
+            features = encoder(batch.to(where).contiguous(memory_format=torch.channels_last)).features
+        yield features.float()
+
+
+def extract(
+    encoder: Encoder, data: shards.ShardSet, *, size: int, batch_size: int = 256, workers: int = 0, precision: Precision = "fp32",
+    cache: str | Path | None = None, only: Iterable[int] | None = None,
+) -> Features:  # fmt: skip
     """Features of every image of a labelled set, by the encoder in eval mode, without gradient; labels are in 0…classes − 1.
+
+    Those of a shard are a pure function of the encoder, the shard, the size and the precision: with a ``cache`` that machines share,
+    each may extract ``only`` some shards, and a last call finds them all.
 
     Args:
         encoder: image → ``Encoded``; used on the device it is on, left in the mode it was in.
@@ -76,24 +133,38 @@ def extract(encoder: nn.Module, data: shards.ShardSet, *, size: int, batch_size:
         size: side of the centre crop, pixels.
         batch_size: images a forward pass.
         workers: processes that decode beside this one.
+        precision: of the encoder's arithmetic.
+        cache: directory or URL that keeps a file for each shard, named by the digests of what it is made from.
+        only: numbers of the shards whose features are wanted; all by default.
 
     Raises:
         CareError: the set has images without label.
     """
     if len(data) == 0 or bool((data.labels < 0).any()):
         raise CareError(f"{data.path} has images without a class; evaluation needs a set built from class folders")
-    where, training = next(encoder.parameters()), encoder.training
-    encoder.eval()
-    rows = []
-    try:
-        with progress(f"features of {data.path}", len(data)) as advance:
-            for batch in images(data, size=size, batch_size=batch_size, workers=workers):
-                encoded: Encoded = encoder(batch.to(where).contiguous(memory_format=torch.channels_last))
-                rows.append(encoded.features.float().cpu())
-                advance(len(batch), "")
-    finally:
-        encoder.train(training)
-    return Features(torch.cat(rows), torch.from_numpy(data.labels.astype(np.int64)), len(data.classes))
+    starts, numbers = data.index.starts, [*(range(len(data.index.shards)) if only is None else only)]
+    folder = storage.locate(cache) / storage.digest([digest_of(encoder), data.digest, size, precision]) if cache else None
+    kept = storage.listing(folder) if folder else {}
+    parts = dict[int, Tensor]()
+    for n in numbers:
+        with suppress(SafetensorError):  # what a damaged file had is extracted again
+            if folder and f"{n}.safetensors" in kept:
+                parts[n] = load(storage.read_bytes(folder / f"{n}.safetensors"))["x"]
+    left = {n: range(starts[n], starts[n + 1]) for n in numbers if n not in parts and starts[n + 1] > starts[n]}
+    batches = [[*rows[at : at + batch_size]] for rows in left.values() for at in range(0, len(rows), batch_size)]
+    with progress(f"features of {data.path}", sum(map(len, left.values()))) as advance, evaluating(encoder):
+        stream = pooled(encoder, data, batches, size=size, workers=workers, precision=precision)
+        for number, rows in left.items():
+            found = list[Tensor]()
+            for x in itertools.islice(stream, -(-len(rows) // batch_size)):
+                found.append(x.cpu())
+                advance(len(x), "")
+            parts[number] = torch.cat(found)
+            if folder:
+                storage.write_bytes(folder / f"{number}.safetensors", save({"x": parts[number]}))
+    x = torch.cat([torch.empty(0, encoder.features), *(parts[n] for n in numbers if n in parts)])  # a shard may be empty
+    ids = [row for n in numbers for row in range(starts[n], starts[n + 1])]
+    return Features(x, torch.from_numpy(data.labels[ids].astype(np.int64)), len(data.classes))
 
 
 def same_classes(train: shards.ShardSet, val: shards.ShardSet) -> None:
@@ -107,8 +178,28 @@ def same_classes(train: shards.ShardSet, val: shards.ShardSet) -> None:
         raise CareError(f"{train.path} and {val.path} must have the same classes; only one of them has: {', '.join(differing[:5])}")
 
 
+def all_known(labels: Int[Tensor, " n"], classes: int) -> None:
+    """Refuse labels that are no class.
+
+    Raises:
+        CareError: with their range.
+    """
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise CareError(f"wanted labels from 0 to {classes - 1}, got some from {int(labels.min())} to {int(labels.max())}")
+
+
 def accuracy(scores: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Accuracy:
-    """Top-1 and top-5 of the highest scores."""
+    """Top-1 and top-5 of the highest scores.
+
+    Raises:
+        CareError: a label is no class.
+    """
+    all_known(labels, scores.shape[1])
     top = scores.topk(min(5, scores.shape[1]), dim=1).indices
     hits = top == labels[:, None]
     return Accuracy(100 * float(hits[:, 0].float().mean()), 100 * float(hits.any(1).float().mean()))
+
+
+def side(encoder: Encoder, size: int | None) -> int:
+    """The side of the crops: ``size``, or that of the encoder's training."""
+    return size or int(encoder.size)

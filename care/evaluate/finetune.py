@@ -1,45 +1,49 @@
 """Semi-supervised evaluation: the whole network fine-tuned on few labels."""
 
 import copy
-from collections.abc import Sequence
+import itertools
+import shutil
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 
 import shards
-from care.encoders import Encoder
-from care.errors import CareError
-from care.evaluate.features import Accuracy, accuracy, images, same_classes
+from care.encoders import Encoder, evaluating
+from care.errors import CareError, Diverged, Misuse
+from care.evaluate.features import Evaluation, Rows, accuracy, centres, crops, same_classes, side
 from care.schedules import lr_at
-from care.train.batches import loaded
-from care.train.run import fastest_precision, seeded
-from care.train.views import View, crop, normalize
+from care.train.checkpoint import digest_of
+from care.train.run import Precision, Run, autocast, fastest_precision
+from shards import storage
 from shards.images import SUFFIXES
+from shards.options import Count, Natural, Positive, Share
 from shards.order import permutation
-from shards.progress import progress
-
-RATES = ((0.02, 5.0), (0.01, 0.2))
-"""Learning rates of encoder and head for 256 images a step: SwAV's for 1 % and for 10 % of ImageNet."""
-
-Rows = NDArray[np.int64]
+from shards.progress import console
 
 
-class Finetuned(NamedTuple):
-    """Result of the semi-supervised evaluation."""
+class Recipe(NamedTuple):
+    """A published way to fine-tune; learning rates are for 256 images."""
 
-    accuracy: Accuracy
-    rate: tuple[float, float]
-    """The learning rates of encoder and head that were best on the held-out labels."""
-    labels: int
-    """Images whose label was used, the held-out ones among them."""
+    lrs: tuple[float, ...]
+    head_lrs: tuple[float, ...]
+    """One for each of ``lrs``."""
+    epochs: tuple[int, ...]
+    batch_size: int
+
+
+_BYOL = (0.00125, 0.0025, 0.005, 0.0125, 0.025)  # 0.005 … 0.1 at 1,024 images
+RECIPES = {
+    "swav": Recipe((0.02, 0.01), (5.0, 0.2), (20,), 256),  # its rates for 1 % and for 10 % of ImageNet
+    "barlow-twins": Recipe((0.005,), (0.5,), (20,), 256),  # for 1 %
+    "byol": Recipe(_BYOL, _BYOL, (30, 50), 1024),
+}
 
 
 def stratified(labels: NDArray[np.int32], fraction: float, *, seed: int = 0) -> Rows:
@@ -54,7 +58,7 @@ def stratified(labels: NDArray[np.int32], fraction: float, *, seed: int = 0) -> 
         CareError: a fraction out of range.
     """
     if not 0 < fraction <= 1:
-        raise CareError(f"wanted a fraction of the labels above 0 and at most 1, got {fraction}")
+        raise Misuse(f"wanted a fraction of the labels above 0 and at most 1, got {fraction}")
     chosen = [np.empty(0, np.int64)]
     for label in np.unique(labels[labels >= 0]):
         rows = np.flatnonzero(labels == label)
@@ -89,75 +93,123 @@ def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:
 
 
 def finetune(
-    encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, *, rows: Rows, size: int,
-    rates: Sequence[tuple[float, float]] = RATES, epochs: int = 20, batch_size: int = 256, min_scale: float = 0.08,
-    held_out: float = 0.2, seed: int = 0, workers: int = 0,
-) -> Finetuned:  # fmt: skip
-    """Train encoder and a linear head on the labels of ``rows`` only, and score the last epoch on ``val``.
+    encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: str | Path, *, fraction: float | None = None,
+    names: str | Path | None = None, rows: Rows | None = None, size: Count | None = None,
+    recipe: Literal["swav", "byol", "barlow-twins"] = "swav", lrs: tuple[float, ...] | None = None,
+    head_lrs: tuple[float, ...] | None = None, epochs: tuple[int, ...] | None = None, batch_size: Count | None = None,
+    min_scale: Positive = 0.08, held_out: Share = 0.2, seed: Natural = 0, precision: Precision | None = None, workers: Natural = 0,
+    checkpoint_every: Count = 500,
+) -> Evaluation:  # fmt: skip
+    """The whole network and a linear head fine-tuned on few labels of train; the last epoch is scored on val.
 
-    Protocol: random resized crops and flips; SGD with Nesterov momentum 0.9, no weight decay, cosine to 0 (BYOL's recipe), with
-    learning rates of their own for encoder and head (SwAV's). Each of ``rates`` is trained without the held-out part of the rows;
-    the best there (by top-1, then by cross-entropy) is trained again on all of them. ``val`` chooses nothing.
+    Random resized crops and flips; SGD with Nesterov momentum 0.9, no weight decay, cosine to 0 (BYOL's). Where there is more than one,
+    each pair of learning rates with each number of epochs is trained without the held-out part of the labels; the best there (by
+    top-1, then by cross-entropy) is trained on all of them. Val chooses nothing. Interrupted, the same call continues.
 
     Args:
         encoder: is copied, not changed; used on its device.
-        train: set that ``rows`` are of.
+        train: set with the labels.
         val: set to score, with the same classes.
-        rows: row numbers of the labelled images.
-        size: side of the crops, pixels.
-        rates: pairs (encoder, head) to choose from, for 256 images a step.
-        epochs: passes over the labelled images.
+        run: directory of the trainings.
+        fraction: share of every class's labels to learn from.
+        names: text file with the names of the images to learn from instead, such as SimCLR's lists of ImageNet.
+        rows: their numbers in train instead.
+        size: side of the crops, pixels; by default that of the encoder's training.
+        recipe: whose learning rates, epochs and batch size, unless they are given.
+        lrs: learning rates of the encoder to choose from, for 256 images a step.
+        head_lrs: those of the head, one for each; by default the encoder's.
+        epochs: passes over the labelled images, to choose from.
         batch_size: images a step, at most the labelled ones.
         min_scale: least share of an image's area in a training crop.
-        held_out: share of the rows that chooses the rates.
-        seed: of the held-out part, the order and the crops.
-        workers: processes that decode.
+        held_out: share of the labelled images that chooses.
+        seed: of the labelled and the held-out part, the order and the crops.
+        precision: of the arithmetic; by default what the device computes natively.
+        workers: processes that decode images.
+        checkpoint_every: steps between checkpoints.
 
     Raises:
         CareError: too few labels to hold a part out, images without label, other classes in ``val``, or training diverged.
+        Stopped: on SIGINT or SIGTERM, after saving.
     """
     same_classes(train, val)
-    rows = rows[permutation(len(rows), seed=seed, stream=0)]
-    asked, kept = np.split(rows, [round(len(rows) * held_out)])
-    if len(asked) == 0 or len(kept) < 2 or (train.labels[rows] < 0).any():
-        raise CareError(f"cannot hold {held_out:.0%} of {len(rows)} labelled images of {train.path} out; use more, all with a label")
-    examples = _Examples(train, size, View(scale=(min_scale, 1.0), jitter_p=0, blur_p=0, gray_p=0), seed)
-    lengths = {len(part): epochs * (len(part) // min(batch_size, len(part))) for part in (kept, rows)}
-    total = sum(steps * min(batch_size, n) * (len(rates) if n == len(kept) else 1) for n, steps in lengths.items())
-    with progress(f"fine-tuning on {len(rows)} labels", total) as advance:
+    if sum(given is not None for given in (fraction, names, rows)) != 1:
+        raise Misuse("wanted the images to learn from as one of fraction and names, such as --fraction 0.1 or --list NAMES.txt")
+    if rows is None:
+        rows, missing = listed(train, names) if names else (stratified(train.labels, fraction or 0, seed=seed), [])
+        if missing:
+            console.print(f"[yellow]{len(missing):,} names of {names} are not in {train.path}, such as {missing[0]}", soft_wrap=True)
+    if absent := sorted(set(range(len(train.classes))) - set(train.labels[rows].tolist())):
+        console.print(f"[yellow]{len(absent)} classes have no labelled image, such as {train.classes[absent[0]]}", soft_wrap=True)
+    default = RECIPES[recipe]
+    lrs, heads = lrs or default.lrs, head_lrs or (lrs if lrs else default.head_lrs)
+    if len(lrs) != len(heads):
+        raise Misuse(f"wanted one head rate for each of the {len(lrs)} learning rates, got {len(heads)}; give as many of both")
+    candidates = [(*pair, n) for pair, n in itertools.product(zip(lrs, heads, strict=True), epochs or default.epochs)]
+    known = rows[permutation(len(rows), seed=seed, stream=0)]
+    asked, kept = np.split(known, [round(len(known) * held_out)])
+    if (len(asked) == 0 and len(candidates) > 1) or len(kept) < 2 or (train.labels[known] < 0).any():
+        raise CareError(f"cannot hold {held_out:.0%} of {len(known)} labelled images of {train.path} out; use more, all with a label")
+    size, where, most = side(encoder, size), next(encoder.parameters()).device, batch_size or default.batch_size
+    precision, start = precision or fastest_precision(where), digest_of(encoder)
 
-        def fit(part: Rows, rate: tuple[float, float]) -> _Classifier:
-            model = _Classifier(encoder, len(train.classes)).train()
-            groups = [{"params": model.encoder.parameters()}, {"params": model.head.parameters()}]
-            optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, fused=True)
-            batch, steps = min(batch_size, len(part)), lengths[len(part)]
-            order = (shards.step_ids(len(part), batch_size=batch, step=step, seed=seed) for step in range(steps))
-            sampler = ([(epoch, int(row)) for row in part[ids]] for epoch, ids in order)
-            loader = DataLoader(examples, batch_sampler=sampler, num_workers=workers, generator=torch.Generator())
-            for step, (pixels, labels) in enumerate(loaded(loader)):
-                for group, lr in zip(optimizer.param_groups, rate, strict=True):
-                    group["lr"] = lr_at(step, total=steps, base=lr * batch / 256)
-                with seeded(seed, step, model.head.weight.device):
-                    loss = F.cross_entropy(model(normalize(pixels.float() / 255)), labels.to(model.head.weight.device))
-                torch.autograd.backward(loss)
-                optimizer.step()
-                optimizer.zero_grad()
-                advance(batch, f"loss {float(loss.detach()):.3f}")
-            return model
-
-        scores = []
-        for rate in rates:
-            logits, labels = _scores(fit(kept, rate), train, size, workers, asked)
-            scores.append(
-                (accuracy(logits, labels).top1, -float(F.cross_entropy(logits, labels))) if logits.isfinite().all() else (-1.0, 0.0)
+    def fit(part: Rows, candidate: tuple[float, float, int], folder: Path) -> _Classifier:
+        *pair, passes = candidate
+        batch, model = min(most, len(part)), _Classifier(encoder, len(train.classes)).train()
+        steps = passes * (len(part) // batch)
+        groups = [
+            {"params": of.parameters(), "initial_lr": lr * batch / 256} for of, lr in zip((model.encoder, model.head), pair, strict=True)
+        ]
+        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, fused=True)
+        settings = {
+            "encoder": start, "data": train.digest, "rows": storage.digest(part.tolist()), "size": size, "rates": pair, "steps": steps,
+            "batch_size": batch, "min_scale": min_scale, "seed": seed, "precision": precision,
+        }  # fmt: skip
+        title = f"fine-tuning on {len(part)} labels"
+        state = Run(folder, model, optimizer, settings, title=title, precision=precision, checkpoint_every=checkpoint_every)
+        with state:
+            stream = crops(
+                train, part, size=size, batch_size=batch, steps=steps, start=state.start, seed=seed, min_scale=min_scale, workers=workers
             )
+            losses = lambda step: {"cross_entropy": F.cross_entropy(model(step[0]).float(), step[1].to(where))}  # noqa: E731
+            state.steps(stream, losses, lambda step: lr_at(step, total=steps, base=1), "loss {cross_entropy:.3f}")
+        return model
+
+    def score(model: _Classifier, data: shards.ShardSet, of: Rows) -> tuple[Tensor, Tensor]:
+        batches = [of[at : at + 256].tolist() for at in range(0, len(of), 256)]
+        with torch.no_grad(), evaluating(model), autocast(where, precision):
+            logits = [model(batch).float().cpu() for batch in centres(data, batches, size=size, workers=workers)]
+        return torch.cat(logits), torch.from_numpy(data.labels[of].astype(np.int64))
+
+    key = storage.digest([start, train.digest, known.tolist(), len(asked), candidates, size, most, min_scale, seed, precision])
+    memory, folders = Path(run, "chosen.json"), [Path(run, "lr {:g} {:g}, {} epochs".format(*candidate)) for candidate in candidates]
+    if len(candidates) == 1:
+        best = candidates[0]
+    elif memory.exists():
+        if (before := storage.read_json(memory))["key"] != key:
+            raise CareError(f"{run} was fine-tuned with other images or settings; repeat those, or choose a new run directory")
+        best = candidates[before["best"]]
+    else:
+        scores = list[tuple[float, float]]()
+        for candidate, folder in zip(candidates, folders, strict=True):
+            try:
+                logits, labels = score(fit(kept, candidate, folder), train, asked)
+            except Diverged:
+                logits = torch.full((1,), torch.nan)
+            finite = bool(logits.isfinite().all())
+            scores.append((accuracy(logits, labels).top1, -float(F.cross_entropy(logits, labels))) if finite else (-1.0, 0.0))
         if max(scores)[0] < 0:
-            raise CareError(f"fine-tuning diverged at all of the learning rates {list(rates)}; try lower ones")
-        best = rates[scores.index(max(scores))]
-        logits, labels = _scores(fit(rows, best), val, size, workers)
+            raise CareError(f"fine-tuning diverged at all of the learning rates {lrs}; try lower ones")
+        best = candidates[scores.index(max(scores))]
+        storage.write_json(memory, {"key": key, "best": candidates.index(best), "scores": scores})
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    logits, labels = score(fit(known, best, Path(run, "all labels")), val, np.arange(len(val)))
     if not logits.isfinite().all():
-        raise CareError(f"fine-tuning on all labels diverged at the learning rates {best}; try lower ones")
-    return Finetuned(accuracy(logits, labels), best, len(rows))
+        raise CareError(f"fine-tuning on all labels diverged at the learning rates {best[:2]}; try lower ones")
+    protocol = f"the whole network fine-tuned on {len(known)} labelled images, crops of {size} px, batch {min(most, len(known))}, learning"
+    protocol += f" rates and epochs the best of {len(candidates)} on held-out ones" if len(candidates) > 1 else " rates and epochs as given"
+    chosen = {"lrs": best[:1], "head_lrs": best[1:2], "epochs": best[2:]}
+    return Evaluation(f"{100 * len(known) / len(train):.0f} % of the labels", protocol, accuracy(logits, labels)._asdict(), chosen)
 
 
 class _Classifier(nn.Module):
@@ -170,30 +222,7 @@ class _Classifier(nn.Module):
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
         self.head.to(where)
-        self.autocast = torch.autocast(where.type, torch.bfloat16, enabled=fastest_precision(where) == "bf16")
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
-        with self.autocast:
-            logits: Tensor = self.head(self.encoder(x.to(self.head.weight.device).contiguous(memory_format=torch.channels_last)).features)
-        return logits.float()
-
-
-class _Examples(Dataset[tuple[UInt8[np.ndarray, "3 h w"], int]]):
-    """Crops of (epoch, row), and their labels."""
-
-    def __init__(self, data: shards.ShardSet, size: int, view: View, seed: int) -> None:
-        self.data, self.size, self.view, self.seed = data, size, view, seed
-
-    def __getitem__(self, at: tuple[int, int]) -> tuple[UInt8[np.ndarray, "3 h w"], int]:
-        epoch, row = at
-        pixels = crop(np.array(self.data.image(row)), self.view.draw(self.seed, epoch, row, 0), self.size)
-        return pixels.copy(), int(self.data.labels[row])  # Pillow's memory is read only
-
-
-@torch.no_grad()
-def _scores(model: _Classifier, data: shards.ShardSet, size: int, workers: int, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
-    """Logits [n, classes] and labels [n] of the centre crops of a set, or of some of its rows."""
-    model.eval()
-    logits = [model(batch).cpu() for batch in images(data, size=size, workers=workers, rows=rows)]
-    labels = data.labels if rows is None else data.labels[rows]
-    return torch.cat(logits), torch.from_numpy(labels.astype(np.int64))
+        logits: Tensor = self.head(self.encoder(x.to(self.head.weight.device).contiguous(memory_format=torch.channels_last)).features)
+        return logits

@@ -1,15 +1,48 @@
 """Weighted nearest neighbours on frozen features."""
 
+from pathlib import Path
+
 import torch
 from torch.nn import functional as F
 
-from care.evaluate.features import Accuracy, Features, accuracy
+import shards
+from care.encoders import Encoder
+from care.evaluate.features import Accuracy, Evaluation, Features, accuracy, extract, same_classes, side
+from care.train.run import Precision
+from shards.options import Count, Natural, Positive
 
 
-def knn(train: Features, val: Features, *, k: int = 20, temperature: float = 0.07) -> Accuracy:
-    """Weighted kNN: the ``k`` training images of highest cosine vote for their class with weight exp(cosine / temperature).
+def knn(
+    encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, *, size: Count | None = None, k: Count = 20,
+    temperature: Positive = 0.07, precision: Precision = "fp32", workers: Natural = 0, cache: str | Path | None = None,
+) -> Evaluation:  # fmt: skip
+    """Weighted nearest neighbours on frozen features of centre crops; nothing is trained or chosen.
 
-    The protocol of instance discrimination (Wu et al. 2018); k = 20 and 0.07 are DINO's values. Nothing is trained or chosen.
+    Args:
+        encoder: used on the device it is on.
+        train: set whose labels vote.
+        val: set to classify, with the same classes.
+        size: side of the crops, pixels; by default that of the encoder's training.
+        k: neighbours; DINO's protocol has 20, instance discrimination's 200.
+        temperature: of the votes' weights; DINO's is 0.07, instance discrimination's 0.1.
+        precision: of the encoder's arithmetic.
+        workers: processes that decode images.
+        cache: see ``extract``.
+
+    Raises:
+        CareError: images without label, or other classes in ``val``.
+    """
+    same_classes(train, val)
+    size = side(encoder, size)
+    known, asked = (extract(encoder, data, size=size, workers=workers, precision=precision, cache=cache) for data in (train, val))
+    protocol = f"weighted nearest neighbours on frozen features (k {k}, temperature {temperature:g}), centre crops of {size} px"
+    return Evaluation(
+        "kNN", f"{protocol}; nothing is trained or chosen", weighted_knn(known, asked, k=k, temperature=temperature)._asdict()
+    )
+
+
+def weighted_knn(train: Features, val: Features, *, k: int = 20, temperature: float = 0.07) -> Accuracy:
+    """The ``k`` training images of highest cosine vote for their class with weight exp(cosine / temperature) (Wu et al. 2018).
 
     Args:
         train: features that vote.

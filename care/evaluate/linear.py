@@ -1,79 +1,208 @@
-"""A linear classifier on frozen features."""
+"""A linear classifier on a frozen encoder."""
 
-from typing import NamedTuple
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+import shards
+from care.encoders import Encoder, evaluating
 from care.errors import CareError
-from care.evaluate.features import Accuracy, Features, accuracy
+from care.evaluate.features import Accuracy, Evaluation, Features, Rows, all_known, crops, extract, pooled, same_classes, side
 from care.schedules import lr_at
+from care.train.checkpoint import digest_of
+from care.train.run import Precision, Run, autocast
+from shards.options import Count, Natural, Positive, Share
+from shards.order import permutation
 
-LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-
-
-class Linear(NamedTuple):
-    """Result of the linear evaluation."""
-
-    accuracy: Accuracy
-    lr: float
-    """The learning rate that was best on the held-out part of train."""
+LRS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+FAST_LRS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+HELD = 10_000
+"""Images at most that choose the learning rate: BYOL's number."""
+SCORED = (1, 2, 5, 7)
+"""Epochs after which the released code scores, beside every tenth and the last."""
 
 
 def linear(
-    train: Features, val: Features, *, lrs: tuple[float, ...] = LEARNING_RATES, epochs: int = 80, batch_size: int = 256,
-    held_out: float = 0.2, seed: int = 0,
-) -> Linear:  # fmt: skip
-    """Linear evaluation on cached features: a fast protocol, not the paper's, which augments the training images.
+    encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: str | Path, *, size: Count | None = None, fast: bool = False,
+    lrs: tuple[float, ...] | None = None, epochs: Count = 80, batch_size: Count = 256, norm: bool = False, min_scale: Positive = 0.08,
+    held_out: Share = 0.2, seed: Natural = 0, precision: Precision = "fp32", workers: Natural = 0, checkpoint_every: Count = 500,
+    cache: str | Path | None = None,
+) -> Evaluation:  # fmt: skip
+    """A linear layer on a frozen encoder, trained on random crops and flips by the paper's recipe (Sec. 4.1).
 
-    Features are standardised by the training set's mean and deviation. One Linear for each of ``lrs`` is trained in a single pass
-    by SGD (momentum 0.9, no weight decay, cosine to 0; the paper's recipe) on train without its held-out part; the best there is
-    trained again on all of train, and its last epoch is scored on ``val``, which chooses nothing.
+    SGD with momentum 0.9, no weight decay, cosine to 0. All learning rates are trained in one pass, each twice: without the held-out
+    part of train, which chooses the rate, and on all of train, which is scored on val. The last epoch is the headline, the best one
+    (as the released code reports) stands beside it; val chooses neither. Interrupted, the same call continues.
+
+    Args:
+        encoder: used on the device it is on, in eval mode; not changed by a bit.
+        train: set to learn from.
+        val: set to classify, with the same classes.
+        run: directory of the checkpoints and of ``losses.jsonl``.
+        size: side of the crops, pixels; by default that of the encoder's training.
+        fast: train on features of centre crops instead, standardised and extracted once: minutes, but another protocol.
+        lrs: learning rates to choose from, for 256 images a step (the paper's is 0.2); by default ten from 0.05 to 30, or with
+            fast seven from 0.01 to 10.
+        epochs: passes over train.
+        batch_size: images a step, fewer where train is smaller.
+        norm: batch norm after the layer, as the released code has it.
+        min_scale: least share of an image's area in a training crop.
+        held_out: share of train that chooses the learning rate, at most 10,000 images (BYOL's number).
+        seed: of the layer's weights, the held-out part, the order and the crops.
+        precision: of the encoder's arithmetic; the layer's is float32.
+        workers: processes that decode images.
+        checkpoint_every: steps between checkpoints.
+        cache: see ``extract``.
+
+    Raises:
+        CareError: images without label, other classes in ``val``, train too small to hold a part out, a run with other settings.
+        Stopped: on SIGINT or SIGTERM, after saving.
+    """
+    same_classes(train, val)
+    size, before = side(encoder, size), digest_of(encoder)
+    if bool((train.labels < 0).any()):
+        raise CareError(f"{train.path} has images without a class; the linear evaluation needs a set built from class folders")
+    chooses, batch, where = _held(len(train), held_out, seed), min(batch_size, len(train)), next(encoder.parameters()).device
+    recipe = f"{epochs} epochs of SGD at batch {batch}, learning rate chosen on held-out images of train"
+    asked = extract(encoder, val, size=size, workers=workers, precision=precision, cache=cache)
+    if fast:
+        known = extract(encoder, train, size=size, workers=workers, precision=precision, cache=cache)
+        tops, lr = linear_on_features(
+            known, asked, lrs=lrs or FAST_LRS, epochs=epochs, batch_size=batch_size, norm=norm, held_out=held_out, seed=seed
+        )
+        protocol = f"one linear layer on standardised frozen features of centre crops of {size} px, {recipe}; not the paper's protocol"
+        return Evaluation("linear on cached features", protocol, tops._asdict(), {"lrs": (lr,)})
+    lrs = lrs or LRS
+    per_epoch, out = len(train) // batch, torch.zeros(len(train), dtype=torch.bool)
+    out[chooses] = True
+    heads = _Heads(encoder.features, len(train.classes), lrs, norm, seed).to(where)
+    optimizer = torch.optim.SGD([{"params": heads.parameters(), "initial_lr": batch / 256}], lr=0, momentum=0.9)
+    settings = {
+        "encoder": before, "data": train.digest, "val": val.digest, "size": size, "lrs": lrs, "steps": (steps := epochs * per_epoch),
+        "norm": norm, "batch_size": batch, "min_scale": min_scale, "held_out": len(chooses), "seed": seed, "precision": precision,
+    }  # fmt: skip
+
+    def losses(step: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+        images, labels, rows = step
+        with torch.no_grad(), autocast(where, precision):
+            x = encoder(images.to(where).contiguous(memory_format=torch.channels_last)).features
+        return {"heads": heads.loss(x.float(), labels.to(where), ~out[rows].to(where))}
+
+    def scores(step: int) -> dict[str, float]:
+        epoch, rest = divmod(step + 1, per_epoch)
+        scored = rest == 0 and (epoch in SCORED or epoch % 10 == 0 or epoch == epochs)
+        return {f"val {lr:g}": float(top) for lr, top in zip(lrs, heads.scores(asked.x, asked.y)[0][1], strict=True)} if scored else {}
+
+    state = Run(run, heads, optimizer, settings, title="linear", precision="fp32", checkpoint_every=checkpoint_every)
+    with evaluating(encoder), state:
+        stream = crops(
+            train, np.arange(len(train)), size=size, batch_size=batch, steps=steps, start=state.start, seed=seed, min_scale=min_scale,
+            workers=workers,
+        )  # fmt: skip
+        state.steps(stream, losses, lambda step: lr_at(step, total=steps, base=1), "", probe=scores)
+        batches = [chooses[at : at + batch_size].tolist() for at in range(0, len(chooses), batch_size)]
+        x = torch.cat([*pooled(encoder, train, batches, size=size, workers=workers, precision=precision)])
+    if digest_of(encoder) != before:
+        raise CareError("the encoder has changed under a linear evaluation, which must not be: its result would be of another encoder")
+    on_held = heads.scores(x, torch.from_numpy(train.labels[chooses].astype(np.int64)))[0][0]
+    best = int(on_held.argmax())
+    top1, top5 = (float(top[1, best]) for top in heads.scores(asked.x, asked.y))
+    rows = [json.loads(line) for line in (state.path / "losses.jsonl").read_text().splitlines()]
+    measures = {"top1": top1, "top5": top5, "best1": max(row[f"val {lrs[best]:g}"] for row in rows if f"val {lrs[best]:g}" in row)}
+    layer = "one linear layer and batch norm" if norm else "one linear layer"
+    return Evaluation(
+        "linear", f"{layer} on the frozen encoder, random crops of {size} px and flips, {recipe}", measures, {"lrs": (lrs[best],)}
+    )
+
+
+class _Heads(nn.Module):
+    """Two linear classifiers for each learning rate, side by side in one layer: of the images that choose no rate, and of all."""
+
+    def __init__(self, features: int, classes: int, lrs: Sequence[float], norm: bool, seed: int) -> None:
+        super().__init__()
+        self.shape = (2, len(lrs), classes)
+        with torch.random.fork_rng(devices=[]):  # the layer draws numbers, for nothing
+            self.linear = nn.Linear(features, math.prod(self.shape))
+        weight = torch.randn(classes, features, generator=torch.Generator().manual_seed(seed)) * 0.01
+        self.linear.weight.data = weight.repeat(2 * len(lrs), 1)
+        nn.init.zeros_(self.linear.bias)
+        self.norm = nn.BatchNorm1d(self.linear.out_features) if norm else nn.Identity()
+        self.rates = torch.tensor(lrs)
+
+    def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b 2 m classes"]:
+        logits: Tensor = self.norm(self.linear(x))
+        return logits.view(-1, *self.shape)
+
+    def loss(self, x: Float[Tensor, "b d"], y: Int[Tensor, " b"], chooses_not: Bool[Tensor, " b"]) -> Float[Tensor, ""]:
+        """Sum of the classifiers' cross-entropies times their learning rates: with momentum SGD at rate 1, each is trained at its own."""
+        logits = self(x).flatten(0, 2)
+        each = F.cross_entropy(logits, y.repeat_interleave(len(logits) // len(y)), reduction="none").view(len(y), *self.shape[:2])
+        shares = torch.stack((chooses_not / chooses_not.sum().clamp_min(1), torch.full_like(y, 1, dtype=each.dtype) / len(y)), 1)
+        return (each * shares[:, :, None] * self.rates.to(each)).sum()
+
+    @torch.no_grad()
+    def scores(self, x: Float[Tensor, "n d"], y: Int[Tensor, " n"]) -> tuple[Float[Tensor, "2 m"], Float[Tensor, "2 m"]]:
+        """Top-1 and top-5 of all classifiers, per cent, with the norm's running statistics."""
+        with evaluating(self):
+            tops = [self(part.to(self.linear.weight)).topk(min(5, self.shape[2]), 3).indices.cpu() for part in torch.split(x, 1024)]
+        hits = torch.cat(tops) == y[:, None, None, None].cpu()
+        return 100 * hits[..., 0].float().mean(0), 100 * hits.any(3).float().mean(0)
+
+
+def _held(count: int, share: float, seed: int) -> Rows:
+    """Numbers of the training images that choose the learning rate.
+
+    Raises:
+        CareError: there are too few.
+    """
+    chosen = permutation(count, seed=seed, stream=0)[: min(round(count * share), HELD)]
+    if not 0 < len(chosen) < count:
+        raise CareError(f"cannot hold {share:.0%} of {count} training images out; use a larger set")
+    return chosen
+
+
+def linear_on_features(
+    train: Features, val: Features, *, lrs: tuple[float, ...] = FAST_LRS, epochs: int = 80, batch_size: int = 256,
+    norm: bool = False, held_out: float = 0.2, seed: int = 0,
+) -> tuple[Accuracy, float]:  # fmt: skip
+    """Top-1 and top-5 of a linear layer on cached features, and its learning rate.
+
+    Features are standardised by the training set's mean and deviation; the recipe is that of ``linear``, whose single pass trains every
+    rate with and without the part that chooses.
 
     Args:
         train: features to fit.
-        val: features to score.
+        val: features to score; they choose nothing.
         lrs: learning rates to choose from, for 256 images a step.
         epochs: passes over train.
         batch_size: features a step, fewer where train is smaller.
+        norm: batch norm after the layer.
         held_out: share of train that chooses the learning rate.
-        seed: of the split and the order.
+        seed: of the weights, the held-out part and the order.
 
     Raises:
-        CareError: train is too small to hold a part out.
+        CareError: train is too small to hold a part out, or a label is no class.
     """
-    order = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(seed))
-    chosen = round(len(order) * held_out)
-    if chosen == 0 or chosen == len(order):
-        raise CareError(f"cannot hold {held_out:.0%} of {len(order)} training images out; use a larger set")
+    all_known(torch.cat((train.y, val.y)), train.classes)
+    chooses, batch = _held(len(train.x), held_out, seed), min(batch_size, len(train.x))
     mean, deviation = train.x.mean(0), train.x.std(0, correction=0).clamp_min(1e-6)
-    x, y = (train.x - mean) / deviation, train.y
-    weights = _fit(x[order[chosen:]], y[order[chosen:]], train.classes, lrs, epochs, batch_size, seed)
-    scores = [accuracy(_logits(x[order[:chosen]], w[None])[0], y[order[:chosen]]).top1 for w in weights]
-    best = lrs[scores.index(max(scores))]
-    weights = _fit(x, y, train.classes, (best,), epochs, batch_size, seed)
-    return Linear(accuracy(_logits((val.x - mean) / deviation, weights)[0], val.y), best)
-
-
-def _logits(x: Tensor, weights: Tensor) -> Tensor:  # [n, d], [m, d + 1, classes] → [m, n, classes]
-    return x @ weights[:, :-1] + weights[:, -1:]
-
-
-def _fit(x: Tensor, y: Tensor, classes: int, lrs: tuple[float, ...], epochs: int, batch_size: int, seed: int) -> Tensor:
-    """One linear classifier for each learning rate, all by the closed-form softmax gradient on the same batches."""
-    batch = min(batch_size, len(x))
-    generator = torch.Generator().manual_seed(seed)
-    weights = torch.zeros(len(lrs), x.shape[1] + 1, classes)
-    velocity = torch.zeros_like(weights)
-    rates = torch.tensor(lrs)[:, None, None] * batch / 256
-    per_epoch = len(x) // batch
-    for step in range(epochs * per_epoch):
-        if step % per_epoch == 0:
-            shuffled = torch.randperm(len(x), generator=generator)
-        rows = shuffled[step % per_epoch * batch :][:batch]
-        error = (_logits(x[rows], weights).softmax(2) - F.one_hot(y[rows], classes)) / batch
-        gradient = torch.cat((x[rows].T @ error, error.sum(1, keepdim=True)), 1)
-        velocity.mul_(0.9).add_(gradient)
-        weights -= rates * lr_at(step, total=epochs * per_epoch, base=1) * velocity
-    return weights
+    x, y, kept, steps = (train.x - mean) / deviation, train.y, torch.ones(len(train.x), dtype=torch.bool), epochs * (len(train.x) // batch)
+    kept[chooses] = False
+    heads = _Heads(x.shape[1], train.classes, lrs, norm, seed)
+    optimizer = torch.optim.SGD(heads.parameters(), lr=0, momentum=0.9, fused=True)
+    for step in range(steps):
+        rows = torch.tensor(shards.step_ids(len(x), batch_size=batch, step=step, seed=seed).ids)
+        optimizer.param_groups[0]["lr"] = batch / 256 * lr_at(step, total=steps, base=1)
+        torch.autograd.backward(heads.loss(x[rows], y[rows], kept[rows]))
+        optimizer.step()
+        optimizer.zero_grad()
+    best = int(heads.scores(x[chooses], y[chooses])[0][0].argmax())
+    top1, top5 = (float(top[1, best]) for top in heads.scores((val.x - mean) / deviation, val.y))
+    return Accuracy(top1, top5), lrs[best]

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-from care.encoders import Encoder
+from care.encoders import Encoder, evaluating
 from care.errors import CareError
 from care.evaluate.features import centre_crop
 from care.train.views import normalize
@@ -23,40 +23,30 @@ COLOURS = np.asarray([(20, 20, 80), (30, 110, 200), (60, 190, 120), (250, 210, 5
 
 
 def attention_map(encoder: Encoder, images: Float[Tensor, "b 3 h w"], *, stage: str | None = None) -> Float[Tensor, "b h w"]:
-    """Grad-CAM of the label-free score ½‖pooled last map‖² at a stage, upsampled bilinearly to the image; its mean is 1.
+    """Grad-CAM of the label-free score ½‖pooled last map‖² at a stage, upsampled bilinearly to the normalised image; its mean is 1.
 
-    Args:
-        encoder: used in eval mode, left in the mode it was in.
-        images: normalised.
-        stage: name of one of ``encoder.maps``, such as ``layer3``; by default the last.
+    ``stage`` names one of ``encoder.maps``, such as ``layer3``, by default the last. The encoder stays in the mode it was in.
 
     Raises:
         CareError: the encoder has no such stage.
     """
-    training = encoder.training
-    encoder.eval()
-    try:
-        with torch.enable_grad():
-            maps = encoder.maps(images.detach().requires_grad_())
-            stage = stage or list(maps)[-1]
-            if stage not in maps:
-                raise CareError(f"this encoder has no stage {stage!r}; choose one of {', '.join(maps)}")
-            score = list(maps.values())[-1].mean((2, 3)).square().sum() / 2
-            (gradient,) = torch.autograd.grad(score, maps[stage])
-    finally:
-        encoder.train(training)
+    with evaluating(encoder), torch.enable_grad():
+        maps = encoder.maps(images.detach().requires_grad_())
+        stage = stage or list(maps)[-1]
+        if stage not in maps:
+            raise CareError(f"this encoder has no stage {stage!r}; choose one of {', '.join(maps)}")
+        score = list(maps.values())[-1].mean((2, 3)).square().sum() / 2
+        (gradient,) = torch.autograd.grad(score, maps[stage])
     cam = (gradient.mean((2, 3), keepdim=True) * maps[stage].detach()).sum(1, keepdim=True).relu()
     cam = F.interpolate(cam, images.shape[2:], mode="bilinear")[:, 0]
     return cam / cam.mean((1, 2), keepdim=True).clamp_min(1e-12)
 
 
 class Share(NamedTuple):
-    """Per cent, means over images."""
+    """Per cent in the masks, means over images: of a map's energy, and of the pixels, what a uniform map would have ``inside``."""
 
     inside: float
-    """Of a map's energy in the masks."""
     area: float
-    """Of the pixels in the masks: what a uniform map would have inside."""
 
 
 def attention_share(encoder: Encoder, images: Sequence[Image.Image], masks: Sequence[NDArray[np.bool_]], *, size: int) -> Share:
@@ -75,13 +65,9 @@ def overlay(image: Image.Image, cam: Float[Tensor, "h w"], *, scale: float = SCA
 
 
 def sheet(images: Sequence[Image.Image], encoders: dict[str, Encoder], *, size: int, cell: int = 128) -> bytes:
-    """A PNG: one column an image, the images in the first row, then a row of maps for each named encoder.
+    """A PNG: one column an RGB image, the images in the first row, then a row of maps for each encoder, its name beside it.
 
-    Args:
-        images: RGB, of any size.
-        encoders: by the name shown beside their row.
-        size: side of the encoders' input, pixels.
-        cell: side of a picture, pixels.
+    ``size`` is the side of the encoders' input, ``cell`` that of a picture, pixels.
     """
     batch = normalize(_pixels(images, size))
     shown = [centre_crop(image, cell) for image in images]
@@ -96,8 +82,7 @@ def sheet(images: Sequence[Image.Image], encoders: dict[str, Encoder], *, size: 
         draw.text((4, y * (cell + gap) + cell // 2), name.replace(" ", "\n"), fill="black", anchor="lm", font_size=14)
         for x, part in enumerate(row):
             picture.paste(part, (margin + x * (cell + gap), y * (cell + gap)))
-    data = BytesIO()
-    picture.save(data, "PNG")
+    picture.save(data := BytesIO(), "PNG")
     return data.getvalue()
 
 

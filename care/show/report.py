@@ -14,21 +14,18 @@ from care.show.maps import SCALE
 from shards import storage
 
 CURVES = {
-    "cnn": "C-stream loss (Eq. 1)",
-    "transformer": "T-stream loss (Eq. 3)",
-    "attention": "attention supervision (Eq. 4, unweighted)",
-    "spread": "spread of the embeddings (1 healthy, 0 collapsed)",
-    "knn": "kNN on the way, top-1 %",
-    "classifier": "loss of the boxes' classes",
-    "box_reg": "loss of the boxes' places",
-    "objectness": "loss of the proposals' objectness",
-    "rpn_box_reg": "loss of the proposals' places",
-}
+    "cnn": "C-stream loss (Eq. 1)", "transformer": "T-stream loss (Eq. 3)", "attention": "attention supervision (Eq. 4, unweighted)",
+    "spread": "spread of the embeddings (1 healthy, 0 collapsed)", "knn": "kNN on the way, top-1 %",
+    "classifier": "loss of the boxes' classes", "box_reg": "loss of the boxes' places", "mask": "loss of the masks",
+    "objectness": "loss of the proposals' objectness", "rpn_box_reg": "loss of the proposals' places",
+}  # fmt: skip
 WIDTH, HEIGHT = 420, 150
-
-
-MEASURES = {"top1": "top-1 %", "top5": "top-5 %", "ap": "AP %", "ap50": "AP50 %", "ap75": "AP75 %", "inside": "inside %"}
+MEASURES = {
+    "top1": "top-1 %", "top5": "top-5 %", "best1": "best epoch's top-1 %", "ap": "AP %", "ap50": "AP50 %", "ap75": "AP75 %",
+    "mask_ap": "mask AP %", "mask_ap50": "mask AP50 %", "mask_ap75": "mask AP75 %", "inside": "inside %",
+}  # fmt: skip
 """What an evaluation's row may hold, and how it is headed."""
+Row = dict[str, Any]  # an evaluation in a results.json
 
 
 class Table(NamedTuple):
@@ -37,8 +34,7 @@ class Table(NamedTuple):
     headings: list[str]
     lines: list[tuple[str, str, list[str], bool]]
     """Task, encoder, values, and whether the first of these is the task's best; grouped by task."""
-    protocols: dict[str, str]
-    """By task."""
+    protocols: dict[str, str]  # by task
 
 
 class Curve(NamedTuple):
@@ -68,35 +64,43 @@ def report(run: str | Path) -> Path:
     )
     content = storage.read_json(results) if results.exists() else {}
     page = template.render(
-        results=content,
-        tables=tables(content.get("evaluations", [])),
+        results=content, tables=tables(content.get("evaluations", [])), scale=SCALE, width=WIDTH, height=HEIGHT,
         curves=[_curve(title, rows, key) for key, title in CURVES.items() if any(row.get(key) for row in rows)],
-        scale=SCALE,
-        width=WIDTH,
-        height=HEIGHT,
         maps=base64.b64encode(maps.read_bytes()).decode() if maps.exists() else None,
-    )
+    )  # fmt: skip
     storage.write_bytes(folder / "report.html", page.encode())
     return folder / "report.html"
 
 
-def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
-    """The rows of ``results.json``'s evaluations as tables, one for each set of measures."""
-    grouped: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """The rows of ``results.json``'s evaluations as tables, one for each set of measures that tasks have.
+
+    Only what was judged alike is compared: a task whose rows differ in protocol, settings, seed or data is numbered, and the protocol
+    of each number ends with what differs. Rows with a ``source`` are not ours: they are named so, and never the best.
+    """
+    tasks, found = dict[str, dict[tuple[str, ...], list[Row]]](), dict[tuple[str, ...], Table]()
     for row in rows:
-        grouped.setdefault(tuple(m for m in MEASURES if m in row), {}).setdefault(row["task"], []).append(row)
-    return [
-        Table(
-            [MEASURES[m] for m in measures],
-            [
-                (task, row["encoder"], [f"{row[m]:.1f}" for m in measures], row[measures[0]] == max(r[measures[0]] for r in of))
-                for task, of in tasks.items()
-                for row in of
-            ],
-            {task: of[0].get("protocol", "") for task, of in tasks.items()},
-        )
-        for measures, tasks in grouped.items()
-    ]
+        trials = f"; mean ± standard deviation of {row['trials']} trials" if row.get("trials", 1) > 1 else ""
+        data = {f"{part} data": digest[:12] for part, digest in row.get("digests", {}).items() if part != "encoder"}
+        free = ("workers", "checkpoint_every", *row.get("chosen", {}))  # change no result, or are part of it
+        given = {"seed": row.get("seed"), **{name: value for name, value in row.get("settings", {}).items() if name not in free}, **data}
+        judged = (row.get("protocol", "") + trials, *(f"{name} {value}" for name, value in given.items() if value is not None))
+        tasks.setdefault(row["task"], {}).setdefault((row.get("source", ""), *judged), []).append(row)
+    for task, groups in tasks.items():
+        measures = tuple(m for m in MEASURES if any(row.get(m) is not None for of in groups.values() for row in of))
+        table = found.setdefault(measures, Table([MEASURES[m] for m in measures], [], {}))
+        own = [parts for source, *parts in groups if not source]
+        for (source, *parts), of in groups.items():
+            label = f"{task}, {source}" if source else f"{task} ({own.index(parts) + 1})" if own[1:] else task
+            if said := [part for n, part in enumerate(parts) if part and (n == 0 or any(part not in other for other in own))]:
+                table.protocols[label] = "; ".join(said)
+            names, top = [row["encoder"] for row in of], max((row.get(m) or 0 for row in of for m in measures[:1]), default=0)
+            for row in of:
+                encoder = f"{row['encoder']} ({row['file']})" if "file" in row and names.count(row["encoder"]) > 1 else row["encoder"]
+                spreads = [f" ± {row[f'{m}_std']:.1f}" if row.get(f"{m}_std") is not None else "" for m in measures]
+                values = ["–" if row.get(m) is None else f"{row[m]:.1f}{spread}" for m, spread in zip(measures, spreads, strict=True)]
+                table.lines.append((label, encoder, values, not source and bool(measures) and row.get(measures[0]) == top))
+    return list(found.values())
 
 
 def _curve(title: str, rows: list[dict[str, float]], key: str) -> Curve:

@@ -2,7 +2,7 @@
 
 from care.errors import Stopped
 from care.train.batches import batches
-from care.train.checkpoint import load_encoder
+from care.train.load import load_encoder
 from care.train.loop import Pretrained, pretrain
 from care.train.run import Run
 from care.train.views import VIEWS, View

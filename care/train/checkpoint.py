@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 import shards
-from care.encoders import Encoder, build_encoder
 from care.errors import CareError
 from care.weights import load_exactly
 from shards import Cache, storage
@@ -117,50 +116,6 @@ def save_encoder(path: str | Path, encoder: nn.Module, *, size: int) -> None:
     # one entry: safetensors writes several in random order, and equal runs would leave unequal files
     metadata = {"care": json.dumps({"encoder": getattr(encoder, "name", ""), "size": size})}
     storage.write_bytes(path, save_tensors(_contiguous(encoder.state_dict()), metadata))
-
-
-def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
-    """An encoder in eval mode; its ``size`` is that of its training.
-
-    Args:
-        source: a run directory (its newest checkpoint), an ``encoder.safetensors``, or ``random:NAME`` (freshly initialised).
-        seed: of the random initialisation.
-
-    Raises:
-        CareError: there is no such encoder, or its weights do not fit the architecture they name.
-    """
-    if str(source).startswith("random:"):
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            encoder = build_encoder(str(source).removeprefix("random:"))
-        encoder.eval()
-        return encoder
-    path = storage.locate(source)
-    if path.is_dir():
-        if storage.is_remote(source):
-            from care.train.saver import pull  # which imports this module
-
-            pull(source, local_copy(source))
-        checkpoint = latest(source)
-        if checkpoint is None:
-            raise CareError(f"{path} holds no checkpoint; wanted a run of `care pretrain`, a .safetensors file, or random:NAME")
-        name, size, prefix = checkpoint.manifest["settings"]["encoder"], checkpoint.manifest["settings"]["size"], "c.backbone.online."
-        tensors = {k.removeprefix(prefix): v for k, v in checkpoint.tensors("model").items() if k.startswith(prefix)}
-    elif path.is_file():
-        try:
-            with storage.nearby(source) as near, safe_open(near, "pt") as file:
-                recorded = json.loads((file.metadata() or {}).get("care", "{}"))
-                name, size = recorded.get("encoder", ""), recorded.get("size", 224)
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise CareError(f"{path} is no safetensors file: {error}") from None
-    else:
-        raise CareError(f"{path} does not exist; wanted a run directory, a .safetensors file, or random:NAME")
-    encoder = build_encoder(name)
-    load_exactly(encoder, tensors, source=str(path))
-    encoder.size = int(size)
-    encoder.eval()
-    return encoder
 
 
 def digest_of(module: nn.Module) -> str:

@@ -45,8 +45,8 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def torchrun(run: str | Path, nproc: int, arguments: Sequence[str]) -> None:
-    """Run ``python -m care.train ARGUMENTS``, which writes ``run``, in ``nproc`` processes of this machine.
+def torchrun(run: str | Path, nproc: int, arguments: Sequence[str], *, module: str = "care.train") -> None:
+    """Run ``python -m MODULE ARGUMENTS``, which writes ``run``, in ``nproc`` processes of this machine.
 
     Raises:
         Stopped: on SIGINT or SIGTERM, after all have saved.
@@ -66,7 +66,7 @@ def torchrun(run: str | Path, nproc: int, arguments: Sequence[str]) -> None:
     )
     died = ""
     try:
-        elastic_launch(config, sys.executable)("-m", "care.train", *arguments)
+        elastic_launch(config, sys.executable)("-m", module, *arguments)
     except ChildFailedError as error:
         died = f"a process died ({', '.join(f'rank {n}: exit code {e.exitcode}' for n, e in sorted(error.failures.items()))})"
     except SignalException:

@@ -2,11 +2,10 @@
 
 import ctypes
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -28,6 +27,7 @@ from care.train.batches import batches
 from care.train.run import Precision, Run, fastest_precision, seeded
 from care.train.views import VIEWS, View
 from shards import storage
+from shards.options import Amount, Count, Natural, Share
 from shards.progress import console
 
 COLLAPSED = 0.02
@@ -67,10 +67,11 @@ class Losses(nn.Module):
 
 
 def pretrain(
-    data: shards.ShardSet, run: str | Path, c: CStream, t: TStream | None = None, *, size: int = 224, batch_size: int = 1024,
-    steps: int, warmup: int = 0, lr: float = 0.05, weight_decay: float = 1e-4, momentum: float = 0.99, attention_weight: float = 100,
-    views: tuple[View, View] = VIEWS, seed: int = 0, precision: Precision | None = None, device: str | None = None, workers: int = 0,
-    accumulate: int = 1, checkpoint_every: int = 500, keep_every: int = 0, allow_change: Sequence[str] = (),
+    data: shards.ShardSet, run: str | Path, c: CStream, t: TStream | None = None, *, size: Count = 224, batch_size: Count = 1024,
+    steps: int, warmup: int = 0, lr: Amount = 0.05, weight_decay: Amount = 1e-4, momentum: Share = 0.99, attention_weight: Amount = 100,
+    views: tuple[View, View] = VIEWS, seed: Natural = 0, precision: Precision | None = None,
+    device: Literal["cuda", "cpu"] | None = None, workers: Natural = 0, accumulate: Count = 1, checkpoint_every: Count = 500,
+    keep_every: Natural = 0, allow_change: Sequence[str] = (),
     probe: Callable[[Encoder], dict[str, float]] | None = None, probe_every: int = 0,
 ) -> Pretrained:  # fmt: skip
     """Train both streams together (Sec. 3.3) into the directory ``run``; called again, it continues from the last checkpoint.
@@ -137,13 +138,7 @@ def pretrain(
     dtype = parameters[0].dtype
 
     with state:
-        step_of: nn.Module = model
-        if world > 1:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames an argument, 2.11 has only this name
-                # looking for unused parameters keeps DDP from summing in another order after the first step: bits can be repeated
-                cpu = where.type == "cpu"
-                step_of = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=cpu)
+        step_of = ranks.parallel(model)
         low = _collapsed_steps(state.path / "losses.jsonl")
         stream = batches(
             data, size=size, batch_size=batch_size, steps=steps, seed=seed, start=state.start, views=views, workers=workers, device=where

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import shards
 from care import ranks
-from care.errors import CareError, Stopped
+from care.errors import CareError, Diverged, Stopped
 from care.train import checkpoint
 from care.train.saver import Saver, pull
 from shards import storage
@@ -58,7 +58,7 @@ class Run:
         self.model, self.optimizer, self.settings = model, optimizer, json.loads(json.dumps(settings))
         device = next(model.parameters()).device.type
         self.scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
-        self.autocast = torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "fp32")
+        self.autocast = autocast(torch.device(device), precision)
         self.start, self.lead = 0, ranks.rank() == 0
 
     def __enter__(self) -> "Run":
@@ -88,6 +88,33 @@ class Run:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
+    def steps(
+        self, batches: Iterable[T], losses: Callable[[T], Mapping[str, Tensor]], lr: Callable[[int], float], note: str, *,
+        probe: Callable[[int], Mapping[str, float]] = lambda _: {},
+    ) -> None:  # fmt: skip
+        """Take the steps that are left, a batch each.
+
+        Args:
+            batches: those of the steps from ``start`` on.
+            losses: the terms of a batch's loss, by name; their sum is minimised.
+            lr: factor on the parameter groups' ``initial_lr`` at a step.
+            note: what the progress shows, a format of the terms and their ``total``.
+            probe: what joins a step's line in the log, after its update.
+        """
+        where = next(self.model.parameters()).device
+        for step, batch in enumerate(self.waiting(batches), self.start):
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * lr(step)
+            updated = False
+            while not updated:
+                with self.autocast, seeded(self.settings["seed"], step, where):
+                    parts = losses(batch)
+                total = torch.stack(list(parts.values())).sum()
+                terms = {name: float(value.detach()) for name, value in parts.items()} | {"total": float(total.detach())}
+                self.backward(total)
+                updated = self.update(step, terms)
+            self.commit(step, {**terms, "lr": group["lr"], **probe(step)}, note.format(**terms))
+
     def waiting(self, batches: Iterable[T]) -> Iterator[T]:
         """The batches, with the time spent waiting for them shown as ``data_wait``."""
         began = time.monotonic()
@@ -108,13 +135,13 @@ class Run:
         """
         for name, value in terms.items():
             if not math.isfinite(value):
-                raise CareError(f"the {name} loss is {value} at step {step}; lower lr or lengthen warmup, then start a new run directory")
+                raise Diverged(f"the {name} loss is {value} at step {step}; lower lr or lengthen warmup, then start a new run directory")
         scale, fresh = self.scaler.get_scale(), not self.optimizer.state
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         if (now := self.scaler.get_scale()) < 2**-20:
-            raise CareError(f"the gradients are not finite at step {step}, whatever the loss scale; lower lr, or use --precision bf16")
+            raise Diverged(f"the gradients are not finite at step {step}, whatever the loss scale; lower lr, or use --precision bf16")
         if now < scale and fresh:
             self.optimizer.state.clear()  # fused SGD has made its buffers, and left them as they were in memory
         return now >= scale
@@ -183,6 +210,11 @@ def fastest_precision(device: torch.device) -> Precision:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16") else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The context in which networks compute in a precision."""
+    return torch.autocast(device.type, torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "fp32")
 
 
 @contextmanager

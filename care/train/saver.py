@@ -17,10 +17,7 @@ from shards import storage
 class Saver:
     """Saves in the background, one checkpoint at a time; a context manager that ends when all is written.
 
-    Args:
-        run: local run directory.
-        url: where the run belongs; if that is an object store, checkpoints and logs are put there too.
-        keep_every: as in ``save``.
+    To the local directory ``run``, and to ``url``, where the run belongs, if that is an object store; ``keep_every`` as in ``save``.
     """
 
     def __init__(self, run: Path, url: str | Path, keep_every: int) -> None:
@@ -50,15 +47,15 @@ class Saver:
 def push(run: Path, url: str) -> None:
     """Put a local run's checkpoints, each manifest last, and its files to ``url``; checkpoints that are gone here go there too."""
     there, here = storage.listing(url, deep=True), [f"checkpoints/{path.name}" for path in steps_in(run / "checkpoints")]
-    gone = sorted((name for name in there if name.startswith("checkpoints/") and name.rpartition("/")[0] not in here), key=_manifest_last)
     for step in here:
         if f"{step}/manifest.json" not in there:
-            for file in sorted((run / step).iterdir(), key=lambda file: _manifest_last(file.name)):
+            for file in sorted((run / step).iterdir(), key=lambda file: file.name == "manifest.json"):
                 storage.copy(file, f"{url}/{step}/{file.name}")
     for file in sorted(run.glob("*.*")):
         if file.is_file() and not file.name.startswith(".part-"):
             storage.copy(file, f"{url}/{file.name}")
-    for name in reversed(gone):
+    gone = (name for name in there if name.startswith("checkpoints/") and name.rpartition("/")[0] not in here)
+    for name in sorted(gone, key=lambda name: not name.endswith("/manifest.json")):  # what has none is no checkpoint
         storage.remove(f"{url}/{name}")
 
 
@@ -82,7 +79,3 @@ def pull(url: str | Path, run: Path) -> None:
         found = latest(run)
         if found is not None and found.path == folder:
             return
-
-
-def _manifest_last(name: str) -> tuple[str, bool]:
-    return name.rpartition("/")[0], name.endswith("manifest.json")

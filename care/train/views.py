@@ -3,6 +3,7 @@
 A view's numbers are a pure function of (seed, epoch, sample, view), so no generator has a state to save.
 """
 
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,8 +19,6 @@ GRAY = (0.299, 0.587, 0.114)
 
 CACHED = 1 << 18
 """Numbers that a CPU colours at a time, a megabyte: one view of 224 px, 37 of 48 px; more leave its cache, fewer are all overhead."""
-
-Box = tuple[int, int, int, int]
 
 
 class View(NamedTuple):
@@ -51,9 +50,8 @@ class View(NamedTuple):
         order, change = np.argsort(ranks), 1 + (2 * changes - 1) * self.jitter
         change[3] -= 1
         sigma = self.blur[0] + rest[0] * (self.blur[1] - self.blur[0])
-        jittered, blurred, gray, flipped, solarized = rest[1:] < (
-            self.jitter_p, self.blur_p, self.gray_p, self.flip_p, self.solarize_p,
-        )  # fmt: skip
+        chances = self.jitter_p, self.blur_p, self.gray_p, self.flip_p, self.solarize_p
+        jittered, blurred, gray, flipped, solarized = rest[1:] < chances
         colour = (*(order if jittered else (-1,) * 4), *change, sigma * blurred, gray, solarized)
         return Drawn(areas, ratios, place, bool(flipped), np.asarray(colour, dtype=np.float32))
 
@@ -72,7 +70,7 @@ class Drawn(NamedTuple):
     colour: np.ndarray
     """float32 [11]: order of the jitter's operations (−1: none) [4], their factors [4], blur σ (0: none), grayscale, solarize."""
 
-    def box(self, width: int, height: int) -> Box:
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Crop (left, top, right, bottom): the first of ten tries that fits into the image, else its centre (torchvision's rule)."""
         for area, ratio in zip(self.areas * width * height, self.ratios, strict=True):
             w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
@@ -94,19 +92,14 @@ def crop(image: UInt8[np.ndarray, "h w 3"], drawn: Drawn, size: int) -> UInt8[np
 
 
 def colour(crops: UInt8[Tensor, "b 3 h w"], numbers: Float[Tensor, "b 11"]) -> Float[Tensor, "b 3 h w"]:
-    """Colour jitter, blur, grayscale, solarize and normalisation of a batch, on the crops' device.
-
-    Args:
-        crops: RGB.
-        numbers: ``Drawn.colour`` of each crop, on the CPU.
-    """
+    """RGB crops jittered, blurred, grayed, solarized and normalised on their device; ``numbers``, on the CPU, their ``Drawn.colour``."""
     part = max(CACHED // crops[0].numel(), 1)
     if crops.device.type == "cpu" and len(crops) > part:
         return torch.cat([colour(crops[n : n + part], numbers[n : n + part]) for n in range(0, len(crops), part)])
     x = crops.float() / 255
     order, factors, sigma, gray, solarized = torch.split(numbers, [4, 4, 1, 1, 1], 1)
     for position in range(4):
-        for operation, adjust in enumerate((_brightness, _contrast, _saturation, _hue)):
+        for operation, adjust in enumerate((operator.mul, _contrast, _saturation, _hue)):  # the first is brightness
             x = _some(x, order[:, position] == operation, adjust, factors[:, operation])
     x = _some(x, sigma[:, 0] > 0, _blur, sigma[:, 0])
     x = _some(x, gray[:, 0] > 0, lambda x, _: _luma(x).repeat(1, 3, 1, 1), gray)
@@ -136,10 +129,6 @@ def normalize(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
 def _luma(x: Tensor) -> Tensor:
     red, green, blue = x.unbind(1)
     return (GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue)[:, None]
-
-
-def _brightness(x: Tensor, factor: Tensor) -> Tensor:
-    return x * factor
 
 
 def _contrast(x: Tensor, factor: Tensor) -> Tensor:

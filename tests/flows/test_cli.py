@@ -1,4 +1,5 @@
 import json
+import statistics
 import sys
 from pathlib import Path
 
@@ -53,31 +54,38 @@ def test_shards_to_evaluation(care, photos: Path, tmp_path: Path) -> None:
     code, out, error = care("pretrain", tmp_path / "set", tmp_path / "run", *SMALL, "--epochs", 2)
     assert code == 0, error
     assert "6 steps done" in out
-    code, out, _ = care("evaluate", "knn", tmp_path / "run", "--train", tmp_path / "set", "--val", tmp_path / "set", "--json")
+    sets, random = ("--train", tmp_path / "set", "--val", tmp_path / "set", "--out", tmp_path / "judged"), "random:resnet18-small-half"
+    code, out, _ = care("evaluate", "knn", tmp_path / "run", random, *sets, "--size", 32, "--json")
     rows = json.loads(out)
-    assert [row["encoder"] for row in rows] == [str(tmp_path / "run"), "random:resnet18-small-half"]
-    assert all(row["size"] == 32 and 0 <= row["top1"] <= row["top5"] == 100 for row in rows)
-    code, out, _ = care(
-        "evaluate", "linear", "random:resnet18-small-half", "--train", tmp_path / "set", "--val", tmp_path / "set", "--size", 32
-    )
+    assert [row["encoder"] for row in rows] == [str(tmp_path / "run"), random]
+    assert all(0 <= row["top1"] <= row["top5"] == 100 for row in rows)
+    assert rows[0]["digests"]["encoder"] != rows[1]["digests"]["encoder"]
+    assert rows[0]["digests"]["train"] == rows[1]["digests"]["val"]
+    assert rows[0]["settings"]["size"] == 32
+    code, out, _ = care("evaluate", "linear", random, *sets, "--size", 32, "--epochs", 2)
     assert code == 0
-    assert "top-1 %" in out
-    code, out, _ = care(
-        "evaluate", "finetune", tmp_path / "run", "--train", tmp_path / "set", "--val", tmp_path / "set", "--fraction", 0.5,
-        "--epochs", 1, "--batch-size", 4, "--lr", 0.1, "--head-lr", 1, "--json",
-    )  # fmt: skip
+    assert "best epoch" in out
+    assert "linear on cached features" in care("evaluate", "linear", random, *sets, "--size", 32, "--fast", "--lrs", "0.1,1")[1]
+    quick = ("--epochs", 1, "--batch-size", 4, "--lrs", 0.1, "--head-lrs", 1)
+    code, out, _ = care("evaluate", "finetune", tmp_path / "run", *sets, "--fraction", 0.5, *quick, "--json")
     assert code == 0
-    assert [(row["task"], row["encoder"]) for row in json.loads(out)] == [
-        ("50 % of the labels", str(tmp_path / "run")), ("50 % of the labels", "random:resnet18-small-half"),
-    ]  # fmt: skip
+    (row,) = json.loads(out)
+    assert row["task"] == "50 % of the labels"
+    assert row["trials"] == 3
+    scores = [json.loads(path.read_text())["measures"]["top1"] for path in (tmp_path / "judged").glob("finetune-*/seed-*/result.json")]
+    assert len(scores) == 3
+    assert row["top1"] == pytest.approx(statistics.fmean(scores))
+    assert row["top1_std"] == pytest.approx(statistics.stdev(scores))
     (tmp_path / "names.txt").write_text("".join(f"{n}.png\n" for n in (*range(12), 99)))
-    code, _, error = care(
-        "evaluate", "finetune", "random:resnet18-small-half", "--train", tmp_path / "set", "--val", tmp_path / "set", "--size", 32,
-        "--epochs", 1, "--list", tmp_path / "names.txt",
-    )  # fmt: skip
+    code, _, error = care("evaluate", "finetune", random, *sets, "--size", 32, "--trials", 1, *quick, "--list", tmp_path / "names.txt")
     assert code == 0
     assert "1 names of" in error
     assert "99.png" in error
+    code, out, _ = care("results", tmp_path / "judged", "--csv", tmp_path / "all.csv", "--markdown", tmp_path / "all.md")
+    assert code == 0
+    assert "reported by the paper" in out
+    assert len((tmp_path / "all.csv").read_text().splitlines()) > 6
+    assert "| 50 % of the labels" in (tmp_path / "all.md").read_text()
     code, out, _ = care("report", tmp_path / "run")
     assert Path(out.strip()).read_text().startswith("<!doctype html>")
 
@@ -93,7 +101,24 @@ def test_shards_to_evaluation(care, photos: Path, tmp_path: Path) -> None:
     assert "encoder" in error
 
 
-DETECTOR = ("--size", 32, "--batch-size", 4, "--channels", 8, "--hidden", 16, "--proposals", 16, "--precision", "fp32", "--seed", 1)
+DETECTOR = (
+    "--head",
+    "fpn",
+    "--size",
+    32,
+    "--batch-size",
+    4,
+    "--channels",
+    8,
+    "--hidden",
+    16,
+    "--proposals",
+    16,
+    "--precision",
+    "fp32",
+    "--seed",
+    1,
+)
 
 
 def test_detection_from_annotations_to_results(care, tmp_path: Path, monkeypatch) -> None:
@@ -109,14 +134,14 @@ def test_detection_from_annotations_to_results(care, tmp_path: Path, monkeypatch
     assert "1 left out, box without area" in error
     (row,) = json.loads(out)
     assert 0 <= row["ap"] <= row["ap50"] <= 100
-    run = tmp_path / "detect-random-resnet18-small-half"
+    (run,) = (tmp_path / "evaluations").glob("detect-random-resnet18-small-half-*")
     assert json.loads((run / "results.json").read_text())["evaluations"] == [row]
-    assert care(*command, "--iterations", 3)[1].count("detection") == 1  # done: continues with nothing to do
-    assert care("report", run)[0] == 0
-    code, _, error = care(*command, "--iterations", 4)
-    assert code == 1
-    assert one_line(error)
-    assert "steps=3" in error
+    losses = (run / "seed-1" / "losses.jsonl").read_bytes()
+    assert json.loads(care(*command, "--iterations", 3, "--json")[1]) == [row]  # done: continues with nothing to do
+    assert (run / "seed-1" / "losses.jsonl").read_bytes() == losses
+    assert care("report", run / "seed-1")[0] == 0
+    assert care(*command, "--iterations", 4)[0] == 0  # other settings are another run
+    assert len(list((tmp_path / "evaluations").glob("detect-*"))) == 2
 
 
 def test_a_damaged_set_is_told_by_verify(care, photos: Path, tmp_path: Path) -> None:
@@ -145,9 +170,10 @@ def test_a_damaged_set_is_told_by_verify(care, photos: Path, tmp_path: Path) -> 
         (["pretrain", "photos", "run"], 1, "wanted a shard set"),
         (["pretrain", "photos", "run", "--epochs", "0"], 2, "epochs"),
         (["evaluate", "knn", "nowhere", "--train", "photos", "--val", "photos"], 1, "wanted a shard set"),
-        (["evaluate", "finetune", "x", "--train", "a", "--val", "b"], 2, "--fraction"),
-        (["evaluate", "finetune", "x", "--train", "a", "--val", "b", "--fraction", "2"], 2, "at most 1"),
-        (["evaluate", "finetune", "x", "--train", "a", "--val", "b", "--fraction", "1", "--lr", "1"], 2, "--head-lr"),
+        (["evaluate", "knn", "--train", "a", "--val", "b"], 2, "ENCODER"),
+        (["evaluate", "linear", "x", "--train", "a", "--val", "b", "--lrs", "0.1,fast"], 2, "numbers with commas"),
+        (["evaluate", "linear", "x", "--train", "a", "--val", "b", "--nproc", "2"], 2, "--nproc"),
+        (["results", "empty"], 1, "results.json"),
         (["evaluate", "detect", "x", "--train", "photos", "--val", "photos"], 1, "wanted a COCO JSON or a VOC list"),
         (["report", "empty"], 1, "neither results.json nor losses.jsonl"),
         (["frobnicate"], 2, "No such command"),
@@ -166,27 +192,32 @@ def test_mistakes_are_one_clear_message(care, photos: Path, tmp_path: Path, monk
     assert not (tmp_path / "set").exists()
 
 
+KNN = ("evaluate", "knn", "--train", "set", "--val", "set")
+FEW = ("evaluate", "finetune", "random:resnet18-small", "--train", "set", "--val", "set")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "code", "says"),
     [
-        (["pretrain", "set", "run", "--encoder", "resnet51"], "no encoder is called 'resnet51'"),
-        (["evaluate", "knn", "random:resnet51", "--train", "set", "--val", "set"], "no encoder is called 'resnet51'"),
-        (["evaluate", "knn", "nowhere", "--train", "set", "--val", "set"], "nowhere does not exist"),
-        (["evaluate", "knn", "photos", "--train", "set", "--val", "set"], "holds no checkpoint"),
-        (["evaluate", "knn", "photos/a/0.png", "--train", "set", "--val", "set"], "is no safetensors file"),
-        (
-            ["evaluate", "finetune", "random:resnet18-small", "--train", "set", "--val", "set", "--list", "none"],
-            "cannot read the list none",
-        ),
-        (["evaluate", "finetune", "random:resnet18-small", "--train", "set", "--val", "set", "--fraction", "0.01"], "cannot hold 20% of 2"),
-        (["evaluate", "detect", "random:resnet51", "--train", "set/index.json", "--val", "set"], "is no COCO instances file"),
+        (["pretrain", "set", "run", "--encoder", "resnet51"], 1, "no encoder is called 'resnet51'"),
+        ([*KNN, "random:resnet51"], 1, "no encoder is called 'resnet51'"),
+        ([*KNN, "nowhere"], 1, "nowhere does not exist"),
+        ([*KNN, "photos"], 1, "holds no checkpoint"),
+        ([*KNN, "photos/a/0.png"], 1, "is no file of weights"),
+        ([*FEW], 2, "wanted the images to learn from as one of"),
+        ([*FEW, "--fraction", "2"], 2, "wanted a fraction"),
+        ([*FEW, "--fraction", "1", "--head-lrs", "1,2,3"], 2, "wanted one head rate for each"),
+        ([*FEW, "--fraction", "0.01"], 1, "cannot hold 20% of 2"),
+        ([*FEW, "--list", "none"], 1, "cannot read the list none"),
+        (["evaluate", "detect", "random:resnet51", "--train", "set/index.json", "--val", "set"], 1, "is no COCO instances file"),
+        (["evaluate", "detect", "random:resnet51", "--train", "set", "--val", "set"], 1, "wanted a COCO JSON"),
     ],
 )
-def test_mistakes_with_a_good_set(care, photos: Path, tmp_path: Path, monkeypatch, arguments, says) -> None:
+def test_mistakes_with_a_good_set(care, photos: Path, tmp_path: Path, monkeypatch, arguments, code, says) -> None:
     monkeypatch.chdir(tmp_path)
     care("shards", "build", "photos", "set")
-    code, _, error = care(*arguments, *(("--batch-size", 8) if arguments[0] == "pretrain" else ()))
-    assert code == 1
+    got, _, error = care(*arguments, *(("--batch-size", 8) if arguments[0] == "pretrain" else ()))
+    assert got == code
     assert says in error
     assert one_line(error)
     assert not (tmp_path / "run").exists()

@@ -39,7 +39,7 @@ def test_the_whole_chain_and_a_second_run(tmp_path: Path) -> None:
     assert json.loads((out / "results.json").read_text()) == results
     judged = [(row["task"], row["encoder"]) for row in results["evaluations"]]
     assert len(judged) == len(set(judged))
-    assert set(judged) == {(task, name) for task in ("kNN", "linear", "attention inside objects") for name in NAMES} | {
+    assert set(judged) == {(task, name) for task in ("kNN", "linear on cached features", "attention inside objects") for name in NAMES} | {
         (task, name) for task in ("50 % of the labels", "detection") for name in ("random initialisation", "CARE")
     }
     inside = {row["encoder"]: row["inside"] for row in results["evaluations"] if "inside" in row}
@@ -81,7 +81,7 @@ def test_own_images_and_own_boxes(tmp_path: Path) -> None:
     data = (str(tmp_path / "train"), str(tmp_path / "val"))
     results = care_pipeline(str(tmp_path / "run"), str(tmp_path / "train" / "images"), detection=data, **TINY)
     assert results["skipped"] == []
-    assert {row["task"] for row in results["evaluations"]} == {"kNN", "linear", "50 % of the labels", "detection"}
+    assert {row["task"] for row in results["evaluations"]} == {"kNN", "linear on cached features", "50 % of the labels", "detection"}
     assert "1 left out of annotations.json: box without area" in results["evaluations"][-1]["protocol"]
 
 
@@ -91,7 +91,7 @@ def test_too_few_labels_skip_aloud_and_bad_boxes_are_told_before_training(tmp_pa
     photos = str(tmp_path / "photos")
     results = care_pipeline(str(tmp_path / "run"), photos, **TINY | {"labels": (0.01, 0.5)})
     assert results["skipped"][-1] == "1 % of the labels: that is 2 images, too few to hold one out"
-    assert {row["task"] for row in results["evaluations"]} == {"kNN", "linear", "50 % of the labels"}
+    assert {row["task"] for row in results["evaluations"]} == {"kNN", "linear on cached features", "50 % of the labels"}
     with pytest.raises(ShardError, match="wanted a COCO JSON"):
         care_pipeline(str(tmp_path / "other"), photos, detection=(photos, photos), **TINY)
     assert not (tmp_path / "other" / "checkpoints").exists()

@@ -1,5 +1,7 @@
 import json
 import math
+import multiprocessing
+import pickle
 import shutil
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from made_images import image_bytes, populate
 from pycocotools.coco import COCO
 
+import shards
 from shards import ShardError, scenes
 from shards.boxes import BoxReject, load
 
@@ -75,8 +78,10 @@ def test_images_boxes_and_classes(tmp_path, write):
 
 def test_an_image_without_boxes_is_kept(tmp_path, write):
     empty, other = load(write(tmp_path, {"a": [], "b": [("cat", BOX)]})).pictures
-    assert [values.shape for values in empty[2:]] == [(0, 4), (0,), (0,)]
-    assert [values.dtype for values in empty[2:]] == [values.dtype for values in other[2:]] == [np.float32, np.int64, np.bool_]
+    assert [values.shape for values in empty[2:6]] == [(0, 4), (0,), (0,), (0,)]
+    dtypes = [np.float32, np.int64, np.bool_, np.bool_]
+    assert [values.dtype for values in empty[2:6]] == [values.dtype for values in other[2:6]] == dtypes
+    assert (empty.masks, other.masks) == ([], [[]])
 
 
 def test_given_classes_fix_the_labels(tmp_path, write):
@@ -144,7 +149,9 @@ def test_every_box_is_kept_or_rejected(tmp_path, write, seed):
                 kept.append([n, columns[0], rows[0], columns[-1] + 1, rows[-1] + 1, ["cat", "dog"].index(name), ignored])
     found = load(write(tmp_path, things), classes=["cat", "dog"])
     assert [
-        [n, *box, *rest] for n, p in enumerate(found.pictures) for box, *rest in zip(*map(np.ndarray.tolist, p[2:]), strict=True)
+        [n, *box, *rest]
+        for n, p in enumerate(found.pictures)
+        for box, *rest in zip(*map(np.ndarray.tolist, (*p[2:4], p.ignored)), strict=True)
     ] == kept
     assert rejected(found) == {reason: count for reason, count in want.items() if count}
     assert len(rejected(found)) == 3
@@ -256,15 +263,185 @@ def test_what_is_no_list_of_boxes_is_one_clear_line(tmp_path):
 
 
 def test_a_picture_decodes_as_annotated_or_not_at_all(tmp_path, write):
-    picture = load(write(tmp_path, {"a": []})).pictures[0]
-    assert (picture.image().size, picture.image().mode) == ((WIDTH, HEIGHT), "RGB")
+    found = load(write(tmp_path, {"a": []}))
+    picture = found.pictures[0]
+    assert (found.image(0).size, found.image(0).mode) == ((WIDTH, HEIGHT), "RGB")
     for data, got in ((image_bytes(size=(16, 20)), "16 × 20 pixels, its annotation says 20 × 16"), (b"no image", "not an image")):
         picture.path.write_bytes(data)
         with pytest.raises(ShardError, match=rf"{picture.path}.*{got}"):
-            picture.image()
+            found.image(0)
     picture.path.unlink()
     with pytest.raises(ShardError, match=rf"cannot read {picture.path}: No such file"):
-        picture.image()
+        found.image(0)
+
+
+MASKS = [
+    [[2, 3, 9, 3, 9, 8.5], [1, 1, 5, 1, 5, 5, 1, 5]],
+    {"size": [16, 20], "counts": [30, 5, 285]},
+    {"size": [16, 20], "counts": "abc"},
+    None,
+    [],
+    [[2, 3, 9, 3], [2, 3], [], 7, "23456789", ["a"] * 6, [1, 1, 5, 1, 5, math.nan]],
+    [[2, 3, 9, 3], [2, 3, 9, 3, 9, 8]],
+    "mask",
+    {"counts": [320]},
+]
+KEPT = [*MASKS[:3], [], [], [], [[2, 3, 9, 3, 9, 8]], [], []]
+
+
+def masked(root, **more):
+    """A COCO JSON of one image with a box for every mask, and one without any."""
+    annotations = [{"id": n, "image_id": 10, "category_id": 7, "bbox": [2, 3, 7, 5], "segmentation": m} for n, m in enumerate(MASKS, 1)]
+    return coco(root, {"a": []}, annotations=[*annotations, {"id": 99, "image_id": 10, "category_id": 3, "bbox": [1, 1, 5, 5]}], **more)
+
+
+def test_masks_are_kept_as_they_are_written(tmp_path):
+    found = load(masked(tmp_path))
+    assert found.pictures[0].masks == [*KEPT, []]
+    assert (found.voc, found.rejects) == (False, {})
+    assert load(masked(tmp_path), classes=["dog"]).pictures[0].masks == [[]]
+
+
+def test_difficult_objects_are_vocs_and_crowds_are_cocos(tmp_path, write):
+    found = load(write(tmp_path, {"a": [("dog", BOX), ("cat", BOX, True)]}))
+    (picture,), flags = found.pictures, ([False, False], [False, True])
+    assert (picture.difficult.tolist(), picture.crowd.tolist()) == (flags if write is coco else flags[::-1])
+    assert (picture.ignored.tolist(), found.voc, found.counted) == ([False, True], write is voc, 1)
+
+
+def test_the_digest_follows_masks_and_tells_difficult_from_crowd(tmp_path):
+    path = masked(tmp_path)
+    digests = [load(path).digest]
+    for old, new in (("8.5", "8.25"), ("[30, 5, 285]", "[30, 6, 284]"), ('"bbox"', '"iscrowd": 1, "bbox"')):
+        path.write_text(path.read_text().replace(old, new))
+        digests.append(load(path).digest)
+    for old, new in (("iscrowd", "difficult"), ('{"images"', '{"voc": true, "images"')):
+        path.write_text(path.read_text().replace(old, new))
+        digests.append(load(path).digest)
+    assert len({*digests}) == 5
+    assert digests[4] == digests[2]  # COCO's format knows no difficult objects
+
+
+# in a shard set
+
+ODD = [("eel", BOX), ("cat", (9, 9, 3, 12)), ("dog", (25, 3, 29, 8)), ("cat", (-4, 2, 30, 5), True), ("dog", (2.5, 3, 9.25, 8))]
+
+
+def same(one, other):
+    """Everything that is not where the images are, and their pixels."""
+    assert (one.classes, one.voc, one.digest, one.rejects) == (other.classes, other.voc, other.digest, other.rejects)
+    assert len(one.pictures) == len(other.pictures)
+    for number, (a, b) in enumerate(zip(one.pictures, other.pictures, strict=True)):
+        assert (a.path.name, a.size, a.masks) == (b.path.name, b.size, b.masks)
+        for x, y in zip(a[2:6], b[2:6], strict=True):
+            assert x.dtype == y.dtype
+            assert np.array_equal(x, y)
+        assert np.array_equal(np.asarray(one.image(number)), np.asarray(other.image(number)))
+
+
+@pytest.mark.parametrize("kind", ["path", "URL"])
+def test_a_shard_set_gives_the_same(tmp_path, write, kind, monkeypatch):
+    monkeypatch.setenv("CARE_CACHE", str(tmp_path / "cache"))
+    things = {"b": ODD, "a.b": [], "c": [("cat", BOX), ("dog", BOX, True)], "gone": [("cat", BOX)], **{f"{n}": ODD[:n] for n in range(5)}}
+    path, dest = write(tmp_path / "data", things), str(tmp_path / "set") if kind == "path" else f"file://{tmp_path}/set"
+    next(tmp_path.rglob("gone.jpg")).unlink()
+    (tmp_path / "set").mkdir()  # a store of URLs makes no folders
+    shards.build(path, dest, shard_size=3, max_rejects=0.2)
+    found = load(dest)
+    same(found, load(path))
+    assert [picture.path.name for picture in found.pictures] != [f"{key}.jpg" for key in shards.open(dest).keys]  # its order is drawn
+    assert len(found.rejects) == 3 + (write is coco)  # VOC's eels are a class
+    assert str(found.path).endswith("set")
+    for classes in (["dog"], ["eel", "cat", "dog"]):
+        same(load(dest, classes=classes), load(path, classes=classes))
+    assert shards.verify(dest) == []
+
+
+def test_cocos_oddities_survive_in_a_set(tmp_path):
+    """Masks, category numbers that are not listed, boxes of no image, a file that is listed twice, folders, what is no number."""
+    images = [
+        {"id": n, "file_name": name, "width": WIDTH, "height": HEIGHT} for n, name in ((10, "x/a.jpg"), ("s", "y/a.jpg"), (3, "x/a.jpg"))
+    ]
+    more = [(10, 99, BOX), (55, 7, BOX), (3, 3, (1, 1, 5, 5)), ("s", 7, [math.nan, 1, 2, 3]), ("s", 7, [1, 2]), ("s", 7, None)]
+    path = masked(tmp_path / "data", info={"year": 2017})
+    content = json.loads(path.read_text()) | {"images": images}
+    content["annotations"] += [{"id": 100 + n, "image_id": i, "category_id": c, "bbox": box} for n, (i, c, box) in enumerate(more)]
+    path.write_text(json.dumps(content))
+    populate(path.parent, ["x/a.jpg", "y/a.jpg"])
+    shards.build(path, tmp_path / "set", max_rejects=0.5)
+    found = load(tmp_path / "set")
+    same(found, load(path))
+    assert [len(picture.boxes) for picture in found.pictures] == [len(MASKS) + 1, 0, 1]
+    assert rejected(found) == {BoxReject.UNKNOWN_IMAGE: 1, BoxReject.UNKNOWN_CATEGORY: 1, BoxReject.DEGENERATE: 3}
+    kept = json.loads((tmp_path / "set" / "annotations.json").read_text())
+    assert kept["info"] == {"year": 2017}
+    assert [(image["key"], image["file_name"]) for image in kept["images"]] == [(f"{n}/a", f"{n}/a.jpg") for n in "xyx"]
+
+
+def test_images_that_a_build_leaves_out_are_listed_and_those_of_another_share_are_not(tmp_path, write):
+    things = {f"{n}": [("cat", BOX)] for n in range(12)}
+    path = write(tmp_path / "data", things)
+    next(tmp_path.rglob("7.jpg")).write_bytes(image_bytes(format="JPEG")[:300])
+    assert shards.build(path, tmp_path / "set", max_rejects=0.1).rejects == {"corrupt image": ["7.jpg"]}
+    found, direct = load(tmp_path / "set"), load(path)
+    assert found.rejects == {BoxReject.NO_IMAGE: ["7.jpg"]}
+    assert [p.path.name for p in found.pictures] == [p.path.name for p in direct.pictures if p.path.name != "7.jpg"]
+    parts = []
+    for share in ((0, 0.5), (0.5, 1)):
+        shards.build(path, tmp_path / f"{share}", share=share, max_rejects=0.5)
+        parts.append(load(tmp_path / f"{share}"))
+    names = [{p.path.stem for p in part.pictures} for part in parts]
+    assert min(map(len, names)) > 0
+    assert (names[0] | names[1], names[0] & names[1]) == ({*things} - {"7"}, set())
+    assert sum(len(part.rejects) for part in parts) == 1
+    assert sum(part.counted for part in parts) == 11
+
+
+def images_of(data, numbers):
+    return [data.image(number).tobytes() for number in numbers]
+
+
+def test_a_box_set_can_be_pickled_and_forked(tmp_path, write):
+    path = write(tmp_path / "data", {f"{n}": [("cat", BOX)] for n in range(6)})
+    shards.build(path, tmp_path / "set", shard_size=4)
+    want = images_of(load(path), range(6))
+    for data in (load(path), load(tmp_path / "set")):
+        copy = pickle.loads(pickle.dumps(data))
+        assert images_of(copy, range(6)) == want
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            assert [image for (image,) in pool.starmap(images_of, [(data, [n]) for n in range(6)])] == want
+
+
+def test_an_annotated_set_that_is_damaged_or_has_no_boxes_is_told(tmp_path, photos):
+    shards.build(coco(tmp_path / "data", {"a": [("cat", BOX)]}), tmp_path / "set")
+    file = tmp_path / "set" / "annotations.json"
+    text = file.read_text()
+    file.write_text(text.replace("cat", "cow"))
+    with pytest.raises(ShardError, match=r"annotations\.json is not the file that was written; copy the set again"):
+        load(tmp_path / "set")
+    assert "annotations.json is not the file that was written" in shards.verify(tmp_path / "set")[0]
+    file.write_text(text)
+    assert load(tmp_path / "set").image(0).size == (WIDTH, HEIGHT)
+    file.unlink()
+    assert "annotations.json" in shards.verify(tmp_path / "set")[0]
+    shards.build(photos, tmp_path / "plain")
+    for name in ("set", "plain"):
+        with pytest.raises(ShardError, match=r"wanted a COCO JSON or a VOC list .*, or shards of one; check the path"):
+            load(tmp_path / name)
+
+
+def test_a_set_of_another_annotated_size_or_with_damaged_shards_names_the_image(tmp_path):
+    path = coco(tmp_path / "data", {"a": [], "b": []})
+    path.write_text(path.read_text().replace('"width": 20', '"width": 21', 1))
+    shards.build(path, tmp_path / "set")
+    found = load(tmp_path / "set")
+    with pytest.raises(ShardError, match=r"set/a\.jpg has 20 × 16 pixels, its annotation says 21 × 16"):
+        found.image(0)
+    assert found.image(1).size == (WIDTH, HEIGHT)
+    tar = tmp_path / "set" / "shard-000000.tar"
+    tar.write_bytes(bytes(tar.stat().st_size))
+    with pytest.raises(ShardError, match=r"cannot read .*set/b\.jpg: sample \d \('b'\) of .* is damaged"):
+        found.image(1)
 
 
 def test_pycocotools_reads_the_same(tmp_path):
@@ -292,3 +469,21 @@ def test_coco_itself(unpacked):
         found = load(root / "annotations" / f"instances_{name}.json")
         assert (len(found.pictures), sum(len(picture.boxes) for picture in found.pictures), found.rejects) == (images, boxes, {})
         assert (found.counted, len(found.classes)) == (boxes - crowds, 80)
+
+
+@pytest.mark.parametrize(("tar", "inside"), [("bccd.tar", "BCCD/ImageSets/Main/test.txt"), ("coco-mini-permissive.tar", COCOS[0])])
+def test_real_sets_in_shards(unpacked, tmp_path, tar, inside):
+    (path,) = unpacked(tar).rglob(inside)
+    shards.build(path, tmp_path / "set")
+    found = load(tmp_path / "set")
+    same(found, load(path))
+    if not found.voc:
+        content = json.loads(path.read_text())
+        by_image = {
+            image["id"]: [one["segmentation"] for one in content["annotations"] if one["image_id"] == image["id"]]
+            for image in content["images"]
+        }
+        assert [picture.masks for picture in found.pictures] == list(by_image.values())
+        assert any(isinstance(mask, dict) for picture in found.pictures for mask in picture.masks)
+    reference = COCO(tmp_path / "set" / "annotations.json")  # the file is COCO's own format, VOC's too
+    assert len(reference.getAnnIds()) == sum(len(picture.boxes) for picture in found.pictures) + sum(map(len, found.rejects.values()))

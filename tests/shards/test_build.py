@@ -163,9 +163,21 @@ def test_validation_depths(tmp_path, validate, kept):
     assert len(shards.build(src, tmp_path / "set", validate=validate, max_rejects=1).samples) == kept
 
 
-@pytest.mark.parametrize("after", range(9))
-def test_a_build_killed_at_any_write_goes_on_to_the_same_bytes(photos, tmp_path, monkeypatch, after):
+def annotated(photos):
+    """COCO's annotations of the photographs, a box in each."""
+    files = sorted(photos.rglob("*.jpg"))
+    listed = [{"id": n, "file_name": str(file), "width": 20, "height": 16} for n, file in enumerate(files)]
+    things = [{"id": n, "image_id": n, "category_id": 1, "bbox": [n % 9, 2, 5, 6]} for n in range(len(files))]
+    path = photos.parent / "annotations.json"
+    path.write_text(json.dumps({"images": listed, "annotations": things, "categories": [{"id": 1, "name": "thing"}]}))
+    return path
+
+
+@pytest.mark.parametrize(("boxes", "after"), [*((False, n) for n in range(9)), *((True, n) for n in range(5, 10))])
+def test_a_build_killed_at_any_write_goes_on_to_the_same_bytes(photos, tmp_path, monkeypatch, boxes, after):
+    photos = annotated(photos) if boxes else photos
     shards.build(photos, tmp_path / "whole", shard_size=8)
+    assert (tmp_path / "whole" / "annotations.json").exists() == boxes
     count, replace = 0, storage.Path.replace
 
     def dying(self, target):
@@ -222,6 +234,32 @@ def test_another_plan_never_mixes_with_what_is_there(photos, tmp_path):
     populate(photos, ["cat/new.jpg"])
     with pytest.raises(ShardError, match="built from other input"):
         shards.build(photos, tmp_path / "set")
+
+
+def test_boxes_are_part_of_the_plan_and_of_the_set(photos, tmp_path):
+    path = annotated(photos)
+    index = shards.build(path, tmp_path / "set")
+    assert shards.build(path, tmp_path / "set").digest == index.digest
+    document = json.loads((tmp_path / "set" / "index.json").read_text())
+    assert document["sha256"]["annotations.json"] == storage.sha256(tmp_path / "set" / "annotations.json")
+    path.write_text(json.dumps({"info": "new"} | json.loads(path.read_text()), indent=1))
+    with pytest.raises(ShardError, match="built from other input or options"):
+        shards.build(path, tmp_path / "set")
+    path.write_text(path.read_text().replace('"info": "new",', ""))  # spaces do not count
+    assert shards.build(path, tmp_path / "set").digest == index.digest
+    path.write_text(path.read_text().replace("thing", "other"))
+    with pytest.raises(ShardError, match="built from other input or options"):
+        shards.build(path, tmp_path / "set")
+    with pytest.raises(ShardError, match="are in pixels of its images, which max_side would make smaller"):
+        shards.build(path, tmp_path / "small", max_side=16)
+    assert not (tmp_path / "small").exists()
+
+
+def test_an_annotated_set_is_a_source_of_its_images(photos, tmp_path):
+    shards.build(annotated(photos), tmp_path / "set", shard_size=5)
+    shards.build(tmp_path / "set", tmp_path / "again", max_rejects=0)
+    assert sorted(s.data for s in shards.open(tmp_path / "set")) == sorted(s.data for s in shards.open(tmp_path / "again"))
+    assert not (tmp_path / "again" / "annotations.json").exists()
 
 
 def test_bad_destinations_and_arguments(photos, tmp_path):

@@ -1,21 +1,28 @@
+import itertools
 import json
 import os
 import shutil
 import signal
+from collections import Counter
 from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
+from processes import together
+from pycocotools.mask import decode, encode
 from safetensors.torch import load_file
 from torch import nn
-from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.models.resnet import BasicBlock
 
 import shards
-from care import CareError, resnet18
-from care.evaluate import detect
-from care.evaluate.detection import LONGEST, _batches, _detections, _Examples, faster_rcnn
+from care import CareError, ranks
+from care.encoders import ResNetEncoder, TappedEncoder
+from care.evaluate import coco, detect, voc
+from care.evaluate.detection import LONGEST, Examples, View, average_statistics, detections, drawn, pasted, raster
+from care.evaluate.detectors import Detector
 from care.train import Stopped, checkpoint
 from care.train.run import Run
 from shards import boxes, scenes
@@ -23,24 +30,18 @@ from shards.boxes import BoxSet, Picture
 
 module = import_module("care.evaluate.detection")
 STEPS = 6
+SHAPE = {"proposals": 8, "anchor_scale": 2, "channels": 8, "hidden": 16}
 SETTINGS = {
-    "size": 32, "iterations": STEPS, "batch_size": 4, "lr": 0.2, "warmup": 2, "proposals": 16, "anchor_scale": 4, "channels": 8,
-    "hidden": 16, "precision": "fp32", "device": "cpu", "checkpoint_every": 2,
+    **SHAPE, "mask": True, "size": 32, "iterations": STEPS, "batch_size": 4, "lr": 0.2, "warmup": 2, "precise": 3, "precision": "fp32",
+    "device": "cpu", "checkpoint_every": 2,
 }  # fmt: skip
 
 
-def make_encoder(seed=0, **options):
-    """In eval mode, as it comes from a run."""
+def make_encoder(seed=0):
+    """A ResNet with a block in each stage, in eval mode, as it comes from a run."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return resnet18(**{"small": True, "half": True} | options).eval()
-
-
-def make_model(classes=3, **changes):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        settings = {"size": 32, "proposals": 16, "anchor_scale": 4, "channels": 8, "hidden": 16} | changes
-        return faster_rcnn(settings.pop("encoder", None) or make_encoder(), classes, **settings)
+        return ResNetEncoder(BasicBlock, [1, 1, 1, 1], small=True, width=0.25).eval()
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +55,15 @@ def sets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(sets, tmp_path_factory):
-    """A finished run that nothing interrupted, read only, and its scores."""
+    """A finished run of Mask R-CNN C4 that nothing interrupted, read only, and its scores."""
     run = tmp_path_factory.mktemp("whole")
     return run, detect(make_encoder(), *sets, run, **SETTINGS)
+
+
+def make_model(**changes):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Detector(make_encoder(), 8, **SHAPE | {"mask": True} | changes)
 
 
 def train(sets, run, **changes):
@@ -111,54 +118,66 @@ def test_a_run_leaves_its_losses_and_two_checkpoints(whole, sets):
     run, scores = whole
     lines = rows(run)
     assert [line["step"] for line in lines] == list(range(STEPS))
-    parts = ("classifier", "box_reg", "objectness", "rpn_box_reg")
+    parts = ("classifier", "box_reg", "mask", "objectness", "rpn_box_reg")
     for line in lines:
         assert line.keys() == {"step", "total", "lr", *parts}
         assert line["total"] == pytest.approx(sum(line[part] for part in parts), rel=1e-5)
         assert 0 < line["total"] < 100
     assert lines[0]["classifier"] == pytest.approx(np.log(9), abs=0.3)
     assert saved(run) == ["step-00000004", "step-00000006"]
-    assert all(0 <= value <= 100 for value in scores)
+    assert scores.task == "COCO C4"
+    assert scores.protocol.startswith(
+        "Mask R-CNN, everything trained for 6 iterations of 4 images at a rate of 0.05, short sides of 26…32 px"
+    )
+    assert list(scores.measures) == ["ap", "ap50", "ap75", "mask_ap", "mask_ap50", "mask_ap75"]
+    assert all(0 <= value <= 100 for value in scores.measures.values())
 
 
 def naive_batch(data, step, *, batch, seed):
-    """The boxes, and the pixels by Pillow alone, of pictures that are as high as wide."""
+    """The boxes and masks, and the pixels by Pillow alone, of pictures of 64 × 64 px, at 32 px and less."""
     images, targets = [], []
     epoch, ids = shards.step_ids(len(data.pictures), batch_size=batch, step=step, seed=seed)
     for n in ids:
-        picture = data.pictures[n]
+        picture, rng = data.pictures[n], np.random.default_rng((seed, epoch, int(n)))
+        mirrored, side = rng.integers(2), [26, 27, 28, 29, 31, 32][rng.integers(6)]
         with Image.open(picture.path) as file:
-            pixels = np.asarray(file.convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)) / np.float32(255)
-        scaled = picture.boxes / 2
-        if np.random.default_rng((seed, epoch, int(n))).integers(2):
-            pixels = pixels[:, ::-1].copy()
-            scaled = np.stack([32 - scaled[:, 2], scaled[:, 1], 32 - scaled[:, 0], scaled[:, 3]], 1)
+            pixels = np.asarray(file.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)) / np.float32(255)
+        scaled = picture.boxes * (side / 64)
+        whole = [scenes.mask_of({"segmentation": one}) for one in picture.masks]
+        masks = np.array([Image.fromarray(one).resize((side, side), Image.Resampling.NEAREST) for one in whole], np.uint8)
+        if mirrored:
+            pixels, masks = pixels[:, ::-1].copy(), masks[:, :, ::-1].copy()
+            scaled = np.stack([side - scaled[:, 2], scaled[:, 1], side - scaled[:, 0], scaled[:, 3]], 1)
         images.append(torch.from_numpy(pixels).permute(2, 0, 1))
-        targets.append({"boxes": torch.from_numpy(scaled), "labels": torch.from_numpy(picture.labels + 1)})
+        boxes = torch.from_numpy(scaled.astype(np.float32))
+        targets.append({"boxes": boxes, "labels": torch.from_numpy(picture.labels + 1), "masks": torch.from_numpy(masks)})
     return images, targets
 
 
-def plain_training(data, *, lr=0.2, warmup=2, weight_decay=1e-4, seed=0, batch_size=4):
+def plain_training(data, *, head="c4", lr=0.2, warmup=2, weight_decay=1e-4, seed=0, batch_size=4):
     """As a reader of the docstring would write it; no fused update."""
     torch.manual_seed(seed)
-    model = faster_rcnn(make_encoder(), 8, 32, 16, 4, 8, 16).train()
+    model = Detector(make_encoder(), 8, head=head, mask=True, **SHAPE).train()
+    norms = {f"{name}.{kind}" for name, x in model.named_modules() if isinstance(x, nn.BatchNorm2d) for kind in ("weight", "bias")}
     losses = []
     momentum = {}
     for step in range(STEPS):
-        torch.manual_seed(int(np.random.default_rng((seed, step)).integers(2**63)))
+        torch.manual_seed(int(np.random.default_rng((seed, step, 0)).integers(2**63)))
         terms = model(*naive_batch(data, step, batch=batch_size, seed=seed))
         model.zero_grad()
         sum(terms.values()).backward()
-        rate = lr * batch_size / 16 * min(1, (step + 1) / warmup) * (0.01 if step >= 5.5 else 0.1 if step >= 4.5 else 1)
+        rate = lr * batch_size / 16 * min(1, (step + 1) / warmup) * (0.01 if step >= 16 / 3 else 0.1 if step >= 4 else 1)
         with torch.no_grad():
             for name, p in model.named_parameters():
-                momentum[name] = 0.9 * momentum.get(name, 0) + p.grad + (weight_decay * p if p.ndim > 1 else 0)
+                momentum[name] = 0.9 * momentum.get(name, 0) + p.grad + (0 if name in norms else weight_decay * p)
                 p -= rate * momentum[name]
-        losses.append({name.removeprefix("loss_"): value.item() for name, value in terms.items()})
+        losses.append({name: value.item() for name, value in terms.items()})
     return model, losses
 
 
-@pytest.mark.parametrize("settings", [{}, {"lr": 0.1, "warmup": 3, "weight_decay": 0.1, "seed": 7, "batch_size": 5}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"head": "fpn", "lr": 0.1, "warmup": 3, "weight_decay": 0.1, "seed": 7, "batch_size": 5}], ids=["c4", "fpn"]
+)
 def test_every_step_is_that_of_the_plain_loop(sets, tmp_path, settings):
     train(sets, tmp_path, **settings)
     with torch.random.fork_rng(devices=[]):
@@ -170,37 +189,60 @@ def test_every_step_is_that_of_the_plain_loop(sets, tmp_path, settings):
         torch.testing.assert_close(got[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_nothing_is_frozen_and_all_statistics_are_of_this_run(sets, tmp_path):
-    train(sets, tmp_path, weight_decay=0.0, lr=1.0, warmup=0, checkpoint_every=3)
+@pytest.mark.parametrize("head", ["c4", "fpn"])
+def test_nothing_is_frozen_and_all_statistics_are_of_this_run(sets, tmp_path, head):
+    train(sets, tmp_path, head=head, weight_decay=0.0, lr=1.0, warmup=0, checkpoint_every=3)
     before, after = model_at(tmp_path, 3), model_at(tmp_path, STEPS)
-    names = [name for name, _ in make_model(8).named_parameters()]
-    assert len(names) == 21 * 3 + 3 * 2 * 3 + 6 + 8  # convolutions and norms of the encoder and the pyramid, heads
+    names = [name for name, _ in make_model(head=head).named_parameters()]
+    # convolutions and norms of the encoder; the norm, or the pyramid, the box and the mask head; the first stage; three predictors
+    assert len(names) == 12 * 3 + (2 if head == "c4" else 3 * 2 * 3 + 4 + 8) + 6 + 4 + 4
     assert [name for name in names if torch.equal(before[name], after[name])] == []
     counts = {name: int(value) for name, value in after.items() if name.endswith("num_batches_tracked")}
-    assert len(counts) == 21 + 6
+    assert len(counts) == 12 + (1 if head == "c4" else 6)
     assert set(counts.values()) == {STEPS}
 
 
-def test_weights_decay_and_norms_and_biases_do_not(sets, tmp_path, monkeypatch):
+@pytest.mark.parametrize("head", ["c4", "fpn"])
+def test_all_decays_but_norms(sets, tmp_path, monkeypatch, head):
     kept = []
     monkeypatch.setattr(Run, "__init__", lambda self, path, *args, **settings: kept.extend(args[:2]) or crash())
     with pytest.raises(CrashError):
-        train(sets, tmp_path, weight_decay=0.3)
+        train(sets, tmp_path, weight_decay=0.3, head=head)
     model, optimizer = kept
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert len(decay) == sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
     for name, layer in model.named_modules():
         for kind, p in layer.named_parameters(recurse=False):
-            wanted = 0.3 if kind == "weight" and isinstance(layer, nn.Conv2d | nn.Linear) else 0
-            assert decay[id(p)] == wanted, f"{name}.{kind}"
+            assert decay[id(p)] == (0 if isinstance(layer, nn.BatchNorm2d) else 0.3), f"{name}.{kind}"
 
 
-@pytest.mark.parametrize("warmup", [0, 3])
-def test_the_learning_rate_warms_up_and_falls_twice(sets, tmp_path, warmup):
-    train(sets, tmp_path, iterations=12, warmup=warmup, batch_size=2, lr=0.08, proposals=4)
+@pytest.mark.parametrize(("warmup", "is_voc"), [(0, True), (3, False)])
+def test_the_learning_rate_warms_up_and_falls_twice(sets, tmp_path, warmup, is_voc):
+    data = [one._replace(voc=is_voc) for one in sets]
+    train(data, tmp_path, iterations=12, warmup=warmup, batch_size=2, lr=0.08, proposals=4, mask=False, head="fpn")
     start = [1 / 3, 2 / 3, 1.0] if warmup else [1.0, 1.0, 1.0]
-    wanted = start + [1.0] * 6 + [0.1] * 2 + [0.01]
+    wanted = start + ([1.0] * 6 + [0.1] * 2 + [0.01] if is_voc else [1.0] * 5 + [0.1] * 3 + [0.01])
     assert [line["lr"] for line in rows(tmp_path)] == pytest.approx([0.01 * factor for factor in wanted])
+
+
+@pytest.mark.parametrize(("of_train", "of_val"), [(True, True), (False, True), (True, False)])
+def test_the_kind_of_data_sets_schedule_sizes_and_metric(sets, tmp_path, monkeypatch, of_train, of_val):
+    asked, steps, get = Counter(), [], Examples.__getitem__
+    monkeypatch.setattr(Examples, "__getitem__", lambda self, view: (asked.update([view.side]), get(self, view))[1])
+    monkeypatch.setattr(Run, "steps", lambda self, *args: steps.append((self.settings["steps"], *args)))
+    for name, metric in (("voc", voc), ("coco", coco)):
+        monkeypatch.setattr(metric, "average_precision", lambda *_, name=name, **masks: coco.AveragePrecision(len(name), 0, 0))
+    data = sets[0]._replace(voc=of_train), sets[1]._replace(voc=of_val)
+    done = train(data, tmp_path, iterations=None, size=80, precise=24)
+    assert done.task == ("VOC C4" if of_val else "COCO C4")
+    assert (done.measures["ap"], done.measures["mask_ap"]) == (3 if of_val else 4, 4)
+    ((count, _, _, rate, _),) = steps
+    assert count == (24_000 if of_train else 90_000)
+    changes = [step for step in range(1, count) if rate(step) < rate(step - 1)]
+    assert changes == ([18_000, 22_000] if of_train else [60_000, 80_000])
+    assert asked.pop(80) > 8  # those that are scored, and some more
+    wanted = [480, 512, 544, 576, 608, 640, 672, 704, 736, 768]
+    assert sorted(asked) == [round(side / 10) for side in wanted if side >= (480 if of_train else 640)]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -222,9 +264,9 @@ def test_the_precision_is_by_default_what_the_hardware_computes(whole, sets, tmp
 
     def record(model, data, size, *rest):
         scored.append((data.path, size, torch.is_autocast_enabled("cpu")))
-        return _detections(model, data, size, *rest)
+        return detections(model, data, size, *rest)
 
-    monkeypatch.setattr(module, "_detections", record)
+    monkeypatch.setattr(module, "detections", record)
     monkeypatch.setattr(module, "fastest_precision", lambda device: "bf16")
     train(sets, tmp_path, precision=None, iterations=2)
     assert scored == [(sets[1].path, 32, True)]  # scored as it was trained
@@ -268,8 +310,8 @@ def test_a_request_to_stop_saves_and_the_same_call_continues(whole, sets, tmp_pa
 
 
 CHANGES = {
-    "size": 40, "iterations": 8, "batch_size": 6, "lr": 0.1, "warmup": 1, "weight_decay": 0.0, "proposals": 8, "anchor_scale": 2,
-    "channels": 4, "hidden": 8, "seed": 1, "precision": "bf16",
+    "head": "fpn", "mask": False, "size": 40, "iterations": 8, "batch_size": 6, "lr": 0.1, "warmup": 1, "weight_decay": 0.0,
+    "proposals": 9, "anchor_scale": 3, "channels": 4, "hidden": 8, "seed": 1, "precision": "bf16",
 }  # fmt: skip
 
 
@@ -292,11 +334,17 @@ def test_another_encoder_and_other_data_are_refused_by_name(whole, sets):
 
 
 def without_boxes(picture):
-    return picture._replace(boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), ignored=np.zeros(0, np.bool_))
+    none = np.zeros(0, np.bool_)
+    return picture._replace(boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), difficult=none, crowd=none, masks=[])
 
 
-def all_ignored(data):
-    return data._replace(pictures=[picture._replace(ignored=np.ones_like(picture.ignored)) for picture in data.pictures])
+def all_crowds(data):
+    return data._replace(pictures=[picture._replace(crowd=np.ones_like(picture.crowd)) for picture in data.pictures])
+
+
+def without_masks(data, *numbers):
+    pictures = [p._replace(masks=[[]] * len(p.masks)) if n in numbers else p for n, p in enumerate(data.pictures)]
+    return data._replace(pictures=pictures)
 
 
 def test_other_classes_are_refused(sets, tmp_path):
@@ -309,11 +357,33 @@ def test_other_classes_are_refused(sets, tmp_path):
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_set_without_a_box_that_counts_is_refused(sets, tmp_path, which):
     empty = sets[which]._replace(path=tmp_path / "empty.json", pictures=[without_boxes(picture) for picture in sets[which].pictures])
-    for data in (empty, all_ignored(sets[which])._replace(path=empty.path)):
+    for data in (empty, all_crowds(sets[which])._replace(path=empty.path)):
         pair = (data, sets[1]) if which == 0 else (sets[0], data)
         with pytest.raises(CareError, match=r"empty\.json has no box that counts; detection needs some"):
             train(pair, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_masks_that_are_missing_are_refused_and_boxes_without_one_are_left_out(sets, tmp_path):
+    everywhere = [without_masks(data, *range(24)) for data in sets]
+    for pair in ((everywhere[0], sets[1]), (sets[0], everywhere[1]), (sets[0], without_masks(sets[1], 2))):
+        lacking = pair[0] if pair[0] is not sets[0] else pair[1]
+        with pytest.raises(CareError, match=rf"{lacking.path} has boxes without a mask, polygons or an RLE; add them, or detect without"):
+            train(pair, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    train(everywhere, tmp_path / "boxes", mask=False, iterations=1)
+    some = without_masks(sets[0], 2)
+    for mask in (False, True):
+        examples = Examples(some, 100, mask)
+        assert [len(examples[View(n, 32)][1]["labels"]) > 0 for n in (1, 2)] == [True, not mask]
+
+
+def test_the_c4_form_is_refused_of_what_is_no_resnet(sets, tmp_path):
+    layers = [nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    with pytest.raises(CareError, match=r"this encoder has no stages to cut into the C4 form; use head='fpn'"):
+        detect(TappedEncoder(nn.Sequential(*layers), "1"), *sets, tmp_path, **SETTINGS)
+    assert not list(tmp_path.iterdir())
+    assert detect(TappedEncoder(nn.Sequential(*layers), "1"), *sets, tmp_path, **SETTINGS | {"head": "fpn"}).task == "COCO FPN"
 
 
 def test_batches_of_pictures_without_boxes_are_learned_from(sets, tmp_path):
@@ -351,14 +421,19 @@ def test_a_damaged_image_is_named(whole, sets, tmp_path, which, workers):
 COLOURS = {1: (255, 0, 0), 2: (0, 255, 0), 0: (0, 0, 255)}
 
 
-def paint(path, size, *objects, ground=(40, 40, 40), ignored=()):
-    """A picture of rectangles (label, left, top, right, bottom)."""
+def paint(path, size, *objects, ground=(40, 40, 40), crowd=(), difficult=()):
+    """A picture of rectangles (label, left, top, right, bottom), with masks: the first a polygon, the others RLEs."""
     image = Image.new("RGB", size, ground)
-    for label, *box in objects:
-        image.paste(COLOURS[label], tuple(box))
+    masks = []
+    for label, left, top, right, bottom in objects:
+        image.paste(COLOURS[label], (left, top, right, bottom))
+        mask = np.zeros(size[::-1], np.uint8, order="F")
+        mask[top:bottom, left:right] = 1
+        masks.append(encode(mask) if masks else [[left, top, right, top, right, bottom, left, bottom]])
     image.save(path)
     corners, labels = np.array([o[1:] for o in objects], np.float32).reshape(-1, 4), np.array([o[0] for o in objects], np.int64)
-    return Picture(path, size, corners, labels, np.array([n in ignored for n in range(len(objects))], np.bool_))
+    flags = (np.array([n in which for n in range(len(objects))], np.bool_) for which in (difficult, crowd))
+    return Picture(path, size, corners, labels, *flags, masks)
 
 
 def box_set(*pictures):
@@ -383,8 +458,9 @@ def test_a_picture_is_resized_to_its_short_side_unless_it_is_too_long(make_image
     path = tmp_path / "image.png"
     make_image(0, size).save(path)
     corners = np.array([[0, 0, *size], [size[0] / 4, size[1] / 2, size[0] / 2, size[1]]], np.float32)
-    picture = Picture(path, size, corners, np.array([0, 2]), np.array([False, False]))
-    pixels, target = _Examples(box_set(picture), 64)[0]
+    none = np.zeros(2, np.bool_)
+    picture = Picture(path, size, corners, np.array([0, 2]), none, none, [[], []])
+    pixels, target = Examples(box_set(picture), round(64 * LONGEST))[View(0, 64)]
     assert tuple(pixels.shape) == (3, wanted[1], wanted[0])
     naive = np.asarray(Image.open(path).convert("RGB").resize(wanted, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     assert torch.equal(pixels, torch.from_numpy(naive / np.float32(255)))
@@ -393,21 +469,18 @@ def test_a_picture_is_resized_to_its_short_side_unless_it_is_too_long(make_image
         assert got == pytest.approx([left * x, top * y, right * x, bottom * y], rel=1e-5)
     assert target["boxes"].dtype == torch.float32
     assert target["labels"].tolist() == [1, 3]
-    # torchvision's own transform finds nothing left to do
-    batch, resized = make_model(size=64).transform([pixels], [target])
-    assert batch.image_sizes == [(wanted[1], wanted[0])]
-    assert torch.equal(resized[0]["boxes"], target["boxes"])
+    assert "masks" not in target
 
 
-def test_the_pixels_in_a_box_are_its_objects_in_both_orientations(tmp_path):
+def test_the_pixels_in_a_box_and_in_its_mask_are_its_objects_in_both_orientations(tmp_path):
     objects = ((1, 10, 20, 30, 60), (2, 50, 0, 90, 10), (0, 80, 40, 100, 80))
-    picture = paint(tmp_path / "image.png", (100, 80), *objects)
-    examples = _Examples(box_set(picture), 160)
-    for at in (0, (0, False), (0, True)):
-        pixels, target = examples[at]
+    examples = Examples(box_set(paint(tmp_path / "image.png", (100, 80), *objects)), 1000, mask=True)
+    for mirrored in (False, True):
+        pixels, target = examples[View(0, 160, mirrored)]
         assert tuple(pixels.shape) == (3, 160, 200)
         assert target["labels"].tolist() == [2, 3, 1]
-        for box, label in zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True):
+        assert (target["masks"].dtype, target["masks"].shape) == (torch.uint8, (3, 160, 200))
+        for box, label, mask in zip(target["boxes"].tolist(), target["labels"].tolist(), target["masks"], strict=True):
             left, top, right, bottom = (round(value) for value in box)
             assert box == [left, top, right, bottom]
             colour = torch.tensor(COLOURS[label - 1])[:, None, None] / 255
@@ -415,101 +488,115 @@ def test_the_pixels_in_a_box_are_its_objects_in_both_orientations(tmp_path):
             torch.testing.assert_close(inside, colour.expand_as(inside))
             count = int(((pixels - colour).abs().amax(0) < 0.3).sum())
             assert count == pytest.approx((right - left) * (bottom - top), abs=2 * (right - left + bottom - top))
-    (plain, one), (mirrored, two) = examples[0, False], examples[0, True]
+            drawn_box = torch.zeros_like(mask)
+            drawn_box[top:bottom, left:right] = 1
+            assert torch.equal(mask, drawn_box)
+    (plain, one), (mirrored, two) = examples[View(0, 160)], examples[View(0, 160, True)]
     assert torch.equal(plain.flip(2), mirrored)
+    assert torch.equal(one["masks"].flip(2), two["masks"])
     assert torch.equal(two["boxes"][:, [0, 2]], 200 - one["boxes"][:, [2, 0]])
     assert torch.equal(two["boxes"][:, [1, 3]], one["boxes"][:, [1, 3]])
 
 
-def test_ignored_boxes_are_left_out(tmp_path):
+def test_masks_of_any_shape_are_drawn_where_the_object_is_after_resizing():
+    """Against Pillow's polygons and, for RLEs, its resizing."""
+    triangle, square = [12.0, 8, 88, 20, 40, 70], [60.0, 60, 78, 60, 78, 78, 60, 78]
+    factors = np.array([1.5, 0.75])
+    found = raster([triangle, [*square, 3.0]], factors, (60, 150))  # half a corner too many
+    image = Image.new("L", (150, 60))
+    for polygon in (triangle, square):
+        corners = np.reshape(polygon, (-1, 2)) * factors - 0.5
+        ImageDraw.Draw(image).polygon([tuple(corner) for corner in corners.tolist()], fill=1)
+    assert (found != np.asarray(image)).mean() < 0.02
+    assert found.sum() == pytest.approx(np.asarray(image).sum(), rel=0.1)
+    ring = np.zeros((80, 100), np.uint8)
+    ring[10:70, 20:90], ring[30:50, 40:60] = 1, 0
+    packed = encode(np.asfortranarray(ring))
+    counts = [len(list(run)) for _, run in itertools.groupby(ring.ravel(order="F"))]
+    wanted = np.asarray(Image.fromarray(ring).resize((150, 60), Image.Resampling.NEAREST))
+    for mask in (packed, packed | {"counts": packed["counts"].decode()}, {"size": [80, 100], "counts": counts}):
+        assert np.array_equal(raster(mask, factors, (60, 150)), wanted)
+
+
+def test_difficult_objects_are_learned_from_and_crowds_are_not(tmp_path):
     objects = ((1, 10, 20, 30, 60), (2, 50, 0, 90, 10), (0, 80, 40, 100, 80))
-    examples = _Examples(box_set(*(paint(tmp_path / "1.png", (100, 80), *objects, ignored=which) for which in ((1,), (0, 1, 2)))), 80)
-    assert len(examples) == 2
-    for at in ((0, False), (0, True)):
-        assert examples[at][1]["labels"].tolist() == [2, 1]
-    assert examples[0][1]["boxes"].tolist() == [[10, 20, 30, 60], [80, 40, 100, 80]]
-    for at in ((1, False), (1, True)):
-        _, target = examples[at]
-        assert tuple(target["boxes"].shape) == (0, 4)
-        assert (target["boxes"].dtype, target["labels"].dtype) == (torch.float32, torch.int64)
+    one = paint(tmp_path / "1.png", (100, 80), *objects, crowd=(1,), difficult=(0,))
+    examples = Examples(box_set(one, paint(tmp_path / "2.png", (100, 80), *objects, crowd=(0, 1, 2))), 1000, mask=True)
+    for mirrored in (False, True):
+        assert examples[View(0, 80, mirrored)][1]["labels"].tolist() == [2, 1]
+        target = examples[View(1, 80, mirrored)][1]
+        assert (tuple(target["boxes"].shape), tuple(target["masks"].shape)) == ((0, 4), (0, 80, 100))
+        assert [target[name].dtype for name in ("boxes", "labels", "masks")] == [torch.float32, torch.int64, torch.uint8]
+    assert examples[View(0, 80)][1]["boxes"].tolist() == [[10, 20, 30, 60], [80, 40, 100, 80]]
 
 
-def test_half_of_the_pictures_are_mirrored_others_each_epoch(tmp_path, monkeypatch):
-    data = box_set(*(paint(tmp_path / f"{n}.png", (32, 32), (1, 0, 0, 8, 8)) for n in range(16)))
-    asked, get = [], _Examples.__getitem__
-    monkeypatch.setattr(_Examples, "__getitem__", lambda self, at: (asked.append(at), get(self, at))[1])
-    settings = {"batch_size": 4, "seed": 0, "steps": 40, "size": 32}
-    for (images, targets), start in zip(_batches(data, settings, 0, 0), range(0, 160, 4), strict=True):
-        assert len(images) == len(targets) == 4
-        for (_, mirrored), target in zip(asked[start : start + 4], targets, strict=True):
-            assert target["boxes"].tolist() == [[24, 0, 32, 8] if mirrored else [0, 0, 8, 8]]
-    epochs = [dict(asked[n : n + 16]) for n in range(0, 160, 16)]
-    assert all(epoch.keys() == set(range(16)) for epoch in epochs)
-    assert len({tuple(sorted(epoch.items())) for epoch in epochs}) == 10
-    assert 60 <= sum(mirrored for epoch in epochs for mirrored in epoch.values()) <= 100
-    before, asked[:] = asked[28:36], []
-    list(_batches(data, settings | {"steps": 9}, 7, 0))
-    assert asked == before
+def test_how_a_picture_is_shown_is_a_pure_function_of_seed_epoch_and_number():
+    sides = [48, 64, 80]
+    views = {(seed, epoch, n): drawn(seed, epoch, n, sides) for seed in (0, 1) for epoch in range(40) for n in range(10)}
+    torch.rand(3)
+    np.random.rand(3)
+    assert all(drawn(*at, sides) == view and view.number == at[2] for at, view in reversed(views.items()))
+    counts = Counter((view.side, view.mirrored) for view in views.values())
+    assert counts.keys() == {(side, mirrored) for side in sides for mirrored in (False, True)}
+    assert all(100 <= count <= 170 for count in counts.values())
+    assert len({tuple(views[seed, epoch, n][1:] for n in range(10)) for seed in (0, 1) for epoch in range(40)}) == 80
 
 
-# the model
+# statistics before the test
 
 
-def test_anchors_and_pyramid_of_a_small_encoder():
-    model = make_model(anchor_scale=3)
-    assert model.rpn.anchor_generator.sizes == ((12,), (24,), (48,), (96,))
-    assert_pyramid(model, {"layer2": 4, "layer3": 8, "layer4": 16, "pool": 32})
+def test_statistics_are_the_mean_over_the_first_batches(sets):
+    model, kept = make_model().train(), {}
 
+    def keep(name, layer, inputs):
+        x = inputs[0].transpose(0, 1).flatten(1).double()
+        kept.setdefault(name, []).append((x.mean(1), x.var(1)))
 
-def test_anchors_and_pyramid_of_a_standard_encoder():
-    model = make_model(encoder=make_encoder(small=False), size=64, anchor_scale=8)
-    assert model.rpn.anchor_generator.sizes == ((32,), (64,), (128,), (256,), (512,))
-    assert_pyramid(model, {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32, "pool": 64})
-
-
-def assert_pyramid(model, strides):
-    assert set(model.rpn.anchor_generator.aspect_ratios) == {(0.5, 1.0, 2.0)}
-    assert len(model.rpn.anchor_generator.aspect_ratios) == len(strides)
+    batches = [naive_batch(sets[0], step, batch=4, seed=5) for step in range(3)]
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d)}
+    for layer in layers.values():
+        nn.init.constant_(layer.running_mean, 7)
     with torch.no_grad():
-        maps = model.eval().backbone(torch.randn(2, 3, 64, 160))
-    assert {name: tuple(x.shape) for name, x in maps.items()} == {
-        name: (2, 8, -(-64 // stride), -(-160 // stride)) for name, stride in strides.items()
-    }
-    assert model.roi_heads.box_roi_pool.featmap_names == [name for name in strides if name != "pool"]
-    norms = [layer for layer in model.backbone.fpn.modules() if isinstance(layer, nn.BatchNorm2d)]
-    assert len(norms) == 2 * (len(strides) - 1)
-    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in model.modules()) == 21 + len(norms)
+        average_statistics(model, batches, 5)
+        found = {name: (layer.running_mean.clone(), layer.running_var.clone()) for name, layer in layers.items()}
+        hooks = [layer.register_forward_pre_hook(lambda *args, name=name: keep(name, *args)) for name, layer in layers.items()]
+        for step, batch in enumerate(batches):
+            torch.manual_seed(int(np.random.default_rng((5, step, 0)).integers(2**63)))
+            model(*batch)
+    assert len(hooks) == len(kept) == 13
+    for name, (mean, variance) in found.items():
+        wanted = [torch.stack(of_batches).mean(0).float() for of_batches in zip(*kept[name], strict=True)]
+        assert len(kept[name]) == 3
+        torch.testing.assert_close(mean, wanted[0], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(variance, wanted[1], rtol=1e-3, atol=1e-4)
 
 
-def test_the_model_is_made_of_what_was_asked_for():
-    encoder = make_encoder()
-    before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    model = make_model(5, encoder=encoder, size=64, proposals=50, hidden=24)
-    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
-    inside = model.backbone.encoder.state_dict()
-    assert all(torch.equal(value, before[name]) for name, value in inside.items())
-    assert not any(inside[name].data_ptr() == value.data_ptr() for name, value in encoder.state_dict().items())
-    assert model.roi_heads.box_predictor.cls_score.weight.shape == (6, 24)
-    assert model.roi_heads.box_predictor.bbox_pred.weight.shape == (24, 24)
-    assert model.roi_heads.box_head.fc6.weight.shape == (24, 8 * 49)
-    assert (model.transform.min_size, model.transform.max_size) == ((64,), round(64 * LONGEST))
-    assert model.transform.image_mean == (0.485, 0.456, 0.406)
-    assert model.transform.image_std == (0.229, 0.224, 0.225)
-    for training, first in ((True, 100), (False, 50)):
-        model.train(training)
-        assert (model.rpn.pre_nms_top_n(), model.rpn.post_nms_top_n()) == (first, 50)
-    assert model.roi_heads.fg_bg_sampler.batch_size_per_image == 25
-    assert (model.roi_heads.box_roi_pool.output_size, model.roi_heads.box_roi_pool.sampling_ratio) == ((7, 7), 2)
+@pytest.mark.parametrize(("precise", "wanted"), [(0, 0), (2, 2), (200, STEPS)])
+def test_statistics_are_of_the_order_of_training_and_of_the_last_weights(whole, sets, tmp_path, monkeypatch, precise, wanted):
+    run, asked, models = shutil.copytree(whole[0], tmp_path / "run"), [], []
+    get = Examples.__getitem__
+    monkeypatch.setattr(Examples, "__getitem__", lambda self, view: (asked.append(view), get(self, view))[1])
+    monkeypatch.setattr(module, "detections", lambda model, *args: (models.append(model), detections(model, *args))[1])
+    train(sets, run, precise=precise)
+    sides, order = [26, 27, 28, 29, 31, 32], [shards.step_ids(24, batch_size=4, step=step, seed=0) for step in range(wanted)]
+    assert asked == [drawn(0, epoch, int(n), sides) for epoch, ids in order for n in ids] + [View(n, 32) for n in range(8)]
+    (model,) = models
+    assert not model.training
+    saved_state, scored = model_at(run, STEPS), model.state_dict()
+    changed = {name for name, value in scored.items() if not torch.equal(value, saved_state[name])}
+    buffers = {name for name, _ in model.named_buffers() if "running" in name or (wanted != STEPS and "tracked" in name)}
+    assert changed == (buffers if wanted else set())
+    assert result(run) == result(whole[0])
 
 
 # scores
 
 
-class Told(FasterRCNN):
+class Told(nn.Module):
     """Knows what is in a picture from the red of its first pixel, in pixels of the resized one."""
 
     def __init__(self):
-        nn.Module.__init__(self)
+        super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, images):
@@ -518,31 +605,124 @@ class Told(FasterRCNN):
             number, (height, width) = round(float(image[0, 0, 0]) * 255 / 40), image.shape[1:]
             found = torch.tensor([[0.0, 0.0, width, height], [width / 4, height / 2, width / 2, height]])[: number % 3]
             of = torch.arange(len(found))
-            answers.append({"boxes": found, "scores": of / 10 + number / 100, "labels": of + 1})
+            masks = torch.tensor([[9.0, -9.0], [9.0, -9.0]]).expand(len(found), 2, 2)
+            answers.append({"boxes": found, "scores": of / 10 + number / 100, "labels": of + 1, "masks": masks})
         return answers
+
+
+def told(tmp_path):
+    sizes = [(100, 80), (60, 200), (33, 47), (500, 20), (40, 40)]
+    return sizes, box_set(*(paint(tmp_path / f"{n}.png", size, ground=(40 * n, 0, 0)) for n, size in enumerate(sizes, 1)))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_was_found_is_in_pixels_of_the_picture_and_in_order(tmp_path, workers):
-    sizes = [(100, 80), (60, 200), (33, 47), (500, 20), (40, 40)]
-    data = box_set(*(paint(tmp_path / f"{n}.png", size, ground=(40 * n, 0, 0)) for n, size in enumerate(sizes, 1)))
-    found = _detections(Told(), data, 48, 2, workers)
+    sizes, data = told(tmp_path)
+    found = detections(Told(), data, 48, workers)
     for n, (one, (width, height)) in enumerate(zip(found, sizes, strict=True), 1):
         wanted = [[0, 0, width, height], [width / 4, height / 2, width / 2, height]][: n % 3]
         np.testing.assert_allclose(one.boxes, np.array(wanted).reshape(-1, 4), rtol=1e-5)
         assert one.scores == pytest.approx([n / 100 + k / 10 for k in range(n % 3)])
         assert one.labels.tolist() == [0, 1][: n % 3]
         assert one.labels.dtype == np.int64
+        for mask, (left, top, right, bottom) in zip(one.masks, wanted, strict=True):
+            x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
+            half = (left < x) & (x < (left + right) / 2) & (top < y) & (y < bottom)
+            wrong = decode(mask).astype(bool) & ~half, half & ~decode(mask).astype(bool)
+            assert wrong[0].sum() == 0
+            assert wrong[1].any(0).sum() <= 1 + 0.04 * (right - left)  # columns before the middle
 
 
-def test_it_learns_to_find_squares_by_their_colour(tmp_path):
+def test_processes_share_the_pictures_and_return_all(tmp_path):
+    _, data = told(tmp_path)
+
+    def work():
+        model, asked = Told(), []
+        model.register_forward_hook(lambda *_: asked.append(1))
+        return detections(model, data, 48), len(asked)
+
+    (one, first), (two, second) = together(2, work)
+    assert (first, second) == (3, 2)
+    for found in (one, two):
+        for got, wanted in zip(found, detections(Told(), data, 48), strict=True):
+            assert all(np.array_equal(a, b) for a, b in zip(got, wanted, strict=True))
+
+
+def test_masks_are_interpolated_at_the_centres_of_pixels():
+    """Against torchvision, which rounds the boxes to whole pixels, at boxes of whole pixels; then at others by sampling."""
+    generator = torch.Generator().manual_seed(0)
+    for box in ([3, 5, 45, 40], [0, 0, 60, 50], [30, 10, 37, 44]):
+        mask = nn.functional.interpolate(torch.rand(1, 1, 4, 4, generator=generator), (14, 14), mode="bilinear")[0, 0]
+        found = decode(pasted(mask, np.array(box, np.float32), (60, 50)))
+        wanted = np.zeros((50, 60), bool)
+        left, top, right, bottom = box
+        padded = np.pad(mask.double().numpy(), 1)
+        for y in range(top, bottom):
+            for x in range(left, right):
+                u, v = (x + 0.5 - left) / (right - left) * 14 + 0.5, (y + 0.5 - top) / (bottom - top) * 14 + 0.5
+                i, j = int(v), int(u)
+                across = padded[i : i + 2, j : j + 2] @ [1 - (u - j), u - j]
+                wanted[y, x] = (across * [1 - (v - i), v - i]).sum() >= 0.5
+        assert (found != wanted).mean() < 0.002  # rounding at one half
+        rounded = paste_masks_in_image(mask[None, None], torch.tensor([box], dtype=torch.float32), (50, 60))[0, 0] >= 0.5
+        assert (found != rounded.numpy()).mean() < 0.05
+        assert 0 < found.sum() < (right - left) * (bottom - top)
+    thin = decode(pasted(torch.ones(14, 14), np.array([10.2, 10.2, 10.4, 30.0], np.float32), (60, 50)))
+    assert thin.shape == (50, 60)
+
+
+# several processes
+
+
+@pytest.mark.parametrize("head", ["c4", "fpn"])
+def test_two_processes_train_as_one_where_nothing_is_sampled(sets, tmp_path, monkeypatch, head):
+    monkeypatch.setattr(torch, "randperm", lambda count, **options: torch.arange(count, device=options.get("device")))
+    settings = {"head": head, "mask": False, "batch_size": 4, "iterations": 4, "lr": 0.05, "checkpoint_every": 4}
+    alone = train(sets, tmp_path / "alone", **settings)
+
+    def work():
+        torch.set_num_threads(1)
+        done = train(sets, tmp_path / "both", **settings)
+        return done, ranks.world()
+
+    (one, world), (two, _) = together(2, work)
+    assert world == 2
+    assert one == two
+    assert one.task == alone.task
+    for got, wanted in zip(rows(tmp_path / "both"), rows(tmp_path / "alone"), strict=True):
+        # the log is the first process's, whose half of the batch has losses of its own
+        assert (got["step"], got["lr"]) == (wanted["step"], wanted["lr"])
+    got, wanted = model_at(tmp_path / "both", 4), model_at(tmp_path / "alone", 4)
+    for name, value in wanted.items():
+        torch.testing.assert_close(got[name], value, rtol=2e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(sets, tmp_path):
+    def work():
+        with pytest.raises(CareError, match="cannot cut 5 images a step into 2 equal parts; use a multiple of the processes"):
+            train(sets, tmp_path / "run", batch_size=5)
+        return (tmp_path / "run").exists()
+
+    assert together(2, work) == [False, False]
+
+
+# learning
+
+
+@pytest.mark.parametrize("head", ["c4", "fpn"])
+def test_it_learns_to_find_squares_by_their_colour(tmp_path, head):
     rng, pictures = np.random.default_rng(0), []
     for n in range(24):
         side, label = int(rng.integers(14, 19)), n % 3
         left, top = (int(value) for value in rng.integers(0, 33 - side, 2))
         pictures.append(paint(tmp_path / f"{n}.png", (32, 32), (label, left, top, left + side, top + side), ground=(20, 20, 20)))
     data, val = box_set(*pictures[:16]), box_set(*pictures[16:])
-    settings = SETTINGS | {"batch_size": 8, "lr": 0.2, "warmup": 5, "channels": 16, "hidden": 32, "checkpoint_every": 100}
-    first = detect(make_encoder(), data, val, tmp_path / "first", **settings | {"iterations": 1})
-    last = detect(make_encoder(), data, val, tmp_path / "last", **settings | {"iterations": 40})
-    assert last.ap50 > first.ap50 + 30
+    settings = SETTINGS | {
+        "head": head, "batch_size": 8, "lr": {"c4": 0.4, "fpn": 0.2}[head], "warmup": 5, "channels": 16, "hidden": 32, "anchor_scale": 4,
+        "proposals": 16, "checkpoint_every": 100,
+    }  # fmt: skip
+    first = detect(make_encoder(), data, val, tmp_path / "first", **settings | {"iterations": 1, "lr": 0.0}).measures
+    last = detect(make_encoder(), data, val, tmp_path / "last", **settings | {"iterations": 80}).measures
+    print(head, first, last)
+    assert last["ap50"] > first["ap50"] + 30
+    assert last["mask_ap50"] > first["mask_ap50"] + 30

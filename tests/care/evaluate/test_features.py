@@ -1,7 +1,11 @@
+import shutil
+
+import fsspec
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from sklearn.metrics import top_k_accuracy_score
 from torch import nn
 from torchvision import transforms
@@ -9,10 +13,11 @@ from torchvision import transforms
 import shards
 from care import CareError, resnet18
 from care.evaluate import extract
-from care.evaluate.features import accuracy, centre_crop, same_classes
-from care.evaluate.features import images as batches_of_images
+from care.evaluate.features import accuracy, centre_crop, centres, crops, same_classes, side
+from care.train.views import View, crop
 
 SIZE = 32
+NORMALIZE = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
 def paper_transform(size):
@@ -29,16 +34,24 @@ def encoder():
     return network
 
 
+@pytest.fixture
+def passes(encoder):
+    """Images of every forward pass, from now on."""
+    seen = []
+    encoder.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    return seen
+
+
 # images
 
 
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (500, 332), (224, 400), (40, 40), (3, 90)])
 def test_a_centre_crop_is_torchvisions(size):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
-    for side in (224, 33):
-        ours = centre_crop(image, side)
-        assert ours.size == (side, side)
-        assert np.array_equal(np.asarray(ours), np.asarray(paper_transform(side)(image)))
+    for length in (224, 33):
+        ours = centre_crop(image, length)
+        assert ours.size == (length, length)
+        assert np.array_equal(np.asarray(ours), np.asarray(paper_transform(length)(image)))
 
 
 def test_a_centre_crop_is_torchvisions_where_the_long_side_is_no_whole_number(make_image):
@@ -48,14 +61,28 @@ def test_a_centre_crop_is_torchvisions_where_the_long_side_is_no_whole_number(ma
 
 
 def test_all_images_come_in_order_and_normalised(data):
-    transform = transforms.Compose(
-        [paper_transform(SIZE), transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
-    )
+    transform = transforms.Compose([paper_transform(SIZE), transforms.ToTensor(), NORMALIZE])
     want = torch.stack([transform(data.image(i)) for i in range(24)])
+    batches = [[*range(7)], [9, 8], [*range(10, 24)], [7]]
     for workers in (0, 1):
-        got = list(batches_of_images(data, size=SIZE, batch_size=7, workers=workers))
-        assert [len(batch) for batch in got] == [7, 7, 7, 3]
-        torch.testing.assert_close(torch.cat(got), want, rtol=0, atol=1e-6)
+        got = list(centres(data, batches, size=SIZE, workers=workers))
+        assert [len(batch) for batch in got] == [7, 2, 14, 1]
+        torch.testing.assert_close(torch.cat(got), want[[row for batch in batches for row in batch]], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("workers", "start"), [(0, 0), (1, 0), (0, 3)])
+def test_crops_are_those_of_the_views_of_each_epochs_order(data, workers, start):
+    rows, view = np.array([20, 3, 11, 7, 15, 4]), View(scale=(0.3, 1), jitter_p=0, blur_p=0, gray_p=0)
+    got = list(
+        crops(data, rows, size=SIZE, batch_size=4, steps=5, start=start, seed=3, min_scale=0.3, workers=workers)  # an epoch is a step
+    )
+    assert len(got) == 5 - start
+    for epoch, (pixels, labels, of) in enumerate(got, start):
+        assert of.tolist() == rows[shards.step_ids(6, batch_size=4, step=epoch, seed=3).ids].tolist()
+        assert labels.tolist() == [int(data[row].label) for row in of]
+        naive = [crop(np.array(data.image(int(row))), view.draw(3, epoch, int(row), 0), SIZE).copy() for row in of]
+        torch.testing.assert_close(pixels, torch.stack([NORMALIZE(torch.from_numpy(one).float() / 255) for one in naive]))
+    assert len({tuple(sorted(of.tolist())) for _, _, of in got}) > 1  # others are left out each epoch
 
 
 # features
@@ -67,9 +94,9 @@ def test_features_are_those_of_the_encoder_in_eval_mode_in_the_sets_order(encode
     assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
     assert encoder.training
     assert not encoder.eval().training
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+    transform = transforms.Compose([paper_transform(SIZE), transforms.ToTensor(), NORMALIZE])
     with torch.no_grad():
-        want = torch.cat([encoder(transform(paper_transform(SIZE)(data.image(i)))[None]).features for i in range(24)])
+        want = torch.cat([encoder(transform(data.image(i))[None]).features for i in range(24)])
     torch.testing.assert_close(features.x, want, rtol=1e-4, atol=1e-5)
     assert features.y.tolist() == [int(sample.label) for sample in data]
     assert features.classes == 3
@@ -91,12 +118,23 @@ def test_the_mode_comes_back_after_a_failure(encoder, damaged_set):
     assert encoder.training
 
 
-def build(folder, make_image, names):
+def test_reduced_precision_gives_nearly_the_same_features_in_float32(encoder, data):
+    features = {name: extract(encoder, data, size=SIZE, precision=name).x for name in ("fp32", "bf16", "fp16")}
+    for name in ("bf16", "fp16"):
+        assert features[name].dtype == torch.float32
+        assert not torch.equal(features[name], features["fp32"])
+        torch.testing.assert_close(features[name], features["fp32"], rtol=0.1, atol=0.1)
+    assert not torch.equal(features["bf16"], features["fp16"])
+
+
+def build(folder, make_image, names, broken=(), **options):
     for n, name in enumerate(names):
         file = folder / "photos" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         make_image(n).save(file)
-    shards.build(folder / "photos", folder / "set")
+        if name in broken:
+            file.write_bytes(file.read_bytes()[:-200])
+    shards.build(folder / "photos", folder / "set", workers=1, **options)
     return shards.open(folder / "set")
 
 
@@ -111,6 +149,116 @@ def test_sets_of_other_classes_are_refused(data, make_image, tmp_path):
     other = build(tmp_path, make_image, ["bee/1.png", "dog/2.png"])
     with pytest.raises(CareError, match="must have the same classes; only one of them has: ant, cat, dog"):
         same_classes(data, other)
+
+
+def test_crops_are_by_default_as_large_as_those_of_the_training(encoder):
+    encoder.size = 96
+    assert side(encoder, None) == 96
+    assert side(encoder, 64) == 64
+
+
+# cache
+
+
+def files(cache):
+    return {str(path.relative_to(cache)): path.read_bytes() for path in sorted(cache.rglob("*")) if path.is_file()}
+
+
+def same(one, other):
+    return torch.equal(one.x, other.x) and torch.equal(one.y, other.y) and one.classes == other.classes
+
+
+def test_what_is_in_the_cache_takes_no_forward_pass_and_no_image(encoder, data, passes, tmp_path, monkeypatch):
+    plain = extract(encoder, data, size=SIZE)
+    first = extract(encoder, data, size=SIZE, cache=tmp_path / "cache")
+    assert passes == [10, 10, 4] * 2
+    assert same(first, plain)
+    before = files(tmp_path / "cache")
+    assert [name.rpartition("/")[2] for name in before] == ["0.safetensors", "1.safetensors", "2.safetensors"]
+    monkeypatch.setattr(shards.ShardSet, "image", None)
+    again = extract(encoder, data, size=SIZE, batch_size=3, workers=1, cache=str(tmp_path / "cache"))
+    assert len(passes) == 6
+    assert same(again, first)
+    assert files(tmp_path / "cache") == before
+
+
+def test_a_cache_may_be_a_url(encoder, data, passes):
+    first = extract(encoder, data, size=SIZE, cache="memory://bucket/features")
+    assert same(extract(encoder, data, size=SIZE, cache="memory://bucket/features"), first)
+    assert passes == [10, 10, 4]
+    fsspec.filesystem("memory").rm("/bucket", recursive=True)
+
+
+def test_the_cache_tells_encoder_data_size_and_precision_apart(encoder, data, make_image, passes, tmp_path):
+    names = [f"{name}/{n}.png" for n, name in enumerate(("ant", "bee", "cat") * 8)]
+    other = build(tmp_path, lambda n: make_image(n + 1), names, shard_size=10)
+    assert other.classes == data.classes
+    cache, settings = tmp_path / "cache", {"size": SIZE, "precision": "fp32"}
+    known = []
+    for changes, of in ({}, data), ({"size": 40}, data), ({"precision": "bf16"}, data), ({}, other):
+        known.append(extract(encoder, of, **settings | changes, cache=cache))
+        assert same(known[-1], extract(encoder, of, **settings | changes))
+    assert passes == [10, 10, 4] * 8
+    with torch.no_grad():
+        encoder.bn1.running_mean += 0.1  # a buffer alone
+    known.append(extract(encoder, data, **settings, cache=cache))
+    assert same(known[-1], extract(encoder, data, **settings))
+    assert passes == [10, 10, 4] * 10
+    assert all(not torch.equal(known[a].x, known[b].x) for a in range(5) for b in range(a))
+    assert len(files(cache)) == 5 * 3
+
+
+def test_some_shards_are_extracted_by_themselves_and_a_last_call_finds_them(encoder, data, passes, tmp_path):
+    plain = extract(encoder, data, size=SIZE)
+    passes.clear()
+    part = extract(encoder, data, size=SIZE, only=[1], cache=tmp_path)
+    assert passes == [10]
+    assert torch.equal(part.x, plain.x[10:20])
+    assert torch.equal(part.y, plain.y[10:20])
+    assert [name.rpartition("/")[2] for name in files(tmp_path)] == ["1.safetensors"]
+    mixed = extract(encoder, data, size=SIZE, batch_size=4, only=iter([2, 1]), cache=tmp_path)
+    assert passes == [10, 4]
+    assert torch.equal(mixed.y, torch.cat((plain.y[20:], plain.y[10:20])))
+    torch.testing.assert_close(mixed.x, torch.cat((plain.x[20:], plain.x[10:20])))
+    assert same(extract(encoder, data, size=SIZE, cache=tmp_path), plain)
+    assert passes == [10, 4, 10]
+
+
+def test_a_shard_may_be_empty(encoder, make_image, passes, tmp_path):
+    names = ["ant/1.png", "bee/2.png", "ant/3.png"]
+    data = build(tmp_path, make_image, names, broken=["bee/2.png"], shard_size=1, max_rejects=0.5)
+    empty = int(np.flatnonzero(np.diff(data.index.starts) == 0)[0])
+    for cache in (None, tmp_path / "cache"):
+        nothing = extract(encoder, data, size=SIZE, only=[empty], cache=cache)
+        assert nothing.x.shape == (0, 256)
+        assert nothing.y.shape == (0,)
+        assert len(extract(encoder, data, size=SIZE, cache=cache).x) == 2
+    assert passes == [1] * 4
+
+
+@pytest.mark.parametrize("left", [0, 5, 60, -1])
+def test_a_file_of_the_cache_that_is_cut_short_is_made_again(encoder, data, passes, tmp_path, left):
+    first = extract(encoder, data, size=SIZE, cache=tmp_path)
+    before = files(tmp_path)
+    (damaged,) = tmp_path.rglob("1.safetensors")
+    damaged.write_bytes(damaged.read_bytes()[:left])
+    passes.clear()
+    assert same(extract(encoder, data, size=SIZE, cache=tmp_path), first)
+    assert passes == [10]
+    assert files(tmp_path) == before
+
+
+def test_the_shards_before_a_failure_stay(encoder, damaged_set, passes, tmp_path):
+    data = shards.open(damaged_set)
+    with pytest.raises(shards.ShardError, match=r"sample 13 .* is damaged"):
+        extract(encoder, data, size=SIZE, cache=tmp_path / "cache")
+    (kept,) = (tmp_path / "cache").rglob("*.safetensors")
+    passes.clear()
+    got = extract(encoder, data, size=SIZE, cache=tmp_path / "cache", only=[0])
+    assert passes == []
+    assert torch.equal(got.x, load_file(kept)["x"])
+    shutil.rmtree(tmp_path / "cache")
+    assert same(extract(encoder, data, size=SIZE, only=[0]), got)
 
 
 # accuracy
@@ -132,3 +280,9 @@ def test_the_first_five_of_at_most_five_classes_are_all(classes):
     scores = torch.eye(classes).roll(1, 1) if classes > 1 else torch.zeros(1, 1)
     got = accuracy(scores, torch.arange(classes))
     assert got == (100 if classes == 1 else 0, 100)
+
+
+@pytest.mark.parametrize(("labels", "said"), [([0, 3, 1], "0 to 3"), ([2, -1, 0], "-1 to 2")])
+def test_a_label_that_is_no_class_is_refused(labels, said):
+    with pytest.raises(CareError, match=f"wanted labels from 0 to 2, got some from {said}"):
+        accuracy(torch.eye(3), torch.tensor(labels))

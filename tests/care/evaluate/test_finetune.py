@@ -1,4 +1,9 @@
 import copy
+import itertools
+import json
+import os
+import shutil
+import signal
 from importlib import import_module
 
 import numpy as np
@@ -10,15 +15,28 @@ from torch import nn
 from torchvision import transforms
 
 import shards
-from care import CareError, lr_at, resnet18
+from care import CareError, TappedEncoder, lr_at, resnet18
+from care.errors import Misuse
 from care.evaluate import finetune, listed, stratified
+from care.evaluate.finetune import RECIPES
+from care.train import Stopped, checkpoint
+from care.train.run import Run
 from care.train.views import View, crop
 from shards.order import permutation
 
-module = import_module("care.evaluate.finetune")
+module, run_module = import_module("care.evaluate.finetune"), import_module("care.train.run")
 SIZE, COLOURS = 32, ("blue", "cyan", "gray", "green", "red", "yellow")
 GOOD = (0.4, 4.0)
-QUICK = {"size": SIZE, "rates": (GOOD,), "epochs": 2, "batch_size": 8}
+QUICK = {"size": SIZE, "epochs": (2,), "batch_size": 8}
+
+
+def tune(encoder, train, val, run, *, rates=(GOOD,), **changes):
+    lrs, head_lrs = zip(*rates, strict=True)
+    return finetune(encoder, train, val, run, lrs=lrs, head_lrs=head_lrs, **QUICK | changes)
+
+
+def rate(got):
+    return (*got.chosen["lrs"], *got.chosen["head_lrs"])
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +70,14 @@ def encoder():
     network = resnet18(small=True, half=True)
     network(torch.randn(8, 3, SIZE, SIZE))
     return network.eval()
+
+
+@pytest.fixture
+def tiny():
+    """An encoder of one layer, in train mode."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 16, 3, 4, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return TappedEncoder(nn.Sequential(*layers), "0")
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +116,44 @@ def reads(monkeypatch):
 
     monkeypatch.setattr(shards.ShardSet, "image", record)
     return seen
+
+
+@pytest.fixture
+def updates(monkeypatch):
+    """(training, step) of every step that is taken; the one whose number is ``updates.crash_at`` crashes."""
+
+    class Updates(list):
+        crash_at, action = None, staticmethod(crash)
+
+    taken, update = Updates(), Run.update
+
+    def record(self, step, *args):
+        if len(taken) == taken.crash_at:
+            taken.crash_at = None
+            taken.action()
+        taken.append((self.path.name, step))
+        return update(self, step, *args)
+
+    monkeypatch.setattr(Run, "update", record)
+    return taken
+
+
+class CrashError(Exception):
+    pass
+
+
+def crash():
+    raise CrashError
+
+
+def rows_of(run):
+    return [json.loads(line) for line in (run / "losses.jsonl").read_text().splitlines()]
+
+
+def saved(run):
+    """The bytes of the weights and the log of the training on all labels."""
+    newest = checkpoint.latest(run / "all labels").path
+    return (run / "all labels" / "losses.jsonl").read_bytes(), (newest / "model.safetensors").read_bytes()
 
 
 def tensors(model):
@@ -195,7 +259,7 @@ def test_sets_of_other_classes_are_refused(encoder, train, make_image, tmp_path)
         make_image(0).save(tmp_path / "photos" / name / "1.png")
     shards.build(tmp_path / "photos", tmp_path / "set", workers=1)
     with pytest.raises(CareError, match="must have the same classes"):
-        finetune(encoder, train, shards.open(tmp_path / "set"), rows=ALL, **QUICK)
+        tune(encoder, train, shards.open(tmp_path / "set"), tmp_path / "run", rows=ALL)
 
 
 def test_a_list_of_another_set_and_one_that_cannot_be_read_are_refused(train, tmp_path):
@@ -250,43 +314,43 @@ def plain_logits(body, head, data, rows):
 
 
 @pytest.mark.parametrize("settings", [{}, {"batch_size": 64, "min_scale": 0.5}, {"batch_size": 10, "seed": 5}])
-def test_the_result_is_that_of_a_plain_loop(encoder, train, val, trained, settings):
+def test_the_result_is_that_of_a_plain_loop(encoder, train, val, trained, tmp_path, settings):
     rows, rates = ALL[::-1][:20], ((0.05, 1.0), GOOD)
     val.labels = np.random.default_rng(0).permutation(val.labels)  # or the first five of the six classes would always be right
-    got = finetune(encoder, train, val, rows=rows, **QUICK | settings | {"rates": rates})
+    got = tune(encoder, train, val, tmp_path, rows=rows, rates=rates, **settings)
     plain = {"epochs": 2, "batch_size": 8} | settings
     mixed = rows[permutation(20, seed=plain.get("seed", 0), stream=0)]
     asked, kept = mixed[:4], mixed[4:]
     held_out = []
-    for part, rate, model in zip((kept, kept, mixed), (*rates, got.rate), trained, strict=True):
-        body, head = plain_training(encoder, train, part, rate, **plain)
+    for part, pair, model in zip((kept, kept, mixed), (*rates, rate(got)), trained, strict=True):
+        body, head = plain_training(encoder, train, part, pair, **plain)
         for ours, theirs in ((model.encoder, body), (model.head, head)):
             for (name, value), want in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
                 torch.testing.assert_close(value, want, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
         logits, labels = plain_logits(body, head, train, asked), torch.from_numpy(train.labels[asked].astype(np.int64))
         held_out.append((float((logits.argmax(1) == labels).float().mean()), -float(nn.functional.cross_entropy(logits, labels))))
-    assert got.rate == max(zip(held_out[:2], rates, strict=True))[1]
+    assert rate(got) == max(zip(held_out[:2], rates, strict=True))[1]
+    assert got.chosen["epochs"] == (2,)
     scores = plain_logits(body, head, val, range(18)).numpy()
-    for k, value in ((1, got.accuracy.top1), (5, got.accuracy.top5)):
+    for k, value in ((1, got.measures["top1"]), (5, got.measures["top5"])):
         assert value == pytest.approx(100 * top_k_accuracy_score(val.labels, scores, k=k, labels=range(6)), abs=1e-3)
         assert 0 < value < 100
-    assert got.labels == 20
 
 
-def test_it_learns_what_the_labels_say(encoder, train, val):
-    got = finetune(encoder, train, val, rows=ALL, **QUICK | {"epochs": 7})
-    assert got.accuracy.top1 > 60
+def test_it_learns_what_the_labels_say(encoder, train, val, tmp_path):
+    assert tune(encoder, train, val, tmp_path, rows=ALL, epochs=(7,)).measures["top1"] > 60
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_it_changes_no_argument_and_depends_on_nothing_else(encoder, train, val, trained, workers):
+def test_it_changes_no_argument_and_depends_on_nothing_else(encoder, train, val, trained, tmp_path, workers):
     before, labels, rows = tensors(encoder), train.labels.copy(), ALL[:20].copy()
-    first = finetune(encoder, train, val, rows=rows, **QUICK)
+    first = tune(encoder, train, val, tmp_path / "first", rows=rows)
     assert not encoder.training
     torch.rand(workers + 1)
-    again = finetune(encoder.train(), train, val, rows=rows, **QUICK, workers=workers)
+    again = tune(encoder.train(), train, val, tmp_path / "again", rows=rows, workers=workers)
     assert again == first
-    assert same(tensors(trained[-1]), tensors(trained[1]))
+    assert saved(tmp_path / "again") == saved(tmp_path / "first")
+    assert same(tensors(trained[0]), tensors(trained[1]))
     assert encoder.training
     assert same(tensors(encoder), before)
     assert all(p.grad is None for p in encoder.parameters())
@@ -294,16 +358,16 @@ def test_it_changes_no_argument_and_depends_on_nothing_else(encoder, train, val,
     assert np.array_equal(rows, ALL[:20])
 
 
-def test_torchs_global_generator_stays_where_it_was(encoder, train, val, untouched_generator):
+def test_torchs_global_generator_stays_where_it_was(tiny, train, val, tmp_path, untouched_generator):
     with untouched_generator():
-        finetune(encoder, train, val, rows=ALL[:10], **QUICK | {"epochs": 1})
+        tune(tiny, train, val, tmp_path, rows=ALL[:10], rates=(GOOD, (0.1, 1.0)), epochs=(1,))
 
 
-def test_only_labelled_rows_are_read_and_those_held_out_not_trained_on(encoder, train, val, reads, monkeypatch):
+def test_only_labelled_rows_are_read_and_those_held_out_not_trained_on(tiny, train, val, reads, tmp_path, monkeypatch):
     crops = []
-    monkeypatch.setattr(module, "crop", lambda *args: (crops.append(reads[-1]), crop(*args))[1])
+    monkeypatch.setattr(import_module("care.evaluate.features"), "crop", lambda *args: (crops.append(reads[-1]), crop(*args))[1])
     rows = ALL[3:28]
-    finetune(encoder, train, val, rows=rows, **QUICK | {"rates": (GOOD, (0.1, 1.0)), "epochs": 1, "batch_size": 5})
+    tune(tiny, train, val, tmp_path, rows=rows, rates=(GOOD, (0.1, 1.0)), epochs=(1,), batch_size=5)
     assert {row for name, row in reads if name == "train"} == set(rows.tolist())
     assert all(name == "train" for name, _ in crops)
     trained = [row for _, row in crops]
@@ -318,28 +382,178 @@ def test_only_labelled_rows_are_read_and_those_held_out_not_trained_on(encoder, 
     assert [row for name, row in reads if name == "val"] == list(range(18))
 
 
-def test_val_chooses_nothing(encoder, train, val, sets, trained):
-    rates = ((1e-9, 1e-9), GOOD)
-    first = finetune(encoder, train, val, rows=ALL, **QUICK | {"rates": rates})
+def test_val_chooses_nothing(tiny, train, val, sets, trained, tmp_path):
+    rates = ((1e-9, 1e-9), (0.4, 40.0))
+    first = tune(tiny, train, val, tmp_path / "first", rows=ALL, rates=rates, epochs=(6,))
     wrong = shards.open(sets[1])
     wrong.labels = (wrong.labels + 1) % 6
-    second = finetune(encoder, train, wrong, rows=ALL, **QUICK | {"rates": rates})
-    assert second.rate == first.rate
+    second = tune(tiny, train, wrong, tmp_path / "second", rows=ALL, rates=rates, epochs=(6,))
+    assert rate(second) == rate(first) == rates[1]
     assert same(tensors(trained[2]), tensors(trained[5]))
-    assert first.accuracy != second.accuracy
+    assert first.measures["top1"] > second.measures["top1"]
 
 
-def scripted(monkeypatch, *rights, n=6):
-    """Replaces the scores: of ``n`` images so many are right, each with its margin."""
+# which images
+
+
+def test_the_images_are_given_in_exactly_one_way(tiny, train, val, reads, tmp_path):
+    ways = {"fraction": 0.4, "names": write_list(tmp_path, "train_1.png"), "rows": ALL}
+    for count in (0, 2, 3):
+        for chosen in itertools.combinations(ways, count):
+            with pytest.raises(Misuse, match=r"as one of fraction and names, such as --fraction 0\.1 or --list NAMES\.txt"):
+                tune(tiny, train, val, tmp_path / "run", **{name: ways[name] for name in chosen})
+    with pytest.raises(CareError, match="wanted a fraction of the labels above 0 and at most 1, got 0"):
+        tune(tiny, train, val, tmp_path / "run", fraction=0.0)
+    assert not reads
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_fraction_and_a_list_are_the_rows_that_they_choose(tiny, train, val, tmp_path, capsys):
+    wanted = tune(tiny, train, val, tmp_path / "1", rows=stratified(train.labels, 0.4, seed=3), seed=3)
+    assert tune(tiny, train, val, tmp_path / "2", fraction=0.4, seed=3) == wanted
+    assert saved(tmp_path / "2") == saved(tmp_path / "1")
+    assert tune(tiny, train, val, tmp_path / "3", fraction=0.4, seed=4) == tune(
+        tiny, train, val, tmp_path / "4", rows=stratified(train.labels, 0.4, seed=4), seed=4
+    )
+    path = write_list(tmp_path, *(key.rpartition("/")[2] for key in np.array(train.keys)[stratified(train.labels, 0.4, seed=3)]))
+    assert tune(tiny, train, val, tmp_path / "5", names=path, seed=3) == wanted
+    assert saved(tmp_path / "5") == saved(tmp_path / "1")
+    assert "not in" not in capsys.readouterr().err
+    assert wanted.task == "40 % of the labels"
+    want = "the whole network fine-tuned on 12 labelled images, crops of 32 px, batch 8, learning rates and epochs as given"
+    assert wanted.protocol == want
+    assert wanted.measures.keys() == {"top1", "top5"}
+
+
+def test_names_that_are_not_in_the_set_and_classes_without_a_label_are_said(tiny, train, val, tmp_path, capsys):
+    rows = [row for row in ALL if train.classes[train.labels[row]] not in ("cyan", "red")]
+    names = [train.keys[row].rpartition("/")[2] for row in rows]
+    got = tune(tiny, train, val, tmp_path / "list", names=write_list(tmp_path, *names, "gone_1.png", "gone_2.png"))
+    said = capsys.readouterr().err
+    assert f"2 names of {tmp_path}/list.txt are not in {train.path}, such as gone_1.png\n" in said
+    assert "2 classes have no labelled image, such as cyan\n" in said
+    assert tune(tiny, train, val, tmp_path / "rows", rows=np.array(rows)) == got
+    assert "classes have no" in capsys.readouterr().err
+    tune(tiny, train, val, tmp_path / "all", rows=ALL)
+    assert "no labelled image" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(2, 0.2), (0, 0.2), (2, 0.5), (20, 0.0), (20, 1.0)])
+def test_too_few_labels_to_hold_a_part_out_are_refused(tiny, train, val, reads, tmp_path, count, held_out):
+    with pytest.raises(CareError, match=rf"cannot hold {held_out:.0%} of {count} labelled images of .*train out; use more"):
+        tune(tiny, train, val, tmp_path, rows=ALL[:count], rates=(GOOD, (0.1, 1.0)), held_out=held_out)
+    assert not reads
+
+
+def test_the_fewest_labels_that_can_be_trained_on(tiny, train, val, tmp_path, updates):
+    tune(tiny, train, val, tmp_path / "chosen", rows=ALL[:3], rates=(GOOD, (0.1, 1.0)), held_out=0.4)
+    assert len(updates) == 3 * 2  # of a batch each
+    tune(tiny, train, val, tmp_path / "given", rows=ALL[:2])
+    with pytest.raises(CareError, match="of 1 labelled images"):
+        tune(tiny, train, val, tmp_path / "one", rows=ALL[:1])
+
+
+def test_a_row_without_label_is_refused(tiny, train, val, reads, tmp_path):
+    train.labels = np.where(ALL == 7, -1, train.labels).astype(np.int32)
+    with pytest.raises(CareError, match=r"of 20 labelled images .*all with a label"):
+        tune(tiny, train, val, tmp_path, rows=ALL[:20])
+    assert not reads
+    tune(tiny, train, val, tmp_path, rows=ALL[8:20], epochs=(1,))
+
+
+# recipes
+
+
+@pytest.fixture
+def plans(monkeypatch):
+    """Settings of all trainings, which have no steps: (folder, number of images, rates, steps, batch size)."""
+    seen, init = [], Run.__init__
+
+    def record(self, path, model, optimizer, settings, **options):
+        seen.append((path.name, int(options["title"].split()[2]), tuple(settings["rates"]), settings["steps"], settings["batch_size"]))
+        assert [group["initial_lr"] * 256 / settings["batch_size"] for group in optimizer.param_groups] == pytest.approx(seen[-1][2])
+        assert all(group["nesterov"] and group["momentum"] == 0.9 and group["weight_decay"] == 0 for group in optimizer.param_groups)
+        init(self, path, model, optimizer, settings, **options)
+
+    monkeypatch.setattr(Run, "__init__", record)
+    monkeypatch.setattr(module, "crops", lambda *args, **options: [])
+    return seen
+
+
+def test_recipes_are_the_published_ones():
+    assert RECIPES["swav"] == ((0.02, 0.01), (5.0, 0.2), (20,), 256)  # its rates for 1 % and for 10 %
+    assert RECIPES["barlow-twins"] == ((0.005,), (0.5,), (20,), 256)
+    byol = RECIPES["byol"]
+    assert [lr * 1024 / 256 for lr in byol.lrs] == pytest.approx([0.005, 0.01, 0.02, 0.05, 0.1])  # as they are at its batch size
+    assert byol.head_lrs == byol.lrs
+    assert byol[2:] == ((30, 50), 1024)
+    assert RECIPES.keys() == {"swav", "barlow-twins", "byol"}
+
+
+@pytest.mark.parametrize("recipe", [None, "swav", "barlow-twins", "byol"])
+def test_every_pair_of_rates_with_every_number_of_epochs_is_a_candidate(tiny, train, val, plans, tmp_path, recipe):
+    finetune(tiny, train, val, tmp_path, rows=ALL, size=SIZE, **{"recipe": recipe} if recipe else {})
+    lrs, head_lrs, epochs, _ = RECIPES[recipe or "swav"]
+    candidates = [(pair, n) for pair in zip(lrs, head_lrs, strict=True) for n in epochs]
+    assert len(candidates) == {"barlow-twins": 1, "byol": 10}.get(recipe, 2)
+    sweep, last = plans[:-1], plans[-1]
+    assert [plan[1:] for plan in sweep] == ([(24, pair, n, 24) for pair, n in candidates] if len(candidates) > 1 else [])
+    assert last == ("all labels", 30, candidates[0][0], candidates[0][1], 30)  # untrained all are equal, the first wins
+
+
+def test_what_is_given_takes_the_recipes_place(tiny, train, val, plans, tmp_path):
+    def planned(**settings):
+        plans.clear()
+        finetune(tiny, train, val, tmp_path / f"{len(list(tmp_path.iterdir()))}", rows=ALL, size=SIZE, **settings)
+        return [plan[2:] for plan in plans[:-1] or plans]
+
+    assert planned(lrs=(0.3, 0.4)) == [((0.3, 0.3), 20, 24), ((0.4, 0.4), 20, 24)]
+    assert planned(lrs=(0.3,), head_lrs=(2.0,)) == [((0.3, 2.0), 20, 30)]
+    assert planned(head_lrs=(1.0, 2.0)) == [((0.02, 1.0), 20, 24), ((0.01, 2.0), 20, 24)]
+    assert planned(recipe="barlow-twins", epochs=(3, 4)) == [((0.005, 0.5), 3, 24), ((0.005, 0.5), 4, 24)]
+    assert planned(recipe="byol", lrs=(0.1,), epochs=(2,), batch_size=7) == [((0.1, 0.1), 2 * 4, 7)]
+    with pytest.raises(Misuse, match="wanted one head rate for each of the 2 learning rates, got 1; give as many of both"):
+        planned(head_lrs=(1.0,))
+
+
+def test_a_single_candidate_is_trained_once_and_nothing_is_held_out(tiny, train, val, plans, tmp_path):
+    got = tune(tiny, train, val, tmp_path, rows=ALL)
+    assert plans == [("all labels", 30, GOOD, 2 * 3, 8)]
+    assert got.chosen == {"lrs": GOOD[:1], "head_lrs": GOOD[1:], "epochs": (2,)}
+    assert got.protocol.endswith("learning rates and epochs as given")
+    assert not (tmp_path / "chosen.json").exists()
+
+
+def test_what_was_chosen_can_be_given_again(tiny, train, val, tmp_path, updates):
+    first = tune(tiny, train, val, tmp_path / "first", rows=ALL, rates=((1e-9, 1e-9), GOOD), epochs=(1, 3))
+    assert first.protocol.endswith(", learning rates and epochs the best of 4 on held-out ones")
+    updates.clear()
+    again = finetune(tiny, train, val, tmp_path / "again", rows=ALL, **QUICK | first.chosen)
+    assert {name for name, _ in updates} == {"all labels"}
+    assert again.measures == first.measures
+    assert again.chosen == first.chosen
+    assert saved(tmp_path / "again") == saved(tmp_path / "first")
+
+
+# choosing
+
+
+def scripted(monkeypatch, *rights):
+    """Replaces the logits by which models are scored: of the images so many are right, each with its margin."""
     answers = iter(rights)
 
-    def scores(*args):
-        right, margin = next(answers)
-        logits = torch.zeros(n, 6)
-        logits[:right, 0], logits[right:, 1] = margin, margin
-        return logits, torch.zeros(n, dtype=torch.int64)
+    class Scripted(module._Classifier):
+        def forward(self, x):
+            if self.training:
+                return super().forward(x)
+            right, margin = next(answers)
+            logits = torch.zeros(len(x), 6)
+            for n, label in enumerate(x):
+                logits[n, label if n < right else (label + 1) % 6] = margin
+            return logits
 
-    monkeypatch.setattr(module, "_scores", scores)
+    monkeypatch.setattr(module, "_Classifier", Scripted)
+    monkeypatch.setattr(module, "centres", lambda data, batches, **_: [data.labels[batch] for batch in batches])  # instead of images
 
 
 @pytest.mark.parametrize(
@@ -351,30 +565,40 @@ def scripted(monkeypatch, *rights, n=6):
         ([(6, float("nan")), (2, 3.0), (2, 2.0)], 2),
     ],
 )  # fmt: skip
-def test_the_rate_is_the_best_on_the_held_out_part(encoder, train, val, monkeypatch, scores, best):
-    rates = ((0.1, 0.1), (0.2, 0.2), (0.3, 0.3))
+@pytest.mark.parametrize("of", ["rates", "epochs"])
+def test_the_candidate_is_the_best_on_the_held_out_part(tiny, train, val, monkeypatch, tmp_path, scores, best, of):
+    rates, epochs = (((0.1, 0.1), (0.2, 0.2), (0.3, 0.3)), (1,)) if of == "rates" else ((GOOD,), (1, 2, 3))
     scripted(monkeypatch, *scores, (4, 1.0))
-    got = finetune(encoder, train, val, rows=ALL[:10], **QUICK | {"rates": rates, "epochs": 1})
-    assert got.rate == rates[best]
-    assert got.accuracy == pytest.approx((400 / 6, 100))
+    got = tune(tiny, train, val, tmp_path, rows=ALL, rates=rates, epochs=epochs)
+    assert (rate(got), got.chosen["epochs"]) == ((rates[best], (1,)) if of == "rates" else (GOOD, (best + 1,)))
+    assert got.measures["top1"] == pytest.approx(400 / 18)
 
 
-def test_a_rate_that_diverges_is_passed_over(encoder, train, val):
-    got = finetune(encoder, train, val, rows=ALL, **QUICK | {"rates": ((1e6, 1e6), GOOD)})
-    assert got == finetune(encoder, train, val, rows=ALL, **QUICK)
+def test_a_rate_that_diverges_is_passed_over(encoder, train, val, updates, tmp_path):
+    got = tune(encoder, train, val, tmp_path / "two", rows=ALL, rates=((1e30, 1e30), GOOD))
+    diverged = [step for name, step in updates if name.startswith("lr 1e+30")]
+    assert 0 < len(diverged) <= 3 * 2
+    assert got.measures == tune(encoder, train, val, tmp_path / "one", rows=ALL).measures
+    assert saved(tmp_path / "two") == saved(tmp_path / "one")
+    assert rate(got) == GOOD
 
 
-def test_a_training_that_diverges_at_all_rates_is_an_error(encoder, train, val):
-    rates = ((1e6, 1e6), (1e7, 1e7))
-    with pytest.raises(CareError, match=r"fine-tuning diverged at all of the learning rates \[\(1000.*\)\]; try lower ones"):
-        finetune(encoder, train, val, rows=ALL, **QUICK | {"rates": rates})
+def test_a_training_that_diverges_at_all_rates_is_an_error(encoder, train, val, tmp_path):
+    with pytest.raises(CareError, match=r"fine-tuning diverged at all of the learning rates \(1e\+30, 1e\+32\); try lower ones"):
+        tune(encoder, train, val, tmp_path, rows=ALL, rates=((1e30, 1e30), (1e32, 1e32)))
+    assert not (tmp_path / "chosen.json").exists()
+    with pytest.raises(CareError, match=r"the cross_entropy loss is nan at step \d|diverged at the learning rates \(1e\+30, 1e\+30\)"):
+        tune(encoder, train, val, tmp_path, rows=ALL, rates=((1e30, 1e30),))
 
 
-def test_encoder_and_head_have_learning_rates_of_their_own(encoder, train, val, trained, monkeypatch):
+# one training
+
+
+def test_encoder_and_head_have_learning_rates_of_their_own(encoder, train, val, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(nn.init, "zeros_", lambda x: x.detach().fill_(0.01 * (x.ndim > 1)))  # at 0 the encoder has no gradient
-    for rates in ((0.0, 1.0), (0.1, 0.0)):
-        finetune(encoder, train, val, rows=ALL[:10], **QUICK | {"rates": (rates,)})
-    (_, still), (_, moved) = trained[:2], trained[2:]
+    for pair in ((0.0, 1.0), (0.1, 0.0)):
+        tune(encoder, train, val, tmp_path / f"{pair}", rows=ALL[:10], rates=(pair,))
+    still, moved = trained
     pairs = [dict(zip((n for n, _ in encoder.named_parameters()), model.encoder.parameters(), strict=True)) for model in (still, moved)]
     first = dict(encoder.named_parameters())
     assert all(torch.equal(value, first[name]) for name, value in pairs[0].items())
@@ -390,41 +614,113 @@ def test_the_head_starts_at_zero(encoder):
     assert not model(torch.randn(2, 3, SIZE, SIZE)).any()
 
 
-def test_reduced_precision_gives_nearly_the_same_logits_in_float32(encoder, precision):
-    x, logits = torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)), {}
-    for name in ("fp32", "bf16", "fp16"):
-        precision(name)
-        model = module._Classifier(encoder, 256).eval()
-        nn.init.eye_(model.head.weight)
-        logits[name] = model(x).detach()
-        assert logits[name].dtype == torch.float32
-    assert torch.equal(logits["fp16"], logits["fp32"])  # only for bfloat16 no loss scale is needed
-    assert not torch.equal(logits["bf16"], logits["fp32"])
-    torch.testing.assert_close(logits["bf16"], logits["fp32"], rtol=0.1, atol=0.1)
+def test_the_precision_is_what_the_hardware_computes_or_what_is_given(encoder, train, val, precision, tmp_path, monkeypatch):
+    scored = []
+    monkeypatch.setattr(module, "autocast", lambda *args: (scored.append(args[1]), run_module.autocast(*args))[1])
+    losses = {}
+    for given, native in ((None, "fp32"), (None, "bf16"), ("fp16", "bf16")):
+        precision(native)
+        run = tmp_path / f"{given or native}"
+        tune(encoder, train, val, run, rows=ALL, precision=given)
+        losses[run.name] = [line["cross_entropy"] for line in rows_of(run / "all labels")]
+        assert checkpoint.latest(run / "all labels").manifest["settings"]["precision"] == run.name
+    assert scored == ["fp32", "bf16", "fp16"]  # scored as they were trained
+    for name in ("bf16", "fp16"):
+        assert losses[name] != losses["fp32"]
+        assert losses[name][:3] == pytest.approx(losses["fp32"][:3], rel=0.1)
 
 
-@pytest.mark.parametrize(("count", "held_out"), [(2, 0.2), (0, 0.2), (2, 0.5), (20, 0.0), (20, 1.0)])
-def test_too_few_labels_to_hold_a_part_out_are_refused(encoder, train, val, reads, count, held_out):
-    with pytest.raises(CareError, match=rf"cannot hold {held_out:.0%} of {count} labelled images of .*train out; use more"):
-        finetune(encoder, train, val, rows=ALL[:count], **QUICK, held_out=held_out)
-    assert not reads
-
-
-def test_the_fewest_labels_that_can_be_trained_on(encoder, train, val):
-    assert finetune(encoder, train, val, rows=ALL[:3], **QUICK, held_out=0.4).labels == 3
-
-
-def test_a_row_without_label_is_refused(encoder, train, val, reads):
-    train.labels = np.where(ALL == 7, -1, train.labels).astype(np.int32)
-    with pytest.raises(CareError, match=r"of 20 labelled images .*all with a label"):
-        finetune(encoder, train, val, rows=ALL[:20], **QUICK)
-    assert not reads
-    finetune(encoder, train, val, rows=ALL[8:20], **QUICK | {"epochs": 1})
+def test_crops_are_by_default_as_large_as_those_of_the_training(tiny, train, val, tmp_path):
+    tiny.size = 48
+    assert "crops of 48 px" in tune(tiny, train, val, tmp_path, rows=ALL, size=None, epochs=(1,)).protocol
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_sample_stops_it(encoder, damaged_set, workers):
+def test_a_damaged_sample_stops_it(tiny, damaged_set, tmp_path, workers):
     data = shards.open(damaged_set)
     with pytest.raises(shards.ShardError, match=r"sample 13 .*shard-000001\.tar is damaged") as caught:
-        finetune(encoder, data, data, rows=np.arange(24), **QUICK, workers=workers)
+        tune(tiny, data, data, tmp_path / "run", rows=np.arange(24), workers=workers)
     assert "\n" not in str(caught.value)
+
+
+# interruptions
+
+TWO = {"rates": ((0.1, 1.0), GOOD), "checkpoint_every": 2}  # six steps each without a fifth of the labels, and six on all
+
+
+@pytest.fixture
+def whole(tiny, train, val, tmp_path):
+    """Run and result of a call that nothing interrupted."""
+    return tmp_path / "whole", tune(tiny, train, val, tmp_path / "whole", rows=ALL, **TWO)
+
+
+@pytest.mark.parametrize(("at", "kept"), [(0, 0), (5, 4), (6, 6), (9, 8), (12, 12), (15, 14)])
+def test_an_interrupted_call_goes_on_where_it_stopped(whole, tiny, train, val, updates, tmp_path, at, kept):
+    steps = [(name, step) for name in ("lr 0.1 1, 2 epochs", "lr 0.4 4, 2 epochs", "all labels") for step in range(6)]
+    updates.crash_at = at
+    with pytest.raises(CrashError):
+        tune(tiny, train, val, tmp_path / "run", rows=ALL, **TWO)
+    assert updates == steps[:at]
+    updates.clear()
+    assert tune(tiny, train, val, tmp_path / "run", rows=ALL, **TWO) == whole[1]
+    assert updates == steps[kept:]
+    assert saved(tmp_path / "run") == saved(whole[0])
+    assert (tmp_path / "run" / "chosen.json").read_bytes() == (whole[0] / "chosen.json").read_bytes()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"chosen.json", "all labels"}
+
+
+def test_a_request_to_stop_saves_and_the_same_call_continues(whole, tiny, train, val, updates, tmp_path):
+    updates.crash_at, updates.action = 8, lambda: os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Stopped, match="stopped on request after step 3 of 6 and saved; the same command continues"):
+        tune(tiny, train, val, tmp_path / "run", rows=ALL, **TWO)
+    updates.clear()
+    assert tune(tiny, train, val, tmp_path / "run", rows=ALL, **TWO) == whole[1]
+    assert len(updates) == 18 - 9
+    assert saved(tmp_path / "run") == saved(whole[0])
+
+
+def test_a_finished_call_only_scores(whole, tiny, train, val, sets, updates):
+    before = saved(whole[0])
+    assert tune(tiny, train, val, whole[0], rows=ALL, **TWO) == whole[1]
+    other = shards.open(sets[1])
+    other.labels = (other.labels + 1) % 6
+    assert tune(tiny, train, other, whole[0], rows=ALL, **TWO).chosen == whole[1].chosen
+    assert updates == []
+    assert saved(whole[0]) == before
+
+
+def test_what_a_kill_left_of_the_sweep_is_removed(whole, tiny, train, val, updates):
+    shutil.copytree(whole[0] / "all labels", whole[0] / "lr 0.1 1, 2 epochs")
+    assert tune(tiny, train, val, whole[0], rows=ALL, **TWO) == whole[1]
+    assert {path.name for path in whole[0].iterdir()} == {"chosen.json", "all labels"}
+    assert updates == []
+
+
+CHANGES = {
+    "rows": ALL[1:], "rates": ((0.1, 1.0), (0.3, 4.0)), "epochs": (3,), "batch_size": 6, "size": 40, "min_scale": 0.2, "seed": 1,
+    "held_out": 0.3, "precision": "bf16",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_other_settings_in_a_finished_run_are_refused_before_anything_is_trained(whole, tiny, train, val, updates, field):
+    before = saved(whole[0])
+    with pytest.raises(CareError, match="whole was fine-tuned with other images or settings; repeat those, or choose a new run directory"):
+        tune(tiny, train, val, whole[0], **{"rows": ALL} | TWO | {field: CHANGES[field]})
+    assert updates == []
+    assert tune(tiny, train, val, whole[0], rows=ALL, **TWO) == whole[1]
+    assert saved(whole[0]) == before
+
+
+def test_other_settings_of_a_single_candidate_are_refused_by_name(tiny, train, val, updates, tmp_path):
+    tune(tiny, train, val, tmp_path, rows=ALL)
+    updates.clear()
+    for field, name in (("rates", "rates"), ("rows", "rows"), ("seed", "rows"), ("size", "size"), ("min_scale", "min_scale")):
+        value = {"rates": ((0.3, 4.0),)}.get(field, CHANGES[field])
+        with pytest.raises(CareError, match=f"was trained with {name}="):
+            tune(tiny, train, val, tmp_path, **{"rows": ALL} | {field: value})
+    with torch.no_grad():
+        tiny.model[0].weight.add_(1)
+    with pytest.raises(CareError, match="was trained with encoder="):
+        tune(tiny, train, val, tmp_path, rows=ALL)
+    assert updates == []

@@ -213,7 +213,23 @@ def test_rows_with_other_measures_have_tables_of_their_own(tmp_path):
 
 def test_the_losses_of_a_detector_are_curves(tmp_path):
     lines = [
-        {"step": n, "classifier": 1.0, "box_reg": 0.5, "objectness": 0.7, "rpn_box_reg": 0.1, "total": 2.3, "lr": 0.1} for n in range(5)
+        {"step": n, "classifier": 1.0, "box_reg": 0.5, "mask": 0.6, "objectness": 0.7, "rpn_box_reg": 0.1, "total": 2.9, "lr": 0.1}
+        for n in range(5)
     ]
     (tmp_path / "losses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert report(tmp_path).read_text().count("<polyline") == 4
+    assert report(tmp_path).read_text().count("<polyline") == 5
+
+
+def test_deviations_masks_and_different_settings_are_told(tmp_path):
+    boxes = {"task": "COCO FPN", "protocol": "Mask R-CNN", "ap": 39.12, "ap50": 60.0, "mask_ap": 35.6, "mask_ap50": None}
+    short, long = {"settings": {"iterations": 100}}, {"settings": {"iterations": 90000}, "trials": 5, "ap_std": 0.26}
+    write(tmp_path, {"evaluations": [boxes | {"encoder": "a"} | short, boxes | {"encoder": "b", "ap75": 41.0} | long]})
+    page = Page(report(tmp_path).read_text())
+    assert [text for text in page.text if text.endswith(" %")] == ["AP %", "AP50 %", "AP75 %", "mask AP %"]
+    cells = [text for tag, _, text in page.cells if tag == "td"]
+    assert cells[:6] == ["COCO FPN (1)", "a", "39.1", "60.0", "–", "35.6"]
+    assert cells[6:] == ["COCO FPN (2)", "b", "39.1 ± 0.3", "60.0", "41.0", "35.6"]
+    assert [text for tag, _, text in page.cells if tag == "p"] == [
+        "COCO FPN (1): Mask R-CNN; iterations 100",
+        "COCO FPN (2): Mask R-CNN; mean ± standard deviation of 5 trials; iterations 90000",
+    ]

@@ -1,0 +1,208 @@
+"""Faster and Mask R-CNN on an encoder, as the MoCo protocol has them: the C4 form, and the one with a feature pyramid.
+
+The parts are torchvision's; the classes here replace what detectron2, which the protocol is written for, computes otherwise.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_loss
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import FeaturePyramidNetwork, roi_align
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from care import ranks
+from care.encoders import Encoder, ResNetEncoder
+from care.errors import CareError
+from care.train.views import normalize
+
+Maps = dict[str, Tensor]
+
+
+class Anchors(AnchorGenerator):
+    """torchvision's anchors without its rounding, in float32 also where the maps are not."""
+
+    def generate_anchors(self, scales: Any, aspect_ratios: Any, **_: Any) -> Tensor:
+        """[ratios · scales, 4] around 0; a ratio is height over width, a scale the root of the area in pixels."""
+        root = torch.tensor(aspect_ratios)[:, None].sqrt()
+        width, height = (torch.tensor(scales) / root).flatten(), (torch.tensor(scales) * root).flatten()
+        return torch.stack((-width, -height, width, height), 1) / 2
+
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Move them to the maps' device."""
+        super().set_cell_anchors(torch.float32, device)
+
+
+class RPN(RegionProposalNetwork):
+    """torchvision's first stage with L1 for smooth L1, and both losses over the anchors that are wanted, found or not."""
+
+    def compute_loss(self, objectness: Tensor, deltas: Tensor, labels: list[Tensor], goals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the sampled anchors, L1 of the positive ones."""
+        positive, negative = (torch.cat(of_image).bool() for of_image in self.fg_bg_sampler(labels))
+        chosen, wanted = positive | negative, self.fg_bg_sampler.batch_size_per_image * len(labels)
+        entropy = F.binary_cross_entropy_with_logits(objectness.flatten()[chosen], torch.cat(labels)[chosen], reduction="sum")
+        return entropy / wanted, F.l1_loss(deltas[positive], torch.cat(goals)[positive], reduction="sum") / wanted
+
+
+class _RPNHead(RPNHead):
+    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], ...]:
+        # bfloat16 could not tell the proposals' pixels apart
+        return tuple([x.float() for x in of_level] for of_level in super().forward(maps))
+
+
+class RoIAlign(nn.Module):
+    """[n, c, side, side] for n boxes, aligned to half pixels, with as many samples as a cell has pixels.
+
+    Args:
+        strides: of the maps to pool from, ascending, by name; boxes of about 224 px are pooled from stride 16, of 112 px from 8 and so on.
+        side: cells.
+    """
+
+    def __init__(self, strides: dict[str, int], side: int) -> None:
+        super().__init__()
+        self.strides, self.side = strides, side
+
+    def forward(self, maps: Maps, boxes: list[Tensor]) -> Tensor:
+        """Maps [b, c, h, w] by name, and every image's boxes [n, 4] in pixels."""
+        rois = torch.cat([F.pad(of_image, (1, 0), value=number) for number, of_image in enumerate(boxes)])
+        bounds = rois.new_tensor([*self.strides.values()][1:])
+        levels = torch.bucketize(((rois[:, 3:] - rois[:, 1:3]).prod(1)).sqrt() * (16 / 224), bounds, right=True)
+        rows = [torch.where(levels == level)[0] for level in range(len(self.strides))]
+        pooled = [
+            roi_align(maps[name], rois[of_level], self.side, 1 / stride, sampling_ratio=0, aligned=True)
+            for (name, stride), of_level in zip(self.strides.items(), rows, strict=True)
+        ]
+        return torch.cat(pooled)[torch.cat(rows).argsort()] if len(pooled) > 1 else pooled[0]
+
+
+class Heads(RoIHeads):
+    """torchvision's second stage with L1 for smooth L1; without a ``mask_head``, masks share the features of the box head."""
+
+    def forward(
+        self, maps: Maps, proposals: list[Tensor], sizes: list[tuple[int, int]], targets: list[dict[str, Tensor]] | None = None
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """What is found in every image, ``masks`` [n, m, m] being probabilities inside the boxes, or in training the losses."""
+        if self.training:
+            proposals, matched, labels, goals = self.select_training_samples(proposals, targets)
+        features = self.box_head(self.box_roi_pool(maps, proposals))
+        logits, deltas = (x.float() for x in self.box_predictor(features))
+        if not self.training:
+            columns = [*self.postprocess_detections(logits, deltas, proposals, sizes)]
+            if self.mask_predictor:
+                boxes, classes = columns[0], torch.cat(columns[2])
+                masks = self._masks(maps, boxes)[torch.arange(len(classes)), classes].sigmoid()
+                columns.append(torch.split(masks, [len(of_image) for of_image in boxes]))
+            return [dict(zip(("boxes", "scores", "labels", "masks"), row, strict=False)) for row in zip(*columns, strict=True)], {}
+        classes, wanted = torch.cat(labels), torch.cat(goals)
+        positive = classes > 0
+        off = F.l1_loss(deltas.unflatten(1, (-1, 4))[positive, classes[positive]], wanted[positive], reduction="sum")
+        losses = {"classifier": F.cross_entropy(logits, classes), "box_reg": off / max(len(classes), 1)}
+        if self.mask_predictor and targets is not None:
+            boxes, matched = ([x[of > 0] for x, of in zip(xs, labels, strict=True)] for xs in (proposals, matched))
+            shapes, kinds = ([of_image[name] for of_image in targets] for name in ("masks", "labels"))
+            # torchvision does not align the crops of the masks; half a pixel less is what aligning does
+            losses["mask"] = maskrcnn_loss(self._masks(maps, boxes, features[positive]), [x - 0.5 for x in boxes], shapes, kinds, matched)
+        return [], losses
+
+    def _masks(self, maps: Maps, boxes: list[Tensor], shared: Tensor | None = None) -> Tensor:
+        if self.mask_head:
+            shared = self.mask_head(self.mask_roi_pool(maps, boxes))
+        elif shared is None:
+            shared = self.box_head(self.box_roi_pool(maps, boxes))
+        logits: Tensor = self.mask_predictor(shared).float()
+        return logits
+
+
+class Detector(nn.Module):
+    """Faster R-CNN, or with ``mask`` Mask R-CNN, on a copy of ``encoder``; labels are 1 … classes, 0 is the background.
+
+    Args:
+        encoder: is not changed.
+        classes: to tell apart.
+        head: "c4": the last stage, with one more norm after it, is the head of the boxes, which are pooled 14 × 14 from the map before
+            it; only a ResNet has this form. "fpn": a pyramid of the maps of stride 4 and more, batch norm throughout.
+        mask: whether to find masks, too.
+        proposals: boxes an image that the first stage hands on at test.
+        anchor_scale: side of the anchors over the stride; in the C4 form over 4, 8 … 64 px.
+        channels: of the pyramid and of the mask head.
+        hidden: width of the pyramid's box head.
+
+    Raises:
+        CareError: "c4", and the encoder is no ResNet.
+    """
+
+    def __init__(
+        self, encoder: Encoder, classes: int, *, head: Literal["c4", "fpn"] = "c4", mask: bool = False, proposals: int = 1000,
+        anchor_scale: float = 8, channels: int = 256, hidden: int = 1024,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.body, c4 = copy.deepcopy(encoder).requires_grad_(), head == "c4"
+        if c4 and not isinstance(encoder, ResNetEncoder):
+            raise CareError(f"{encoder.name or 'this encoder'} has no stages to cut into the C4 form; use head='fpn'")
+        maps = self.body.eval().maps(torch.zeros(1, 3, 256, 256, device=next(encoder.parameters()).device))
+        strides = {name: 256 // x.shape[3] for name, x in maps.items() if x.shape[3] <= 64 and (name == "layer3" or not c4)}
+        if isinstance(self.body, ResNetEncoder) and c4:
+            last, width = self.body.layer4, encoder.features
+            self.body.layer4, self.neck, self.multiple = nn.Identity(), nn.Identity(), max(strides.values())
+            sizes = [tuple(anchor_scale * 2**level for level in range(2, 7))]
+            box_head: nn.Module = nn.Sequential(last, nn.BatchNorm2d(width))
+            through, tops = maps["layer3"].shape[1], {"training": (12, 2), "testing": (6, 1)}
+        else:
+            # what the maps do not need has no gradient, which processes that train as one would wait for
+            weights = [*self.body.parameters()]
+            used = torch.autograd.grad([maps[name].sum() for name in strides], weights, allow_unused=True)
+            for weight, gradient in zip(weights, used, strict=True):
+                weight.requires_grad_(gradient is not None)
+            self.neck = FeaturePyramidNetwork(
+                [maps[name].shape[1] for name in strides], channels, extra_blocks=LastLevelMaxPool(), norm_layer=nn.BatchNorm2d
+            )
+            self.multiple = 2 * max(strides.values())
+            sizes = [(anchor_scale * stride,) for stride in (*strides.values(), self.multiple)]
+            box_head, width = TwoMLPHead(channels * 49, hidden), hidden
+            through, tops = channels, {"training": (2, 1), "testing": (1, 1)}
+        boxes, masks = FastRCNNPredictor(width, classes + 1), None
+        for layer, deviation in ((boxes.cls_score, 0.01), (boxes.bbox_pred, 0.001)):
+            nn.init.normal_(layer.weight, std=deviation)
+            nn.init.zeros_(layer.bias)
+        if mask:
+            masks = MaskRCNNPredictor(width if c4 else channels, channels, classes + 1)
+            nn.init.normal_(masks.mask_fcn_logits.weight, std=0.001)
+        self.strides = strides
+        self.rpn = RPN(
+            Anchors(tuple(sizes), ((0.5, 1.0, 2.0),) * len(sizes)), _RPNHead(through, 3 * len(sizes[0])), 0.7, 0.3, 256, 0.5,
+            {mode: before * proposals for mode, (before, _) in tops.items()},
+            {mode: after * proposals for mode, (_, after) in tops.items()}, 0.7,
+        )  # fmt: skip
+        self.heads = Heads(
+            RoIAlign(strides, 14 if c4 else 7), box_head, nn.Sequential(nn.AdaptiveAvgPool2d(1), boxes) if c4 else boxes,
+            0.5, 0.5, min(512, max(proposals // 2, 1)), 0.25, (10.0, 10.0, 5.0, 5.0), 0.05, 0.5, 100,
+            mask_roi_pool=RoIAlign(strides, 14) if mask and not c4 else None,
+            mask_head=MaskRCNNHeads(channels, [channels] * 4, 1) if mask and not c4 else None, mask_predictor=masks,
+        )  # fmt: skip
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        """The losses by name in training, else a dict of ``boxes`` [n, 4], ``scores``, ``labels`` and ``masks`` [n, m, m] an image.
+
+        Args:
+            images: [3, h, w] in 0…1, each of its own size.
+            targets: in training ``boxes`` [n, 4] in pixels, ``labels`` [n], ``masks`` [n, h, w] an image.
+        """
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        sides: list[float] = [max(of_axis) for of_axis in zip(*sizes, strict=True)]
+        if self.training:  # the borders are in the batch norms' statistics: equal ones, whatever the number of processes
+            sides = ranks.largest(*sides)
+        height, width = (-(-int(side) // self.multiple) * self.multiple for side in sides)
+        batch = torch.stack([F.pad(normalize(x[None])[0], (0, width - x.shape[2], 0, height - x.shape[1])) for x in images])
+        maps = self.body.maps(batch.contiguous(memory_format=torch.channels_last))
+        levels: Maps = self.neck({name: maps[name] for name in self.strides})
+        proposals, first = self.rpn(ImageList(batch, sizes), levels, targets)
+        found, second = self.heads(levels, proposals, sizes, targets)
+        return {name.removeprefix("loss_"): loss for name, loss in (second | first).items()} if self.training else found

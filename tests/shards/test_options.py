@@ -1,0 +1,220 @@
+import inspect
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from shards.options import Amount, Count, Natural, Positive, Range, Share, command, words
+
+Kind = Literal["decode", "header"]
+
+
+def verb(
+    first: str, second: int = 3, *, count: Count = 2, natural: Natural = 0, share: Share = 0.5, amount: Amount = 0.0,
+    positive: Positive = 1.0, most: Annotated[int, Range(1, 100)] = 90, size: Count | None = None, free: float | None = None, kind: Kind = "decode",
+    precision: Kind | None = None, fast: bool = False, folder: str | Path | None = None, place: Path = Path("here"),
+    lrs: tuple[float, ...] | None = None, epochs: tuple[int, ...] = (30, 50), range_of: tuple[float, float] = (0.25, 1e-6),
+    hidden: int = 7, listed: str | Path | None = None,
+) -> str:  # fmt: skip
+    """Does ``one`` thing, and says so in
+    two lines.
+
+    A second paragraph, of which ``Args:`` is no part.
+
+    Args:
+        first: no option.
+        second: no option either.
+        count: at least ``one``.
+        natural: at least none: so it is, with
+            a second line, and a third
+            one.
+        share: of all.
+        amount: of it.
+        positive: above 0.
+        most: 1…100.
+        size: px.
+        free: any number.
+        kind: of check.
+        precision: or none.
+        fast: or slow.
+        folder: path or URL.
+        place: path.
+        lrs: rates.
+        epochs: passes.
+        range_of: two.
+        hidden: is skipped.
+        listed: file.
+
+    Raises:
+        ValueError: never.
+    """
+    return ""
+
+
+DEFAULTS = {name: one.default for name, one in inspect.signature(verb).parameters.items() if one.kind is one.KEYWORD_ONLY}
+
+
+@pytest.fixture
+def cli():
+    """Invokes the command; its result has what ``run`` was called with, or None."""
+    app, calls = typer.Typer(), []
+
+    def run(
+        source: Annotated[list[str], typer.Argument()], out: Annotated[str, typer.Option(help="Place.")] = "x", **settings: Any
+    ) -> None:
+        calls.append({"source": source, "out": out, **settings})
+
+    app.callback()(lambda: None)  # or a single command would have no name
+    command(app, verb, run, "care verb a", skip=("hidden",), names={"listed": "--list"})
+
+    def invoke(*arguments):
+        calls.clear()
+        result = CliRunner().invoke(app, ["verb", *arguments], env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
+        return SimpleNamespace(code=result.exit_code, output=result.output, called=calls[0] if calls else None)
+
+    return invoke
+
+
+# words
+
+
+def test_a_docstring_is_its_text_and_what_it_says_of_each_argument():
+    said, arguments = words(verb)
+    assert said == "Does one thing, and says so in\ntwo lines.\n\nA second paragraph, of which Args: is no part."
+    assert [*arguments] == [*inspect.signature(verb).parameters]
+    assert arguments["count"] == "At least one."
+    assert arguments["natural"] == "At least none: so it is, with a second line, and a third one."
+    assert arguments["listed"] == "File."  # and nothing of what comes after
+
+
+def test_a_docstring_without_arguments_and_none_at_all():
+    def plain():
+        """A line.
+
+        Raises:
+            ValueError: never.
+        """
+
+    assert words(plain) == ("A line.\n\nRaises:\n    ValueError: never.", {})
+    assert words(lambda: None) == ("", {})
+
+
+# what run is called with
+
+
+def test_without_options_run_gets_the_defaults_of_the_function(cli):
+    want = {name: value for name, value in DEFAULTS.items() if name != "hidden"} | {"place": "here"}
+    assert cli("a", "b").called == {"source": ["a", "b"], "out": "x", **want}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        (["--count", "5"], "count", 5),
+        (["--natural", "0"], "natural", 0),
+        (["--share", "1"], "share", 1.0),
+        (["--amount", "1e3"], "amount", 1000.0),
+        (["--positive", "1e-9"], "positive", 1e-9),
+        (["--most", "100"], "most", 100),
+        (["--size", "1"], "size", 1),
+        (["--free", "-2.5"], "free", -2.5),
+        (["--kind", "header"], "kind", "header"),
+        (["--precision", "decode"], "precision", "decode"),
+        (["--fast"], "fast", True),
+        (["--no-fast"], "fast", False),
+        (["--folder", "s3://bucket/x"], "folder", "s3://bucket/x"),  # a Path would make it s3:/bucket/x
+        (["--place", "s3://bucket/x"], "place", "s3://bucket/x"),
+        (["--lrs", "0.1"], "lrs", (0.1,)),
+        (["--lrs", "0.1,-2,3e-5"], "lrs", (0.1, -2.0, 3e-5)),
+        (["--epochs", "1,2"], "epochs", (1, 2)),
+        (["--range-of", "0,0.5"], "range_of", (0.0, 0.5)),
+        (["--list", "NAMES.txt"], "listed", "NAMES.txt"),
+        (["--out", "y"], "out", "y"),
+    ],
+)  # fmt: skip
+def test_an_option_has_the_type_of_its_keyword_and_moves_no_other(cli, arguments, name, value):
+    before, got = cli("a").called, cli("a", *arguments).called
+    assert got[name] == value
+    assert type(got[name]) is type(value)
+    if isinstance(value, tuple):
+        assert [type(one) for one in got[name]] == [type(one) for one in value]
+    assert {key: one for key, one in got.items() if key != name} == {key: one for key, one in before.items() if key != name}
+
+
+BAD = [
+    ("count", "0"), ("count", "1.5"), ("natural", "-1"), ("share", "1.01"), ("share", "-0.1"), ("amount", "-1e-3"), ("positive", "0"),
+    ("most", "0"), ("most", "101"), ("size", "0"), ("size", "large"), ("free", "much"), ("kind", "none"), ("precision", "none"),
+    ("lrs", "0.1,x"), ("lrs", ""), ("lrs", "0.1 0.2"), ("lrs", "0.1,"), ("epochs", "1,2.5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_a_bad_value_is_named_and_exits_with_2(cli, name, value):
+    got = cli("a", f"--{name}", value)
+    assert (got.code, got.called) == (2, None)
+    assert f"Invalid value for '--{name}'" in got.output
+    if name in ("lrs", "epochs"):
+        assert f"wanted numbers with commas between them, got {value!r}" in got.output
+
+
+@pytest.mark.parametrize("arguments", [["--hidden", "3"], ["--listed", "NAMES.txt"], ["--second", "3"], ["--lrs"]])
+def test_what_is_no_option_and_an_option_without_value_exit_with_2(cli, arguments):
+    got = cli("a", *arguments)
+    assert (got.code, got.called) == (2, None)
+    assert arguments[0] in got.output
+
+
+def test_without_arguments_the_help_is_shown(cli):
+    assert cli().code == 2
+    assert "Usage:" in cli().output
+    assert cli("--out", "y").code == 2  # the source is missing
+
+
+# help
+
+
+def test_the_help_is_the_docstring(cli):
+    text = cli("--help").output
+    flat = " ".join(text.replace("│", " ").split())
+    assert "Does one thing, and says so in two lines." in flat
+    assert "A second paragraph, of which Args: is no part." in flat
+    assert "Example: care verb a" in flat
+    assert "At least none: so it is, with a second line, and a third one." in flat
+    assert "no option" not in flat
+    assert "Never." not in flat
+    for name in DEFAULTS.keys() - {"hidden", "listed"}:
+        assert f"--{name.replace('_', '-')} " in flat
+        assert words(verb)[1][name] in flat
+    assert "--list " in flat
+    assert "--hidden" not in flat
+    for shown in (
+        "[default: 30,50]",
+        "[default: 0.25,1e-06]",
+        "[default: 90]",
+        "[default: decode]",
+        "NUMBER,…",
+        "1<=x<=100",
+        "decode|header",
+    ):
+        assert shown in flat
+
+
+def test_the_functions_own_keywords_are_the_only_source(cli):
+    """A keyword without words in the docstring is the author's mistake, and told when the command is made."""
+
+    def silent(*, told: int = 1, untold: int = 2) -> None:
+        """Does nothing.
+
+        Args:
+            told: a number.
+        """
+
+    with pytest.raises(KeyError, match="untold"):
+        command(typer.Typer(), silent, lambda **_: None, "care silent")
+    app, calls = typer.Typer(), []
+    command(app, silent, lambda **settings: calls.append(settings), "care silent", skip=["untold"])
+    result = CliRunner().invoke(app, ["--told", "4"])
+    assert (result.exit_code, calls) == (0, [{"told": 4}])
