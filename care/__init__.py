@@ -6,10 +6,9 @@ From shards to a checkpoint is ``care.train``, judging an encoder ``care.evaluat
 from care.attention import AbsolutePosition, NoPosition, RelativePosition, SinCosPosition, Transformer
 from care.encoders import ENCODERS, Encoded, TappedEncoder, build_encoder, resnet18, resnet50, resnet50x2, resnet101, resnet152
 from care.errors import CareError
-from care.heads import mlp_head
 from care.loss import CareLoss, attention_loss, care_loss
 from care.momentum import MomentumPair, Siamese
-from care.objectives import BYOL, BarlowTwins, MoCoV3, Objective, SimCLR, SimSiam, similarity_loss
+from care.objectives import BYOL, BarlowTwins, MoCoV3, Objective, SimCLR, SimSiam, mlp_head, similarity_loss
 from care.schedules import lr_at, momentum_at
 from care.streams import CStream, CStreamOut, TStream, TStreamOut, streams_for
 

@@ -9,8 +9,8 @@ Heads = Float[Tensor, "b heads tokens d"]
 Folded = Float[Tensor, "b heads tokens d2"]
 
 
-class Position(nn.Module):
-    """A position encoding, folded into queries and keys so that one plain attention call computes Eq. 2.
+class NoPosition(nn.Module):
+    """Content-only attention: Eq. 2 without its position term (Table 8); the base of the other encodings.
 
     For heads of ``dim`` channels; learned tables are made for maps of ``map_size`` (height, width) and interpolated on others.
     """
@@ -19,19 +19,11 @@ class Position(nn.Module):
         super().__init__()
 
     def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
-        """Queries and keys whose products are the logits of Eq. 2 on a map of ``map_size``."""
-        raise NotImplementedError
-
-
-class NoPosition(Position):
-    """Content-only attention: Eq. 2 without its position term (Table 8)."""
-
-    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
-        """Both unchanged."""
+        """Queries and keys whose products are the logits of Eq. 2 on a map of ``map_size``: one plain attention call computes it."""
         return q, k
 
 
-class AbsolutePosition(Position):
+class AbsolutePosition(NoPosition):
     """Learnable absolute positions, a row plus a column embedding: q·kᵀ + q·pᵀ = q·(k + p)ᵀ (Table 8; the released code)."""
 
     def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
@@ -44,7 +36,7 @@ class AbsolutePosition(Position):
         return q, k + (height[:, None] + width).flatten(0, 1)
 
 
-class SinCosPosition(Position):
+class SinCosPosition(NoPosition):
     """Fixed absolute positions: half of the channels (a multiple of 4) sine and cosine of the row, half of the column (Table 8)."""
 
     def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
@@ -53,15 +45,14 @@ class SinCosPosition(Position):
         index = torch.arange(max(h, w, count), device=k.device, dtype=torch.promote_types(k.dtype, torch.float32))
         angles = (index[:n, None] * 1e4 ** (-index[:count] / count) for n in map_size)
         rows, columns = (torch.cat((a.sin(), a.cos()), 1) for a in angles)
-        table = torch.cat((rows[:, None].expand(h, w, -1), columns.expand(h, w, -1)), 2)
-        return q, k + table.flatten(0, 1).to(k.dtype)
+        return q, k + torch.cat((rows.repeat_interleave(w, 0), columns.repeat(h, 1)), 1).to(k.dtype)
 
 
-class RelativePosition(Position):
+class RelativePosition(NoPosition):
     """Learnable relative positions, an embedding for each row and each column offset (the paper's default, Table 8).
 
-    The logit of query (i, j) and key (a, b) gains q·(rows[a − i] + columns[b − j]). It is folded: q is widened by its
-    h + w axis products and k by one-hot rows and columns, so plain attention needs no bias matrix.
+    The logit of query (i, j) and key (a, b) gains q·(rows[a − i] + columns[b − j]): q is widened by its h + w axis products and
+    k by one-hot rows and columns.
     """
 
     def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
@@ -70,16 +61,15 @@ class RelativePosition(Position):
 
     def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
         """Both are widened by h + w channels."""
-        (h, w), (b, heads, tokens, _) = map_size, q.shape
-        grid = q.reshape(b, heads, h, w, -1)
+        (h, w), (b, heads, _, _) = map_size, q.shape
         tables = ((resized(table, 2 * n - 1), n) for table, n in ((self.rows, h), (self.columns, w)))
-        # windows[i, a] = table[a − i + n − 1]: row i sees the offsets of every key from itself
+        # rows[i, a] = table[a − i + h − 1]: row i sees the offsets of every key from itself
         rows, columns = (table.unfold(0, n, 1).flip(0).transpose(1, 2).to(q.dtype) for table, n in tables)
-        by_row = torch.einsum("bnijd,iad->bnija", grid, rows).reshape(b, heads, tokens, h)
-        by_column = torch.einsum("bnijd,jad->bnija", grid, columns).reshape(b, heads, tokens, w)
+        grid, products = q.reshape(b, heads, h, w, -1), ((rows, "bnijd,iad->bnija"), (columns, "bnijd,jad->bnija"))
+        wide = [torch.einsum(axes, grid, table).flatten(2, 3) for table, axes in products]
         row, column = (torch.eye(n, device=k.device, dtype=k.dtype) for n in map_size)
-        one_hot = torch.cat((row[:, None].expand(h, w, h), column.expand(h, w, w)), 2).flatten(0, 1)
-        return torch.cat((q, by_row, by_column), 3), torch.cat((k, one_hot.expand(b, heads, -1, -1)), 3)
+        one_hot = torch.cat((row.repeat_interleave(w, 0), column.repeat(h, 1)), 1)
+        return torch.cat((q, *wide), 3), torch.cat((k, one_hot.expand(b, heads, -1, -1)), 3)
 
 
 def resized(table: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:
@@ -88,13 +78,10 @@ def resized(table: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:
 
 
 class SelfAttention2d(nn.Module):
-    """Multi-head self-attention over the pixels of a map, softmax((q·pᵀ + q·kᵀ)/√d)·v (Eq. 2).
-
-    ``channels`` are the input's, ``dim`` those of each of the ``heads``; ``position`` is called with (dim, map_size).
-    """
+    """Multi-head self-attention over the pixels of a map, softmax((q·pᵀ + q·kᵀ)/√d)·v (Eq. 2); each head has ``dim`` channels."""
 
     def __init__(
-        self, channels: int, *, map_size: tuple[int, int], heads: int = 4, dim: int = 128, position: type[Position] = RelativePosition,
+        self, channels: int, *, map_size: tuple[int, int], heads: int = 4, dim: int = 128, position: type[NoPosition] = RelativePosition,
     ) -> None:  # fmt: skip
         super().__init__()
         self.heads, self.dim = heads, dim
@@ -108,42 +95,38 @@ class SelfAttention2d(nn.Module):
         q, k = self.position.fold(q, k, (h, w))
         # flash kernels want q, k and v of one width, a multiple of 8; the widened q must not change the scale
         width = -(-q.shape[3] // 8) * 8
-        q, k, v = (F.pad(t, (0, width - t.shape[3])) for t in (q, k, v))
-        dtype = v.dtype
-        if dtype == torch.bfloat16 and v.is_cpu:  # the CPU's bfloat16 kernel is several times slower on maps of tens of pixels
-            q, k, v = q.float(), k.float(), v.float()
+        # the CPU's bfloat16 kernel is several times slower on maps of tens of pixels
+        dtype = torch.float32 if v.is_cpu and v.dtype == torch.bfloat16 else v.dtype
+        q, k, values = (F.pad(t, (0, width - t.shape[3])).to(dtype) for t in (q, k, v))
         with torch.autocast("cpu", enabled=False):
-            out = F.scaled_dot_product_attention(q, k, v, scale=self.dim**-0.5)[..., : self.dim].to(dtype)
+            out = F.scaled_dot_product_attention(q, k, values, scale=self.dim**-0.5)[..., : self.dim].to(v.dtype)
         return out.transpose(2, 3).reshape(b, self.heads * self.dim, h, w)
 
 
 class AttentionBlock(nn.Module):
     """1×1 convolution, self-attention, 1×1 convolution, residual, ReLU (Fig. 3; BoTNet's block).
 
-    From ``inputs`` to ``outputs`` channels, a quarter of these inside, on maps of ``map_size`` (height, width).
-    With ``downsample`` the map is halved after attention (odd sizes round up) and the shortcut is a 3×3 stride-2 convolution.
-    With ``zero_gamma`` the last batch norm starts at zero and the block as its shortcut; the released code's ends up at one.
+    A quarter of the ``outputs`` channels inside. With ``downsample`` the map is halved after attention (odd sizes round up), the shortcut a
+    3×3 stride-2 convolution. With ``zero_gamma`` the last batch norm starts at zero (at one in the released code).
     """
 
     def __init__(
         self, inputs: int, outputs: int, *, map_size: tuple[int, int], downsample: bool = False,
-        position: type[Position] = RelativePosition, zero_gamma: bool = True,
+        position: type[NoPosition] = RelativePosition, zero_gamma: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         inner, attention = outputs // 4, 4 * 128
         self.reduce = nn.Sequential(nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU(inplace=True))
         self.attention = SelfAttention2d(inner, map_size=map_size, position=position)
         self.pool = nn.AvgPool2d(2, ceil_mode=True) if downsample else nn.Identity()
-        self.expand = nn.Sequential(
-            nn.BatchNorm2d(attention), nn.ReLU(inplace=True), nn.Conv2d(attention, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-        )
+        last = nn.Conv2d(attention, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.expand = nn.Sequential(nn.BatchNorm2d(attention), nn.ReLU(inplace=True), *last)
         self.shortcut: nn.Module = nn.Identity()
         if downsample or inputs != outputs:
             kernel, stride = (3, 2) if downsample else (1, 1)
             convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
             self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-        if zero_gamma:
-            nn.init.zeros_(self.expand.get_parameter("3.weight"))
+        nn.init.constant_(last[1].weight, 0 if zero_gamma else 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         """Map to map."""
@@ -154,12 +137,11 @@ class Transformer(nn.Module):
     """Attention blocks on a feature map, then average pooling (Sec. 3.2); the first of n ``blocks`` (Table 7: 5 is best) halves the map.
 
     The tapped map has ``inputs`` channels (1024 at ResNet-50's layer3) and in training the height and width ``map_size`` (14 × 14 at
-    224 px); other sizes are taken too, see ``Position``. The features have ``outputs`` channels (2048 for ResNet-50).
-    ``position`` is the class of the position encoding; for ``zero_gamma`` see ``AttentionBlock``.
+    224 px; others are interpolated to), the features ``outputs`` (2048). For ``zero_gamma`` see ``AttentionBlock``.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, map_size: tuple[int, int], blocks: int = 5, position: type[Position] = RelativePosition,
+        self, inputs: int, outputs: int, *, map_size: tuple[int, int], blocks: int = 5, position: type[NoPosition] = RelativePosition,
         zero_gamma: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()

@@ -1,7 +1,6 @@
 """CNN encoders: image → (feature map at a tap, pooled features).
 
-The paper's encoders are torchvision's ResNets (v1.5: stride on the 3×3 convolution). Parameter names are
-torchvision's own, so weights go both ways unchanged. Any other CNN becomes one by naming a tap: ``TappedEncoder``.
+The paper's are torchvision's ResNets (v1.5: stride on the 3×3 convolution) under torchvision's own parameter names.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -60,17 +59,15 @@ class ResNetEncoder(ResNet):
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
             self.maxpool = nn.Identity()
         self.name = f"{name}:{tap}" if name and tap != "layer3" else name
-        self.tap, self.features = tap, int(512 * width) * block.expansion
+        self.tap, self.features, self.size = tap, int(512 * width) * block.expansion, 224  # px: side of the images it is trained on
         del self.fc
-        self.size = 224  # side of the images it is trained on, pixels
 
     def _make_layer(self, block: Any, planes: int, *more: Any, **options: Any) -> Any:
         return super()._make_layer(block, int(planes * self.width), *more, **options)
 
     def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """The map after each stage, by name."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        maps = {}
+        x, maps = self.maxpool(self.relu(self.bn1(self.conv1(images)))), {}
         for stage in STAGES:
             maps[stage] = x = getattr(self, stage)(x)
         return maps
@@ -87,25 +84,11 @@ def resnet18(*, small: bool = False, half: bool = False, tap: str = "layer3") ->
     return ResNetEncoder(BasicBlock, [2, 2, 2, 2], name=name, tap=tap, small=small, width=0.5 if half else 1)
 
 
-def resnet50(*, tap: str = "layer3") -> ResNetEncoder:
-    """ResNet-50, 2048 features: the paper's main encoder."""
-    return ResNetEncoder(Bottleneck, [3, 4, 6, 3], name="resnet50", tap=tap)
-
-
-def resnet50x2(*, tap: str = "layer3") -> ResNetEncoder:
-    """The paper's ResNet-50 (2×): twice the inner width (torchvision's ``wide_resnet50_2``), 2048 features."""
-    return ResNetEncoder(Bottleneck, [3, 4, 6, 3], name="resnet50x2", tap=tap, base_width=128)
-
-
-def resnet101(*, tap: str = "layer3") -> ResNetEncoder:
-    """ResNet-101, 2048 features."""
-    return ResNetEncoder(Bottleneck, [3, 4, 23, 3], name="resnet101", tap=tap)
-
-
-def resnet152(*, tap: str = "layer3") -> ResNetEncoder:
-    """ResNet-152, 2048 features."""
-    return ResNetEncoder(Bottleneck, [3, 8, 36, 3], name="resnet152", tap=tap)
-
+# the paper's, of 2048 features; the 50 (2×) has twice the inner width, as torchvision's wide_resnet50_2
+resnet50 = partial(ResNetEncoder, Bottleneck, [3, 4, 6, 3], name="resnet50")
+resnet50x2 = partial(ResNetEncoder, Bottleneck, [3, 4, 6, 3], name="resnet50x2", base_width=128)
+resnet101 = partial(ResNetEncoder, Bottleneck, [3, 4, 23, 3], name="resnet101")
+resnet152 = partial(ResNetEncoder, Bottleneck, [3, 8, 36, 3], name="resnet152")
 
 ENCODERS: dict[str, Callable[..., ResNetEncoder]] = {
     "resnet18": resnet18, "resnet18-small": partial(resnet18, small=True), "resnet18-half": partial(resnet18, half=True),
@@ -128,8 +111,7 @@ class TappedEncoder(nn.Module):
 
     def __init__(self, model: nn.Module, tap: str, *, name: str = "") -> None:
         super().__init__()
-        self.model, self.tap, self.name = model, tap, name
-        self.size = 224  # side of the images it is trained on, pixels
+        self.model, self.tap, self.name, self.size = model, tap, name, 224  # px: side of the images it is trained on
         with evaluating(model), torch.no_grad():
             weighted = [path for path, module in model.named_modules() if path and next(module.parameters(), None) is not None]
             outputs, features = self._run(next(model.parameters()).new_zeros(1, 3, 224, 224), weighted)
@@ -150,14 +132,11 @@ class TappedEncoder(nn.Module):
 
     def _run(self, images: Tensor, paths: Iterable[str]) -> tuple[dict[str, Any], Any]:
         # hooks for the time of one call: one that stays would, in a copy, still write into the original
-        outputs: dict[str, Any] = {}
-
-        def keep(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
-            outputs[path] = output
-
+        outputs = dict[str, Any]()
         with ExitStack() as hooks:
             for path in paths:
-                hooks.enter_context(self.model.get_submodule(path).register_forward_hook(partial(keep, path)))
+                keep = lambda _module, _inputs, output, path=path: outputs.update({path: output})  # noqa: E731
+                hooks.enter_context(self.model.get_submodule(path).register_forward_hook(keep))
             return outputs, self.model(images)
 
     def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
@@ -186,25 +165,21 @@ def build_encoder(name: str) -> Encoder:
         return ENCODERS[source](tap=rest or "layer3")
     if source not in ("torchvision", "timm"):
         raise CareError(f"no encoder is called {name!r}; choose one of {', '.join(ENCODERS)}, torchvision:MODEL:TAP or timm:MODEL:TAP")
-    model, _, tap = rest.partition(":")
-    if source == "torchvision":
-        create, known = models.get_model, models.list_models()
-    else:
+    create, known, (model, _, tap) = models.get_model, models.list_models(), rest.partition(":")
+    if source == "timm":
         try:
             import timm
         except ImportError:
             raise CareError("timm is not installed; pip install 'care-ssl[timm]'") from None
         create, known = timm.create_model, timm.list_models()
     if model not in known:
-        close = ", ".join(get_close_matches(model, known, 5)) or "nothing alike"
-        raise CareError(f"{source} has no model {model!r}; it has {close}")
+        raise CareError(f"{source} has no model {model!r}; it has {', '.join(get_close_matches(model, known, 5)) or 'nothing alike'}")
     return TappedEncoder(create(model), tap, name=name)
 
 
 def map_shape(encoder: nn.Module, size: int | tuple[int, int]) -> tuple[int, int, int]:
     """(channels, height, width) of the tapped map for images of ``size`` px (a side, or height and width)."""
-    height, width = (size, size) if isinstance(size, int) else size
+    sides = (size, size) if isinstance(size, int) else size
     with evaluating(encoder), torch.no_grad():
-        encoded: Encoded = encoder(next(encoder.parameters()).new_zeros(1, 3, height, width))
-    _, channels, rows, columns = encoded.map.shape
-    return channels, rows, columns
+        _, channels, height, width = encoder(next(encoder.parameters()).new_zeros(1, 3, *sides)).map.shape
+    return channels, height, width

@@ -23,9 +23,9 @@ class CareLoss(NamedTuple):
 def attention_loss(c: Embeddings, t: Embeddings, *, norm: bool = False) -> Float[Tensor, ""]:
     """Eq. 4 between unit vectors, the mean over the batch, summed over the views.
 
-    The T-stream's side is detached: it supervises and is not pulled. By default the mean squared error over the channels, as the
-    paper's text and the released code have it; the weight λ = 100 belongs to this form. With ``norm`` the distance ‖c − t‖₂ that Eq. 4
-    prints; it wants a weight of its own. Eq. 4's terms of the targets carry no gradient; give their embeddings for the logged value.
+    The T-stream's side is detached: it supervises and is not pulled. By default the mean squared error over the channels (the paper's
+    text, the released code; λ = 100 belongs to it), with ``norm`` the distance ‖c − t‖₂ that Eq. 4 prints, which wants its own weight.
+    Eq. 4's terms of the targets carry no gradient; give their embeddings for the logged value.
     """
     first, second = (unit(x) - unit(y.detach()) for x, y in zip(c, t, strict=True))
     if norm:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from itertools import chain
 from typing import Any
 
 import torch
@@ -14,22 +13,13 @@ from care.errors import CareError
 class MomentumPair(nn.Module):
     """An online network, trained by gradients, and a target network that follows it (Sec. 3.3).
 
-    The target starts as a copy of ``online``, never gets gradients, and keeps its own batch-norm buffers: it runs in train mode on
-    its own activations, and only parameters follow.
+    The target starts as a copy, without gradients; only its parameters follow: its batch norms run in train mode and keep own buffers.
     """
 
     def __init__(self, online: nn.Module) -> None:
         super().__init__()
         self.online = online
         self.target = deepcopy(online).requires_grad_(False)
-
-    def parameter_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Target and online parameters, matched by name; a ``CareError`` if the two networks no longer have the same."""
-        online, target = dict(self.online.named_parameters()), dict(self.target.named_parameters())
-        if {name: p.shape for name, p in online.items()} != {name: p.shape for name, p in target.items()}:
-            differing = sorted(online.keys() ^ target.keys()) or [n for n in online if online[n].shape != target[n].shape]
-            raise CareError(f"online and target must have equal parameters; they differ at {', '.join(differing[:3])}")
-        return list(target.values()), [online[name] for name in target]
 
     def update(self, momentum: float) -> None:
         """Move the target: ``target ← momentum · target + (1 − momentum) · online``."""
@@ -56,8 +46,15 @@ def both(pair: Pair, online: Sequence[Tensor], target: Sequence[Tensor]) -> tupl
 
 @torch.no_grad()
 def update_targets(pairs: Sequence[Pair], momentum: float) -> None:
-    """``MomentumPair.update`` of many pairs in one fused call; a ``Siamese`` has nothing to move."""
-    matched = [pair.parameter_pairs() for pair in pairs if isinstance(pair, MomentumPair)]
-    if matched:
-        targets, onlines = (list(chain.from_iterable(side)) for side in zip(*matched, strict=True))
+    """``MomentumPair.update`` of many pairs in one fused call; a ``CareError`` if two networks no longer have the same parameters."""
+    targets, onlines = list[Tensor](), list[Tensor]()
+    for pair in pairs:
+        if isinstance(pair, MomentumPair):  # a Siamese has nothing to move
+            online, target = dict(pair.online.named_parameters()), dict(pair.target.named_parameters())
+            if {name: p.shape for name, p in online.items()} != {name: p.shape for name, p in target.items()}:
+                differing = sorted(online.keys() ^ target.keys()) or [n for n in online if online[n].shape != target[n].shape]
+                raise CareError(f"online and target must have equal parameters; they differ at {', '.join(differing[:3])}")
+            targets += target.values()
+            onlines += [online[name] for name in target]
+    if targets:
         torch._foreach_lerp_(targets, onlines, 1 - momentum)

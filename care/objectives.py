@@ -1,7 +1,7 @@
 """What a stream learns by: an objective is the heads behind the network and the loss between their outputs.
 
-The paper's streams follow BYOL (Sec. 3.1: "the C-stream follows an existing SSL framework"); the others are drop-in replacements with
-their papers' defaults. One of your own is a subclass of ``Objective``: docs/objectives.md.
+The paper's streams follow BYOL (Sec. 3.1); the others are drop-in replacements with their papers' defaults. One of your own is a
+subclass of ``Objective``: docs/objectives.md.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from care.heads import mlp_head
 from care.momentum import MomentumPair, Pair, Siamese
 
 Embeddings = tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]
@@ -28,6 +27,19 @@ def similarity_loss(online: Embeddings, target: Embeddings) -> Float[Tensor, ""]
     """Eqs. 1 and 3, symmetric over the views: mean of 4 − 2·(cos(online₁, target₂) + cos(online₂, target₁)); in 0…8."""
     (q1, q2), (k1, k2) = (tuple(map(unit, pair)) for pair in (online, target))
     return (4 - 2 * ((q1 * k2.detach()).sum(1) + (q2 * k1.detach()).sum(1))).mean()
+
+
+def mlp_head(inputs: int, *, hidden: int = 4096, outputs: int = 256, layers: int = 2, norm: bool = False) -> nn.Sequential:
+    """A projector or predictor: linear, batch norm, ReLU, linear, [b, inputs] → [b, outputs] (Sec. 4.1, following BYOL).
+
+    All but the last of ``layers`` linear layers have batch norm and ReLU; with ``norm`` the outputs have one without scale and shift.
+    """
+    blocks: list[nn.Module] = []
+    for _ in range(layers - 1):
+        blocks += nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)
+        inputs = hidden
+    blocks.append(nn.Linear(inputs, outputs, bias=not norm))
+    return nn.Sequential(*blocks, *[nn.BatchNorm1d(outputs, affine=False)] * norm)
 
 
 @dataclass(frozen=True)
@@ -64,9 +76,7 @@ class BYOL(Objective):
         """A head of the projector's shape."""
         return mlp_head(self.dim, hidden=self.hidden, outputs=self.dim)
 
-    def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
-        """``similarity_loss``."""
-        return similarity_loss(online, target)
+    loss = staticmethod(similarity_loss)
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,5 @@ class BarlowTwins(Objective):
         """Σᵢ (1 − Cᵢᵢ)² + redundancy · Σᵢ≠ⱼ Cᵢⱼ², C the correlations over the batch between channels of view 1 and of view 2."""
         one, two = (F.batch_norm(z.to(torch.promote_types(z.dtype, torch.float32)), None, None, training=True) for z in online)
         correlations = one.T @ two / len(one)
-        diagonal = correlations.diagonal()
-        off = correlations.square().sum() - diagonal.square().sum()
+        off = correlations.square().sum() - (diagonal := correlations.diagonal()).square().sum()
         return (1 - diagonal).square().sum() + self.redundancy * off

@@ -22,14 +22,12 @@ def rank() -> int:
 class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(_: Any, x: Tensor) -> Tensor:
-        everyones = [torch.empty_like(x) for _ in range(world())]
-        dist.all_gather(everyones, x)
-        return torch.cat(everyones)
+        dist.all_gather_into_tensor(everyones := x.new_empty(world() * len(x), *x.shape[1:]), x)
+        return everyones
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
-        gradient = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(gradient)
+        dist.all_reduce(gradient := gradient.clone(memory_format=torch.contiguous_format))
         return gradient.chunk(world())[rank()]
 
 
@@ -43,8 +41,7 @@ def largest(*values: float) -> list[float]:
     """The largest of every process's values, each by itself."""
     if world() == 1:
         return list(values)
-    where = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    tensor = torch.tensor(values, dtype=torch.float64, device=where)
+    tensor = torch.tensor(values, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return [float(value) for value in tensor]
 

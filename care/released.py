@@ -1,63 +1,41 @@
 """The authors' released variant (github.com/ChongjianGE/CARE), composed of our blocks; docs/method.md lists the differences."""
 
 from collections.abc import Mapping
-from itertools import chain
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from care import encoders
-from care.attention import AbsolutePosition, AttentionBlock, Transformer
+from care import AbsolutePosition, CareLoss, CStream, MomentumPair, Transformer, TStream, attention_loss, care_loss, encoders, momentum_at
 from care.encoders import ResNetEncoder
-from care.loss import CareLoss, attention_loss, care_loss
-from care.momentum import MomentumPair
 from care.objectives import Embeddings
-from care.schedules import momentum_at
-from care.streams import CStream, TStream
 from care.weights import load_exactly
 
 WEIGHT = 100
 """λ of Eq. 5."""
 
 
-class Outputs(NamedTuple):
-    """Unit embeddings of a step, a pair each, in the authors' names: q₁ is to agree with k₁, which is of the other view.
-
-    ``q`` and ``t``: the C- and the T-stream's online ones, of view 1 and of view 2; ``k`` and ``kt``: the targets', of 2 and of 1.
-    """
-
-    q: Embeddings
-    t: Embeddings
-    k: Embeddings
-    kt: Embeddings
-
-
 class Released:
     """Both streams and their optimizer; ``online`` and ``target`` hold our modules under the authors' key names.
 
     Against our defaults: learnable absolute positions, the last γ of a block starts at one, the momentum update comes before the
-    forward, and the logged attention loss has the two target terms, which carry no gradient. Weights and sums are of torch's default dtype.
-    ``outputs`` are those of the last step.
+    forward, and the logged attention loss has the two target terms, which carry no gradient.
     """
 
-    outputs: Outputs
+    outputs: tuple[Embeddings, ...]  # unit, of a step: the authors' q and t, online, of views 1 and 2; k and kt, targets, of 2 and 1
 
     def __init__(self, encoder: ResNetEncoder, *, total_steps: int) -> None:
         transformer = Transformer(1024, 2048, map_size=(14, 14), position=AbsolutePosition, zero_gamma=False)
         self.c, self.t = CStream(MomentumPair(encoder)), TStream(MomentumPair(transformer))
-        self.online = _named(self.c, self.t, "online")
-        self.target = _named(self.c, self.t, "target")
+        self.online, self.target = _named(self.c, self.t, "online"), _named(self.c, self.t, "target")
         self.total_steps = total_steps
         self._restart()
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take weights under the authors' key names and start at step 0 with fresh optimizer slots.
+        """Start anew with weights under the authors' keys, all of the student's and all or none of the teacher's, then the student's copy.
 
-        ``state`` has every key of the student, with or without ``module.`` and ``student_encoder.``, and all or none of the teacher's
-        (``teacher_encoder.``): without, it is a copy of the student. A ``CareError`` names what is missing, unexpected or of another shape.
+        A ``CareError`` names what is missing, unexpected or of another shape.
         """
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
         teacher = {name.removeprefix("teacher_encoder."): x for name, x in state.items() if name.startswith("teacher_encoder.")}
@@ -83,7 +61,7 @@ class Released:
         self.steps += 1
         one, two = ((F.normalize(a.detach()), F.normalize(b.detach())) for a, b in (c.online, t.online))
         three, four = ((F.normalize(b), F.normalize(a)) for a, b in (c.target, t.target))
-        self.outputs = Outputs(one, two, three, four)
+        self.outputs = one, two, three, four
         return CareLoss(*(term.detach() for term in loss))
 
     def _restart(self) -> None:
@@ -98,16 +76,11 @@ def resnet50(*, total_steps: int) -> Released:
 
 def _named(c: CStream, t: TStream, which: str) -> nn.Module:
     # the same modules once more, in a tree whose state dict has the authors' keys; the target has no predictors
-    root = nn.Module()
-    for name, child in getattr(c.backbone, which).named_children():
-        root.add_module(name, child)
-    root.add_module("trans", nn.ModuleDict({"net": nn.ModuleList(_block(block) for block in getattr(t.backbone, which).blocks)}))
-    for name, stream in (("fc1", c), ("fc2", t)):
-        predictor = stream.predictor.children() if which == "online" else ()
-        root.add_module(name, nn.Sequential(*chain(getattr(stream.projector, which).children(), predictor)))
-    return root
-
-
-def _block(block: AttentionBlock) -> nn.ModuleDict:
-    attention = nn.ModuleDict({"to_qkv": block.attention.qkv, "pos_emb": block.attention.position})
-    return nn.ModuleDict({"shortcut": block.shortcut, "net": nn.Sequential(*block.reduce, attention, block.pool, *block.expand)})
+    blocks = nn.ModuleList()
+    for block in getattr(t.backbone, which).blocks:
+        attention = nn.ModuleDict({"to_qkv": block.attention.qkv, "pos_emb": block.attention.position})
+        net = nn.Sequential(*block.reduce, attention, block.pool, *block.expand)
+        blocks.append(nn.ModuleDict({"shortcut": block.shortcut, "net": net}))
+    fc1, fc2 = ([*getattr(s.projector, which), *(s.predictor.children() if which == "online" else ())] for s in (c, t))
+    heads = {"trans": nn.ModuleDict({"net": blocks}), "fc1": nn.Sequential(*fc1), "fc2": nn.Sequential(*fc2)}
+    return nn.ModuleDict({**dict(getattr(c.backbone, which).named_children()), **heads})

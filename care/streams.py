@@ -21,10 +21,7 @@ class Maps(NamedTuple):
 
 
 class CStreamOut(NamedTuple):
-    """What the C-stream gives: embeddings of the two views, not normalised, and the encoders' maps.
-
-    ``online`` are predictor outputs (f₁ of Eq. 1), ``target`` target projector outputs without gradient (f₂).
-    """
+    """Embeddings of the two views, not normalised: predictor's, f₁ of Eq. 1, and target projector's without gradient, f₂; and the maps."""
 
     online: Embeddings
     target: Embeddings
@@ -33,7 +30,7 @@ class CStreamOut(NamedTuple):
 
 
 class TStreamOut(NamedTuple):
-    """What the T-stream gives, as the C-stream does: ``online`` is f₃ of Eq. 3, ``target`` f₄."""
+    """As the C-stream's: ``online`` is f₃ of Eq. 3, ``target`` f₄."""
 
     online: Embeddings
     target: Embeddings
@@ -41,10 +38,7 @@ class TStreamOut(NamedTuple):
 
 
 class Stream(nn.Module):
-    """What both streams share: a ``backbone``, a pair of networks whose ``features`` attribute is the width of their pooled output.
-
-    The ``objective``, heads and loss, is by default BYOL's, as in the paper.
-    """
+    """A ``backbone``, a pair of networks whose ``features`` is the width of their pooled output, and an ``objective``: heads and loss."""
 
     def __init__(self, backbone: Pair, objective: Objective | None = None) -> None:
         super().__init__()
@@ -61,7 +55,6 @@ class Stream(nn.Module):
         update_targets([self.backbone, self.projector], momentum)
 
     def _embed(self, online: Sequence[Tensor], target: Sequence[Tensor]) -> tuple[Embeddings, Embeddings]:
-        """Pooled features of both views → embeddings."""
         (one, two), (three, four) = both(self.projector, online, target)
         return (self.predictor(one), self.predictor(two)), (three.detach(), four.detach())
 
@@ -79,8 +72,7 @@ class CStream(Stream):
 class TStream(Stream):
     """The transformer stream: the same on the encoders' maps (Sec. 3.2), with a pair of transformers.
 
-    With ``detach`` its losses train the T-stream alone (the paper's text); by default their gradient flows on into the encoder's
-    stages up to the tap (the released code).
+    With ``detach`` its losses train it alone (the paper's text), else the encoder's stages up to the tap too (the released code).
     """
 
     def __init__(self, backbone: Pair, objective: Objective | None = None, *, detach: bool = False) -> None:
@@ -96,11 +88,10 @@ class TStream(Stream):
 def streams_for(
     encoder: str | Encoder, *, size: int | tuple[int, int], seed: int = 0, blocks: int = 5, objective: Objective | None = None
 ) -> tuple[CStream, TStream]:
-    """Both streams around an encoder, the transformer's shape read off it; the T-stream is BYOL's with embeddings of the same width.
+    """Both streams around an encoder, a name for ``build_encoder`` or the network itself; the transformer's shape is read off it.
 
-    The ``encoder`` is a name for ``build_encoder`` (a ``CareError`` if there is none) or the network itself; ``size`` that of the views
-    in pixels, a side, or height and width; ``blocks`` the transformer's. All initial weights come from ``seed``; torch's global
-    generator is left as it was. The ``objective`` is the C-stream's, by default BYOL's; its widths are the T-stream's too.
+    ``size`` is that of the views in pixels, a side, or height and width. All initial weights come from ``seed``; torch's global generator
+    is left as it was. The C-stream has the ``objective``, by default BYOL's, the T-stream always BYOL's, of the same widths.
     """
     objective = objective or BYOL()
     with torch.random.fork_rng(devices=[]):
@@ -108,5 +99,5 @@ def streams_for(
         cnn = build_encoder(encoder) if isinstance(encoder, str) else encoder
         channels, height, width = map_shape(cnn, size)
         transformer = Transformer(channels, cnn.features, map_size=(height, width), blocks=blocks)
-        t = BYOL(hidden=objective.hidden, dim=objective.dim)
+        t = BYOL(objective.hidden, objective.dim)
         return CStream(objective.pair(cnn), objective), TStream(MomentumPair(transformer), t)

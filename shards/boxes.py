@@ -5,6 +5,7 @@ learn from and a place for false alarms. A box that reaches over the border is c
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Sequence
 from enum import StrEnum
@@ -20,8 +21,7 @@ from shards import reader, storage
 from shards.errors import ShardError
 from shards.images import decode
 
-THIN = 1e-3
-"""Pixels; a thinner box has no area: float32 could not tell its sides apart."""
+THIN = 1e-3  # pixels; a thinner box has no area: float32 could not tell its sides apart
 
 
 class BoxReject(StrEnum):
@@ -92,6 +92,7 @@ class BoxSet(NamedTuple):
 
 
 _Object = tuple[str, tuple[float, ...], bool, bool, Any]  # its class, left, top, width and height or (), difficult, crowd, mask
+_Image = tuple[Path, tuple[int, int], list[_Object], dict[str, Any]]  # one that is there: file, width and height, objects, COCO's entry
 
 
 class Annotations(NamedTuple):
@@ -100,30 +101,22 @@ class Annotations(NamedTuple):
     path: Path
     content: dict[str, Any]
     classes: list[str]
-    images: list[tuple[Path, tuple[int, int], list[_Object], dict[str, Any]]]
-    """Those that are there: file, width and height, objects, entry in ``content``."""
+    images: list[_Image]
     rejects: list[tuple[str, str]]
 
 
 def load(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
-    """The images and boxes that ``data`` lists.
+    """The images and boxes that ``data`` lists, those of ``classes``; by default COCO's categories by id, or all VOC names, sorted.
 
-    Args:
-        data: a COCO instances JSON (images beside it, in ``images`` beside it, or in COCO's own folder layout), a folder with such an
-            ``annotations.json``, a list of a VOC devkit, such as ``VOC2007/ImageSets/Main/trainval.txt``, or a shard set built of one.
-        classes: the names that count, in the order of their labels; boxes of others are rejected. By default COCO's categories
-            by id, or all names in the VOC annotations, sorted.
-
-    Raises:
-        ShardError: no such file, another format, or no image of it is there.
+    ``data`` is a COCO instances JSON (images beside it, in ``images`` beside it, or in COCO's own folder layout), a folder with such an
+    ``annotations.json``, a list of a VOC devkit, such as ``VOC2007/ImageSets/Main/trainval.txt``, or a shard set built of one.
     """
     path, whole = storage.locate(data), None
     if all((path / name).is_file() for name in ("index.json", "annotations.json")):
-        whole = reader.open(path)
-        content, text = storage.read_json_and_bytes(path / "annotations.json")
+        whole, text = reader.open(path), storage.read_bytes(path / "annotations.json")
         if hashlib.sha256(text).hexdigest() != whole.index.sha256.get("annotations.json"):
             raise ShardError(f"{path}/annotations.json is not the file that was written; copy the set again, or build it again")
-    if not (known := _coco(whole.path, content) if whole else read(path)):
+    if not (known := _coco(whole.path, json.loads(text)) if whole else read(path)):
         lists = [str(name) for name in sorted(path.glob("**/ImageSets/Main/*.txt"))]
         there = f"name one of its lists: {', '.join(lists[:6])}" if lists else "check the path"
         raise ShardError(f"wanted a COCO JSON or a VOC list (ImageSets/Main/train.txt) at {data}, or shards of one; {there}")
@@ -177,7 +170,7 @@ def _picture(path: Path, size: tuple[int, int], objects: list[_Object], label: d
 
 
 def _coco(path: Path, content: Any, *roots: Path) -> Annotations:
-    found = list[tuple[Path, tuple[int, int], list[_Object], dict[str, Any]]]()
+    found = list[_Image]()
     try:
         listed = {image["id"]: image for image in content["images"]}
         categories = {one["id"]: str(one["name"]) for one in sorted(content["categories"], key=lambda one: one["id"])}

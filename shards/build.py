@@ -3,12 +3,13 @@
 import json
 import os
 import re
+import tarfile
 import threading
 import zlib
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import IO, Annotated, Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from shards.errors import ShardError
 from shards.images import Reject, Validation, check, shrink
 from shards.options import Count, Natural, Range, Share
 from shards.progress import progress
-from shards.tar import TarWriter
 
 _TAR, _RECORD = "shard-{:06}.tar", ".shard-{:06}.json"
 _OURS = re.compile(r"(\.part-)?(\.?shard-\d{6,}\.(tar|json)|samples\.npy|keys\.txt|(annotations|index)\.json)")
@@ -129,7 +129,6 @@ def write_shard(plan: Plan, dest: Path, number: int, tick: Callable[[], None] = 
     """Write shard ``number`` into ``dest``, then a record of it; ``tick`` is called before every image and may raise to stop."""
     entries, rejects = list[tuple[Any, ...]](), list[tuple[Reject, str]]()
     with storage.writing(dest / (name := _TAR.format(number))) as file:
-        tar = TarWriter(file)
         for image in plan.shards[number]:
             tick()
             data, reason = sources.read(image)
@@ -141,13 +140,26 @@ def write_shard(plan: Plan, dest: Path, number: int, tick: Callable[[], None] = 
             if reason:
                 rejects.append((reason, image.name))
                 continue
-            offset = tar.add(image.key + (sources.suffix(image.name) if data is original else ".jpg"), data)
+            offset = _append(file, image.key + (sources.suffix(image.name) if data is original else ".jpg"), data)
             if image.label >= 0:
-                tar.add(f"{image.key}.cls", str(image.label).encode())
+                _append(file, f"{image.key}.cls", str(image.label).encode())
             entries.append((offset, len(data), zlib.crc32(data), image.label, upright, image.key))
-        shard = index.Shard(name, len(entries), *tar.finish())
+        file.write(bytes(2 * tarfile.BLOCKSIZE))  # ends a tar
+        file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
+        file.flush()
+        shard = index.Shard(name, len(entries), file.tell(), storage.sha256(file.name))
     record = {"plan": plan.digest, "shard": shard, "entries": entries, "rejects": rejects}
     storage.write_bytes(dest / _RECORD.format(number), json.dumps(record).encode())  # not write_json: indenting takes ten times as long
+
+
+def _append(file: IO[bytes], name: str, data: bytes) -> int:
+    # A member of a tar, which has no time and no owner: equal ones give equal bytes. Returned: where its data begin.
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    header = info.tobuf(tarfile.GNU_FORMAT, "utf-8")  # GNU: names of any length and alphabet, as raw UTF-8
+    offset = file.tell() + len(header)
+    file.write(header + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+    return offset
 
 
 def commit(plan: Plan, dest: Path, *, max_rejects: float) -> index.Index:

@@ -8,15 +8,13 @@ from pathlib import Path
 
 from shards.errors import ShardError
 from shards.index import Shard
-from shards.remote import fetch
-from shards.storage import sha256
+from shards.storage import fetch, sha256
 
 
 class Cache:
-    """Files named by their content, so that sets never meet each other's shards.
+    """Files named by their content, at most ``limit`` bytes of them (by default ``$CARE_CACHE_GB``, or 100 GB), the last used ones.
 
-    In ``folder`` on a local disk (by default ``$CARE_CACHE``, or ``~/.cache/care/shards``) they have at most ``limit`` bytes (by default
-    ``$CARE_CACHE_GB``, or 100 GB); the shards that were used longest ago go first.
+    They are in ``folder`` on a local disk, by default ``$CARE_CACHE``, or ``~/.cache/care/shards``.
     """
 
     def __init__(self, folder: str | Path | None = None, limit: int | None = None) -> None:
@@ -27,19 +25,18 @@ class Cache:
         except (ValueError, OverflowError):
             raise ShardError(f"wanted a number of gigabytes in CARE_CACHE_GB, got {gigabytes!r}; set it to one such as 100") from None
 
-    def open(self, url: Path, shard: Shard) -> int:
+    def open(self, url: str, shard: Shard) -> int:
         """A descriptor of the shard at ``url``, fetched if it is not here; a ``ShardError`` if it cannot be, is another, or too large."""
         file = self.folder / f"{shard.sha256}.tar"
         for _ in range(100):
             try:
-                fd = os.open(file, os.O_RDONLY)
-                os.utime(fd)
+                os.utime(fd := os.open(file, os.O_RDONLY))
                 return fd
             except FileNotFoundError:  # not yet, or another process has just removed it
                 self._fill(file, url, shard)
         raise ShardError(f"{self.folder} loses {url} as soon as it is there; raise CARE_CACHE_GB (now {self.limit / 1e9:g})")
 
-    def _fill(self, file: Path, url: Path, shard: Shard) -> None:
+    def _fill(self, file: Path, url: str, shard: Shard) -> None:
         if shard.filesize > self.limit:
             raise ShardError(f"{url} has {shard.filesize:,} bytes, the cache may have {self.limit:,}; raise CARE_CACHE_GB")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -47,13 +44,13 @@ class Cache:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the others wait, and find it
             if file.exists():
                 return
-            files = []
+            used = []
             for other in self.folder.glob("*.tar"):
                 with suppress(FileNotFoundError):
-                    files.append((other.stat().st_mtime_ns, other.stat().st_size, other))
-            files.sort(reverse=True)
-            while files and sum(bytes for _, bytes, _ in files) + shard.filesize > self.limit:
-                files.pop()[2].unlink(missing_ok=True)  # the longest unused; who reads it keeps it
+                    used.append((other.stat().st_mtime_ns, other.stat().st_size, other))
+            while used and sum(size for _, size, _ in used) + shard.filesize > self.limit:
+                used.remove(oldest := min(used))
+                oldest[2].unlink(missing_ok=True)  # who reads it keeps it
             with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".fetch-") as part:
                 for _ in range(2):
                     try:

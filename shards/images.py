@@ -10,17 +10,11 @@ from PIL.Image import Transpose
 
 from shards.errors import ShardError
 
-Validation = Literal["decode", "header", "none"]
-"""How far a build looks into an image: all its pixels, its header, or not at all."""
-
-SUFFIXES = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff", ".gif",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx",
-))  # fmt: skip
-"""File names that are taken for images, in lower case."""
-
-MAX_PIXELS = 89_478_485
-"""Larger images are refused by their header. It is Pillow's own limit, so that Pillow does not warn below it."""
+Validation = Literal["decode", "header", "none"]  # how far a build looks into an image: all its pixels, its header, or not at all
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .avif .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .jp2 .j2k .jpx".split()
+)  # of file names that are taken for images, in lower case
+MAX_PIXELS = 89_478_485  # larger images are refused by their header; it is Pillow's own limit, so that Pillow does not warn below it
 
 # Pillow opens some forty formats; the obscure ones have the least tested parsers, and bytes from the web pick them.
 Image.init()
@@ -54,13 +48,11 @@ class _ImageError(ShardError):
 
 
 def decode(data: bytes) -> Image.Image:
-    """The image in ``data``, upright, mode RGB, 8 bits a channel.
+    """The image in ``data``, of an animation the first frame, upright, mode RGB, 8 bits a channel.
 
-    - EXIF (or XMP) orientation is applied; an unreadable EXIF block counts as none. Colour profiles are not applied.
-    - Gray, palette, CMYK, YCbCr become RGB by Pillow's ``convert``, LAB by littleCMS; transparency is composited on white.
-    - Integers of 16 bits or more are clipped to 0…65535 and shifted right by 8; floats are scaled by 255 where all lie in
-      0…1, else clipped to 0…255 (NaN is 0).
-    - Of an animation, the first frame.
+    EXIF (or XMP) orientation is applied; an unreadable block counts as none. Colour profiles are not applied. Gray, palette, CMYK, YCbCr
+    become RGB by Pillow's ``convert``, LAB by littleCMS; transparency is composited on white. Integers of 16 bits or more are clipped to
+    0…65535 and shifted right by 8; floats are scaled by 255 where all lie in 0…1, else clipped to 0…255 (NaN is 0).
 
     Raises:
         ShardError: no whole image of a known format and of at most ``MAX_PIXELS`` is in ``data``.
@@ -79,9 +71,9 @@ def check(data: bytes, validate: Validation) -> tuple[Reject | None, int]:
         image = _header(data)
         if validate == "decode":
             _decoded(image, data)
+        return None, _orientation(image)
     except _ImageError as error:
         return error.reason, 0
-    return None, _orientation(image)
 
 
 def shrink(data: bytes, max_side: int, quality: int) -> tuple[bytes, Reject | None]:

@@ -19,8 +19,8 @@ from shards import storage
 from shards.errors import ShardError
 
 SCHEMA = 2
+# Where a sample's bytes are in its tar, how many, their checksum, its class number (-1: none), its EXIF orientation (0: not looked at)
 ROW = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc32", "<u4"), ("label", "<i4"), ("orientation", "u1")])
-"""Where a sample's bytes are in its tar, how many, their checksum, its class number (-1: none), its EXIF orientation (0: not looked at)."""
 
 
 class Shard(NamedTuple):
@@ -54,9 +54,8 @@ class Keys:
 class Index:
     """The content of a set.
 
-    ``samples`` are ``ROW`` ``[count]``, ``rejects`` the files left out, by reason, ``seen`` the input files: ``samples`` and ``rejects``.
-    ``plan`` is a digest of the input's names and sizes and of the options, ``sha256`` those of the side files by name, ``digest`` that of
-    ``index.json``, which holds all others: the identity of the set.
+    ``samples`` are ``ROW`` ``[count]``, ``rejects`` the files left out, by reason, ``seen`` the number of both. ``plan`` is a digest of
+    the input's names and sizes and of the options, ``sha256`` are the side files' and ``digest`` is ``index.json``'s: the set's identity.
     """
 
     path: Path
@@ -104,7 +103,6 @@ def load(path: str | Path, *, shards: bool = True) -> Index:
     """The index in the folder ``path``, after its digests, its counts and the sizes of its tars are checked.
 
     Without ``shards``, as an audit wants it, not the tars but the annotations, which may be large and are else checked where they are read.
-    A ``ShardError`` if ``path`` is no shard set, an unfinished or damaged one, or of another schema.
     """
     root = storage.locate(path).absolute()
     file, sizes = root / "index.json", storage.listing(root)
@@ -112,7 +110,7 @@ def load(path: str | Path, *, shards: bool = True) -> Index:
         unfinished = any(name.startswith(".shard-") for name in sizes)
         got = "an unfinished one; run its build again, it goes on where it stopped" if unfinished else "no index.json; check the path"
         raise ShardError(f"wanted a shard set at {path}, got {got}")
-    document, text = storage.read_json_and_bytes(file)
+    document, text = storage.read_json(file), storage.read_bytes(file)
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, int):
         raise ShardError(f"{file} is not the index of a shard set; check the path")
@@ -120,7 +118,7 @@ def load(path: str | Path, *, shards: bool = True) -> Index:
         reads = f"up to {SCHEMA}; upgrade care-ssl" if schema > SCHEMA else f"{SCHEMA}; build the set again"
         raise ShardError(f"{file} has schema {schema}, this version reads {reads}")
     try:
-        names = ["samples.npy", "keys.txt"] + ["annotations.json"] * (not shards and "annotations.json" in document["sha256"])
+        names = ["samples.npy", "keys.txt", *(() if shards else {"annotations.json"} & document["sha256"].keys())]
         sides = {name: storage.read_bytes(root / name) for name in names}
         for name, data in sides.items():
             _require(hashlib.sha256(data).hexdigest() == document["sha256"][name], f"{name} is not the file that was written")

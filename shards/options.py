@@ -39,49 +39,30 @@ def command(
     app: typer.Typer, function: Callable[..., Any], run: Callable[..., None], example: str, *, skip: Collection[str] = (),
     names: Mapping[str, str] | None = None,
 ) -> None:  # fmt: skip
-    """Add ``run`` to ``app`` as the command of ``function``, whose docstring is its help.
+    """Add ``run`` to ``app`` as the command of ``function``, whose docstring is its help and whose keywords but ``skip`` are options.
 
-    Args:
-        app: the commands.
-        function: its keyword-only parameters are options that ``run`` gets as further keywords; a tuple is numbers and commas.
-        run: its own parameters are Typer's.
-        example: a command line.
-        skip: keywords that are no options.
-        names: options that are not called as their keyword.
+    The parameters of ``run``, which gets those as further keywords, are Typer's; a tuple is numbers and commas; ``names`` are the options
+    that are not called as their keyword.
     """
-    own = [one for one in inspect.signature(run).parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
-    given = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + options(function, skip, names or {})
-
-    def called(**values: Any) -> None:
-        run(**values)
-
-    called.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
-    said = re.sub(r"(?<!\n)\n(?!\n)", " ", words(function)[0])
-    app.command(function.__name__, help=said, epilog=f"Example: {example}", no_args_is_help=True)(called)
-
-
-def options(function: Callable[..., Any], skip: Collection[str], names: Mapping[str, str]) -> list[inspect.Parameter]:
-    """The keyword-only parameters of ``function`` as Typer's."""
-    found, (_, said) = [], words(function)
-    hints = get_type_hints(function, include_extras=True)
+    given = [one.replace(kind=one.KEYWORD_ONLY) for one in inspect.signature(run).parameters.values() if one.kind is not one.VAR_KEYWORD]
+    kinds, hints, (about, said) = get_type_hints(function), get_type_hints(function, include_extras=True), words(function)
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or name in skip:
+        if parameter.kind is not parameter.KEYWORD_ONLY or name in skip:
             continue
-        kind, limits = hints[name], Range()
-        inner = next((part for part in get_args(kind) if get_origin(part) is Annotated), kind)  # Annotated[…] | None
-        if get_origin(inner) is Annotated:
-            limits = next((mark for mark in inner.__metadata__ if isinstance(mark, Range)), limits)
-            kind = inner.__origin__ | None if inner is not kind else inner.__origin__
-        given: dict[str, Any] = {"help": said[name], **limits._asdict()}
-        default, members = parameter.default, get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        kind, default = kinds[name], parameter.default
+        marks = (mark for part in (hints[name], *get_args(hints[name])) for mark in getattr(part, "__metadata__", ()))
+        settings: dict[str, Any] = {"help": said[name], **next((mark for mark in marks if isinstance(mark, Range)), Range())._asdict()}
+        members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
         if kind_of_tuple := next((member for member in members if get_origin(member) is tuple), None):
-            given |= {"parser": _numbers(get_args(kind_of_tuple)[0]), "metavar": "NUMBER,…"}
+            settings |= {"parser": _numbers(get_args(kind_of_tuple)[0]), "metavar": "NUMBER,…"}
             kind, default = (str | None if type(None) in members else str), default and ",".join(f"{value:g}" for value in default)
         elif Path in members:
             kind = str | None if type(None) in members else str
-        option = typer.Option(*([names[name]] if name in names else []), **given)
-        found.append(parameter.replace(default=default, annotation=Annotated[kind, option]))
-    return found
+        option = typer.Option(*([names[name]] if names and name in names else []), **settings)
+        given.append(parameter.replace(default=default, annotation=Annotated[kind, option]))
+    run.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
+    about = re.sub(r"(?<!\n)\n(?!\n)", " ", about)
+    app.command(function.__name__, help=about, epilog=f"Example: {example}", no_args_is_help=True)(run)
 
 
 def _numbers(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:

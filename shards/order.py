@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from shards.errors import ShardError
 
-BLOCK = 16
-"""Runs whose samples are shuffled among each other."""
+BLOCK = 16  # runs whose samples are shuffled among each other
 
 
 class Step(NamedTuple):
@@ -31,16 +30,15 @@ class Step(NamedTuple):
 
 def permutation(count: int, *, seed: int, stream: int, block: int = 0) -> NDArray[np.int64]:
     """A random order ``[count]`` of ``range(count)`` for every (seed, stream, block); stream 0 is the build's, e + 1 that of epoch e."""
-    # Sorting raw Philox words, not Generator.permutation: numpy promises the former's bits for ever, the latter's not.
+    # numpy promises the bits of raw Philox words for ever, Generator.permutation's not
     return np.argsort(_words(count, seed, stream, block), kind="stable")
 
 
 def step_ids(count: int, *, batch_size: int, step: int, seed: int, run: int = 1000) -> Step:
     """The epoch and the samples of global batch ``step`` (from 0), the same on every rank and after every restart.
 
-    Every epoch is a permutation of the ``count`` samples cut into whole batches, for all ranks together; the incomplete last one is
-    dropped, so an epoch has ``count // batch_size`` steps and leaves out up to ``batch_size - 1`` samples, others each epoch.
-    Neighbouring samples, ``run`` of them, such as a shard's, stay in one block.
+    Every epoch is a permutation of the ``count`` samples cut into ``count // batch_size`` batches for all ranks together; it leaves out
+    up to ``batch_size - 1`` samples, others each epoch. ``run`` neighbouring samples, such as a shard's, stay in one block.
 
     Raises:
         ShardError: fewer samples than one batch.

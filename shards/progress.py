@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 console = Console(stderr=True, highlight=False)
-PLAIN_SECONDS = 10.0
-"""Seconds between two plain lines."""
+PLAIN_SECONDS = 10.0  # between two plain lines
 
 
 @contextmanager

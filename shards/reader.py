@@ -1,11 +1,10 @@
 """A shard set read by number (sample i is one positioned read, and its bytes are checked), or streamed for ``webdataset``."""
 
-import operator
 import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,30 +36,22 @@ class ShardSet:
         self.index, self._cache = index, cache
         self.path, self.classes, self.keys, self.digest = index.path, index.classes, index.keys, index.digest
         self.labels: NDArray[np.int32] = np.ascontiguousarray(index.samples["label"])
-        self.run = max(shard.nsamples for shard in index.shards)
-        self._starts, self._remote = index.starts, storage.is_remote(index.path)
+        self.run, self._starts = max(shard.nsamples for shard in index.shards), index.starts
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, i: int) -> Sample:
-        """Sample ``i``; negative numbers count from the end.
-
-        An ``IndexError`` if there is none, a ``ShardError`` if it cannot be read, or its bytes are not those that were written.
-        """
-        number = operator.index(i)
-        number += len(self) if number < 0 else 0
-        if not 0 <= number < len(self):
-            raise IndexError(f"wanted sample {i} of a set of {len(self)}")
+        """Sample ``i``, from the end if negative; a ``ShardError`` if it cannot be read, or its bytes are not those that were written."""
+        try:
+            number = range(len(self))[i]
+        except IndexError:
+            raise IndexError(f"wanted sample {i} of a set of {len(self)}") from None
         offset, length, crc32, label, _ = self.index.samples[number].item()
         shard = self.index.shards[int(np.searchsorted(self._starts, number, "right")) - 1]
-        # A descriptor a read costs microseconds beside the decode; kept ones outgrow the process limit at ImageNet's size.
-        try:
-            fd = self.descriptor(shard)
-            try:
-                data = os.pread(fd, length, offset)
-            finally:
-                os.close(fd)
+        try:  # opening a file a read costs microseconds beside the decode; kept ones outgrow the process limit at ImageNet's size
+            with self.opened(shard) as file:
+                data = os.pread(file.fileno(), length, offset)
         except OSError as error:
             raise ShardError(f"cannot read {self._at(shard.url, number)}: {error.strerror or error}; is the set still there?") from error
         if len(data) != length or zlib.crc32(data) != crc32:
@@ -68,11 +59,11 @@ class ShardSet:
             raise ShardError(f"{self._at(shard.url, number)} is damaged: {got}; verify the set, then copy or build it again")
         return Sample(self.keys[number], data, label)
 
-    def descriptor(self, shard: Shard) -> int:
-        """A file descriptor of a shard, the caller's to close, of an object store's copy in the cache; ``OSError`` or ``ShardError``."""
-        if self._remote:
-            return self._cache.open(self.path / shard.url, shard)
-        return os.open(f"{self.path}/{shard.url}", os.O_RDONLY)
+    def opened(self, shard: Shard) -> IO[bytes]:
+        """A shard's file, unbuffered, of an object store's the copy in the cache; ``OSError`` or ``ShardError``."""
+        name = f"{self.path}/{shard.url}"
+        fd = self._cache.open(name, shard) if storage.is_remote(name) else os.open(name, os.O_RDONLY)
+        return os.fdopen(fd, "rb", 0)
 
     def image(self, i: int) -> Image.Image:
         """Sample ``i`` decoded: RGB, upright; errors as of ``self[i]``, and a ``ShardError`` if the bytes do not decode."""
@@ -96,9 +87,10 @@ class ShardSet:
 
 
 def open(path: str | Path, cache: Cache | None = None) -> ShardSet:
-    """The finished set in the folder or at the URL ``path``; its index is verified now, every sample as it is read.
+    """The finished set in the folder or at the URL ``path``, whose shards an object store's ``cache`` keeps.
 
-    ``cache`` is where the shards of an object store are kept. A ``ShardError`` tells of no set or a damaged one, see ``index.load``.
+    Raises:
+        ShardError: no set, an unfinished or damaged one, or one of another schema.
     """
     return ShardSet(load(path), cache or Cache())
 
@@ -106,8 +98,8 @@ def open(path: str | Path, cache: Cache | None = None) -> ShardSet:
 def stream(data: ShardSet) -> Any:
     """A ``webdataset.DataPipeline`` of dicts ``__key__``, ``jpg`` (or another suffix) and ``cls`` where there are labels, all bytes.
 
-    The shards are divided among nodes and loader workers; those of an object store come through the cache. Append shuffling, decoding
-    and batching with ``.append(webdataset.…)``. This order is webdataset's; exact resumption needs ``care.train.batches``.
+    The shards are divided among nodes and loader workers. Append shuffling, decoding and batching with ``.append(webdataset.…)``; this
+    order is webdataset's, exact resumption needs ``care.train.batches``.
     """
     import webdataset  # it imports torch, which this package does without
 
@@ -115,7 +107,7 @@ def stream(data: ShardSet) -> Any:
 
     def opened(urls: Any) -> Iterator[dict[str, Any]]:
         for source in urls:
-            yield {**source, "stream": os.fdopen(data.descriptor(shards[source["url"]]), "rb")}
+            yield {**source, "stream": data.opened(shards[source["url"]])}
 
     stages = webdataset.split_by_node, webdataset.split_by_worker, opened, tars.tar_file_expander, tars.group_by_keys
     return webdataset.DataPipeline(webdataset.SimpleShardList([*shards]), *stages)

@@ -50,7 +50,6 @@ def render(seed: int, index: int, *, size: int = 96) -> Scene:
     angle = rng.uniform(0, 2 * math.pi)
     light = np.array([math.cos(angle), math.sin(angle)], np.float32)
     image = _background(rng, label, size)
-
     main = _sprite(rng, label, rng.uniform(0.3, 0.44) * size, light)
     offset = rng.uniform(-0.18, 0.18, 2) * size
     whole = (np.asarray(main.alpha) > 127).sum()
@@ -84,17 +83,15 @@ def render(seed: int, index: int, *, size: int = 96) -> Scene:
 
 
 def write(dest: str | Path, *, count: int, seed: int = 0, size: int = 96, start: int = 0) -> None:
-    """Write scenes ``start`` … ``start + count - 1`` as an image folder with COCO annotations.
+    """Write scenes ``start`` … ``start + count - 1`` as ``dest/images/<class>/<index>.jpg`` with ``dest/annotations.json``, COCO's.
 
-    ``dest/images/<class>/<index>.jpg``, and ``dest/annotations.json`` whose file names are relative to ``dest/images`` and whose masks
-    are uncompressed RLE. The folder appears whole or not at all; one that holds the same scenes stays, any other is a ``ShardError``.
+    The folder appears whole or not at all; one that holds the same scenes stays, any other is a ``ShardError``.
     """
     final = storage.local(dest)
     info = {"description": "procedural images, not photographs", "version": "1", "seed": seed, "size": size, "count": count, "start": start}
     if final.exists():
         found = storage.read_json(final / "annotations.json").get("info", {})
-        differing = [f"{name} {found.get(name)!r} (wanted {value!r})" for name, value in info.items() if found.get(name) != value]
-        if differing:
+        if differing := [f"{name} {found.get(name)!r} (wanted {value!r})" for name, value in info.items() if found.get(name) != value]:
             raise ShardError(f"{final} holds other scenes: {', '.join(differing)}; remove it or choose another name")
         return
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]
@@ -108,16 +105,10 @@ def write(dest: str | Path, *, count: int, seed: int = 0, size: int = 96, start:
             Image.fromarray(scene.image).save(stage / "images" / name, quality=92)
             coco["images"].append({"id": index, "file_name": name, "width": size, "height": size})
             for label, box, mask in scene.objects:
-                common = {"id": len(coco["annotations"]) + 1, "image_id": index, "category_id": label + 1, "iscrowd": 0}
-                coco["annotations"].append(common | {"bbox": list(box), "area": int(mask.sum()), "segmentation": _rle(mask)})
+                number, seen = len(coco["annotations"]) + 1, {"bbox": box, "area": int(mask.sum()), "segmentation": _rle(mask)}
+                coco["annotations"].append({"id": number, "image_id": index, "category_id": label + 1, "iscrowd": 0} | seen)
             advance(1, "")
         (stage / "annotations.json").write_text(json.dumps(coco, sort_keys=True))
-
-
-def mask_of(annotation: dict[str, Any]) -> Mask:
-    """The mask [H, W] of a COCO annotation whose ``segmentation`` is an uncompressed RLE."""
-    (height, width), counts = annotation["segmentation"]["size"], annotation["segmentation"]["counts"]
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
 
 
 def _rle(mask: Mask) -> dict[str, list[int]]:

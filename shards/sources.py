@@ -7,7 +7,7 @@ import re
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -15,8 +15,9 @@ from shards import boxes, storage
 from shards.errors import ShardError
 from shards.images import SUFFIXES, Reject
 
-MAX_BYTES = 1 << 30
-"""Larger files are refused unread: no image of a size that is decoded needs as much."""
+MAX_BYTES = 1 << 30  # larger files are refused unread: no image of a size that is decoded needs as much
+# WebDataset ends a key at the first dot of the file name and skips folders named __like_this__; in keys.txt a line is a key.
+_SPECIAL = re.compile(r"^_(?=_)|[%.\x00-\x1f\x7f\udc80-\udcff]")
 
 
 class Candidate(NamedTuple):
@@ -48,24 +49,18 @@ _Found = list[tuple[Candidate, str | None]]  # without label and key, and the te
 def find(src: str | Path, *, share: tuple[float, float] = (0, 1), known: boxes.Annotations | None = None) -> Source:
     """The images of ``src``, a path or an fsspec URL.
 
-    - A folder: every immediate subfolder that holds an image, at any depth, is a class; images beside class folders are rejected
-      as ``NO_CLASS``. Without class folders the images of ``src`` itself are samples without a label. Files are images by
-      their suffix, hidden ones too. Links to folders are followed, but not up to one of their own parents.
-    - ``….csv``: rows of an image's path or URL and perhaps its class; paths are relative to the file; a first row that starts with
-      path, url, file or image is its head.
-    - ``….json`` or a folder with an ``annotations.json``, and ``ImageSets/Main/….txt``: the images of COCO and Pascal VOC, without a
-      label; see ``shards.boxes``.
+    - A folder: every immediate subfolder that holds an image, at any depth, is a class, an image beside them ``NO_CLASS``; without such
+      folders there are no labels. Files are images by their suffix, hidden ones too. Links to folders are followed, but not up to a parent.
+    - ``….csv``: rows of an image's path, relative to the file, or URL and perhaps its class; the first may be a head of path, url, file
+      or image.
+    - ``….json``, a folder with an ``annotations.json``, or ``ImageSets/Main/….txt``: COCO's and Pascal VOC's images without labels.
     - ``….tar`` or a folder of them without images: a WebDataset, of webdataset, img2dataset or this package. Every image member is
       a sample, its class the text of the ``.cls`` beside it; other members of its key are not read.
 
     Only files whose name's hash falls between the two parts of 1 in ``share`` are looked at, so that (0, 0.8) and (0.8, 1) split a
     source in two; classes and labels are those of the whole. ``known`` is what ``boxes.read`` gave, if it was asked.
-
-    Raises:
-        ShardError: ``src`` is not one of these, cannot be listed, or holds no image.
     """
-    location, rejects = storage.locate(src), list[tuple[Reject, str]]()
-    kind = suffix(str(src))
+    location, rejects, kind = storage.locate(src), list[tuple[Reject, str]](), suffix(str(src))
     if kind == ".csv":
         images = _table(location, rejects)
     elif known := known or boxes.read(location):
@@ -91,11 +86,15 @@ def find(src: str | Path, *, share: tuple[float, float] = (0, 1), known: boxes.A
         return share[0] <= zlib.crc32(os.fsencode(name)) / 2**32 < share[1]
 
     kept = [(image, text) for image, text in images if falls(image.name)]
+    if not images:
+        raise ShardError(f"wanted images at {src}, got none ({len(rejects)} rejected: {rejects[:3]}); check what it lists")
     if not kept:
-        if not images:
-            raise ShardError(f"wanted images at {src}, got none ({len(rejects)} rejected: {rejects[:3]}); check what it lists")
         raise ShardError(f"no image at {src} falls into the share {share[0]:g}–{share[1]:g}; use more images or a larger share")
-    keys = _keys([image.name for image, _ in kept])
+    keys = dict[str, None]()  # in their order; where an earlier name took one, the suffix joins it
+    for image, _ in kept:
+        whole = _SPECIAL.sub(lambda special: f"%{os.fsencode(special[0])[0]:02X}", image.name)
+        short = whole.rpartition("%2E")[0] if suffix(image.name) else whole
+        keys[whole if short in keys else short] = None
     samples = [image._replace(label=label.get(text or "", -1), key=key) for (image, text), key in zip(kept, keys, strict=True)]
     return Source(samples, classes, [(reason, name) for reason, name in sorted(rejects) if falls(name)])
 
@@ -143,7 +142,7 @@ def _table(location: Path, rejects: list[Any]) -> _Found:
         raise ShardError(f"{location} cannot be read as a CSV of image and class: {error}") from None
     images: _Found = []
     head = bool(rows) and rows[0][0].strip().lower() in ("path", "url", "file", "image")
-    for name, *more in ([cell.strip() for cell in row] for row in rows[head:]):
+    for name, *more in (map(str.strip, row) for row in rows[head:]):
         if len(more) > 1:
             raise ShardError(f"{location}: wanted rows of image and class, got {[name, *more]}; quote names that have commas")
         path = name if storage.is_remote(name) else str(location.parent / name)
@@ -215,17 +214,3 @@ def _files(directory: Path, prefix: str, above: frozenset[tuple[int, int]]) -> I
             yield prefix + entry.name, entry.stat().st_size
         except OSError:
             yield prefix + entry.name, -1
-
-
-# WebDataset ends a key at the first dot of the file name and skips folders named __like_this__; in keys.txt a line is a key.
-_SPECIAL = re.compile(r"^_(?=_)|[%.\x00-\x1f\x7f\udc80-\udcff]")
-
-
-def _keys(names: Sequence[str]) -> list[str]:
-    """A key for every one of the sorted ``names``; where an earlier name took it, the suffix joins it."""
-    taken: dict[str, None] = {}
-    for name in names:
-        whole = _SPECIAL.sub(lambda special: f"%{os.fsencode(special[0])[0]:02X}", name)
-        stem = whole.rpartition("%2E")[0] if suffix(name) else whole
-        taken[whole if stem in taken else stem] = None
-    return list(taken)

@@ -1,4 +1,4 @@
-"""The only code that makes bytes durable, on a local disk or in an object store that fsspec knows.
+"""The only code that makes bytes durable, on a local disk or in an object store that fsspec knows, uncached and tried three times.
 
 Local: staged beside the final name, fsynced, then renamed. A file or directory that exists under its final name is whole; a kill at any
 moment leaves at most a ``.part-*`` stage beside it, which the next writer of the same name removes. Object stores: staged in a
@@ -12,13 +12,39 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
 from shards.errors import ShardError
-from shards.remote import attempt, fetch, remote
+
+PAUSES = (0.5, 2.0)  # seconds before the second and the third attempt at an operation of an object store
+
+
+def remote(path: str | Path) -> tuple[Any, str]:
+    """The fsspec file system of a URL, of this process and thread (they must not survive a fork), and the name in it."""
+    import fsspec
+
+    try:
+        fs, name = fsspec.core.url_to_fs(str(path), use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise ShardError(f"cannot use {path}: {error}; for s3://, az:// and gs:// pip install 'care-ssl[s3]', [azure] or [gcs]") from None
+    return fs, name
+
+
+def _attempt(what: str, action: Callable[[], Any]) -> Any:
+    pauses = iter(PAUSES)
+    while True:
+        try:
+            return action()
+        except Exception as error:  # every store has its own
+            if isinstance(error, FileNotFoundError):
+                raise
+            if isinstance(error, PermissionError) or (pause := next(pauses, None)) is None:
+                message = f"cannot {what}: {type(error).__name__}: {error}; check the address, the credentials, the network"
+                raise ShardError(message) from error
+        time.sleep(pause)
 
 
 def locate(path: str | Path) -> Path:
@@ -47,7 +73,7 @@ def read_bytes(path: str | Path, start: int | None = None, end: int | None = Non
     """The bytes of a file from ``start`` to ``end``; an ``OSError`` if it is not there or unreadable, a ``ShardError`` if a store fails."""
     if is_remote(path):
         fs, name = remote(path)
-        return bytes(attempt(f"read {path}", lambda: fs.cat_file(name, start=start, end=end)))
+        return bytes(_attempt(f"read {path}", lambda: fs.cat_file(name, start=start, end=end)))
     with Path(path).open("rb") as file:
         file.seek(start or 0)
         return file.read(-1 if end is None else end - (start or 0))
@@ -58,13 +84,19 @@ def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
     if is_remote(folder):
         fs, name = remote(folder)
         try:
-            found = attempt(f"list {folder}", lambda: fs.find(name, maxdepth=None if deep else 1, detail=True))
+            found = _attempt(f"list {folder}", lambda: fs.find(name, maxdepth=None if deep else 1, detail=True))
         except FileNotFoundError:
             return {}
         root = fs._strip_protocol(name).rstrip("/") + "/"
         return {path.removeprefix(root): int(info["size"] or 0) for path, info in found.items() if path.startswith(root)}
     root = Path(folder)
     return {file.name: file.stat().st_size for file in sorted(root.iterdir()) if file.is_file()} if root.is_dir() else {}
+
+
+def fetch(path: str | Path, to: Path) -> None:
+    """Copy an object to the local file ``to``, which is not made durable."""
+    fs, name = remote(path)
+    _attempt(f"read {path}", lambda: fs.get_file(name, str(to)))
 
 
 def copy(source: str | Path, to: str | Path) -> None:
@@ -88,17 +120,14 @@ def remove(path: str | Path) -> None:
     """Remove a file."""
     if is_remote(path):
         fs, name = remote(path)
-        attempt(f"remove {path}", lambda: fs.rm_file(name))
+        _attempt(f"remove {path}", lambda: fs.rm_file(name))
     else:
         Path(path).unlink()
 
 
 @contextmanager
 def exclusive(folder: Path, doing: str, *, patience: float = 0) -> Iterator[None]:
-    """No other process in this block with the same local folder, which is made; the kernel ends it with the process.
-
-    Where another one is still in it after ``patience`` seconds, a ``ShardError``.
-    """
+    """No other process in this block with the local ``folder``, which is made; a ``ShardError`` if one is after ``patience`` seconds."""
     if is_remote(folder):
         yield
         return
@@ -109,7 +138,7 @@ def exclusive(folder: Path, doing: str, *, patience: float = 0) -> Iterator[None
         deadline = time.monotonic() + patience
         while True:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel ends it with the process
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
@@ -129,8 +158,8 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
             yield upload
             upload.flush()
             size = upload.tell()
-            attempt(f"write {path}", lambda: fs.put_file(upload.name, name))
-            if (stored := attempt(f"write {path}", lambda: fs.info(name)["size"])) != size:
+            _attempt(f"write {path}", lambda: fs.put_file(upload.name, name))
+            if (stored := _attempt(f"write {path}", lambda: fs.info(name)["size"])) != size:
                 raise ShardError(f"{path} has {stored} bytes after {size} were written; write it again")
         return
     with _staged(Path(path)) as stage, stage.open("w+b") as file:
@@ -141,17 +170,14 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def writing_directory(path: str | Path) -> Iterator[Path]:
-    """A directory that appears under ``path``, every file in it fsynced, only when the block ends without an exception.
-
-    A ``ShardError`` if ``path`` exists (replacing it could not be atomic), or the disk refuses.
-    """
+    """A directory that appears under ``path``, fsynced, only when the block ends without an exception; a ``ShardError`` if there is one."""
     final = local(path)
     with _staged(final) as stage:
         stage.mkdir()
         yield stage
         for entry in (*stage.rglob("*"), stage):
             _sync(entry)
-        if final.exists():
+        if final.exists():  # replacing it could not be atomic
             raise ShardError(f"{final} exists already; remove it or choose another name")
 
 
@@ -173,14 +199,8 @@ def as_json(value: Any) -> bytes:
 
 def read_json(path: str | Path) -> Any:
     """The JSON value in ``path``; a ``ShardError`` if the file is missing or is not JSON."""
-    return read_json_and_bytes(path)[0]
-
-
-def read_json_and_bytes(path: str | Path) -> tuple[Any, bytes]:
-    """As ``read_json``, with the bytes of the file."""
     try:
-        data = read_bytes(path)
-        return json.loads(data), data
+        return json.loads(read_bytes(path))
     except FileNotFoundError:
         raise ShardError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:

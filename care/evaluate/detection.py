@@ -1,7 +1,8 @@
 """Detection and instance-segmentation transfer by MoCo's protocol."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -55,17 +56,16 @@ def detect(
 ) -> Evaluation:  # fmt: skip
     """Faster R-CNN, or with masks Mask R-CNN, trained on train from the encoder; its last iteration is scored on val (Sec. 4.3).
 
-    The protocol is MoCo's. The whole network is trained, nothing is frozen, and batch norms have the statistics of all processes, also the
-    one after the last stage in the C4 form and those of the pyramid. A training image has a short side drawn from 480, 512 … 800 px, on
-    COCO 640 … 800, and at most 1333 px, all times size / 800, and is flipped or not; at test it has 800. SGD with momentum 0.9, no decay
-    on norms, the rate × 0.1 after 3/4 and 11/12 of the iterations, on COCO after 2/3 and 8/9; L1 losses of the boxes. VOC's difficult
-    objects are trained on, crowds are not. Before the test the norms' running statistics are averaged over training batches. A VOC list is
-    scored by VOC's metric, all else and all masks by COCO's. Nothing is chosen on val. Interrupted, the same call continues; processes
-    that train together take a slice of each batch and of val.
+    MoCo's protocol: the whole network is trained, nothing is frozen; batch norms, also after the last stage in the C4 form and in the
+    pyramid, have the statistics of all processes, which before the test are averaged over training batches. A training image is flipped
+    or not, its short side drawn from 480, 512 … 800 px, on COCO 640 … 800, at test 800, its longest at most 1333, all times size / 800.
+    SGD with momentum 0.9, no decay on norms, the rate × 0.1 after 3/4 and 11/12 of the iterations, on COCO 2/3 and 8/9; L1 losses of
+    boxes. VOC's difficult objects are trained on, crowds not. A VOC list is scored by VOC's metric, all else and all masks by COCO's.
+    Nothing is chosen on val. Interrupted, the same call continues; processes that train together take a slice of each batch and of val.
 
-    Detectron2, which the protocol is written for, also groups a batch by orientation, leaves out images without boxes, pads C4's
-    batches less, begins the warm-up at lr / 1000, lasts it 1,000 iterations on COCO, and rounds the masks that it learns from to 0 and 1.
-    With several processes, each draws the boxes that its losses are of and takes the masks' mean over its own, as there.
+    Detectron2, which the protocol is written for, also groups images by orientation, leaves out those without boxes, pads C4's less,
+    begins the warm-up at lr / 1000, on COCO lasts it 1,000 iterations, and rounds the masks it learns from to 0 and 1. As there, each
+    process draws the boxes that its losses are of; the loss of masks is a mean over its own.
 
     Args:
         encoder: is copied, not changed.
@@ -92,8 +92,8 @@ def detect(
         checkpoint_every: iterations between checkpoints.
 
     Raises:
-        CareError: other classes in ``val``, no boxes or no masks to learn from or to score, a batch that the processes cannot share, the
-            C4 form of what is no ResNet, a loss that is not finite, a run with other settings (only ``precise`` may be another).
+        CareError: other classes in ``val``, no boxes or no masks to learn from or to score, a batch that the processes cannot share, the C4
+            form of what is no ResNet, a loss that is not finite, or a run with other settings (``precise`` is none of the training's).
         shards.ShardError: a damaged image.
         Stopped: on SIGINT or SIGTERM, after saving.
     """
@@ -146,7 +146,7 @@ def detect(
         )  # fmt: skip
     with torch.no_grad(), state.autocast:
         if precise:
-            average_statistics(model, batches(0, min(precise, iterations)), seed)
+            average_statistics(model, batches(0, min(precise, iterations)), min(precise, iterations) * batch_size, seed)
         found = detections(model.eval(), val, size, workers)
     metric = voc.average_precision if val.voc else coco.average_precision
     measures = metric(val, found)._asdict()
@@ -199,15 +199,21 @@ def raster(mask: Any, factors: NDArray[np.float64], shape: tuple[int, int]) -> N
     return drawn
 
 
-def average_statistics(model: nn.Module, batches: Iterable[Batch], seed: int) -> None:
-    """Make the running statistics of the batch norms the mean of those of ``batches``, which are of the steps from 0 on."""
+def _progress(title: str, images: int) -> AbstractContextManager[Callable[[int, str], None]]:
+    return progress(title, images) if ranks.rank() == 0 else nullcontext(lambda *_: None)
+
+
+def average_statistics(model: nn.Module, batches: Iterable[Batch], images: int, seed: int) -> None:
+    """Make the running statistics of the batch norms the mean of those of the training's first batches, of so many ``images``."""
     for layer in model.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.reset_running_stats()
             layer.momentum = None  # all batches count alike
-    for step, batch in enumerate(batches):
-        with seeded(seed, step, batch[0][0].device):
-            model(*batch)
+    with _progress("averaging statistics", images) as advance:
+        for step, batch in enumerate(batches):
+            with seeded(seed, step, batch[0][0].device):
+                model(*batch)
+            advance(len(batch[0]) * ranks.world(), "")
 
 
 def detections(model: nn.Module, data: BoxSet, size: int, workers: int = 0) -> list[Detections]:
@@ -216,14 +222,14 @@ def detections(model: nn.Module, data: BoxSet, size: int, workers: int = 0) -> l
     views = [View(number, size) for number in own]
     loader = DataLoader(Examples(data, round(size * LONGEST)), None, sampler=views, num_workers=workers, generator=torch.Generator())
     found = list[Detections]()
-    with progress(f"detecting in {data.path}", len(own)) as advance:
+    with _progress(f"detecting in {data.path}", len(data.pictures)) as advance:
         for number, (image, _) in zip(own, loaded(loader), strict=True):
             (output,) = model([image.to(where)])
             boxes, scores, labels = (output[name].float().cpu().numpy() for name in ("boxes", "scores", "labels"))
             boxes *= np.tile(np.divide(data.pictures[number].size, image.shape[:0:-1], dtype=np.float32), 2)
             masks = [pasted(of, box, data.pictures[number].size) for of, box in zip(output.get("masks", ()), boxes, strict=False)]
             found.append(Detections(boxes, scores, labels.astype(np.int64) - 1, masks if "masks" in output else None))
-            advance(1, "")
+            advance(min(ranks.world(), len(data.pictures) - number), "")
     if ranks.world() > 1:
         parts: list[Any] = [None] * ranks.world()
         dist.all_gather_object(parts, found)

@@ -49,7 +49,7 @@ class RPN(RegionProposalNetwork):
         positive, negative = (torch.cat(of_image).bool() for of_image in self.fg_bg_sampler(labels))
         chosen, wanted = positive | negative, self.fg_bg_sampler.batch_size_per_image * len(labels)
         entropy = F.binary_cross_entropy_with_logits(objectness.flatten()[chosen], torch.cat(labels)[chosen], reduction="sum")
-        return entropy / wanted, F.l1_loss(deltas[positive], torch.cat(goals)[positive], reduction="sum") / wanted
+        return entropy / wanted, F.l1_loss(deltas[positive], torch.cat([*goals])[positive], reduction="sum") / wanted
 
 
 class _RPNHead(RPNHead):
@@ -61,9 +61,7 @@ class _RPNHead(RPNHead):
 class RoIAlign(nn.Module):
     """[n, c, side, side] for n boxes, aligned to half pixels, with as many samples as a cell has pixels.
 
-    Args:
-        strides: of the maps to pool from, ascending, by name; boxes of about 224 px are pooled from stride 16, of 112 px from 8 and so on.
-        side: cells.
+    ``strides`` are those of the maps to pool from, ascending, by name: boxes of 224 px go to stride 16, of 112 px to stride 8 and so on.
     """
 
     def __init__(self, strides: dict[str, int], side: int) -> None:
@@ -122,21 +120,11 @@ class Heads(RoIHeads):
 
 
 class Detector(nn.Module):
-    """Faster R-CNN, or with ``mask`` Mask R-CNN, on a copy of ``encoder``; labels are 1 … classes, 0 is the background.
+    """Faster R-CNN, or with ``mask`` Mask R-CNN, on a copy of ``encoder``; labels are 1 … ``classes``, 0 is the background.
 
-    Args:
-        encoder: is not changed.
-        classes: to tell apart.
-        head: "c4": the last stage, with one more norm after it, is the head of the boxes, which are pooled 14 × 14 from the map before
-            it; only a ResNet has this form. "fpn": a pyramid of the maps of stride 4 and more, batch norm throughout.
-        mask: whether to find masks, too.
-        proposals: boxes an image that the first stage hands on at test.
-        anchor_scale: side of the anchors over the stride; in the C4 form over 4, 8 … 64 px.
-        channels: of the pyramid and of the mask head.
-        hidden: width of the pyramid's box head.
-
-    Raises:
-        CareError: "c4", and the encoder is no ResNet.
+    With the ``head`` "c4", the last stage and one more norm are the head of boxes that are pooled 14 × 14 from the map before it; the RPN
+    hands on twice as many in training. With "fpn" there is a pyramid of the maps of stride 4 and more, with batch norms. The other
+    keywords are those of ``care.evaluate.detect``. A ``CareError`` if what is no ResNet should have the C4 form.
     """
 
     def __init__(

@@ -32,12 +32,11 @@ def attention_map(encoder: Encoder, images: Float[Tensor, "b 3 h w"], *, stage: 
     """
     with evaluating(encoder), torch.enable_grad():
         maps = encoder.maps(images.detach().requires_grad_())
-        stage = stage or list(maps)[-1]
-        if stage not in maps:
+        at, last = maps.get(stage or [*maps][-1]), [*maps.values()][-1]
+        if at is None:
             raise CareError(f"this encoder has no stage {stage!r}; choose one of {', '.join(maps)}")
-        score = list(maps.values())[-1].mean((2, 3)).square().sum() / 2
-        (gradient,) = torch.autograd.grad(score, maps[stage])
-    cam = (gradient.mean((2, 3), keepdim=True) * maps[stage].detach()).sum(1, keepdim=True).relu()
+        (gradient,) = torch.autograd.grad(last.mean((2, 3)).square().sum() / 2, at)
+    cam = (gradient.mean((2, 3), keepdim=True) * at.detach()).sum(1, keepdim=True).relu()
     cam = F.interpolate(cam, images.shape[2:], mode="bilinear")[:, 0]
     return cam / cam.mean((1, 2), keepdim=True).clamp_min(1e-12)
 
@@ -65,12 +64,8 @@ def overlay(image: Image.Image, cam: Float[Tensor, "h w"], *, scale: float = SCA
 
 
 def sheet(images: Sequence[Image.Image], encoders: dict[str, Encoder], *, size: int, cell: int = 128) -> bytes:
-    """A PNG: one column an RGB image, the images in the first row, then a row of maps for each encoder, its name beside it.
-
-    ``size`` is the side of the encoders' input, ``cell`` that of a picture, pixels.
-    """
-    batch = normalize(_pixels(images, size))
-    shown = [centre_crop(image, cell) for image in images]
+    """A PNG: the RGB images in a row, a row of maps for each encoder; px a side: ``size`` of the encoders' input, ``cell`` of a picture."""
+    batch, shown = normalize(_pixels(images, size)), [centre_crop(image, cell) for image in images]
     rows = {"image": shown}
     for name, encoder in encoders.items():
         cams = F.interpolate(attention_map(encoder, batch)[:, None], (cell, cell), mode="bilinear")[:, 0]

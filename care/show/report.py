@@ -32,20 +32,8 @@ class Table(NamedTuple):
     """Evaluations with the same measures."""
 
     headings: list[str]
-    lines: list[tuple[str, str, list[str], bool]]
-    """Task, encoder, values, and whether the first of these is the task's best; grouped by task."""
+    lines: list[tuple[str, str, list[str], bool]]  # task, encoder, values, and whether their first is the task's best; grouped by task
     protocols: dict[str, str]  # by task
-
-
-class Curve(NamedTuple):
-    """A line in SVG coordinates, and what its axes say."""
-
-    title: str
-    points: str
-    top: str
-    bottom: str
-    steps: int
-    last: str
 
 
 def report(run: str | Path) -> Path:
@@ -59,11 +47,9 @@ def report(run: str | Path) -> Path:
     if not (losses.exists() or results.exists()):
         raise CareError(f"{run} holds neither results.json nor losses.jsonl; wanted a directory that a care command wrote its run to")
     rows = [json.loads(line) for line in losses.read_text().splitlines()] if losses.exists() else []
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        files("care.show").joinpath("report.html.j2").read_text()
-    )
+    source = files("care.show").joinpath("report.html.j2").read_text()
     content = storage.read_json(results) if results.exists() else {}
-    page = template.render(
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source).render(
         results=content, tables=tables(content.get("evaluations", [])), scale=SCALE, width=WIDTH, height=HEIGHT,
         curves=[_curve(title, rows, key) for key, title in CURVES.items() if any(row.get(key) for row in rows)],
         maps=base64.b64encode(maps.read_bytes()).decode() if maps.exists() else None,
@@ -103,8 +89,8 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     return list(found.values())
 
 
-def _curve(title: str, rows: list[dict[str, float]], key: str) -> Curve:
-    """Each point is the mean of its share of the steps: at most one a pixel pair."""
+def _curve(title: str, rows: list[dict[str, float]], key: str) -> dict[str, Any]:
+    """A line in SVG coordinates, and what its axes say; each point is the mean of its share of the steps: at most one a pixel pair."""
     values = [(step, row[key]) for step, row in enumerate(rows) if key in row]  # what is measured now and then is not in every row
     width = max(len(values) * 2 // WIDTH, 1)
     parts = [values[at : at + width] for at in range(0, len(values), width)]
@@ -112,4 +98,5 @@ def _curve(title: str, rows: list[dict[str, float]], key: str) -> Curve:
     low, high = min(means), max(means)
     scale, last = (HEIGHT - 10) / ((high - low) or 1), max(len(rows) - 1, 1)
     points = " ".join(f"{p[-1][0] * WIDTH / last:.1f},{5 + (high - mean) * scale:.1f}" for p, mean in zip(parts, means, strict=True))
-    return Curve(title, points, f"{high:.3g}", f"{low:.3g}", len(rows), f"{means[-1]:.3g}")
+    said = {"top": f"{high:.3g}", "bottom": f"{low:.3g}", "last": f"{means[-1]:.3g}"}
+    return {"title": title, "points": points, "steps": len(rows), **said}

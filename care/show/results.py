@@ -18,8 +18,7 @@ def gather(folder: str | Path) -> list[Row]:
     """The evaluations of every results.json in or below ``folder``, outer files first; each result once, ``file`` is where it is from.
 
     Raises:
-        CareError: there are none, or a results.json is another program's.
-        ShardError: a results.json is damaged.
+        CareError: there are none, or a results.json is another program's; a ``ShardError``: one is damaged.
     """
     root, found = storage.locate(folder), dict[str, Row]()
     for path in sorted(root.rglob("results.json"), key=lambda path: (len(path.parts), path)):
@@ -47,8 +46,8 @@ def compared(rows: Sequence[Row]) -> list[Row]:
 
 def as_csv(rows: Sequence[Row]) -> str:
     """All that the rows hold, unrounded, a line each; dictionaries such as the settings as JSON."""
-    columns, text = dict.fromkeys(["source", "task", "encoder", *MEASURES, *sorted({name for row in rows for name in row})]), io.StringIO()
-    writer = csv.DictWriter(text, list(columns))
+    columns = dict.fromkeys(["source", "task", "encoder", *MEASURES, *sorted({name for row in rows for name in row})])
+    writer = csv.DictWriter(text := io.StringIO(), list(columns))
     writer.writeheader()
     writer.writerows({n: json.dumps(value) if isinstance(value, dict | list) else value for n, value in row.items()} for row in rows)
     return text.getvalue()

@@ -9,9 +9,8 @@ import typer
 import shards
 from care import BYOL, CareError, streams_for
 from care.encoders import ENCODERS, Encoder
-from care.errors import Stopped
+from care.train import Stopped, pretrain
 from care.train.launch import joined, refuse_again, torchrun
-from care.train.loop import pretrain
 from shards.options import command
 
 NAMES = f"{', '.join(ENCODERS)}; with another tap than layer3 NAME:TAP; any other CNN as torchvision:MODEL:TAP or timm:MODEL:TAP."
@@ -20,7 +19,7 @@ app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, context_
 _given = list[str]()  # the arguments as they were typed, for the processes that are started with them
 
 
-def run(
+def _run(
     path: Annotated[str, typer.Argument(metavar="SET", help="A shard set: the DEST of `care shards build`.")],
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory or URL, new or of the same run.")],
     encoder: Annotated[str, typer.Option(help=NAMES)] = "resnet50",
@@ -64,7 +63,7 @@ def run(
 
 
 command(
-    app, pretrain, run, "care pretrain sets/train runs/small --encoder resnet18 --size 96 --batch-size 256 --nproc 2",
+    app, pretrain, _run, "care pretrain sets/train runs/small --encoder resnet18 --size 96 --batch-size 256 --nproc 2",
     skip=("steps", "warmup", "views", "allow_change", "probe", "probe_every"),
 )  # fmt: skip
 

@@ -33,12 +33,10 @@ def batches(
 ) -> Iterator[tuple[int, Views]]:  # fmt: skip
     """Yield (step, (x1, x2)) for the steps ``start`` … ``steps`` − 1, both views [batch_size, 3, size, size], normalised.
 
-    Of several processes (``care.ranks``) each gets its slice, [batch_size / world, …].
-
-    Each image is decoded once and both crops are cut from it; colours are changed in batches on ``device``.
+    Of several processes each gets its slice, [batch_size / world, …]. Both crops are cut from one decoded image, on the CPU.
 
     Args:
-        data: an open shard set.
+        data: an open shard set; labels are not read.
         size: side of a view, pixels.
         batch_size: images a step; the incomplete last batch of an epoch is dropped.
         steps: steps of the whole run.
@@ -46,7 +44,7 @@ def batches(
         start: first step, of a resumed run.
         views: distributions of the two views.
         workers: processes that decode and crop beside this one; the batches are the same for any number.
-        device: where the views are made.
+        device: where the views are coloured, in batches.
 
     Raises:
         shards.ShardError: fewer images than a batch, or a sample that is damaged.
@@ -58,12 +56,9 @@ def batches(
             yield [(batch.epoch, int(sample)) for sample in batch.of_rank(ranks.rank(), ranks.world())]
 
     loader = DataLoader(
-        _Crops(data, size, seed, views),
-        batch_sampler=sample_ids(),
-        num_workers=workers,
-        pin_memory=torch.device(device).type == "cuda",
-        generator=torch.Generator(),  # or the loader would draw from torch's global one
-    )
+        _Crops(data, size, seed, views), batch_sampler=sample_ids(), num_workers=workers,
+        pin_memory=torch.device(device).type == "cuda", generator=torch.Generator(),  # or the loader would draw from torch's global one
+    )  # fmt: skip
     for step, (crops, numbers) in enumerate(loaded(loader), start):
         one, two = (colour(crops[:, n].to(device, non_blocking=True), numbers[:, n]) for n in range(2))
         yield step, (one, two)

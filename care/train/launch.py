@@ -25,20 +25,17 @@ RESTARTS = 3
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Be a member of the group that torchrun's environment describes, for the length of the block; without one, nothing happens.
-
-    NCCL where there are GPUs, a process each, else gloo. The CPU's cores are divided among the processes of a machine.
-    """
+    """Be in the group that torchrun's environment describes, if it does: NCCL, a process a GPU, else gloo, the CPU's cores divided."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     # torchrun gives every worker a session of its own: without this they would outlive it
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if torch.cuda.is_available():
+    if gpus := torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
         torch.set_num_threads(max((os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"]), 1))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=2))  # a probe may be long
+    dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(hours=2))  # a probe may be long
     try:
         yield
     finally:
@@ -46,27 +43,19 @@ def joined() -> Iterator[None]:
 
 
 def torchrun(run: str | Path, nproc: int, arguments: Sequence[str], *, module: str = "care.train") -> None:
-    """Run ``python -m MODULE ARGUMENTS``, which writes ``run``, in ``nproc`` processes of this machine.
-
-    Raises:
-        Stopped: on SIGINT or SIGTERM, after all have saved.
-        CareError: how the run failed, by the record that it leaves beside its checkpoints.
-    """
+    """Run ``python -m MODULE ARGUMENTS``, which writes ``run``, in ``nproc`` processes; what it raises, their record there says."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes tell themselves what went wrong
-    # with gloo a restart of the processes could not connect otherwise
-    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")  # with gloo a restart of the processes could not connect otherwise
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does; ``joined`` sets it
     os.environ["CARE_LAUNCHED"] = str(time.time())
-    config = LaunchConfig(
-        1, 1, nproc, run_id=f"care-{os.getpid()}", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=RESTARTS
-    )
-    died = ""
+    group = LaunchConfig(1, 1, nproc, run_id=f"care-{os.getpid()}", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=RESTARTS)
+    died = "it ended without saying how"
     try:
-        elastic_launch(config, sys.executable)("-m", module, *arguments)
+        elastic_launch(group, sys.executable)("-m", module, *arguments)
     except ChildFailedError as error:
         died = f"a process died ({', '.join(f'rank {n}: exit code {e.exitcode}' for n, e in sorted(error.failures.items()))})"
     except SignalException:
@@ -75,25 +64,21 @@ def torchrun(run: str | Path, nproc: int, arguments: Sequence[str], *, module: s
     if state == "stopped":
         raise Stopped(message)
     if state != "done":
-        raise CareError(message or f"{run}: {died or 'it ended without saying how'}; the same command continues from the last checkpoint")
+        raise CareError(message or f"{run}: {died}; the same command continues from the last checkpoint")
 
 
 def outcome(run: str | Path) -> tuple[str, str]:
     """How the last training in ``run`` ended, and what it said: ``running`` (it goes on, or died), ``done``, ``stopped``, ``failed``."""
     launched = float(os.environ.get("CARE_LAUNCHED", "0"))  # what an earlier call has left says nothing about this one
     paths = [path for path in sorted(local_copy(run).glob("status*.json")) if path.stat().st_mtime >= launched]
-    found = [json.loads(path.read_text()) for path in paths]
-    by_state = {record["state"]: record["message"] for record in reversed(found)}
+    records = [json.loads(path.read_text()) for path in reversed(paths)]
+    by_state = {record["state"]: record["message"] for record in records}
     state = next((state for state in ("failed", "stopped", "done") if state in by_state), "running")
     return state, by_state.get(state, "")
 
 
 def refuse_again(run: str | Path) -> None:
-    """In a group that torchrun has started again: what failed for a reason would fail again.
-
-    Raises:
-        CareError: the reason.
-    """
+    """In a group that torchrun has started again, raise the reason of a failure: it would fail again."""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
         state, message = outcome(run)
         if state == "failed":

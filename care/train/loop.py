@@ -4,6 +4,7 @@ import ctypes
 import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,14 +15,10 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import shards
-from care import ranks
+from care import CareError, CStream, TStream, care_loss, lr_at, momentum_at, ranks
 from care.encoders import Encoder
-from care.errors import CareError
-from care.loss import care_loss
 from care.momentum import update_targets
 from care.norm import synchronise
-from care.schedules import lr_at, momentum_at
-from care.streams import CStream, TStream
 from care.train import checkpoint
 from care.train.batches import batches
 from care.train.run import Precision, Run, fastest_precision, seeded
@@ -40,11 +37,9 @@ TERMS = ("cnn", "transformer", "attention", "total", "spread")
 class Pretrained(NamedTuple):
     """What ``pretrain`` leaves behind."""
 
-    encoder: str | Path
-    """``encoder.safetensors``: the online CNN encoder, all that is kept after training (Sec. 3.3)."""
+    encoder: str | Path  # encoder.safetensors: the online CNN encoder, all that is kept after training (Sec. 3.3)
     steps: int
-    losses: dict[str, float]
-    """Means over the last tenth of the run."""
+    losses: dict[str, float]  # means over the last tenth of the run
 
 
 class Losses(nn.Module):
@@ -56,12 +51,10 @@ class Losses(nn.Module):
 
     def forward(self, x1: Float[Tensor, "b 3 h w"], x2: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
         """The total loss, and the values of ``TERMS``."""
-        c_out = self.c(x1, x2)
-        t_out = self.t(c_out.maps) if self.t else None
-        if ranks.world() > 1:
-            c_out = c_out._replace(online=_everyones(c_out.online), target=_everyones(c_out.target))
-            t_out = t_out and t_out._replace(online=_everyones(t_out.online), target=_everyones(t_out.target))
-        loss = care_loss(c_out, t_out, attention_weight=self.weight)
+        own = self.c(x1, x2)
+        outs = [own, self.t(own.maps)] if self.t else [own]
+        c_out, *t_out = (out._replace(online=_everyones(out.online), target=_everyones(out.target)) for out in outs)
+        loss = care_loss(c_out, *t_out, attention_weight=self.weight)
         terms = (loss.cnn, loss.transformer, loss.attention, loss.total, spread(c_out.target[0]))
         return loss.total, torch.stack([term.detach().double() for term in terms])
 
@@ -77,8 +70,8 @@ def pretrain(
     """Train both streams together (Sec. 3.3) into the directory ``run``; called again, it continues from the last checkpoint.
 
     Leaves ``encoder.safetensors``, ``losses.jsonl`` (one line a step, deterministic), ``timing.jsonl``, ``status.json``, ``checkpoints/``.
-    Called by every process of a group (``care.train.launch.joined``), each takes its slice of every batch, and the losses and the
-    statistics of the batch norms are those of all of them, so the number of processes changes nothing but rounding.
+    Called by every process of a group (``care.train.launch.joined``), each takes its slice of every batch; losses and batch norms'
+    statistics are those of all of them, so the number of processes changes nothing but rounding.
 
     Args:
         data: an open shard set; labels are not read.
@@ -106,8 +99,7 @@ def pretrain(
         probe_every: steps between two probes; 0 is never.
 
     Raises:
-        CareError: the loss is not finite, the embeddings collapsed, or ``run`` holds a run of another kind,
-            or the processes' weights differ.
+        CareError: the loss is not finite, the embeddings collapsed, ``run`` holds another run, or the processes' weights differ.
         shards.ShardError: a damaged sample, too few images, no space left.
         Stopped: on SIGINT or SIGTERM, after saving.
     """
@@ -118,8 +110,7 @@ def pretrain(
         raise CareError(f"cannot cut {batch_size} images a step into {world} processes × {accumulate} equal parts; use a multiple of both")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = precision or fastest_precision(where)
-    model = Losses(c, t, attention_weight).to(where).to(memory_format=torch.channels_last).train()
-    synchronise(model)
+    synchronise(model := Losses(c, t, attention_weight).to(where).to(memory_format=torch.channels_last).train())
     if where.type == "cpu":
         keep_memory()
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -135,18 +126,16 @@ def pretrain(
         keep_every=keep_every, allow_change=allow_change,
     )  # fmt: skip
     pairs = [pair for stream in (c, t) if stream for pair in (stream.backbone, stream.projector)]
-    dtype = parameters[0].dtype
+    log, shown = state.path / "losses.jsonl", "C {cnn:.3f} T {transformer:.3f} att {attention:.5f}" if t else "C {cnn:.3f}"
 
     with state:
-        step_of = ranks.parallel(model)
-        low = _collapsed_steps(state.path / "losses.jsonl")
+        step_of, low = ranks.parallel(model), _collapsed_steps(log)
         stream = batches(
             data, size=size, batch_size=batch_size, steps=steps, seed=seed, start=state.start, views=views, workers=workers, device=where
         )
         for step, both in state.waiting(stream):
-            for group in optimizer.param_groups:
-                group["lr"] = lr_at(step, total=steps, base=lr * batch_size / 256, warmup=warmup)
-            views1, views2 = (x.to(dtype, memory_format=torch.channels_last).chunk(accumulate) for x in both)
+            optimizer.param_groups[0]["lr"] = rate = lr_at(step, total=steps, base=lr * batch_size / 256, warmup=warmup)
+            views1, views2 = (x.to(parameters[0].dtype, memory_format=torch.channels_last).chunk(accumulate) for x in both)
             updated = False
             while not updated:
                 sums = torch.zeros(len(TERMS), dtype=torch.float64, device=where)
@@ -169,17 +158,18 @@ def pretrain(
                     "lower lr, lengthen warmup or raise momentum, then start a new run directory"
                 )
             update_targets(pairs, momentum_at(step + 1, total=steps, base=momentum))
-            row = {**terms, "lr": group["lr"]}
+            row = {**terms, "lr": rate}
             if probe and probe_every and (step + 1) % probe_every == 0 and state.lead:
                 row |= probe(c.backbone.online.eval())  # type: ignore[arg-type]
                 c.backbone.online.train()
-            shown = "C {cnn:.3f} T {transformer:.3f} att {attention:.5f}" if t else "C {cnn:.3f}"
             state.commit(step, row, (shown + " spread {spread:.2f}").format(**terms))
         encoder = f"{run}/encoder.safetensors" if storage.is_remote(run) else state.path / "encoder.safetensors"
         if state.lead:
             checkpoint.save_encoder(encoder, c.backbone.online, size=size)
-    means = _last_tenth(state.path / "losses.jsonl") if state.lead else [-torch.inf] * len(TERMS)
-    return Pretrained(encoder, steps, dict(zip(TERMS, ranks.largest(*means), strict=True)))
+    lines = log.read_text().splitlines() if state.lead else []  # others know of no mean, and take the first process's
+    tail = [json.loads(line) for line in lines[-max(len(lines) // 10, 1) :]]
+    means = ranks.largest(*(sum(row[name] for row in tail) / len(tail) if tail else -torch.inf for name in TERMS))
+    return Pretrained(encoder, steps, dict(zip(TERMS, means, strict=True)))
 
 
 def _everyones(embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -196,9 +186,8 @@ def keep_memory() -> None:
 
 def _collapsed_steps(losses: Path) -> int:
     """Steps at the end of a log whose spread is that of collapsed embeddings."""
-    rows = [json.loads(line) for line in losses.read_text().splitlines()[-PATIENCE:]] if losses.exists() else []
-    healthy = [n for n, row in enumerate(reversed(rows)) if row["spread"] >= COLLAPSED]
-    return healthy[0] if healthy else len(rows)
+    lines = losses.read_text().splitlines()[-PATIENCE:] if losses.exists() else []
+    return len([*takewhile(lambda line: json.loads(line)["spread"] < COLLAPSED, reversed(lines))])
 
 
 def spread(embeddings: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
@@ -206,9 +195,3 @@ def spread(embeddings: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
     unit = F.normalize(embeddings.detach().float(), dim=1)
     deviation: Tensor = unit.std(0).mean() * unit.shape[1] ** 0.5
     return deviation
-
-
-def _last_tenth(path: Path) -> list[float]:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    tail = rows[-max(len(rows) // 10, 1) :]
-    return [sum(row[name] for row in tail) / len(tail) for name in TERMS]

@@ -3,6 +3,7 @@
 import re
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,8 @@ from care.train.checkpoint import latest, save, snapshot, steps_in
 from shards import storage
 
 
-class Saver:
-    """Saves in the background, one checkpoint at a time; a context manager that ends when all is written.
-
-    To the local directory ``run``, and to ``url``, where the run belongs, if that is an object store; ``keep_every`` as in ``save``.
-    """
+class Saver(AbstractContextManager["Saver"]):
+    """Saves in the background, one checkpoint at a time, to ``run`` and to ``url`` if that is an object store; ends when all is written."""
 
     def __init__(self, run: Path, url: str | Path, keep_every: int) -> None:
         self._run, self._url, self._keep_every = run, url, keep_every
@@ -34,9 +32,6 @@ class Saver:
         save(self._run, state, manifest, keep_every=self._keep_every)
         if storage.is_remote(self._url):
             push(self._run, str(self._url))
-
-    def __enter__(self) -> "Saver":
-        return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self._pool.shutdown()
@@ -76,6 +71,5 @@ def pull(url: str | Path, run: Path) -> None:
                 for name in there:
                     if name.startswith(f"checkpoints/{step}/"):
                         storage.copy(f"{url}/{name}", stage / name.rpartition("/")[2])
-        found = latest(run)
-        if found is not None and found.path == folder:
+        if (found := latest(run)) and found.path == folder:
             return

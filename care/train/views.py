@@ -24,15 +24,12 @@ CACHED = 1 << 18
 class View(NamedTuple):
     """The distribution of one view; the defaults are the paper's first one (Sec. 4.1, numbers of the released code)."""
 
-    scale: tuple[float, float] = (0.08, 1.0)
-    """Share of the image's area in the crop."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Width over height of the crop."""
+    scale: tuple[float, float] = (0.08, 1.0)  # share of the image's area in the crop
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop
+    # largest change of brightness, contrast, saturation (as a factor 1 ± x) and hue (as a share of the circle)
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
-    """Largest change of brightness, contrast, saturation (as a factor 1 ± x) and hue (as a share of the circle)."""
     jitter_p: float = 0.8
-    blur: tuple[float, float] = (0.1, 2.0)
-    """Standard deviation of the Gaussian blur, pixels of the view."""
+    blur: tuple[float, float] = (0.1, 2.0)  # standard deviation of the Gaussian blur, pixels of the view
     blur_p: float = 1.0
     gray_p: float = 0.2
     flip_p: float = 0.5
@@ -67,8 +64,7 @@ class Drawn(NamedTuple):
     ratios: np.ndarray
     place: np.ndarray
     flip: bool
-    colour: np.ndarray
-    """float32 [11]: order of the jitter's operations (−1: none) [4], their factors [4], blur σ (0: none), grayscale, solarize."""
+    colour: np.ndarray  # float32 [11]: order of the jitter's operations (−1: none), their factors, blur σ (0: none), gray, solarize
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Crop (left, top, right, bottom): the first of ten tries that fits into the image, else its centre (torchvision's rule)."""
@@ -99,7 +95,7 @@ def colour(crops: UInt8[Tensor, "b 3 h w"], numbers: Float[Tensor, "b 11"]) -> F
     x = crops.float() / 255
     order, factors, sigma, gray, solarized = torch.split(numbers, [4, 4, 1, 1, 1], 1)
     for position in range(4):
-        for operation, adjust in enumerate((operator.mul, _contrast, _saturation, _hue)):  # the first is brightness
+        for operation, adjust in enumerate(JITTER):
             x = _some(x, order[:, position] == operation, adjust, factors[:, operation])
     x = _some(x, sigma[:, 0] > 0, _blur, sigma[:, 0])
     x = _some(x, gray[:, 0] > 0, lambda x, _: _luma(x).repeat(1, 3, 1, 1), gray)
@@ -110,33 +106,24 @@ def colour(crops: UInt8[Tensor, "b 3 h w"], numbers: Float[Tensor, "b 11"]) -> F
 def _some(x: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor], Tensor], numbers: Tensor) -> Tensor:
     """``x`` with the images that are ``chosen`` (on the CPU) changed by their own number."""
     rows = chosen.nonzero()[:, 0]
-    if len(rows) == 0:
-        return x
     own = numbers[rows].to(x.device).reshape(-1, 1, 1, 1)
     if len(rows) == len(x):
         return change(x, own).clamp_(0, 1)
-    rows = rows.to(x.device)
-    x[rows] = change(x[rows], own).clamp_(0, 1)
+    if len(rows):
+        rows = rows.to(x.device)
+        x[rows] = change(x[rows], own).clamp_(0, 1)
     return x
 
 
 def normalize(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     """RGB in 0…1 to ImageNet's mean 0 and deviation 1."""
-    mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (MEAN, STD))
+    mean, std = torch.tensor((MEAN, STD), device=x.device)[:, :, None, None].unbind()
     return (x - mean) / std
 
 
 def _luma(x: Tensor) -> Tensor:
     red, green, blue = x.unbind(1)
     return (GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue)[:, None]
-
-
-def _contrast(x: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(_luma(x.mean((2, 3), keepdim=True)), x, factor)
-
-
-def _saturation(x: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(_luma(x).expand_as(x), x, factor)
 
 
 def _hue(x: Tensor, shift: Tensor) -> Tensor:
@@ -154,6 +141,14 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
     angles = hue[:, None] + torch.tensor((3.0, 1.0, -1.0), device=x.device)[:, None, None]
     distance = torch.minimum(angles.abs(), (angles - 6).abs_())
     return value[:, None] - chroma[:, None] * distance.neg_().add_(2).clamp_(0, 1)
+
+
+JITTER: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+    operator.mul,  # brightness
+    lambda x, factor: torch.lerp(_luma(x.mean((2, 3), keepdim=True)), x, factor),  # contrast
+    lambda x, factor: torch.lerp(_luma(x).expand_as(x), x, factor),  # saturation
+    _hue,
+)
 
 
 def _blur(x: Tensor, sigma: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ Kind = Literal["decode", "header"]
 
 def verb(
     first: str, second: int = 3, *, count: Count = 2, natural: Natural = 0, share: Share = 0.5, amount: Amount = 0.0,
-    positive: Positive = 1.0, most: Annotated[int, Range(1, 100)] = 90, size: Count | None = None, free: float | None = None, kind: Kind = "decode",
-    precision: Kind | None = None, fast: bool = False, folder: str | Path | None = None, place: Path = Path("here"),
+    positive: Positive = 1.0, most: Annotated[int, Range(1, 100)] = 90, size: Count | None = None, free: float | None = None,
+    kind: Kind = "decode", precision: Kind | None = None, fast: bool = False, folder: str | Path | None = None, place: Path = Path("here"),
     lrs: tuple[float, ...] | None = None, epochs: tuple[int, ...] = (30, 50), range_of: tuple[float, float] = (0.25, 1e-6),
     hidden: int = 7, listed: str | Path | None = None,
 ) -> str:  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from processes import together
-from pycocotools.mask import decode, encode
+from pycocotools.mask import decode, encode, frPyObjects
 from safetensors.torch import load_file
 from torch import nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
@@ -143,7 +143,7 @@ def naive_batch(data, step, *, batch, seed):
         with Image.open(picture.path) as file:
             pixels = np.asarray(file.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)) / np.float32(255)
         scaled = picture.boxes * (side / 64)
-        whole = [scenes.mask_of({"segmentation": one}) for one in picture.masks]
+        whole = [decode(frPyObjects(one, 64, 64)).astype(bool) for one in picture.masks]
         masks = np.array([Image.fromarray(one).resize((side, side), Image.Resampling.NEAREST) for one in whole], np.uint8)
         if mirrored:
             pixels, masks = pixels[:, ::-1].copy(), masks[:, :, ::-1].copy()
@@ -195,10 +195,10 @@ def test_nothing_is_frozen_and_all_statistics_are_of_this_run(sets, tmp_path, he
     before, after = model_at(tmp_path, 3), model_at(tmp_path, STEPS)
     names = [name for name, _ in make_model(head=head).named_parameters()]
     # convolutions and norms of the encoder; the norm, or the pyramid, the box and the mask head; the first stage; three predictors
-    assert len(names) == 12 * 3 + (2 if head == "c4" else 3 * 2 * 3 + 4 + 8) + 6 + 4 + 4
+    assert len(names) == 13 * 3 + (2 if head == "c4" else 3 * 2 * 3 + 4 + 8) + 6 + 4 + 4
     assert [name for name in names if torch.equal(before[name], after[name])] == []
     counts = {name: int(value) for name, value in after.items() if name.endswith("num_batches_tracked")}
-    assert len(counts) == 12 + (1 if head == "c4" else 6)
+    assert len(counts) == 13 + (1 if head == "c4" else 6)
     assert set(counts.values()) == {STEPS}
 
 
@@ -532,14 +532,14 @@ def test_difficult_objects_are_learned_from_and_crowds_are_not(tmp_path):
 
 def test_how_a_picture_is_shown_is_a_pure_function_of_seed_epoch_and_number():
     sides = [48, 64, 80]
-    views = {(seed, epoch, n): drawn(seed, epoch, n, sides) for seed in (0, 1) for epoch in range(40) for n in range(10)}
+    views = {(seed, epoch, n): drawn(seed, epoch, n, sides) for seed in (0, 1) for epoch in range(10) for n in range(20)}
     torch.rand(3)
     np.random.rand(3)
     assert all(drawn(*at, sides) == view and view.number == at[2] for at, view in reversed(views.items()))
     counts = Counter((view.side, view.mirrored) for view in views.values())
     assert counts.keys() == {(side, mirrored) for side in sides for mirrored in (False, True)}
-    assert all(100 <= count <= 170 for count in counts.values())
-    assert len({tuple(views[seed, epoch, n][1:] for n in range(10)) for seed in (0, 1) for epoch in range(40)}) == 80
+    assert all(45 <= count <= 90 for count in counts.values())
+    assert len({tuple(views[seed, epoch, n][1:] for n in range(20)) for seed in (0, 1) for epoch in range(10)}) == 20
 
 
 # statistics before the test
@@ -557,13 +557,13 @@ def test_statistics_are_the_mean_over_the_first_batches(sets):
     for layer in layers.values():
         nn.init.constant_(layer.running_mean, 7)
     with torch.no_grad():
-        average_statistics(model, batches, 5)
+        average_statistics(model, batches, 12, 5)
         found = {name: (layer.running_mean.clone(), layer.running_var.clone()) for name, layer in layers.items()}
         hooks = [layer.register_forward_pre_hook(lambda *args, name=name: keep(name, *args)) for name, layer in layers.items()]
         for step, batch in enumerate(batches):
             torch.manual_seed(int(np.random.default_rng((5, step, 0)).integers(2**63)))
             model(*batch)
-    assert len(hooks) == len(kept) == 13
+    assert len(hooks) == len(kept) == 14
     for name, (mean, variance) in found.items():
         wanted = [torch.stack(of_batches).mean(0).float() for of_batches in zip(*kept[name], strict=True)]
         assert len(kept[name]) == 3
@@ -674,10 +674,18 @@ def test_masks_are_interpolated_at_the_centres_of_pixels():
 # several processes
 
 
-@pytest.mark.parametrize("head", ["c4", "fpn"])
-def test_two_processes_train_as_one_where_nothing_is_sampled(sets, tmp_path, monkeypatch, head):
+@pytest.mark.parametrize(("head", "mask"), [("c4", False), ("fpn", False), ("c4", True)])
+def test_two_processes_train_as_one_where_nothing_is_sampled(sets, tmp_path, monkeypatch, head, mask):
     monkeypatch.setattr(torch, "randperm", lambda count, **options: torch.arange(count, device=options.get("device")))
-    settings = {"head": head, "mask": False, "batch_size": 4, "iterations": 4, "lr": 0.05, "checkpoint_every": 4}
+    settings = {
+        "head": head,
+        "mask": mask,
+        "size": 64 if head == "c4" else 32,
+        "batch_size": 4,
+        "iterations": 4,
+        "lr": 0.05,
+        "checkpoint_every": 4,
+    }
     alone = train(sets, tmp_path / "alone", **settings)
 
     def work():
@@ -692,6 +700,8 @@ def test_two_processes_train_as_one_where_nothing_is_sampled(sets, tmp_path, mon
     for got, wanted in zip(rows(tmp_path / "both"), rows(tmp_path / "alone"), strict=True):
         # the log is the first process's, whose half of the batch has losses of its own
         assert (got["step"], got["lr"]) == (wanted["step"], wanted["lr"])
+    if mask:  # whose loss is a mean over each process's own
+        return
     got, wanted = model_at(tmp_path / "both", 4), model_at(tmp_path / "alone", 4)
     for name, value in wanted.items():
         torch.testing.assert_close(got[name], value, rtol=2e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
@@ -718,11 +728,10 @@ def test_it_learns_to_find_squares_by_their_colour(tmp_path, head):
         pictures.append(paint(tmp_path / f"{n}.png", (32, 32), (label, left, top, left + side, top + side), ground=(20, 20, 20)))
     data, val = box_set(*pictures[:16]), box_set(*pictures[16:])
     settings = SETTINGS | {
-        "head": head, "batch_size": 8, "lr": {"c4": 0.4, "fpn": 0.2}[head], "warmup": 5, "channels": 16, "hidden": 32, "anchor_scale": 4,
-        "proposals": 16, "checkpoint_every": 100,
+        "head": head, "batch_size": 8, "lr": {"c4": 0.4, "fpn": 0.05}[head], "warmup": 5, "channels": {"c4": 16, "fpn": 32}[head],
+        "hidden": 64, "anchor_scale": 4, "proposals": 16, "checkpoint_every": 100,
     }  # fmt: skip
     first = detect(make_encoder(), data, val, tmp_path / "first", **settings | {"iterations": 1, "lr": 0.0}).measures
     last = detect(make_encoder(), data, val, tmp_path / "last", **settings | {"iterations": 80}).measures
-    print(head, first, last)
     assert last["ap50"] > first["ap50"] + 30
     assert last["mask_ap50"] > first["mask_ap50"] + 30

@@ -157,7 +157,7 @@ def test_the_second_stage_has_l1_over_the_sampled_boxes(head, monkeypatch):
     model = make(head).train()
     kept = spied(model, monkeypatch)
     losses = model(images((48, 64), (40, 40)), TARGETS)
-    logits, deltas = kept["out"]
+    logits, deltas = (x.detach() for x in kept["out"])
     _, _, labels, goals = kept["samples"]
     labels, goals = torch.cat(labels), torch.cat(goals)
     assert len(labels) == 2 * 8  # half the proposals of both images
