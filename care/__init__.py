@@ -1,7 +1,4 @@
-"""The method of the CARE paper, and nothing else at this level: encoders, the two streams, momentum pairs, the loss, schedules.
-
-From shards to a checkpoint is ``care.train``, judging an encoder ``care.evaluate``, looking at it ``care.show``.
-"""
+"""The CARE paper's method alone; from shards to a checkpoint is ``care.train``, judging ``care.evaluate``, looking ``care.show``."""
 
 from care.attention import AbsolutePosition, NoPosition, RelativePosition, SinCosPosition, Transformer
 from care.encoders import ENCODERS, Encoded, TappedEncoder, build_encoder, resnet18, resnet50, resnet50x2, resnet101, resnet152

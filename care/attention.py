@@ -49,18 +49,14 @@ class SinCosPosition(NoPosition):
 
 
 class RelativePosition(NoPosition):
-    """Learnable relative positions, an embedding for each row and each column offset (the paper's default, Table 8).
-
-    The logit of query (i, j) and key (a, b) gains q·(rows[a − i] + columns[b − j]): q is widened by its h + w axis products and
-    k by one-hot rows and columns.
-    """
+    """Learnable relative positions (the default, Table 8): query (i, j)'s logit of key (a, b) gains q·(rows[a − i] + columns[b − j])."""
 
     def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
         super().__init__(dim, map_size)
         self.rows, self.columns = (nn.Parameter(torch.randn(2 * n - 1, dim) * dim**-0.5) for n in map_size)
 
     def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
-        """Both are widened by h + w channels."""
+        """Widened by h + w channels each: q by its products with the rows' and columns' embeddings, k by one-hot rows and columns."""
         (h, w), (b, heads, _, _) = map_size, q.shape
         tables = ((resized(table, 2 * n - 1), n) for table, n in ((self.rows, h), (self.columns, w)))
         # rows[i, a] = table[a − i + h − 1]: row i sees the offsets of every key from itself
@@ -107,7 +103,7 @@ class AttentionBlock(nn.Module):
     """1×1 convolution, self-attention, 1×1 convolution, residual, ReLU (Fig. 3; BoTNet's block).
 
     A quarter of the ``outputs`` channels inside. With ``downsample`` the map is halved after attention (odd sizes round up), the shortcut a
-    3×3 stride-2 convolution. With ``zero_gamma`` the last batch norm starts at zero (at one in the released code).
+    3×3 stride-2 convolution, else the identity. With ``zero_gamma`` the last batch norm starts at zero (the released code: at one).
     """
 
     def __init__(
@@ -122,9 +118,8 @@ class AttentionBlock(nn.Module):
         last = nn.Conv2d(attention, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
         self.expand = nn.Sequential(nn.BatchNorm2d(attention), nn.ReLU(inplace=True), *last)
         self.shortcut: nn.Module = nn.Identity()
-        if downsample or inputs != outputs:
-            kernel, stride = (3, 2) if downsample else (1, 1)
-            convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+        if downsample:
+            convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
             self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
         nn.init.constant_(last[1].weight, 0 if zero_gamma else 1)
 

@@ -1,7 +1,4 @@
-"""CNN encoders: image → (feature map at a tap, pooled features).
-
-The paper's are torchvision's ResNets (v1.5: stride on the 3×3 convolution) under torchvision's own parameter names.
-"""
+"""CNN encoders, image → (feature map at a tap, pooled features): ResNets under torchvision's parameter names, and any other CNN."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -39,7 +36,7 @@ class Encoded(NamedTuple):
 
 
 class ResNetEncoder(ResNet):
-    """A torchvision ResNet without its classifier, of ``layers`` blocks in each of the four stages.
+    """A torchvision ResNet (v1.5: stride on the 3×3 convolution) without its classifier, of ``layers`` blocks in the four stages.
 
     ``name``, one of ``ENCODERS``, rebuilds it and is recorded in checkpoints. ``tap`` is the stage whose map feeds the T-stream (the
     released code: ``layer3``). ``small``, for images of 32–96 px, has a 3×3 stride-2 stem and no max-pooling: stride 16 in all, 8 at
@@ -90,20 +87,18 @@ resnet50x2 = partial(ResNetEncoder, Bottleneck, [3, 4, 6, 3], name="resnet50x2",
 resnet101 = partial(ResNetEncoder, Bottleneck, [3, 4, 23, 3], name="resnet101")
 resnet152 = partial(ResNetEncoder, Bottleneck, [3, 8, 36, 3], name="resnet152")
 
-ENCODERS: dict[str, Callable[..., ResNetEncoder]] = {
+ENCODERS: dict[str, Callable[..., ResNetEncoder]] = {  # what --encoder takes and a checkpoint records to rebuild its encoder
     "resnet18": resnet18, "resnet18-small": partial(resnet18, small=True), "resnet18-half": partial(resnet18, half=True),
     "resnet18-small-half": partial(resnet18, small=True, half=True), "resnet50": resnet50, "resnet50x2": resnet50x2,
     "resnet101": resnet101, "resnet152": resnet152,
 }  # fmt: skip
-"""What ``--encoder`` takes and a checkpoint records to rebuild its encoder."""
 
 
 class TappedEncoder(nn.Module):
-    """Any CNN with its pooled features and the map of one of its modules; widths are read off a trial run at 224 px.
+    """Any CNN, used as it is, not copied: its pooled features, and the map that the module of the dotted name ``tap`` gives.
 
-    The ``model``, for example one of torchvision's or timm's, is used as it is, not copied. A linear layer that it ends in is taken for
-    its classifier and replaced by the identity. ``tap`` is the dotted name of the module whose output is the map for the T-stream,
-    ``name`` what ``build_encoder`` rebuilds it from, recorded in checkpoints.
+    Widths are read off a trial run at 224 px. A linear layer that it ends in is taken for its classifier and becomes the identity.
+    ``name`` is what ``build_encoder`` rebuilds it from, recorded in checkpoints.
 
     Raises:
         CareError: no module of that name gives a map (those before each reduction are listed), or there are no pooled features.
@@ -124,8 +119,7 @@ class TappedEncoder(nn.Module):
         self.features = features.shape[1]
         maps = {path: x.shape for path, x in outputs.items() if isinstance(x, Tensor) and x.ndim == 4 and x.shape[2] == x.shape[3] > 1}
         # the last module at each resolution; what lies deeper than stages may be a later stage's beginning, before its stride
-        stages = {shape[2]: path for path, shape in maps.items() if path.count(".") < 2}
-        self.stages = [*stages.values()]
+        self.stages = [*{shape[2]: path for path, shape in maps.items() if path.count(".") < 2}.values()]
         if tap not in maps:
             listed = ", ".join("{} ({}×{}×{})".format(path, *maps[path][1:]) for path in self.stages)
             raise CareError(f"{tap!r} is no tap of this {type(model).__name__}; the last of each size (at 224 px) are: {listed}")

@@ -43,8 +43,7 @@ def care_loss(c: CStreamOut, t: TStreamOut | None = None, *, attention_weight: f
     cnn = c.objective.loss(c.online, c.target)
     if t is None:
         return CareLoss(cnn, cnn, torch.zeros_like(cnn), torch.zeros_like(cnn))
-    one, other = c.online[0].shape[1], t.online[0].shape[1]
-    if one != other:
+    if (one := c.online[0].shape[1]) != (other := t.online[0].shape[1]):
         raise CareError(f"Eq. 4 needs embeddings of one width, got {one} and {other}; give both objectives one dim")
     transformer = t.objective.loss(t.online, t.target)
     attention = attention_loss(c.online, t.online, norm=norm)

@@ -11,10 +11,7 @@ from care.errors import CareError
 
 
 class MomentumPair(nn.Module):
-    """An online network, trained by gradients, and a target network that follows it (Sec. 3.3).
-
-    The target starts as a copy, without gradients; only its parameters follow: its batch norms run in train mode and keep own buffers.
-    """
+    """A network trained by gradients and a target, a copy at first, whose parameters follow it; buffers are each one's own (Sec. 3.3)."""
 
     def __init__(self, online: nn.Module) -> None:
         super().__init__()

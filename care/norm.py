@@ -7,8 +7,8 @@ from care import ranks
 from shards.progress import console
 
 
-class CPUSyncNorm(nn.SyncBatchNorm):
-    """Torch's, which in training refuses CPU tensors, for them."""
+class CPUSyncNorm(nn.modules.batchnorm._BatchNorm):
+    """What ``SyncBatchNorm``, which refuses CPU tensors, is on GPUs."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[b, c, …] → the same shape."""
@@ -28,6 +28,9 @@ class CPUSyncNorm(nn.SyncBatchNorm):
             self.running_var.lerp_((variance.detach() * count / (count - 1)).to(self.running_var.dtype), weight)
         out = (wide - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
         return (out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out).to(x.dtype)
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        pass
 
 
 def synchronise(module: nn.Module) -> None:

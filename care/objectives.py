@@ -1,8 +1,4 @@
-"""What a stream learns by: an objective is the heads behind the network and the loss between their outputs.
-
-The paper's streams follow BYOL (Sec. 3.1); the others are drop-in replacements with their papers' defaults. One of your own is a
-subclass of ``Objective``: docs/objectives.md.
-"""
+"""What a stream learns by, heads and loss: BYOL's in the paper (Sec. 3.1), others with their papers' defaults; docs/objectives.md."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,8 +10,7 @@ from torch.nn import functional as F
 
 from care.momentum import MomentumPair, Pair, Siamese
 
-Embeddings = tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]
-"""Of the two views."""
+Embeddings = tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]  # of the two views
 
 
 def unit(x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
@@ -30,10 +25,7 @@ def similarity_loss(online: Embeddings, target: Embeddings) -> Float[Tensor, ""]
 
 
 def mlp_head(inputs: int, *, hidden: int = 4096, outputs: int = 256, layers: int = 2, norm: bool = False) -> nn.Sequential:
-    """A projector or predictor: linear, batch norm, ReLU, linear, [b, inputs] → [b, outputs] (Sec. 4.1, following BYOL).
-
-    All but the last of ``layers`` linear layers have batch norm and ReLU; with ``norm`` the outputs have one without scale and shift.
-    """
+    """Linear, batch norm, ReLU, …, linear: [b, inputs] → [b, outputs] (Sec. 4.1); ``norm`` adds one more, without scale and shift."""
     blocks: list[nn.Module] = []
     for _ in range(layers - 1):
         blocks += nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)

@@ -1,7 +1,4 @@
-"""The paper's tables as data: reported by its authors, of encoders pre-trained on ImageNet; never results of this package.
-
-Cells of ``paper.csv`` are empty where nothing is reported and where our copy cannot be read: parts of Table 1a, ViT-S's parameters.
-"""
+"""The paper's tables as data: reported by its authors, of encoders pre-trained on ImageNet; never results of this package."""
 
 import csv
 import json
@@ -25,6 +22,7 @@ class PaperRow(NamedTuple):
 
 def rows(task: str | None = None) -> list[PaperRow]:
     """The rows of all tasks, or of one: linear, 1 % or 10 % of the labels, VOC C4, COCO C4, COCO FPN, ablation λ, …."""
+    # cells are empty where nothing is reported and where our copy cannot be read: parts of Table 1a, ViT-S's parameters
     names, *lines = csv.reader(files("care").joinpath("paper.csv").read_text(encoding="utf-8").splitlines())
     cells = [[*line[:5], *(json.loads(cell or "null") for cell in line[5:])] for line in lines if task in (None, line[2])]
     return [PaperRow._make([*row[:8], {n: one for n, one in zip(names[8:], row[8:], strict=True) if one is not None}]) for row in cells]

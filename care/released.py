@@ -5,22 +5,20 @@ from collections.abc import Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from care import AbsolutePosition, CareLoss, CStream, MomentumPair, Transformer, TStream, attention_loss, care_loss, encoders, momentum_at
 from care.encoders import ResNetEncoder
-from care.objectives import Embeddings
+from care.objectives import Embeddings, unit
 from care.weights import load_exactly
 
-WEIGHT = 100
-"""λ of Eq. 5."""
+WEIGHT = 100  # λ of Eq. 5
 
 
 class Released:
     """Both streams and their optimizer; ``online`` and ``target`` hold our modules under the authors' key names.
 
-    Against our defaults: learnable absolute positions, the last γ of a block starts at one, the momentum update comes before the
-    forward, and the logged attention loss has the two target terms, which carry no gradient.
+    Against our defaults: learnable absolute positions, a block's last γ starts at one, the momentum update comes before the forward,
+    and the logged attention loss has the two target terms, which carry no gradient.
     """
 
     outputs: tuple[Embeddings, ...]  # unit, of a step: the authors' q and t, online, of views 1 and 2; k and kt, targets, of 2 and 1
@@ -33,10 +31,7 @@ class Released:
         self._restart()
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Start anew with weights under the authors' keys, all of the student's and all or none of the teacher's, then the student's copy.
-
-        A ``CareError`` names what is missing, unexpected or of another shape.
-        """
+        """Start anew with weights under the authors' keys, without the teacher's its copy of the student; a ``CareError`` names misfits."""
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
         teacher = {name.removeprefix("teacher_encoder."): x for name, x in state.items() if name.startswith("teacher_encoder.")}
         student = {name.removeprefix("student_encoder."): x for name, x in state.items() if not name.startswith("teacher_encoder.")}
@@ -59,9 +54,8 @@ class Released:
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
         self.steps += 1
-        one, two = ((F.normalize(a.detach()), F.normalize(b.detach())) for a, b in (c.online, t.online))
-        three, four = ((F.normalize(b), F.normalize(a)) for a, b in (c.target, t.target))
-        self.outputs = one, two, three, four
+        pairs = c.online, t.online, c.target[::-1], t.target[::-1]
+        self.outputs = tuple((unit(one.detach()), unit(two.detach())) for one, two in pairs)
         return CareLoss(*(term.detach() for term in loss))
 
     def _restart(self) -> None:

@@ -70,10 +70,7 @@ class CStream(Stream):
 
 
 class TStream(Stream):
-    """The transformer stream: the same on the encoders' maps (Sec. 3.2), with a pair of transformers.
-
-    With ``detach`` its losses train it alone (the paper's text), else the encoder's stages up to the tap too (the released code).
-    """
+    """The same with transformers on the encoders' maps (Sec. 3.2); with ``detach`` no gradient goes on into the encoder (paper's text)."""
 
     def __init__(self, backbone: Pair, objective: Objective | None = None, *, detach: bool = False) -> None:
         super().__init__(backbone, objective)

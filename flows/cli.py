@@ -8,14 +8,18 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from flows import cli_shards
-from flows.tables import Json, Seed, show_results
+import shards
+from flows.tables import Json, Seed, Set, print_json, show_results, table
+from shards import sources, storage
+from shards.options import command
+from shards.progress import console
 
 app = typer.Typer(
     help="CARE: self-supervised pre-training of attentive CNNs, from image folders to a report. Start with: care demo",
     no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-app.add_typer(cli_shards.app, name="shards")
+_shards = typer.Typer(help="Image folders into WebDataset shards with an index.", no_args_is_help=True)
+app.add_typer(_shards, name="shards")
 
 
 def main() -> NoReturn:
@@ -24,9 +28,7 @@ def main() -> NoReturn:
     try:
         app()
     except Exception as error:
-        from shards import ShardError
-
-        failed, stopped, code = isinstance(error, ShardError | OSError), False, 1
+        failed, stopped, code = isinstance(error, shards.ShardError | OSError), False, 1
         if not failed and "care" in sys.modules:  # an error is told at once, without importing torch
             from care.errors import CareError, Misuse, Stopped
 
@@ -55,12 +57,9 @@ def demo(
     Example: care demo --images photos
     """
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # failures are reported here, once
-    from shards.progress import console
-    from shards.sources import find as list_images
-
     folder = out or (f"demo-{Path(images).resolve().name}" if images else "demo")
     if images:
-        list_images(images)  # a wrong path is told now, not after the engine's start
+        sources.find(images)  # a wrong path is told now, not after the engine's start
     # measured on a thousand photographs: colour is their shortcut, and they need more steps than the scenes
     recipe: dict[str, Any] = {"steps": 2000, "jitter": (0.4, 0.4, 0.6, 0.3), "gray_p": 0.4} if images else {}
     recipe |= {"steps": steps} if steps else {}
@@ -118,13 +117,64 @@ def results(
     Example: care results evaluations --csv results.csv
     """
     from care.show import as_csv, as_markdown, compared, gather
-    from shards import storage
 
     rows = compared(gather(folder))
     for path, text in ((csv, as_csv), (markdown, as_markdown)):
         if path:
             storage.write_bytes(path, text(rows).encode())
     show_results(rows, rows if as_json else None)
+
+
+def _build(
+    src: Annotated[str, typer.Argument(metavar="SRC", help="Image folder, CSV, COCO JSON, VOC list, tars; path or URL.")],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="New or empty folder for the set; path or URL.")],
+    as_json: Json = False, **settings: Any,
+) -> None:  # fmt: skip
+    shards.build(src, dest, **settings)
+    info(dest, as_json)
+
+
+command(_shards, shards.build, _build, "care shards build photos/train sets/train", skip=("share",))
+
+
+@_shards.command()
+def info(path: Set, as_json: Json = False) -> None:
+    """What is in a set: counts, classes, and every rejected file with its reason.
+
+    Example: care shards info sets/train
+    """
+    index = shards.open(path).index
+    per_class = {name: int((index.samples["label"] == label).sum()) for label, name in enumerate(index.classes)}
+    facts = {
+        "kept": len(index.samples), "seen": index.seen, "rejected": {reason: len(names) for reason, names in index.rejects.items()},
+        "shards": len(index.shards), "bytes": sum(shard.filesize for shard in index.shards), "classes": per_class,
+        "digest": index.digest, "seed": index.seed,
+    }  # fmt: skip
+    if as_json:
+        print_json(facts | {"rejects": dict(index.rejects)})
+        return
+    table(f"shard set {path}", ("", ""), [(name, _text(value)) for name, value in facts.items()])
+    if index.rejects:
+        table("rejected", ("reason", "file"), [(reason, name) for reason, names in index.rejects.items() for name in names])
+
+
+@_shards.command()
+def verify(path: Set) -> None:
+    """Read all of a set and check every byte against its index; exit code 1 when anything is wrong.
+
+    Example: care shards verify sets/train
+    """
+    problems = shards.verify(path)
+    if problems:
+        typer.echo("\n".join(problems))
+        raise shards.ShardError(f"{path}: {len(problems)} problems; copy the set again, or remove it and build it again")
+    typer.echo(f"{path} is intact")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {_text(part)}" for name, part in value.items()) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+import shards
 from care import ranks
 from care.evaluate import Evaluation, detect, finetune, knn, linear
 from care.train.launch import joined, torchrun
-from flows.judged import annotated, judged, labelled
 from flows.tables import Json, show_results
+from flows.tasks import annotated, judged
 from shards.options import command
 
 app = typer.Typer(
@@ -20,8 +21,8 @@ app = typer.Typer(
 _given = list[str]()  # the arguments as they were typed, for the processes that are started with them
 
 
-def _add(verb: Callable[..., Evaluation], load: Callable[..., tuple[Any, Any]], default: int, example: str) -> None:
-    kind = "COCO JSON, VOC list (ImageSets/Main/….txt), or shard set of one" if load is annotated else "Shard set with labels"
+def _add(verb: Callable[..., Evaluation], default: int, example: str) -> None:
+    kind = "COCO JSON, VOC list (ImageSets/Main/….txt), or shard set of one" if verb is detect else "Shard set with labels"
 
     def run(
         encoder: Annotated[list[str], typer.Argument(metavar="ENCODER…", help="Runs, weights files, random:NAME, supervised:NAME.")],
@@ -39,7 +40,7 @@ def _add(verb: Callable[..., Evaluation], load: Callable[..., tuple[Any, Any]], 
         if nproc > 1 and (len(encoder) > 1 or verb is not detect):
             raise typer.BadParameter("several processes train one detector at a time", param_hint="--nproc")
         with joined():
-            both = load(train, val)
+            both = annotated(train, val) if verb is detect else (shards.open(train), shards.open(val))
             rows = [judged(verb, source, both, out, trials=trials, start=start if nproc > 1 else None, **settings) for source in encoder]
             if ranks.rank() == 0:
                 show_results(rows, rows if as_json else None)
@@ -48,10 +49,10 @@ def _add(verb: Callable[..., Evaluation], load: Callable[..., tuple[Any, Any]], 
 
 
 _VOC = "--train VOC2007/ImageSets/Main/trainval.txt --val VOC2007/ImageSets/Main/test.txt"
-_add(knn, labelled, 1, "care evaluate knn demo random:resnet18-small-half --train demo/train --val demo/val")
-_add(linear, labelled, 1, "care evaluate linear runs/r50 supervised:resnet50 --train sets/train --val sets/val")
-_add(finetune, labelled, 3, "care evaluate finetune demo --train demo/train --val demo/val --fraction 0.1 --batch-size 32")
-_add(detect, annotated, 1, f"care evaluate detect runs/r50 {_VOC}")
+_add(knn, 1, "care evaluate knn demo random:resnet18-small-half --train demo/train --val demo/val")
+_add(linear, 1, "care evaluate linear runs/r50 supervised:resnet50 --train sets/train --val sets/val")
+_add(finetune, 3, "care evaluate finetune demo --train demo/train --val demo/val --fraction 0.1 --batch-size 32")
+_add(detect, 1, f"care evaluate detect runs/r50 {_VOC}")
 
 
 def main(arguments: list[str]) -> None:

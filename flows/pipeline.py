@@ -10,7 +10,8 @@ import shards
 from care.evaluate import stratified
 from care.evaluate.features import same_classes
 from flows import tasks
-from flows.stages import Result, do
+from flows.stages import do
+from flows.tables import Result
 from shards import boxes, sources
 from shards.build import make_plan
 

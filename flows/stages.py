@@ -15,10 +15,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
+from flows.tables import Result
 from shards import storage
-
-Result = dict[str, Any]
-"""JSON; its ``outputs``, where it has any, are digests by path below the run directory."""
 
 
 class Stage(NamedTuple):

@@ -3,18 +3,30 @@
 All arguments but the run directory are what the stage is cached by; digests of its input files are taken for that alone.
 """
 
+import json
+import re
+import statistics
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 import care.evaluate
 import care.show
 import care.train
 import shards
-from flows.judged import annotated, judged, labelled, loaded
-from flows.stages import Result
-from shards import scenes, storage
+from care import ranks
+from care.encoders import Encoder
+from care.evaluate import Evaluation
+from care.train.checkpoint import digest_of
+from care.train.launch import refuse_again
+from flows.tables import Result
+from shards import boxes, scenes, storage
+from shards.progress import console
 
 SCENE_SIZE = 96
 FINETUNE_LRS, FINETUNE_HEAD_LRS, TRIALS = (0.1, 0.4), (2.0, 2.0), 3
@@ -60,7 +72,7 @@ def pretrain(
 
 def evaluate(out: str, *, encoder: str, size: int, seed: int, digests: list[str]) -> Result:
     """KNN and linear classification of ``out/val`` by an encoder's features."""
-    both, place = labelled(f"{out}/train", f"{out}/val"), Path(out, "evaluations")
+    both, place = (shards.open(f"{out}/train"), shards.open(f"{out}/val")), Path(out, "evaluations")
     tops = [judged(care.evaluate.knn, encoder, both, place, size=size, seed=seed)]
     return {"rows": [*tops, judged(care.evaluate.linear, encoder, both, place, size=size, fast=True, seed=seed)]}
 
@@ -69,11 +81,13 @@ def finetune(
     out: str, *, encoder: str, size: int, fraction: float, steps: int, batch_size: int, min_scale: float, seed: int, digests: list[str]
 ) -> Result:
     """Classification of ``out/val`` by the encoder fine-tuned on a fraction of the labels of ``out/train``."""
-    both = labelled(f"{out}/train", f"{out}/val")
+    both = shards.open(f"{out}/train"), shards.open(f"{out}/val")
     count = len(care.evaluate.stratified(both[0].labels, fraction, seed=seed))
-    tuning = {"epochs": (max(round(steps * min(batch_size, count) / count), 1),), "batch_size": batch_size, "min_scale": min_scale}
-    place, rates = Path(out, "evaluations"), {"lrs": FINETUNE_LRS, "head_lrs": FINETUNE_HEAD_LRS}
-    row = judged(care.evaluate.finetune, encoder, both, place, size=size, fraction=fraction, seed=seed, trials=TRIALS, **rates, **tuning)
+    epochs = max(round(steps * min(batch_size, count) / count), 1)
+    row = judged(
+        care.evaluate.finetune, encoder, both, Path(out, "evaluations"), size=size, fraction=fraction, seed=seed, trials=TRIALS,
+        lrs=FINETUNE_LRS, head_lrs=FINETUNE_HEAD_LRS, epochs=(epochs,), batch_size=batch_size, min_scale=min_scale,
+    )  # fmt: skip
     return {"rows": [row | {"task": f"{100 * fraction:g} % of the labels"}]}
 
 
@@ -82,7 +96,7 @@ def detect(out: str, *, encoder: str, data: tuple[str, str], settings: Result, s
     both = annotated(*data)
     row = judged(care.evaluate.detect, encoder, both, Path(out, "evaluations"), seed=seed, **settings)
     lost = [f"; {len(names):,} left out of {part.path.name}: {why}" for part in both for why, names in part.rejects.items()]
-    return {"rows": [row | {"protocol": "".join([row["protocol"], *lost])}]}
+    return {"rows": [row | {"task": "detection", "protocol": "".join([row["protocol"], *lost])}]}
 
 
 def attention(out: str, *, encoder: str, start: int, count: int, size: int, seed: int, digests: list[str]) -> Result:
@@ -102,6 +116,69 @@ def report(out: str, *, results: Result, encoders: dict[str, str], pictured: str
     storage.write_json(Path(out, "results.json"), results)
     care.show.report(out)
     return _outputs(out, "results.json", "maps.png", "report.html")
+
+
+def loaded(source: str, seed: int) -> Encoder:
+    """An encoder, on the GPU where there is one."""
+    encoder = care.train.load_encoder(source, seed=seed)
+    encoder.to("cuda" if torch.cuda.is_available() else "cpu")
+    return encoder
+
+
+def annotated(train: str, val: str) -> tuple[Any, Any]:
+    """Two annotated sets with the classes of the first; what of them is left out is said."""
+    known = boxes.load(train)
+    for data in (both := (known, boxes.load(val, classes=known.classes))):
+        for reason, rejected in data.rejects.items():
+            console.print(f"[yellow]{data.path}: {len(rejected):,} left out, {reason}, such as {rejected[0]}", soft_wrap=True)
+    return both
+
+
+def judged(
+    verb: Callable[..., Evaluation], source: str, both: tuple[Any, Any], out: str | Path, *, seed: int = 0, trials: int = 1,
+    start: Callable[[Path, int], None] | None = None, **settings: Any,
+) -> Result:  # fmt: skip
+    """The row of ``results.json`` that ``verb`` gives for an encoder, the mean of ``trials`` seeds; kept, with the runs, below ``out``.
+
+    Args:
+        verb: of ``care.evaluate``.
+        source: the encoder, as ``care.train.load_encoder`` takes it.
+        both: what to learn from and what to score.
+        out: directory; the features of all evaluations in it are shared.
+        seed: the first one.
+        trials: seeds.
+        start: trains a seed, the second argument, in the first one with other processes, which call this function without it.
+        settings: keywords of ``verb``.
+    """
+    encoder = loaded(source, seed)
+    digests = {"encoder": digest_of(encoder), **{part: data.digest for part, data in zip(("train", "val"), both, strict=True)}}
+    takes, found = verb.__annotations__, list[Result]()
+    settings = {name: value for name, value in settings.items() if value is not None}
+    folder = Path(out, "-".join((verb.__name__, re.sub(r"[^\w.]+", "-", source).strip("-"), storage.digest([digests, settings])[:8])))
+    for number in range(seed, seed + trials):
+        run = folder / f"seed-{number}"
+        if start:
+            start(run, number)
+            found.append(storage.read_json(run / "result.json"))
+            continue
+        refuse_again(run)
+        places: dict[str, Any] = {"cache": Path(out, "features")} if "cache" in takes else {}
+        places |= {"seed": number} if "seed" in takes else {}
+        done = verb(encoder, *both, *([run] if "run" in takes else []), **places, **settings)
+        settings |= done.chosen  # of the first seed: the others train with it
+        found.append(done._asdict())
+        if ranks.rank() == 0:
+            storage.write_json(run / "result.json", found[-1])
+    row = found[0] | {"encoder": source, "settings": settings, "digests": digests, "seed": seed, "trials": trials}
+    for name in row.pop("measures"):
+        values = [one["measures"][name] for one in found]
+        row[name] = statistics.fmean(values)
+        row |= {f"{name}_std": statistics.stdev(values)} if trials > 1 else {}
+    row["versions"] = {"care": version("care-ssl"), "torch": torch.__version__, "torchvision": version("torchvision")}
+    row = json.loads(json.dumps(row))  # tuples are lists there, as in what is read back
+    if ranks.rank() == 0:
+        storage.write_json(folder / "results.json", {"title": f"{row['task']}: {source}", "evaluations": [row]})
+    return row
 
 
 def _outputs(out: str, *names: str) -> Result:

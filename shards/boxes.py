@@ -1,7 +1,7 @@
 """Images with boxes around their objects: COCO JSON and Pascal VOC devkits, as files or in a shard set, each parsed only here.
 
-Every box of an image that is there is kept, or rejected under a named reason. An image without boxes is kept: it is background to
-learn from and a place for false alarms. A box that reaches over the border is cut at it.
+Every box of an image that is there is kept, cut at the border, or rejected under a named reason. An image without boxes is kept: it is
+background to learn from and a place for false alarms.
 """
 
 import hashlib
@@ -140,12 +140,11 @@ def read(data: str | Path) -> Annotations | None:
     path = storage.locate(data)
     if (path / "annotations.json").is_file() and not (path / "index.json").is_file():
         path /= "annotations.json"
-    if not path.is_file() or path.suffix not in (".json", ".txt"):
-        return None
-    folder = path.absolute().parent
-    if path.suffix == ".txt":
+    kind, folder = path.suffix if path.is_file() else "", path.absolute().parent
+    if kind == ".txt":
         return _voc(path, folder.parent.parent)
-    return _coco(path, storage.read_json(path), folder, folder / "images", folder.parent / path.stem.removeprefix("instances_"))
+    roots = folder, folder / "images", folder.parent / path.stem.removeprefix("instances_")
+    return _coco(path, storage.read_json(path), *roots) if kind == ".json" else None
 
 
 def _picture(path: Path, size: tuple[int, int], objects: list[_Object], label: dict[str, int], rejects: list[tuple[str, str]]) -> Picture:
@@ -154,16 +153,12 @@ def _picture(path: Path, size: tuple[int, int], objects: list[_Object], label: d
         left, top, width, height = bbox if len(bbox) == 4 else (math.nan,) * 4
         sides = left, top, left + width, top + height
         cut = [min(max(side, 0), limit) for side, limit in zip(sides, size * 2, strict=True)]
-        if name not in label:
-            reason = BoxReject.UNKNOWN_CATEGORY
-        elif not min(width, height) >= THIN:
-            reason = BoxReject.DEGENERATE
-        elif min(cut[2] - cut[0], cut[3] - cut[1]) < THIN:
-            reason = BoxReject.OUTSIDE
-        else:
+        known, thick, inside = name in label, min(width, height) >= THIN, min(cut[2] - cut[0], cut[3] - cut[1]) >= THIN
+        if known and thick and inside:
             rows.append((cut, label[name], *rest))
-            continue
-        rejects.append((reason, f"{path.name}: {name} {[*sides]}"))
+        else:
+            reason = BoxReject.UNKNOWN_CATEGORY if not known else BoxReject.OUTSIDE if thick else BoxReject.DEGENERATE
+            rejects.append((reason, f"{path.name}: {name} {[*sides]}"))
     boxes, labels, difficult, crowd, masks = zip(*rows, strict=True) if rows else ((),) * 5
     corners, flags = np.array(boxes, np.float32).reshape(-1, 4), np.array([difficult, crowd], np.bool_)
     return Picture(path, size, corners, np.array(labels, np.int64), flags[0], flags[1], [*masks])
@@ -206,8 +201,7 @@ def _voc(path: Path, root: Path) -> Annotations:
     for stem in stems:
         try:
             tree = ElementTree.fromstring(storage.read_bytes(root / "Annotations" / f"{stem}.xml"))
-            names = f"{stem}.jpg", tree.findtext("filename", "")
-            file = next(name for name in names if (root / "JPEGImages" / name).is_file())
+            file = next(name for name in (f"{stem}.jpg", tree.findtext("filename", "")) if (root / "JPEGImages" / name).is_file())
             width, height = (int(float(tree.findtext(f"size/{side}", "0"))) for side in ("width", "height"))
             if min(width, height) <= 0:
                 width, height = decode(storage.read_bytes(root / "JPEGImages" / file)).size

@@ -15,7 +15,7 @@ import numpy as np
 
 from shards import boxes, index, order, sources, storage
 from shards.errors import ShardError
-from shards.images import Reject, Validation, check, shrink
+from shards.images import Reject, RejectError, Validation, check, shrink
 from shards.options import Count, Natural, Range, Share
 from shards.progress import progress
 
@@ -77,32 +77,28 @@ def build(
         found = index.load(root) if "index.json" in names else None
         if ({found.plan} if found else {storage.read_json(record)["plan"] for record in records}) - {plan.digest}:
             raise ShardError(f"{root} holds a set built from other input or options; remove it or choose another DEST")
-        if not found:
-            return _build(plan, root, names, workers, max_rejects)
-        for record in records:  # left by a kill after the index was committed
-            storage.remove(record)
-        return found
+        if found:
+            for record in records:  # left by a kill after the index was committed
+                storage.remove(record)
+            return found
+        missing = [n for n in range(len(plan.shards)) if not {_TAR.format(n), _RECORD.format(n)}.issubset(names)]
+        count, todo = len(plan.source.samples), sum(len(plan.shards[n]) for n in missing)
+        stop, lock = threading.Event(), threading.Lock()
+        with progress("building", count, start=count - todo) as advance, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
 
+            def tick() -> None:
+                if stop.is_set():
+                    raise CancelledError
+                with lock:
+                    advance(1, "")
 
-def _build(plan: Plan, root: Path, there: list[str], workers: int | None, max_rejects: float) -> index.Index:
-    missing = [n for n in range(len(plan.shards)) if not {_TAR.format(n), _RECORD.format(n)}.issubset(there)]
-    count, todo = len(plan.source.samples), sum(len(plan.shards[n]) for n in missing)
-    stop, lock = threading.Event(), threading.Lock()
-    with progress("building", count, start=count - todo) as advance, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-
-        def tick() -> None:
-            if stop.is_set():
-                raise CancelledError
-            with lock:
-                advance(1, "")
-
-        try:
-            for shard in as_completed([pool.submit(write_shard, plan, root, n, tick) for n in missing]):
-                shard.result()
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-    return commit(plan, root, max_rejects=max_rejects)
+            try:
+                for shard in as_completed([pool.submit(write_shard, plan, root, n, tick) for n in missing]):
+                    shard.result()
+            finally:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+        return commit(plan, root, max_rejects=max_rejects)
 
 
 def make_plan(
@@ -131,14 +127,12 @@ def write_shard(plan: Plan, dest: Path, number: int, tick: Callable[[], None] = 
     with storage.writing(dest / (name := _TAR.format(number))) as file:
         for image in plan.shards[number]:
             tick()
-            data, reason = sources.read(image)
-            original, upright = data, 0
-            if not reason and plan.max_side:
-                data, reason = shrink(data, plan.max_side, plan.quality)
-            if not reason:  # shrinking decodes, which passes no less than a check
-                reason, upright = check(data, "header" if plan.max_side else plan.validate)
-            if reason:
-                rejects.append((reason, image.name))
+            try:
+                original = sources.read(image)
+                data = shrink(original, plan.max_side, plan.quality) if plan.max_side else original
+                upright = check(data, "header" if plan.max_side else plan.validate)  # shrinking decodes, which passes no less than a check
+            except RejectError as error:
+                rejects.append((error.reason, image.name))
                 continue
             offset = _append(file, image.key + (sources.suffix(image.name) if data is original else ".jpg"), data)
             if image.label >= 0:
@@ -176,18 +170,17 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> index.Index:
             f"{count} of {count + len(entries)} images were rejected, {max_rejects:.2%} may be: {listed}. Repair or remove "
             f"them, or raise --max-rejects; {dest} is not a set yet, and a next run reuses its shards"
         )
-    annotations = None
+    keys, annotations = [entry[-1] for entry in entries], None
     if known := plan.annotations:
-        kept, by_path = {entry[-1] for entry in entries}, {image.path: image for image in plan.source.samples}
+        kept, by_path = {*keys}, {image.path: image for image in plan.source.samples}
         there = [(by_path[str(path)], entry) for path, *_, entry in known.images if str(path) in by_path]
         images = {entry["id"]: entry | {"key": image.key, "file_name": image.name} for image, entry in there if image.key in kept}
         objects = [one for one in known.content["annotations"] if one["image_id"] in images]
         broken = [(boxes.BoxReject.NO_IMAGE, image.name) for image, _ in there if image.key not in kept]
         annotations = known.content | {"images": [*images.values()], "annotations": objects, "rejects": [*known.rejects, *broken]}
     index.save(
-        dest, shards=[index.Shard(*record["shard"]) for record in records],
-        samples=np.array([tuple(entry[:-1]) for entry in entries], index.ROW), keys=[entry[-1] for entry in entries],
-        classes=plan.source.classes, rejects=rejects, plan=plan.digest, seed=plan.seed, annotations=annotations,
+        dest, shards=[index.Shard(*record["shard"]) for record in records], keys=keys, classes=plan.source.classes, rejects=rejects,
+        samples=np.array([tuple(entry[:-1]) for entry in entries], index.ROW), plan=plan.digest, seed=plan.seed, annotations=annotations,
     )  # fmt: skip
     for number in range(len(plan.shards)):
         storage.remove(dest / _RECORD.format(number))

@@ -11,9 +11,11 @@ from PIL.Image import Transpose
 from shards.errors import ShardError
 
 Validation = Literal["decode", "header", "none"]  # how far a build looks into an image: all its pixels, its header, or not at all
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .avif .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .jp2 .j2k .jpx".split()
-)  # of file names that are taken for images, in lower case
+# Of file names that are taken for images, in lower case
+SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff", ".gif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx",
+))  # fmt: skip
 MAX_PIXELS = 89_478_485  # larger images are refused by their header; it is Pillow's own limit, so that Pillow does not warn below it
 
 # Pillow opens some forty formats; the obscure ones have the least tested parsers, and bytes from the web pick them.
@@ -41,8 +43,10 @@ class Reject(StrEnum):
     UNSAFE_NAME = "unsafe name"
 
 
-class _ImageError(ShardError):
-    def __init__(self, reason: Reject, detail: str, data: bytes) -> None:
+class RejectError(ShardError):
+    """Raised for a file that cannot be a sample."""
+
+    def __init__(self, reason: Reject, detail: str = "", data: bytes = b"") -> None:
         super().__init__(f"wanted an image, got {len(data)} bytes that cannot be decoded: {reason}: {detail}; replace or remove the file")
         self.reason = reason
 
@@ -60,48 +64,42 @@ def decode(data: bytes) -> Image.Image:
     return _decoded(_header(data), data)
 
 
-def check(data: bytes, validate: Validation) -> tuple[Reject | None, int]:
-    """Why ``data`` cannot be a sample, or ``None``; and its EXIF orientation, 1…8 (what cannot be read is 1), 0 where it was not looked at.
+def check(data: bytes, validate: Validation) -> int:
+    """The EXIF orientation of what can be a sample, 1…8 (what cannot be read is 1), 0 where it was not looked at; else ``RejectError``.
 
     ``decode`` accepts exactly what ``"decode"`` passes; ``"header"`` opens but does not decode, ``"none"`` refuses only what is empty.
     """
-    if validate == "none":
-        return (None if data else Reject.EMPTY), 0
-    try:
-        image = _header(data)
-        if validate == "decode":
-            _decoded(image, data)
-        return None, _orientation(image)
-    except _ImageError as error:
-        return error.reason, 0
+    if validate == "none" and data:
+        return 0
+    image = _header(data)
+    if validate == "decode":
+        _decoded(image, data)
+    return _orientation(image)
 
 
-def shrink(data: bytes, max_side: int, quality: int) -> tuple[bytes, Reject | None]:
-    """An image with a side above ``max_side`` px as an upright JPEG whose longer side has them, any other unchanged."""
-    try:
-        image = decode(data)
-    except _ImageError as error:
-        return data, error.reason
+def shrink(data: bytes, max_side: int, quality: int) -> bytes:
+    """An image with a side above ``max_side`` px as an upright JPEG whose longer side has them, any other unchanged, or ``RejectError``."""
+    image = decode(data)
     if max(image.size) <= max_side:
-        return data, None
+        return data
     image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     image.save(small := io.BytesIO(), "JPEG", quality=quality)
-    return small.getvalue(), None
+    return small.getvalue()
 
 
 def _header(data: bytes) -> Image.Image:
     if not data:
-        raise _ImageError(Reject.EMPTY, "no bytes", data)
+        raise RejectError(Reject.EMPTY, "no bytes", data)
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
-        raise _ImageError(Reject.NOT_AN_IMAGE, f"no header of {', '.join(_FORMATS)}", data) from None
+        raise RejectError(Reject.NOT_AN_IMAGE, f"no header of {', '.join(_FORMATS)}", data) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        raise _ImageError(Reject.TOO_LARGE, str(error), data) from None
+        raise RejectError(Reject.TOO_LARGE, str(error), data) from None
     except Exception as error:  # hostile headers reach every corner of every parser
-        raise _ImageError(Reject.CORRUPT, str(error), data) from error
+        raise RejectError(Reject.CORRUPT, str(error), data) from error
     if image.width * image.height > MAX_PIXELS:
-        raise _ImageError(Reject.TOO_LARGE, f"{image.width} × {image.height} pixels, the limit is {MAX_PIXELS:,}", data)
+        raise RejectError(Reject.TOO_LARGE, f"{image.width} × {image.height} pixels, the limit is {MAX_PIXELS:,}", data)
     return image
 
 
@@ -111,9 +109,9 @@ def _decoded(image: Image.Image, data: bytes) -> Image.Image:
         turn = _UPRIGHT.get(_orientation(image))
         return _rgb(image.transpose(turn) if turn is not None else image)
     except MemoryError:
-        raise _ImageError(Reject.TOO_LARGE, f"{image.width} × {image.height} pixels do not fit in memory", data) from None
+        raise RejectError(Reject.TOO_LARGE, f"{image.width} × {image.height} pixels do not fit in memory", data) from None
     except Exception as error:  # as above: OSError, SyntaxError, struct.error, IndexError, zlib.error …
-        raise _ImageError(Reject.CORRUPT, str(error) or type(error).__name__, data) from error
+        raise RejectError(Reject.CORRUPT, str(error) or type(error).__name__, data) from error
 
 
 def _orientation(image: Image.Image) -> int:

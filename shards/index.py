@@ -111,8 +111,7 @@ def load(path: str | Path, *, shards: bool = True) -> Index:
         got = "an unfinished one; run its build again, it goes on where it stopped" if unfinished else "no index.json; check the path"
         raise ShardError(f"wanted a shard set at {path}, got {got}")
     document, text = storage.read_json(file), storage.read_bytes(file)
-    schema = document.get("schema") if isinstance(document, dict) else None
-    if not isinstance(schema, int):
+    if not isinstance(document, dict) or not isinstance(schema := document.get("schema"), int):
         raise ShardError(f"{file} is not the index of a shard set; check the path")
     if schema != SCHEMA:
         reads = f"up to {SCHEMA}; upgrade care-ssl" if schema > SCHEMA else f"{SCHEMA}; build the set again"

@@ -1,7 +1,7 @@
 """Pure: which samples step k reads, from (count, batch size, seed) alone; no sampler state exists that could be lost.
 
-An epoch shuffles runs of neighbouring samples, a shard long, and then the samples inside blocks of ``BLOCK`` runs, so that a
-remote set is read shard after shard. Neither needs a table of all samples: time and memory of a step do not grow with the set.
+An epoch shuffles runs of neighbouring samples, a shard long, and then the samples inside blocks of ``BLOCK`` runs, so that a remote
+set is read shard after shard. No table of all samples is made: time and memory of a step do not grow with the set.
 """
 
 from functools import lru_cache
@@ -61,7 +61,7 @@ def _block(count: int, seed: int, epoch: int, run: int, block: int) -> NDArray[n
     if runs <= BLOCK:
         ids = np.arange(count)
     else:
-        *keys, turn = (int(word) for word in _words(7, seed, epoch + 1, 1 << 63))
+        *keys, turn = _words(7, seed, epoch + 1, 1 << 63).tolist()
         chosen = sorted(_shuffled(place, runs, keys) for place in places)
         ids = (np.array(chosen)[:, None] * run + np.arange(run)).ravel()
         if places.stop == runs:  # what is left over joins the last block
@@ -73,12 +73,12 @@ def _block(count: int, seed: int, epoch: int, run: int, block: int) -> NDArray[n
 
 
 def _words(count: int, seed: int, stream: int, block: int) -> NDArray[np.uint64]:
-    counter = np.array([0, 0, 0, block], np.uint64)
-    return np.random.Philox(key=np.array([seed % 2**64, stream], np.uint64), counter=counter).random_raw(count)
+    key, counter = np.array([seed % 2**64, stream], np.uint64), np.array([0, 0, 0, block], np.uint64)
+    return np.random.Philox(key=key, counter=counter).random_raw(count)
 
 
 def _shuffled(place: int, count: int, keys: list[int]) -> int:
-    """What a random order of ``range(count)`` has at ``place``: a Feistel network, walked until it is inside the range."""
+    # What a random order of range(count) has at ``place``: a Feistel network, walked until it is inside the range.
     half = ((count - 1).bit_length() + 1) // 2
     mask = (1 << half) - 1
     while True:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -15,15 +15,14 @@ PLAIN_SECONDS = 10.0  # between two plain lines
 @contextmanager
 def progress(title: str, total: int, *, start: int = 0) -> Iterator[Callable[[int, str], None]]:
     """Yield ``advance(n, note="")``: ``n`` of ``total`` images more are done (``start`` before), ``note`` is shown beside the rate."""
-    done = start
-    began = last = time.monotonic()
-    bar = Progress("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[status]}", console=console)
+    done, began = start, time.monotonic()
+    last, columns = began, (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[status]}")
+    bar = Progress("{task.description}", *columns, console=console, disable=not console.is_terminal)
     task = bar.add_task(title, total=total, completed=start, status="")
 
     def advance(n: int, note: str = "") -> None:
         nonlocal done, last
-        done += n
-        now = time.monotonic()
+        done, now = done + n, time.monotonic()
         rate = (done - start) / max(now - began, 1e-9)
         status = f"{rate:,.{0 if rate >= 10 else 2}f} img/s {note}".rstrip()
         if console.is_terminal:
@@ -33,5 +32,5 @@ def progress(title: str, total: int, *, start: int = 0) -> Iterator[Callable[[in
             eta = (total - done) * (now - began) / max(done - start, 1)
             print(f"{title}: {done}/{total}, {status}, ETA {eta:.0f} s", file=sys.stderr, flush=True)
 
-    with bar if console.is_terminal else nullcontext():
+    with bar:
         yield advance

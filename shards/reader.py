@@ -49,15 +49,16 @@ class ShardSet:
             raise IndexError(f"wanted sample {i} of a set of {len(self)}") from None
         offset, length, crc32, label, _ = self.index.samples[number].item()
         shard = self.index.shards[int(np.searchsorted(self._starts, number, "right")) - 1]
+        at = f"sample {number} ({(key := self.keys[number])!r}) of {self.path}/{shard.url}"
         try:  # opening a file a read costs microseconds beside the decode; kept ones outgrow the process limit at ImageNet's size
             with self.opened(shard) as file:
                 data = os.pread(file.fileno(), length, offset)
         except OSError as error:
-            raise ShardError(f"cannot read {self._at(shard.url, number)}: {error.strerror or error}; is the set still there?") from error
+            raise ShardError(f"cannot read {at}: {error.strerror or error}; is the set still there?") from error
         if len(data) != length or zlib.crc32(data) != crc32:
             got = f"{len(data)} bytes with crc32 {zlib.crc32(data):08x}, wanted {length} with {crc32:08x}"
-            raise ShardError(f"{self._at(shard.url, number)} is damaged: {got}; verify the set, then copy or build it again")
-        return Sample(self.keys[number], data, label)
+            raise ShardError(f"{at} is damaged: {got}; verify the set, then copy or build it again")
+        return Sample(key, data, label)
 
     def opened(self, shard: Shard) -> IO[bytes]:
         """A shard's file, unbuffered, of an object store's the copy in the cache; ``OSError`` or ``ShardError``."""
@@ -81,9 +82,6 @@ class ShardSet:
 
     def __repr__(self) -> str:
         return f"ShardSet({str(self.path)!r}: {len(self):,} samples, {len(self.classes)} classes, {len(self.index.shards)} shards)"
-
-    def _at(self, url: str, number: int) -> str:
-        return f"sample {number} ({self.keys[number]!r}) of {self.path / url}"
 
 
 def open(path: str | Path, cache: Cache | None = None) -> ShardSet:

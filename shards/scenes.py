@@ -63,19 +63,16 @@ def render(seed: int, index: int, *, size: int = 96) -> Scene:
         in_front = rng.random() < 0.5 and left.sum() > MAIN_VISIBLE * whole
         cover = left if in_front else cover
         layers.insert(len(layers) if in_front else 0, (other, centre))
-
     for sprite, centre in layers:
         image.paste((12, 12, 20), sprite.corner(centre - 0.05 * size * light), sprite.shadow)
         image.paste(sprite.colour, sprite.corner(centre), sprite.alpha)
-    objects: list[SceneObject] = []
-    free = np.ones((size, size), np.bool_)
+    objects, free = list[SceneObject](), np.ones((size, size), np.bool_)
     for sprite, centre in reversed(layers):
         mask = sprite.cover(centre, size) & free
         free &= ~mask
         if (box := Image.fromarray(mask).getbbox()) and mask.sum() >= TINY * size**2:
             placed = SceneObject(sprite.label, (box[0], box[1], box[2] - box[0], box[3] - box[1]), mask)
             objects.insert(0 if sprite is main else len(objects), placed)
-
     across = np.linspace(-1, 1, size, dtype=np.float32)
     lit = np.asarray(image) * (1 + 0.18 * (light[0] * across + light[1] * across[:, None]))[..., None]
     grain = rng.uniform(1, 5) * rng.standard_normal((size, size, 1), np.float32)
@@ -113,8 +110,7 @@ def write(dest: str | Path, *, count: int, seed: int = 0, size: int = 96, start:
 
 def _rle(mask: Mask) -> dict[str, list[int]]:
     # Run lengths down the columns, zeros first: a mask that begins with a one begins with an empty run.
-    flat = np.concatenate([[False], mask.ravel(order="F")])
-    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    edges = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False))
     return {"size": list(mask.shape), "counts": np.diff(edges, prepend=0, append=mask.size).tolist()}
 
 
@@ -170,7 +166,6 @@ def _sprite(rng: np.random.Generator, label: int, radius: float, light: Plane) -
     x = (math.cos(turn) * t + math.sin(turn) * t[:, None]) / depth
     y = (math.cos(turn) * t[:, None] - math.sin(turn) * t) / (squeeze * depth) + shear * x
     level, pattern = _appearance(label, x, y, rng.uniform(0.85, 1.15))
-
     tone = ((380 if rng.random() < 0.5 else -380) * pattern + 128).clip(0, 255)
     planes = np.dstack([255 * (level > 0), 255 * (level < rng.uniform(0.02, 0.07)), tone]).astype(np.uint8)
     alpha, rim, mix = Image.fromarray(planes).reduce(2).split()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from shards import boxes, storage
 from shards.errors import ShardError
-from shards.images import SUFFIXES, Reject
+from shards.images import SUFFIXES, Reject, RejectError
 
 MAX_BYTES = 1 << 30  # larger files are refused unread: no image of a size that is decoded needs as much
 # WebDataset ends a key at the first dot of the file name and skips folders named __like_this__; in keys.txt a line is a key.
@@ -21,10 +21,9 @@ _SPECIAL = re.compile(r"^_(?=_)|[%.\x00-\x1f\x7f\udc80-\udcff]")
 
 
 class Candidate(NamedTuple):
-    """An image file, or a member of a tar, that may become a sample.
+    """An image file or URL, or a tar's member from byte ``offset`` (-1: a file), that may become a sample.
 
-    ``path`` of the file or the tar, a URL too; ``name`` below the source, with ``/``; class number ``label``, or -1; unique ``key`` in the
-    shard set; ``size`` in bytes, or -1 where it cannot be looked at; ``offset`` of the first byte in the tar, or -1 for a file.
+    ``name`` below the source, with ``/``; class number ``label``, or -1; unique ``key``; ``size`` in bytes, or -1 if not looked at.
     """
 
     path: str
@@ -81,14 +80,11 @@ def find(src: str | Path, *, share: tuple[float, float] = (0, 1), known: boxes.A
     label = {name: number for number, name in enumerate(classes)}
     rejects += [(Reject.NO_CLASS, image.name) for image, text in first.values() if classes and text is None]
     images = [(image, text) for _, (image, text) in sorted(first.items()) if not classes or text is not None]
-
-    def falls(name: str) -> bool:
-        return share[0] <= zlib.crc32(os.fsencode(name)) / 2**32 < share[1]
-
-    kept = [(image, text) for image, text in images if falls(image.name)]
     if not images:
         raise ShardError(f"wanted images at {src}, got none ({len(rejects)} rejected: {rejects[:3]}); check what it lists")
-    if not kept:
+    names = (*first, *(name for _, name in rejects))
+    shared = {name for name in names if share[0] <= zlib.crc32(os.fsencode(name)) / 2**32 < share[1]}
+    if not (kept := [(image, text) for image, text in images if image.name in shared]):
         raise ShardError(f"no image at {src} falls into the share {share[0]:g}–{share[1]:g}; use more images or a larger share")
     keys = dict[str, None]()  # in their order; where an earlier name took one, the suffix joins it
     for image, _ in kept:
@@ -96,23 +92,25 @@ def find(src: str | Path, *, share: tuple[float, float] = (0, 1), known: boxes.A
         short = whole.rpartition("%2E")[0] if suffix(image.name) else whole
         keys[whole if short in keys else short] = None
     samples = [image._replace(label=label.get(text or "", -1), key=key) for (image, text), key in zip(kept, keys, strict=True)]
-    return Source(samples, classes, [(reason, name) for reason, name in sorted(rejects) if falls(name)])
+    return Source(samples, classes, [(reason, name) for reason, name in sorted(rejects) if name in shared])
 
 
-def read(image: Candidate) -> tuple[bytes, Reject | None]:
-    """The bytes of a candidate, or why there are none; a ``ShardError`` if the object store fails."""
+def read(image: Candidate) -> bytes:
+    """The bytes of a candidate, or ``RejectError``; another ``ShardError`` if the object store fails."""
     try:
         if image.offset >= 0:
-            return storage.read_bytes(image.path, image.offset, image.offset + image.size), None
+            return storage.read_bytes(image.path, image.offset, image.offset + image.size)
         if storage.is_remote(image.path):
-            return (b"", Reject.TOO_LARGE) if image.size > MAX_BYTES else (storage.read_bytes(image.path), None)
+            if image.size > MAX_BYTES:
+                raise RejectError(Reject.TOO_LARGE)
+            return storage.read_bytes(image.path)
         with os.fdopen(os.open(image.path, os.O_RDONLY | os.O_NONBLOCK), "rb", 0) as file:  # a pipe would block
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return b"", Reject.UNREADABLE
-            return (b"", Reject.TOO_LARGE) if status.st_size > MAX_BYTES else (file.readall(), None)
+            if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
+                return file.readall()
+            raise RejectError(Reject.TOO_LARGE if stat.S_ISREG(status.st_mode) else Reject.UNREADABLE)
     except OSError:
-        return b"", Reject.UNREADABLE
+        raise RejectError(Reject.UNREADABLE) from None
 
 
 def _folder(src: str | Path, rejects: list[Any]) -> _Found:
@@ -199,8 +197,7 @@ def suffix(name: str) -> str:
 def _files(directory: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, int]]:
     try:
         status = directory.stat()
-        here = (status.st_dev, status.st_ino)
-        if here in above:
+        if (here := (status.st_dev, status.st_ino)) in above:
             return
         with os.scandir(directory) as listing:
             entries = [(entry, entry.is_dir()) for entry in listing]

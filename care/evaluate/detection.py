@@ -64,7 +64,7 @@ def detect(
     Nothing is chosen on val. Interrupted, the same call continues; processes that train together take a slice of each batch and of val.
 
     Detectron2, which the protocol is written for, also groups images by orientation, leaves out those without boxes, pads C4's less,
-    begins the warm-up at lr / 1000, on COCO lasts it 1,000 iterations, and rounds the masks it learns from to 0 and 1. As there, each
+    warms up from lr / 1000, on COCO for 1,000 iterations, and rounds the masks it learns from to 0 and 1. As there, each
     process draws the boxes that its losses are of; the loss of masks is a mean over its own.
 
     Args:

@@ -136,13 +136,13 @@ class Detector(nn.Module):
         if c4 and not isinstance(encoder, ResNetEncoder):
             raise CareError(f"{encoder.name or 'this encoder'} has no stages to cut into the C4 form; use head='fpn'")
         maps = self.body.eval().maps(torch.zeros(1, 3, 256, 256, device=next(encoder.parameters()).device))
-        strides = {name: 256 // x.shape[3] for name, x in maps.items() if x.shape[3] <= 64 and (name == "layer3" or not c4)}
+        self.strides = strides = {name: 256 // x.shape[3] for name, x in maps.items() if x.shape[3] <= 64 and (name == "layer3" or not c4)}
         if isinstance(self.body, ResNetEncoder) and c4:
             last, width = self.body.layer4, encoder.features
             self.body.layer4, self.neck, self.multiple = nn.Identity(), nn.Identity(), max(strides.values())
             sizes = [tuple(anchor_scale * 2**level for level in range(2, 7))]
             box_head: nn.Module = nn.Sequential(last, nn.BatchNorm2d(width))
-            through, tops = maps["layer3"].shape[1], {"training": (12, 2), "testing": (6, 1)}
+            through, before, after = maps["layer3"].shape[1], (12, 6), (2, 1)
         else:
             # what the maps do not need has no gradient, which processes that train as one would wait for
             weights = [*self.body.parameters()]
@@ -155,19 +155,16 @@ class Detector(nn.Module):
             self.multiple = 2 * max(strides.values())
             sizes = [(anchor_scale * stride,) for stride in (*strides.values(), self.multiple)]
             box_head, width = TwoMLPHead(channels * 49, hidden), hidden
-            through, tops = channels, {"training": (2, 1), "testing": (1, 1)}
-        boxes, masks = FastRCNNPredictor(width, classes + 1), None
-        for layer, deviation in ((boxes.cls_score, 0.01), (boxes.bbox_pred, 0.001)):
-            nn.init.normal_(layer.weight, std=deviation)
-            nn.init.zeros_(layer.bias)
-        if mask:
-            masks = MaskRCNNPredictor(width if c4 else channels, channels, classes + 1)
-            nn.init.normal_(masks.mask_fcn_logits.weight, std=0.001)
-        self.strides = strides
+            through, before, after = channels, (2, 1), (1, 1)
+        boxes = FastRCNNPredictor(width, classes + 1)
+        masks = MaskRCNNPredictor(width if c4 else channels, channels, classes + 1) if mask else None
+        for layer, deviation in ((boxes.cls_score, 0.01), (boxes.bbox_pred, 0.001), (masks and masks.mask_fcn_logits, 0.001)):
+            if layer:
+                nn.init.normal_(layer.weight, std=deviation)
+                nn.init.zeros_(layer.bias)
         self.rpn = RPN(
             Anchors(tuple(sizes), ((0.5, 1.0, 2.0),) * len(sizes)), _RPNHead(through, 3 * len(sizes[0])), 0.7, 0.3, 256, 0.5,
-            {mode: before * proposals for mode, (before, _) in tops.items()},
-            {mode: after * proposals for mode, (_, after) in tops.items()}, 0.7,
+            *({"training": training * proposals, "testing": testing * proposals} for training, testing in (before, after)), 0.7,
         )  # fmt: skip
         self.heads = Heads(
             RoIAlign(strides, 14 if c4 else 7), box_head, nn.Sequential(nn.AdaptiveAvgPool2d(1), boxes) if c4 else boxes,
@@ -179,9 +176,7 @@ class Detector(nn.Module):
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
         """The losses by name in training, else a dict of ``boxes`` [n, 4], ``scores``, ``labels`` and ``masks`` [n, m, m] an image.
 
-        Args:
-            images: [3, h, w] in 0…1, each of its own size.
-            targets: in training ``boxes`` [n, 4] in pixels, ``labels`` [n], ``masks`` [n, h, w] an image.
+        Images are [3, h, w] in 0…1, each of its own size; targets dicts of ``boxes`` in pixels, ``labels`` and ``masks`` [n, h, w].
         """
         sizes = [(image.shape[1], image.shape[2]) for image in images]
         sides: list[float] = [max(of_axis) for of_axis in zip(*sizes, strict=True)]

@@ -86,9 +86,7 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 
-def centres(
-    data: shards.ShardSet, batches: Iterable[list[int]], *, size: int, workers: int = 0
-) -> Iterator[Float[Tensor, "b 3 size size"]]:
+def centres(data: shards.ShardSet, batches: Iterable[list[int]], *, size: int, workers: int = 0) -> Iterator[Float[Tensor, "b 3 h w"]]:
     """Batches of images by number, centre-cropped and normalised."""
     loader = DataLoader(_Centres(data, size), batch_sampler=batches, num_workers=workers, generator=torch.Generator())
     for pixels in loaded(loader):
@@ -128,17 +126,14 @@ def extract(
     each may extract ``only`` some shards, and a last call finds them all.
 
     Args:
-        encoder: image → ``Encoded``; used on the device it is on, left in the mode it was in.
-        data: an open shard set.
+        encoder: used on the device it is on, left in the mode it was in.
+        data: an open shard set; images without label are a ``CareError``.
         size: side of the centre crop, pixels.
         batch_size: images a forward pass.
         workers: processes that decode beside this one.
         precision: of the encoder's arithmetic.
         cache: directory or URL that keeps a file for each shard, named by the digests of what it is made from.
         only: numbers of the shards whose features are wanted; all by default.
-
-    Raises:
-        CareError: the set has images without label.
     """
     if len(data) == 0 or bool((data.labels < 0).any()):
         raise CareError(f"{data.path} has images without a class; evaluation needs a set built from class folders")
@@ -168,38 +163,21 @@ def extract(
 
 
 def same_classes(train: shards.ShardSet, val: shards.ShardSet) -> None:
-    """Refuse two sets whose labels mean different classes.
-
-    Raises:
-        CareError: naming the classes that only one of them has.
-    """
+    """Refuse two sets whose labels mean different classes by a ``CareError`` that names those that only one of them has."""
     if train.classes != val.classes:
         differing = sorted(set(train.classes) ^ set(val.classes))
         raise CareError(f"{train.path} and {val.path} must have the same classes; only one of them has: {', '.join(differing[:5])}")
 
 
 def all_known(labels: Int[Tensor, " n"], classes: int) -> None:
-    """Refuse labels that are no class.
-
-    Raises:
-        CareError: with their range.
-    """
+    """Refuse labels that are no class by a ``CareError`` with their range."""
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise CareError(f"wanted labels from 0 to {classes - 1}, got some from {int(labels.min())} to {int(labels.max())}")
 
 
 def accuracy(scores: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Accuracy:
-    """Top-1 and top-5 of the highest scores.
-
-    Raises:
-        CareError: a label is no class.
-    """
+    """Top-1 and top-5 of the highest scores; a label that is no class is a ``CareError``."""
     all_known(labels, scores.shape[1])
     top = scores.topk(min(5, scores.shape[1]), dim=1).indices
     hits = top == labels[:, None]
     return Accuracy(100 * float(hits[:, 0].float().mean()), 100 * float(hits.any(1).float().mean()))
-
-
-def side(encoder: Encoder, size: int | None) -> int:
-    """The side of the crops: ``size``, or that of the encoder's training."""
-    return size or int(encoder.size)

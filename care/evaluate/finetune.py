@@ -17,7 +17,7 @@ from torch.nn import functional as F
 import shards
 from care.encoders import Encoder, evaluating
 from care.errors import CareError, Diverged, Misuse
-from care.evaluate.features import Evaluation, Rows, accuracy, centres, crops, same_classes, side
+from care.evaluate.features import Evaluation, Rows, accuracy, centres, crops, same_classes
 from care.schedules import lr_at
 from care.train.checkpoint import digest_of
 from care.train.run import Precision, Run, autocast, fastest_precision
@@ -51,11 +51,8 @@ def stratified(labels: NDArray[np.int32], fraction: float, *, seed: int = 0) -> 
 
     Args:
         labels: [n] class numbers; rows below 0 have none and are never chosen.
-        fraction: above 0, at most 1; rounded for each class, but at least one image.
+        fraction: above 0, at most 1, else a ``CareError``; rounded for each class, but at least one image.
         seed: of the choice.
-
-    Raises:
-        CareError: a fraction out of range.
     """
     if not 0 < fraction <= 1:
         raise Misuse(f"wanted a fraction of the labels above 0 and at most 1, got {fraction}")
@@ -69,10 +66,8 @@ def stratified(labels: NDArray[np.int32], fraction: float, *, seed: int = 0) -> 
 def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:
     """Row numbers, ascending, of the images that a text file names, one a line, and the names that are not in the set.
 
-    A name is matched by its stem, as SimCLR's lists of ImageNet need it: ``n01440764_10026.JPEG`` is the sample whose key ends so.
-
-    Raises:
-        CareError: the file cannot be read, names no image of the set, or a stem that several images have.
+    A name is matched by its stem, as SimCLR's lists of ImageNet need it: ``n01440764_10026.JPEG`` is the sample whose key ends so. A file
+    that cannot be read, names no image of the set, or a stem that several images have, is a ``CareError``.
     """
     try:
         names = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
@@ -149,7 +144,7 @@ def finetune(
     asked, kept = np.split(known, [round(len(known) * held_out)])
     if (len(asked) == 0 and len(candidates) > 1) or len(kept) < 2 or (train.labels[known] < 0).any():
         raise CareError(f"cannot hold {held_out:.0%} of {len(known)} labelled images of {train.path} out; use more, all with a label")
-    size, where, most = side(encoder, size), next(encoder.parameters()).device, batch_size or default.batch_size
+    size, where, most = size or encoder.size, next(encoder.parameters()).device, batch_size or default.batch_size
     precision, start = precision or fastest_precision(where), digest_of(encoder)
 
     def fit(part: Rows, candidate: tuple[float, float, int], folder: Path) -> _Classifier:

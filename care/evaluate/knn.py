@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import shards
 from care.encoders import Encoder
-from care.evaluate.features import Accuracy, Evaluation, Features, accuracy, extract, same_classes, side
+from care.evaluate.features import Accuracy, Evaluation, Features, accuracy, extract, same_classes
 from care.train.run import Precision
 from shards.options import Count, Natural, Positive
 
@@ -21,19 +21,16 @@ def knn(
     Args:
         encoder: used on the device it is on.
         train: set whose labels vote.
-        val: set to classify, with the same classes.
+        val: set to classify; other classes, or images without one, are a ``CareError``.
         size: side of the crops, pixels; by default that of the encoder's training.
         k: neighbours; DINO's protocol has 20, instance discrimination's 200.
         temperature: of the votes' weights; DINO's is 0.07, instance discrimination's 0.1.
         precision: of the encoder's arithmetic.
         workers: processes that decode images.
         cache: see ``extract``.
-
-    Raises:
-        CareError: images without label, or other classes in ``val``.
     """
     same_classes(train, val)
-    size = side(encoder, size)
+    size = size or encoder.size
     known, asked = (extract(encoder, data, size=size, workers=workers, precision=precision, cache=cache) for data in (train, val))
     protocol = f"weighted nearest neighbours on frozen features (k {k}, temperature {temperature:g}), centre crops of {size} px"
     return Evaluation(
@@ -42,14 +39,7 @@ def knn(
 
 
 def weighted_knn(train: Features, val: Features, *, k: int = 20, temperature: float = 0.07) -> Accuracy:
-    """The ``k`` training images of highest cosine vote for their class with weight exp(cosine / temperature) (Wu et al. 2018).
-
-    Args:
-        train: features that vote.
-        val: features that are classified.
-        k: neighbours; all training images where there are fewer.
-        temperature: of the weights.
-    """
+    """The ``k`` training images (or all) of highest cosine vote with weight exp(cosine / temperature) (Wu et al. 2018)."""
     keys = F.normalize(train.x, dim=1)
     scores = []
     for queries in torch.split(F.normalize(val.x, dim=1), 1024):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import shards
 from care.encoders import Encoder, evaluating
 from care.errors import CareError
-from care.evaluate.features import Accuracy, Evaluation, Features, Rows, all_known, crops, extract, pooled, same_classes, side
+from care.evaluate.features import Accuracy, Evaluation, Features, Rows, all_known, crops, extract, pooled, same_classes
 from care.schedules import lr_at
 from care.train.checkpoint import digest_of
 from care.train.run import Precision, Run, autocast
@@ -62,11 +62,11 @@ def linear(
         cache: see ``extract``.
 
     Raises:
-        CareError: images without label, other classes in ``val``, train too small to hold a part out, a run with other settings.
+        CareError: images without label, other classes in ``val``, too small a train, a run with other settings.
         Stopped: on SIGINT or SIGTERM, after saving.
     """
     same_classes(train, val)
-    size, before = side(encoder, size), digest_of(encoder)
+    size, before = size or encoder.size, digest_of(encoder)
     if bool((train.labels < 0).any()):
         raise CareError(f"{train.path} has images without a class; the linear evaluation needs a set built from class folders")
     chooses, batch, where = _held(len(train), held_out, seed), min(batch_size, len(train)), next(encoder.parameters()).device
@@ -116,14 +116,12 @@ def linear(
     top1, top5 = (float(top[1, best]) for top in heads.scores(asked.x, asked.y))
     rows = [json.loads(line) for line in (state.path / "losses.jsonl").read_text().splitlines()]
     measures = {"top1": top1, "top5": top5, "best1": max(row[f"val {lrs[best]:g}"] for row in rows if f"val {lrs[best]:g}" in row)}
-    layer = "one linear layer and batch norm" if norm else "one linear layer"
-    return Evaluation(
-        "linear", f"{layer} on the frozen encoder, random crops of {size} px and flips, {recipe}", measures, {"lrs": (lrs[best],)}
-    )
+    protocol = f"one linear layer{' and batch norm' * norm} on the frozen encoder, random crops of {size} px and flips, {recipe}"
+    return Evaluation("linear", protocol, measures, {"lrs": (lrs[best],)})
 
 
 class _Heads(nn.Module):
-    """Two linear classifiers for each learning rate, side by side in one layer: of the images that choose no rate, and of all."""
+    """Two linear classifiers for each learning rate by side in one layer: of the images that choose no rate, and of all."""
 
     def __init__(self, features: int, classes: int, lrs: Sequence[float], norm: bool, seed: int) -> None:
         super().__init__()
@@ -157,11 +155,7 @@ class _Heads(nn.Module):
 
 
 def _held(count: int, share: float, seed: int) -> Rows:
-    """Numbers of the training images that choose the learning rate.
-
-    Raises:
-        CareError: there are too few.
-    """
+    """Numbers of the training images that choose the learning rate; a ``CareError`` if there are too few."""
     chosen = permutation(count, seed=seed, stream=0)[: min(round(count * share), HELD)]
     if not 0 < len(chosen) < count:
         raise CareError(f"cannot hold {share:.0%} of {count} training images out; use a larger set")
@@ -174,21 +168,8 @@ def linear_on_features(
 ) -> tuple[Accuracy, float]:  # fmt: skip
     """Top-1 and top-5 of a linear layer on cached features, and its learning rate.
 
-    Features are standardised by the training set's mean and deviation; the recipe is that of ``linear``, whose single pass trains every
-    rate with and without the part that chooses.
-
-    Args:
-        train: features to fit.
-        val: features to score; they choose nothing.
-        lrs: learning rates to choose from, for 256 images a step.
-        epochs: passes over train.
-        batch_size: features a step, fewer where train is smaller.
-        norm: batch norm after the layer.
-        held_out: share of train that chooses the learning rate.
-        seed: of the weights, the held-out part and the order.
-
-    Raises:
-        CareError: train is too small to hold a part out, or a label is no class.
+    Features are standardised by the training set's mean and deviation; the recipe and the keywords are those of ``linear``,
+    whose single pass trains every rate with and without the part that chooses. A label that is no class is a ``CareError``.
     """
     all_known(torch.cat((train.y, val.y)), train.classes)
     chooses, batch = _held(len(train.x), held_out, seed), min(batch_size, len(train.x))

@@ -17,8 +17,7 @@ from care.errors import CareError
 from care.evaluate.features import centre_crop
 from care.train.views import normalize
 
-SCALE = 2.5
-"""Map value shown in full colour; 1 is the average pixel. One scale for all encoders, as in Fig. 4."""
+SCALE = 2.5  # map value shown in full colour; 1 is the average pixel; one scale for all encoders, as in Fig. 4
 COLOURS = np.asarray([(20, 20, 80), (30, 110, 200), (60, 190, 120), (250, 210, 50), (220, 30, 30)], dtype=np.float32)
 
 

@@ -20,11 +20,10 @@ CURVES = {
     "objectness": "loss of the proposals' objectness", "rpn_box_reg": "loss of the proposals' places",
 }  # fmt: skip
 WIDTH, HEIGHT = 420, 150
-MEASURES = {
+MEASURES = {  # what an evaluation's row may hold, and how it is headed
     "top1": "top-1 %", "top5": "top-5 %", "best1": "best epoch's top-1 %", "ap": "AP %", "ap50": "AP50 %", "ap75": "AP75 %",
     "mask_ap": "mask AP %", "mask_ap50": "mask AP50 %", "mask_ap75": "mask AP75 %", "inside": "inside %",
 }  # fmt: skip
-"""What an evaluation's row may hold, and how it is headed."""
 Row = dict[str, Any]  # an evaluation in a results.json
 
 

@@ -8,7 +8,8 @@ import typer
 
 import shards
 from care import BYOL, CareError, streams_for
-from care.encoders import ENCODERS, Encoder
+from care.encoders import ENCODERS
+from care.evaluate import knn
 from care.train import Stopped, pretrain
 from care.train.launch import joined, refuse_again, torchrun
 from shards.options import command
@@ -32,12 +33,12 @@ def _run(
     knn_val: Annotated[str | None, typer.Option(help="Labelled set for them; SET has the neighbours.")] = None,
     **settings: Any,
 ) -> None:
-    data, size, batch_size = shards.open(path), settings["size"], settings["batch_size"]
-    parts, per_epoch = nproc * settings["accumulate"], len(data) // batch_size
+    data, size, batch_size, accumulate = shards.open(path), *(settings[name] for name in ("size", "batch_size", "accumulate"))
+    per_epoch = len(data) // batch_size
     if per_epoch == 0:
         raise typer.BadParameter(f"{batch_size} is more than the {len(data)} images of {path}", param_hint="--batch-size")
-    if batch_size % parts:
-        raise typer.BadParameter(f"{batch_size} is no multiple of {parts} processes × parts", param_hint="--batch-size")
+    if batch_size % (nproc * accumulate):
+        raise typer.BadParameter(f"{batch_size} is no multiple of {nproc} processes × {accumulate} parts", param_hint="--batch-size")
     if bool(knn_every) != bool(knn_val):
         raise typer.BadParameter("give both or none of them", param_hint="--knn-every, --knn-val")
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -45,18 +46,12 @@ def _run(
         return
     with joined():
         refuse_again(run)
-        asked = shards.open(knn_val) if knn_val else None
-
-        def knn_of(network: Encoder) -> dict[str, float]:
-            from care.evaluate import knn
-
-            return {"knn": knn(network, data, asked or data, size=size).measures["top1"]}
-
+        asked = shards.open(knn_val) if knn_val else data
         c, t = streams_for(encoder, size=size, seed=settings["seed"], objective=BYOL(hidden=hidden))
         warmup = round(per_epoch * (min(10, epochs / 10) if warmup_epochs is None else warmup_epochs))
         done = pretrain(
-            data, run, c, t, steps=epochs * per_epoch, warmup=warmup, allow_change=allow_change or (), probe=knn_of,
-            probe_every=knn_every * per_epoch, **settings,
+            data, run, c, t, steps=epochs * per_epoch, warmup=warmup, allow_change=allow_change or (), probe_every=knn_every * per_epoch,
+            probe=lambda network: {"knn": knn(network, data, asked, size=size).measures["top1"]}, **settings,
         )  # fmt: skip
         if os.environ.get("RANK", "0") == "0":
             typer.echo(f"{done.steps} steps done, encoder: {done.encoder}")

@@ -5,15 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import shards
 from care import ranks
 from care.train.views import VIEWS, View, colour, crop
-
-Views = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]]
 
 
 class _Crops(Dataset[tuple[np.ndarray, np.ndarray]]):
@@ -30,7 +27,7 @@ class _Crops(Dataset[tuple[np.ndarray, np.ndarray]]):
 def batches(
     data: shards.ShardSet, *, size: int, batch_size: int, steps: int, seed: int = 0, start: int = 0, views: tuple[View, View] = VIEWS,
     workers: int = 0, device: torch.device | str = "cpu",
-) -> Iterator[tuple[int, Views]]:  # fmt: skip
+) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:  # fmt: skip
     """Yield (step, (x1, x2)) for the steps ``start`` … ``steps`` − 1, both views [batch_size, 3, size, size], normalised.
 
     Of several processes each gets its slice, [batch_size / world, …]. Both crops are cut from one decoded image, on the CPU.
@@ -49,14 +46,10 @@ def batches(
     Raises:
         shards.ShardError: fewer images than a batch, or a sample that is damaged.
     """
-
-    def sample_ids() -> Iterator[list[tuple[int, int]]]:
-        for step in range(start, steps):
-            batch = shards.step_ids(len(data), batch_size=batch_size, step=step, seed=seed, run=data.run)
-            yield [(batch.epoch, int(sample)) for sample in batch.of_rank(ranks.rank(), ranks.world())]
-
+    of_steps = (shards.step_ids(len(data), batch_size=batch_size, step=n, seed=seed, run=data.run) for n in range(start, steps))
+    ids = ([(batch.epoch, int(sample)) for sample in batch.of_rank(ranks.rank(), ranks.world())] for batch in of_steps)
     loader = DataLoader(
-        _Crops(data, size, seed, views), batch_sampler=sample_ids(), num_workers=workers,
+        _Crops(data, size, seed, views), batch_sampler=ids, num_workers=workers,
         pin_memory=torch.device(device).type == "cuda", generator=torch.Generator(),  # or the loader would draw from torch's global one
     )  # fmt: skip
     for step, (crops, numbers) in enumerate(loaded(loader), start):

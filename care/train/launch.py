@@ -1,7 +1,6 @@
 """Several processes for one training: a process joins its group, and ``torchrun`` starts and supervises one on this machine."""
 
 import ctypes
-import json
 import logging
 import os
 import signal
@@ -17,10 +16,10 @@ import torch.distributed as dist
 
 from care.errors import CareError, Stopped
 from care.train.checkpoint import local_copy
+from shards import storage
 from shards.progress import console
 
-RESTARTS = 3
-"""Times that all processes are started again after one has died; they continue from the last checkpoint."""
+RESTARTS = 3  # times that all processes are started again after one has died; they continue from the last checkpoint
 
 
 @contextmanager
@@ -71,8 +70,7 @@ def outcome(run: str | Path) -> tuple[str, str]:
     """How the last training in ``run`` ended, and what it said: ``running`` (it goes on, or died), ``done``, ``stopped``, ``failed``."""
     launched = float(os.environ.get("CARE_LAUNCHED", "0"))  # what an earlier call has left says nothing about this one
     paths = [path for path in sorted(local_copy(run).glob("status*.json")) if path.stat().st_mtime >= launched]
-    records = [json.loads(path.read_text()) for path in reversed(paths)]
-    by_state = {record["state"]: record["message"] for record in records}
+    by_state = {record["state"]: record["message"] for record in map(storage.read_json, reversed(paths))}
     state = next((state for state in ("failed", "stopped", "done") if state in by_state), "running")
     return state, by_state.get(state, "")
 

@@ -27,10 +27,8 @@ from shards import storage
 from shards.options import Amount, Count, Natural, Share
 from shards.progress import console
 
-COLLAPSED = 0.02
-"""Embedding spread below which a run counts as collapsed; independent directions have 1, one direction 0."""
-PATIENCE = 20
-"""Steps that the spread must stay below it before the run stops; half-way there it warns."""
+COLLAPSED = 0.02  # embedding spread below which a run counts as collapsed; independent directions have 1, one direction 0
+PATIENCE = 20  # steps that the spread must stay below it before the run stops; half-way there it warns
 TERMS = ("cnn", "transformer", "attention", "total", "spread")
 
 
@@ -178,8 +176,7 @@ def _everyones(embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 def keep_memory() -> None:
     """Let glibc keep freed memory: returning and faulting in every large tensor again takes a tenth of a step on a CPU."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(-4, 0)  # M_MMAP_MAX: all from the heap
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: whose end is not given back
 
@@ -192,6 +189,5 @@ def _collapsed_steps(losses: Path) -> int:
 
 def spread(embeddings: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
     """√d times the mean over channels of the standard deviation of unit embeddings: about 1 when healthy, 0 when collapsed."""
-    unit = F.normalize(embeddings.detach().float(), dim=1)
-    deviation: Tensor = unit.std(0).mean() * unit.shape[1] ** 0.5
+    deviation: Tensor = F.normalize(embeddings.detach().float(), dim=1).std(0).mean() * embeddings.shape[1] ** 0.5
     return deviation

@@ -1,7 +1,4 @@
-"""The random views of BYOL's recipe: drawn as numbers on the CPU, cropped there, coloured in batches on the device.
-
-A view's numbers are a pure function of (seed, epoch, sample, view), so no generator has a state to save.
-"""
+"""The random views of BYOL's recipe: numbers, a pure function of (seed, epoch, sample, view), by which to crop and, in batches, colour."""
 
 import operator
 from collections.abc import Callable
@@ -13,12 +10,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, of RGB in 0…1."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB in 0…1
 GRAY = (0.299, 0.587, 0.114)
-
+# numbers that a CPU colours at a time, a megabyte: one view of 224 px, 37 of 48 px; more leave its cache, fewer are all overhead
 CACHED = 1 << 18
-"""Numbers that a CPU colours at a time, a megabyte: one view of 224 px, 37 of 48 px; more leave its cache, fewer are all overhead."""
 
 
 class View(NamedTuple):
@@ -53,8 +48,7 @@ class View(NamedTuple):
         return Drawn(areas, ratios, place, bool(flipped), np.asarray(colour, dtype=np.float32))
 
 
-VIEWS = (View(), View(blur_p=0.1, solarize_p=0.2))
-"""The paper's two views."""
+VIEWS = (View(), View(blur_p=0.1, solarize_p=0.2))  # the paper's two
 
 
 class Drawn(NamedTuple):

@@ -14,7 +14,7 @@ import pytest
 
 import shards
 from care import BYOL, resnet18, streams_for
-from care.evaluate import detect, extract, finetune, knn, linear, stratified
+from care.evaluate import detect, finetune, knn, linear
 from care.train import pretrain
 from shards import boxes, scenes, storage
 
@@ -89,14 +89,18 @@ def test_evaluating(rendered, tmp_path):
     def work(out):
         encoder, data = resnet18(small=True, half=True), shards.open(rendered / "set")
         encoder.load_state_dict(weights)
-        features = extract(encoder, data, size=32)
-        results = {"knn": knn(features, features), "linear": linear(features, features, epochs=5).accuracy}
-        results["finetune"] = finetune(encoder, data, data, rows=stratified(data.labels, 0.5), size=32, epochs=1, batch_size=8).accuracy
+        small = {"size": 32, "seed": 0, "checkpoint_every": 1}
+        results = {
+            "knn": knn(encoder, data, data, size=32, cache=out / "features"),
+            "linear": linear(encoder, data, data, out / "linear", **small, epochs=2, batch_size=8, lrs=(0.1, 1.0)),
+            "finetune": finetune(encoder, data, data, out / "few", **small, fraction=0.5, epochs=(1, 2), batch_size=8, precision="fp32"),
+        }
         found = boxes.load(rendered / "train")
-        results["detect"] = detect(
-            encoder, found, found, out / "detection", size=32, iterations=6, batch_size=2, channels=8, hidden=8, proposals=8,
-            anchor_scale=4, precision="fp32", device="cpu", checkpoint_every=1,
-        )  # fmt: skip
+        for head in ("c4", "fpn"):
+            results[head] = detect(
+                encoder, found, found, out / head, **small, head=head, iterations=4, batch_size=2, channels=8, hidden=8, proposals=8,
+                anchor_scale=4, precision="fp32", device="cpu",
+            )  # fmt: skip
         storage.write_json(out / "results.json", results)
 
     weights = resnet18(small=True, half=True).state_dict()

@@ -7,7 +7,7 @@ import torch
 
 import shards
 from care import BYOL, BarlowTwins, MoCoV3, SimCLR, SimSiam, streams_for
-from care.evaluate import extract, knn
+from care.evaluate import knn
 from care.train import VIEWS, pretrain
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def test_every_objective_trains_both_streams_on_photographs_without_collapse(nam
     c, t = streams_for("resnet18-small-half", size=SIZE, blocks=2, objective=objective)
 
     def judge():
-        return knn(extract(c.backbone.online, train, size=SIZE), extract(c.backbone.online, val, size=SIZE)).top1
+        return knn(c.backbone.online, train, val, size=SIZE).measures["top1"]
 
     before = judge()
     torch.set_num_threads(2)

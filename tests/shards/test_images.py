@@ -11,7 +11,14 @@ from made_images import image_bytes
 from PIL import Image, ImageOps
 
 from shards import Reject, ShardError, decode, images
-from shards.images import check
+from shards.images import RejectError, check
+
+
+def refusal(data, validate):
+    try:
+        check(data, validate)
+    except RejectError as error:
+        return error.reason
 
 
 def encoded(image, format="PNG", **options):
@@ -104,9 +111,10 @@ PNG = image_bytes(size=(200, 200))
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_every_refusal_has_its_reason(data, reason, by_header):
-    assert check(data, "decode")[0] == reason
-    assert check(data, "header")[0] == by_header
-    assert check(data, "none") == (Reject.EMPTY if not data else None, 0)
+    assert refusal(data, "decode") == reason
+    assert refusal(data, "header") == by_header
+    assert refusal(data, "none") == (Reject.EMPTY if not data else None)
+    assert not data or check(data, "none") == 0
     if reason:
         with pytest.raises(ShardError, match=f"{reason}.*remove the file"):
             decode(data)
@@ -117,7 +125,7 @@ def test_no_memory_is_a_reason(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(images, "_rgb", exhausted)
-    assert check(PNG, "decode")[0] == Reject.TOO_LARGE
+    assert refusal(PNG, "decode") == Reject.TOO_LARGE
 
 
 def test_the_exif_corpus_is_upright(unpacked):
@@ -133,11 +141,14 @@ PROBE = """
 import json, sys, time, warnings
 from pathlib import Path
 from shards import ShardError, decode
-from shards.images import check
+from shards.images import RejectError, check
 warnings.simplefilter("ignore")
 for name in sys.stdin.read().split("\\n"):
-    data, began = Path(name).read_bytes(), time.process_time()
-    reason, _ = check(data, "decode")
+    data, began, reason = Path(name).read_bytes(), time.process_time(), None
+    try:
+        check(data, "decode")
+    except RejectError as error:
+        reason = error.reason
     seconds = time.process_time() - began
     try:
         decode(data)

@@ -4,6 +4,7 @@ import pytest
 from made_images import populate
 
 from shards import Reject, ShardError
+from shards.images import RejectError
 from shards.sources import Candidate, find, read
 
 
@@ -115,16 +116,18 @@ def test_names_that_are_not_utf8(tmp_path):
     assert find(tmp_path).samples[0].key == "%FF"
 
 
-def test_reading_never_blocks_or_raises(tmp_path):
-    def read_file(name):
-        return read(Candidate(str(tmp_path / name), name, -1, name, -1))
+def test_reading_never_blocks_and_names_its_refusals(tmp_path):
+    def refusal(name):
+        with pytest.raises(RejectError) as rejected:
+            read(Candidate(str(tmp_path / name), name, -1, name, -1))
+        return rejected.value.reason
 
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert read_file("pipe.jpg") == (b"", Reject.UNREADABLE)
-    assert read_file("gone.jpg") == (b"", Reject.UNREADABLE)
+    assert refusal("pipe.jpg") == Reject.UNREADABLE
+    assert refusal("gone.jpg") == Reject.UNREADABLE
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate((1 << 30) + 1)
-    assert read_file("huge.jpg") == (b"", Reject.TOO_LARGE)
+    assert refusal("huge.jpg") == Reject.TOO_LARGE
 
 
 def test_shares_split_every_file_once_and_keep_the_classes(tmp_path):

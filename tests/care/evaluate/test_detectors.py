@@ -156,7 +156,7 @@ def spied(model, monkeypatch):
 def test_the_second_stage_has_l1_over_the_sampled_boxes(head, monkeypatch):
     model = make(head).train()
     kept = spied(model, monkeypatch)
-    losses = model(images((48, 64), (40, 40)), TARGETS)
+    losses = {name: loss.detach() for name, loss in model(images((48, 64), (40, 40)), TARGETS).items()}
     logits, deltas = (x.detach() for x in kept["out"])
     _, _, labels, goals = kept["samples"]
     labels, goals = torch.cat(labels), torch.cat(goals)
@@ -176,7 +176,7 @@ def test_masks_learn_the_aligned_crop_of_their_own_class(head, side, monkeypatch
     model = make(head, mask=True).train()
     kept, out = spied(model, monkeypatch), []
     model.heads.mask_predictor.register_forward_hook(lambda *args: out.append(args[-1]))
-    losses = model(images((48, 64), (40, 40)), TARGETS)
+    losses = {name: loss.detach() for name, loss in model(images((48, 64), (40, 40)), TARGETS).items()}
     boxes, matched, labels, _ = kept["samples"]
     positive = torch.where(labels[0] > 0)[0]
     assert len(positive) > 0 == (labels[1] > 0).sum()
@@ -342,6 +342,7 @@ def test_what_is_found_lies_in_its_image(head, side):
 @pytest.mark.parametrize("head", ["c4", "fpn"])
 def test_masks_are_those_of_the_class_and_the_box(head):
     model, given = make(head, mask=True).eval(), images((40, 64))
+    nn.init.normal_(model.heads.mask_predictor.mask_fcn_logits.weight)
     model.heads.score_thresh = 0.2
     out = []
     model.heads.mask_predictor.register_forward_hook(lambda *args: out.append(args[-1]))

@@ -13,7 +13,7 @@ from torchvision import transforms
 import shards
 from care import CareError, resnet18
 from care.evaluate import extract
-from care.evaluate.features import accuracy, centre_crop, centres, crops, same_classes, side
+from care.evaluate.features import accuracy, centre_crop, centres, crops, same_classes
 from care.train.views import View, crop
 
 SIZE = 32
@@ -149,12 +149,6 @@ def test_sets_of_other_classes_are_refused(data, make_image, tmp_path):
     other = build(tmp_path, make_image, ["bee/1.png", "dog/2.png"])
     with pytest.raises(CareError, match="must have the same classes; only one of them has: ant, cat, dog"):
         same_classes(data, other)
-
-
-def test_crops_are_by_default_as_large_as_those_of_the_training(encoder):
-    encoder.size = 96
-    assert side(encoder, None) == 96
-    assert side(encoder, 64) == 64
 
 
 # cache
