@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from care import AbsolutePosition, CareLoss, CStream, MomentumPair, Transformer, TStream, attention_loss, care_loss, encoders, momentum_at
 from care.encoders import ResNetEncoder
 from care.objectives import Embeddings, unit
-from care.weights import load_exactly
+from care.train.checkpoint import load_exactly
 
 WEIGHT = 100  # λ of Eq. 5
 

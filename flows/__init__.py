@@ -1,7 +1,4 @@
-"""Prefect chains the verbs of ``care`` and ``shards`` into cached, resumable runs; the command line lives here too.
-
-A stage is a few lines around one public function; the truth about what is done is on disk, Prefect schedules and shows.
-"""
+"""Prefect chains the verbs of ``care`` and ``shards`` into cached, resumable runs; the command line lives here too."""
 
 import os
 from typing import Any

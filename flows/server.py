@@ -26,11 +26,7 @@ os.register_at_fork(after_in_child=_forget_exit_hooks)
 
 @contextmanager
 def server() -> Iterator[str]:
-    """The address of the configured Prefect server, or of one started on the loopback address for the length of the block.
-
-    Raises:
-        TimeoutError: the server did not start.
-    """
+    """The address of the configured Prefect server, or of one on this machine for the block; a ``TimeoutError`` if it does not start."""
     if PREFECT_API_URL.value():
         yield PREFECT_API_URL.value()
         return

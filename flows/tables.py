@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-Result = dict[str, Any]
-"""JSON; ``outputs``, where a stage's has any, are digests by path below the run directory."""
+Result = dict[str, Any]  # JSON; ``outputs``, where a stage's has any, are digests by path below the run directory
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
 Set = Annotated[str, typer.Argument(metavar="SET", help="A shard set: the DEST of `care shards build`.")]

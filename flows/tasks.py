@@ -1,7 +1,4 @@
-"""The stages of ``care-pipeline``: each a few lines around one public function of ``shards`` or ``care``; none needs Prefect.
-
-All arguments but the run directory are what the stage is cached by; digests of its input files are taken for that alone.
-"""
+"""Stages of ``care-pipeline``, without Prefect: a few lines around a public function; all arguments but ``out`` decide the cache."""
 
 import json
 import re
@@ -29,17 +26,11 @@ from shards import boxes, scenes, storage
 from shards.progress import console
 
 SCENE_SIZE = 96
-FINETUNE_LRS, FINETUNE_HEAD_LRS, TRIALS = (0.1, 0.4), (2.0, 2.0), 3
-"""Learning rates of encoder and head are high, because the runs are tens of steps."""
-DETECTOR = {
+FINETUNE_LRS, FINETUNE_HEAD_LRS, TRIALS = (0.1, 0.4), (2.0, 2.0), 3  # rates are high, because the runs are tens of steps
+DETECTOR = {  # of a size that a CPU trains in a minute
     "head": "fpn", "batch_size": 8, "lr": 0.1, "warmup": 20, "channels": 32, "hidden": 128, "proposals": 64, "anchor_scale": 4,
     "checkpoint_every": 100,
 }  # fmt: skip
-"""A detector of a size that a CPU trains in a minute."""
-ATTENTION = (
-    "share of the label-free Grad-CAM of the last stage inside the objects' masks, mean over {count} scenes; "
-    "a map without preference would have {area:.1f} %"
-)
 
 
 def render(out: str, *, part: str, count: int, start: int, seed: int) -> Result:
@@ -104,7 +95,10 @@ def attention(out: str, *, encoder: str, start: int, count: int, size: int, seed
     rendered = [scenes.render(seed, start + n, size=SCENE_SIZE) for n in range(count)]
     masks = [np.any([one.mask for one in scene.objects], axis=0) for scene in rendered]
     share = care.show.attention_share(loaded(encoder, seed), [Image.fromarray(scene.image) for scene in rendered], masks, size=size)
-    protocol = ATTENTION.format(count=count, area=share.area)
+    protocol = (
+        f"share of the label-free Grad-CAM of the last stage inside the objects' masks, mean over {count} scenes; "
+        f"a map without preference would have {share.area:.1f} %"
+    )
     return {"rows": [{"task": "attention inside objects", "protocol": protocol, **share._asdict()}]}
 
 
@@ -120,9 +114,7 @@ def report(out: str, *, results: Result, encoders: dict[str, str], pictured: str
 
 def loaded(source: str, seed: int) -> Encoder:
     """An encoder, on the GPU where there is one."""
-    encoder = care.train.load_encoder(source, seed=seed)
-    encoder.to("cuda" if torch.cuda.is_available() else "cpu")
-    return encoder
+    return care.train.load_encoder(source, seed=seed).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def annotated(train: str, val: str) -> tuple[Any, Any]:
@@ -140,15 +132,7 @@ def judged(
 ) -> Result:  # fmt: skip
     """The row of ``results.json`` that ``verb`` gives for an encoder, the mean of ``trials`` seeds; kept, with the runs, below ``out``.
 
-    Args:
-        verb: of ``care.evaluate``.
-        source: the encoder, as ``care.train.load_encoder`` takes it.
-        both: what to learn from and what to score.
-        out: directory; the features of all evaluations in it are shared.
-        seed: the first one.
-        trials: seeds.
-        start: trains a seed, the second argument, in the first one with other processes, which call this function without it.
-        settings: keywords of ``verb``.
+    ``start`` trains a seed in a folder by other processes, which call this function without it; ``settings`` are keywords of ``verb``.
     """
     encoder = loaded(source, seed)
     digests = {"encoder": digest_of(encoder), **{part: data.digest for part, data in zip(("train", "val"), both, strict=True)}}
@@ -175,7 +159,7 @@ def judged(
         row[name] = statistics.fmean(values)
         row |= {f"{name}_std": statistics.stdev(values)} if trials > 1 else {}
     row["versions"] = {"care": version("care-ssl"), "torch": torch.__version__, "torchvision": version("torchvision")}
-    row = json.loads(json.dumps(row))  # tuples are lists there, as in what is read back
+    row = dict(json.loads(json.dumps(row)))  # tuples are lists there, as in what is read back
     if ranks.rank() == 0:
         storage.write_json(folder / "results.json", {"title": f"{row['task']}: {source}", "evaluations": [row]})
     return row

@@ -5,12 +5,10 @@ samples, the audit, and the one image decoder. numpy and Pillow only; torch is f
 """
 
 from shards.build import build
-from shards.cache import Cache
 from shards.errors import ShardError
 from shards.images import Reject, decode
-from shards.index import Index
+from shards.index import Index, verify
 from shards.order import step_ids
-from shards.reader import Sample, ShardSet, open, stream
-from shards.verify import verify
+from shards.reader import Cache, Sample, ShardSet, open, stream
 
 __all__ = ["Cache", "Index", "Reject", "Sample", "ShardError", "ShardSet", "build", "decode", "open", "step_ids", "stream", "verify"]

@@ -1,8 +1,4 @@
-"""Images with boxes around their objects: COCO JSON and Pascal VOC devkits, as files or in a shard set, each parsed only here.
-
-Every box of an image that is there is kept, cut at the border, or rejected under a named reason. An image without boxes is kept: it is
-background to learn from and a place for false alarms.
-"""
+"""Images with boxes, of COCO JSON, VOC devkits or shard sets, parsed only here: each is kept, without boxes too, or rejected by name."""
 
 import hashlib
 import json
@@ -59,10 +55,7 @@ class Picture(NamedTuple):
 
 
 class BoxSet(NamedTuple):
-    """The annotated images of one list, in files or the ``samples`` of ``shards``, which have the same ``digest``.
-
-    ``rejects``: what was left out, by reason; ``voc``: whether it is of a VOC devkit, which has a metric of its own.
-    """
+    """The annotated images of a list: files, or ``samples`` of ``shards`` with an equal ``digest``; ``voc``: VOC's metric is due."""
 
     path: Path
     pictures: list[Picture]

@@ -57,9 +57,7 @@ def decode(data: bytes) -> Image.Image:
     EXIF (or XMP) orientation is applied; an unreadable block counts as none. Colour profiles are not applied. Gray, palette, CMYK, YCbCr
     become RGB by Pillow's ``convert``, LAB by littleCMS; transparency is composited on white. Integers of 16 bits or more are clipped to
     0…65535 and shifted right by 8; floats are scaled by 255 where all lie in 0…1, else clipped to 0…255 (NaN is 0).
-
-    Raises:
-        ShardError: no whole image of a known format and of at most ``MAX_PIXELS`` is in ``data``.
+    What is not a whole image of a known format and of at most ``MAX_PIXELS`` is a ``ShardError``.
     """
     return _decoded(_header(data), data)
 

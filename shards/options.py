@@ -39,11 +39,7 @@ def command(
     app: typer.Typer, function: Callable[..., Any], run: Callable[..., None], example: str, *, skip: Collection[str] = (),
     names: Mapping[str, str] | None = None,
 ) -> None:  # fmt: skip
-    """Add ``run`` to ``app`` as the command of ``function``, whose docstring is its help and whose keywords but ``skip`` are options.
-
-    The parameters of ``run``, which gets those as further keywords, are Typer's; a tuple is numbers and commas; ``names`` are the options
-    that are not called as their keyword.
-    """
+    """Add ``run``, which gets them beside its own parameters, as the command with ``function``'s docstring and keywords but ``skip``."""
     given = [one.replace(kind=one.KEYWORD_ONLY) for one in inspect.signature(run).parameters.values() if one.kind is not one.VAR_KEYWORD]
     kinds, hints, (about, said) = get_type_hints(function), get_type_hints(function, include_extras=True), words(function)
     for name, parameter in inspect.signature(function).parameters.items():

@@ -38,10 +38,7 @@ def step_ids(count: int, *, batch_size: int, step: int, seed: int, run: int = 10
     """The epoch and the samples of global batch ``step`` (from 0), the same on every rank and after every restart.
 
     Every epoch is a permutation of the ``count`` samples cut into ``count // batch_size`` batches for all ranks together; it leaves out
-    up to ``batch_size - 1`` samples, others each epoch. ``run`` neighbouring samples, such as a shard's, stay in one block.
-
-    Raises:
-        ShardError: fewer samples than one batch.
+    up to ``batch_size - 1`` samples, others each epoch. ``run`` neighbours, such as a shard, stay in a block. Too few: ``ShardError``.
     """
     steps = count // batch_size if batch_size > 0 else 0
     if steps == 0 or step < 0 or run < 1:

@@ -1,8 +1,11 @@
-"""A shard set read by number (sample i is one positioned read, and its bytes are checked), or streamed for ``webdataset``."""
+"""A shard set read by number (one positioned read, checked), or streamed for ``webdataset``; shards of object stores through a cache."""
 
+import fcntl
 import os
+import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -11,10 +14,58 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shards import storage
-from shards.cache import Cache
 from shards.errors import ShardError
 from shards.images import decode
 from shards.index import Index, Shard, load
+
+
+class Cache:
+    """Shards in a local ``folder`` (``$CARE_CACHE``, ~/.cache/care/shards), the last used ``limit`` bytes (``$CARE_CACHE_GB``, 100 GB)."""
+
+    def __init__(self, folder: str | Path | None = None, limit: int | None = None) -> None:
+        self.folder = Path(folder or os.environ.get("CARE_CACHE") or "~/.cache/care/shards").expanduser()
+        gigabytes = os.environ.get("CARE_CACHE_GB", "100")
+        try:
+            self.limit = int(float(gigabytes) * 1e9) if limit is None else limit
+        except (ValueError, OverflowError):
+            raise ShardError(f"wanted a number of gigabytes in CARE_CACHE_GB, got {gigabytes!r}; set it to one such as 100") from None
+
+    def open(self, url: str, shard: Shard) -> int:
+        """A descriptor of the shard at ``url``, fetched if it is not here; a ``ShardError`` if it cannot be, is another, or too large."""
+        file = self.folder / f"{shard.sha256}.tar"
+        for _ in range(100):
+            try:
+                os.utime(fd := os.open(file, os.O_RDONLY))
+                return fd
+            except FileNotFoundError:  # not yet, or another process has just removed it
+                self._fill(file, url, shard)
+        raise ShardError(f"{self.folder} loses {url} as soon as it is there; raise CARE_CACHE_GB (now {self.limit / 1e9:g})")
+
+    def _fill(self, file: Path, url: str, shard: Shard) -> None:
+        if shard.filesize > self.limit:
+            raise ShardError(f"{url} has {shard.filesize:,} bytes, the cache may have {self.limit:,}; raise CARE_CACHE_GB")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{shard.sha256[:2]}.lock").open("w") as lock:  # at most 256 files
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the others wait, and find it
+            if file.exists():
+                return
+            used = []
+            for other in self.folder.glob("*.tar"):
+                with suppress(FileNotFoundError):
+                    used.append((other.stat().st_mtime_ns, other.stat().st_size, other))
+            while used and sum(size for _, size, _ in used) + shard.filesize > self.limit:
+                used.remove(oldest := min(used))
+                oldest[2].unlink(missing_ok=True)  # who reads it keeps it
+            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".fetch-") as part:
+                for _ in range(2):
+                    try:
+                        storage.fetch(url, Path(part.name))
+                    except FileNotFoundError:
+                        raise ShardError(f"{url} is not there any more; is the set still there?") from None
+                    if (digest := storage.sha256(part.name)) == shard.sha256:
+                        os.link(part.name, file)
+                        return
+        raise ShardError(f"{url} is damaged: sha256 {digest[:12]}…, wanted {shard.sha256[:12]}…; copy or build the set again")
 
 
 class Sample(NamedTuple):
@@ -85,11 +136,7 @@ class ShardSet:
 
 
 def open(path: str | Path, cache: Cache | None = None) -> ShardSet:
-    """The finished set in the folder or at the URL ``path``, whose shards an object store's ``cache`` keeps.
-
-    Raises:
-        ShardError: no set, an unfinished or damaged one, or one of another schema.
-    """
+    """The finished set in the folder or at the URL ``path``, its shards kept in ``cache`` if remote; a ``ShardError`` if none is whole."""
     return ShardSet(load(path), cache or Cache())
 
 

@@ -1,8 +1,4 @@
-"""Procedural scenes: the default data where no image folder is at hand, with a class, boxes and masks for every image.
-
-A scene has one main object, up to two smaller ones, and a cluttered background. As in natural categories, silhouette and texture
-tell an object's class for sure, its colour and its surroundings only tend to; light, pose and scale are drawn independently of it.
-"""
+"""Procedural scenes, the default data: silhouette and texture tell an object's class for sure, colour and surroundings only tend to."""
 
 import json
 import math
@@ -42,10 +38,7 @@ class Scene(NamedTuple):
 
 
 def render(seed: int, index: int, *, size: int = 96) -> Scene:
-    """Scene ``index`` ≥ 0 of the endless set ``seed`` ≥ 0, ``size`` pixels high and wide; its class is ``index % len(CLASSES)``.
-
-    A pure function of its arguments: scenes can be rendered in any order, by any process.
-    """
+    """Scene ``index`` ≥ 0, of class ``index % len(CLASSES)``, of the endless set ``seed`` ≥ 0, in any order; ``size`` in pixels."""
     rng, label = np.random.default_rng([seed, index]), index % len(CLASSES)
     angle = rng.uniform(0, 2 * math.pi)
     light = np.array([math.cos(angle), math.sin(angle)], np.float32)
@@ -80,10 +73,7 @@ def render(seed: int, index: int, *, size: int = 96) -> Scene:
 
 
 def write(dest: str | Path, *, count: int, seed: int = 0, size: int = 96, start: int = 0) -> None:
-    """Write scenes ``start`` … ``start + count - 1`` as ``dest/images/<class>/<index>.jpg`` with ``dest/annotations.json``, COCO's.
-
-    The folder appears whole or not at all; one that holds the same scenes stays, any other is a ``ShardError``.
-    """
+    """Write scenes as ``dest/images/<class>/<index>.jpg`` and COCO's ``dest/annotations.json``, or ``ShardError`` if it holds others."""
     final = storage.local(dest)
     info = {"description": "procedural images, not photographs", "version": "1", "seed": seed, "size": size, "count": count, "start": start}
     if final.exists():

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from shards import boxes, storage
 from shards.errors import ShardError
 from shards.images import SUFFIXES, Reject, RejectError
+from shards.index import stem
 
 MAX_BYTES = 1 << 30  # larger files are refused unread: no image of a size that is decoded needs as much
 # WebDataset ends a key at the first dot of the file name and skips folders named __like_this__; in keys.txt a line is a key.
@@ -21,10 +22,7 @@ _SPECIAL = re.compile(r"^_(?=_)|[%.\x00-\x1f\x7f\udc80-\udcff]")
 
 
 class Candidate(NamedTuple):
-    """An image file or URL, or a tar's member from byte ``offset`` (-1: a file), that may become a sample.
-
-    ``name`` below the source, with ``/``; class number ``label``, or -1; unique ``key``; ``size`` in bytes, or -1 if not looked at.
-    """
+    """An image that may become a sample: a file, a URL, or a tar's member from byte ``offset``; -1: there is none, or not looked at."""
 
     path: str
     name: str
@@ -180,12 +178,6 @@ def _members(path: str, rejects: list[Any]) -> _Found:
     keys = {key for key, _ in images}
     rejects += [(Reject.OTHER_FILE, name) for key, name in others if key not in keys]
     return [(image, labels.get(key)) for key, image in images]
-
-
-def stem(name: str) -> str:
-    """WebDataset's key of a tar member: its path up to the first dot of its file name."""
-    folder, slash, file = name.rpartition("/")
-    return folder + slash + file.partition(".")[0]
 
 
 def suffix(name: str) -> str:

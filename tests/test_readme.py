@@ -27,9 +27,12 @@ def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_commands_exist() -> None:
     from typer.main import get_command
 
+    from care.train.__main__ import app as pretrain
     from flows.cli import app
+    from flows.cli_evaluate import app as evaluate
 
     root = get_command(app)
+    root.commands |= {"pretrain": get_command(pretrain), "evaluate": get_command(evaluate)}  # what `care` passes their arguments on to
     for line in re.findall(r"^(?:pip install -e \. && )?care ([^#\n]+)", README.read_text(), re.MULTILINE):
         command, words = root, [word for word in line.split() if word != "&&"]
         while hasattr(command, "commands"):

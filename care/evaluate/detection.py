@@ -20,10 +20,10 @@ import shards
 from care import norm, ranks
 from care.encoders import Encoder
 from care.errors import CareError
-from care.evaluate import coco, voc
-from care.evaluate.coco import Detections
+from care.evaluate import metrics
 from care.evaluate.detectors import Detector
 from care.evaluate.features import Evaluation
+from care.evaluate.metrics import Detections
 from care.train.batches import loaded
 from care.train.checkpoint import digest_of
 from care.train.run import Precision, Run, fastest_precision, seeded
@@ -31,8 +31,7 @@ from shards.boxes import BoxSet
 from shards.options import Amount, Count, Natural, Positive, Range
 from shards.progress import progress
 
-LONGEST = 1333 / 800
-"""Longest side of an image over the short side at test: longer images are made smaller."""
+LONGEST = 1333 / 800  # longest side of an image over the short side at test: longer images are made smaller
 
 
 class View(NamedTuple):
@@ -62,10 +61,7 @@ def detect(
     SGD with momentum 0.9, no decay on norms, the rate × 0.1 after 3/4 and 11/12 of the iterations, on COCO 2/3 and 8/9; L1 losses of
     boxes. VOC's difficult objects are trained on, crowds not. A VOC list is scored by VOC's metric, all else and all masks by COCO's.
     Nothing is chosen on val. Interrupted, the same call continues; processes that train together take a slice of each batch and of val.
-
-    Detectron2, which the protocol is written for, also groups images by orientation, leaves out those without boxes, pads C4's less,
-    warms up from lr / 1000, on COCO for 1,000 iterations, and rounds the masks it learns from to 0 and 1. As there, each
-    process draws the boxes that its losses are of; the loss of masks is a mean over its own.
+    As in detectron2, each draws the boxes of its losses, that of masks being a mean over its own; docs/evaluation.md has what differs.
 
     Args:
         encoder: is copied, not changed.
@@ -92,8 +88,7 @@ def detect(
         checkpoint_every: iterations between checkpoints.
 
     Raises:
-        CareError: other classes in ``val``, no boxes or no masks to learn from or to score, a batch that the processes cannot share, the C4
-            form of what is no ResNet, a loss that is not finite, or a run with other settings (``precise`` is none of the training's).
+        CareError: other classes in ``val``, too few boxes or masks, no ResNet for C4, a loss that is not finite, or other settings.
         shards.ShardError: a damaged image.
         Stopped: on SIGINT or SIGTERM, after saving.
     """
@@ -136,8 +131,7 @@ def detect(
         for batch in loaded(loader):
             yield [x.to(where) for x, _ in batch], [{name: value.to(where) for name, value in target.items()} for _, target in batch]
 
-    state = Run(run, model, optimizer, settings, title="detection", precision=precision, checkpoint_every=checkpoint_every)
-    with state:
+    with Run(run, model, optimizer, settings, title="detection", precision=precision, checkpoint_every=checkpoint_every) as state:
         losses_of = ranks.parallel(model)
         state.steps(
             batches(state.start, iterations), lambda batch: losses_of(*batch),
@@ -148,15 +142,14 @@ def detect(
         if precise:
             average_statistics(model, batches(0, min(precise, iterations)), min(precise, iterations) * batch_size, seed)
         found = detections(model.eval(), val, size, workers)
-    metric = voc.average_precision if val.voc else coco.average_precision
-    measures = metric(val, found)._asdict()
+    measures = (metrics.voc_average_precision if val.voc else metrics.average_precision)(val, found)._asdict()
     if mask:
-        measures |= {f"mask_{name}": value for name, value in coco.average_precision(val, found, masks=True)._asdict().items()}
+        measures |= {f"mask_{name}": value for name, value in metrics.average_precision(val, found, masks=True)._asdict().items()}
     protocol = (
         f"{'Mask' if mask else 'Faster'} R-CNN, everything trained for {iterations:,} iterations of {batch_size} images at a rate "
         f"of {rate:g}, short sides of {sides[0]}…{size} px, at test {size} px; {proposals} proposals"
     )
-    return Evaluation(f"{'VOC' if val.voc else 'COCO'} {head.upper()}", protocol, measures)
+    return Evaluation(f"{'VOC' if val.voc else 'COCO'} {head.upper()}{' without masks' * (not val.voc and not mask)}", protocol, measures)
 
 
 def drawn(seed: int, epoch: int, number: int, sides: list[int]) -> View:
@@ -195,8 +188,7 @@ def raster(mask: Any, factors: NDArray[np.float64], shape: tuple[int, int]) -> N
         whole = rle.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask
         return np.array(Image.fromarray(rle.decode(whole)).resize(shape[::-1], Image.Resampling.NEAREST))
     corners = [(np.reshape(polygon[: len(polygon) // 2 * 2], (-1, 2)) * factors).ravel().tolist() for polygon in mask]
-    drawn: NDArray[np.uint8] = rle.decode(rle.merge(rle.frPyObjects(corners, *shape)))
-    return drawn
+    return np.asarray(rle.decode(rle.merge(rle.frPyObjects(corners, *shape))))
 
 
 def _progress(title: str, images: int) -> AbstractContextManager[Callable[[int, str], None]]:
@@ -245,5 +237,4 @@ def pasted(mask: Tensor, box: NDArray[np.float32], size: tuple[int, int]) -> dic
     grid = torch.meshgrid((x - left) / (right - left) * 2 - 1, (y - top) / (bottom - top) * 2 - 1, indexing="xy")
     canvas = np.zeros(size[::-1], np.uint8, order="F")
     canvas[down, across] = (F.grid_sample(mask[None, None], torch.stack(grid, -1)[None], align_corners=False)[0, 0] >= 0.5).cpu().numpy()
-    encoded: dict[str, Any] = rle.encode(canvas)
-    return encoded
+    return dict(rle.encode(canvas))

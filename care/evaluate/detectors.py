@@ -1,7 +1,4 @@
-"""Faster and Mask R-CNN on an encoder, as the MoCo protocol has them: the C4 form, and the one with a feature pyramid.
-
-The parts are torchvision's; the classes here replace what detectron2, which the protocol is written for, computes otherwise.
-"""
+"""Faster and Mask R-CNN by MoCo's protocol, of torchvision's parts; the classes here replace what detectron2 computes otherwise."""
 
 import copy
 from collections.abc import Sequence
@@ -59,17 +56,14 @@ class _RPNHead(RPNHead):
 
 
 class RoIAlign(nn.Module):
-    """[n, c, side, side] for n boxes, aligned to half pixels, with as many samples as a cell has pixels.
-
-    ``strides`` are those of the maps to pool from, ascending, by name: boxes of 224 px go to stride 16, of 112 px to stride 8 and so on.
-    """
+    """[n, c, side, side] for n boxes, aligned to half pixels, with as many samples as a cell has pixels; boxes of 224 px at stride 16."""
 
     def __init__(self, strides: dict[str, int], side: int) -> None:
         super().__init__()
         self.strides, self.side = strides, side
 
     def forward(self, maps: Maps, boxes: list[Tensor]) -> Tensor:
-        """Maps [b, c, h, w] by name, and every image's boxes [n, 4] in pixels."""
+        """Of maps [b, c, h, w] those named in ``strides``, ascending, and every image's boxes [n, 4] in pixels."""
         rois = torch.cat([F.pad(of_image, (1, 0), value=number) for number, of_image in enumerate(boxes)])
         bounds = rois.new_tensor([*self.strides.values()][1:])
         levels = torch.bucketize(((rois[:, 3:] - rois[:, 1:3]).prod(1)).sqrt() * (16 / 224), bounds, right=True)
@@ -122,9 +116,8 @@ class Heads(RoIHeads):
 class Detector(nn.Module):
     """Faster R-CNN, or with ``mask`` Mask R-CNN, on a copy of ``encoder``; labels are 1 … ``classes``, 0 is the background.
 
-    With the ``head`` "c4", the last stage and one more norm are the head of boxes that are pooled 14 × 14 from the map before it; the RPN
-    hands on twice as many in training. With "fpn" there is a pyramid of the maps of stride 4 and more, with batch norms. The other
-    keywords are those of ``care.evaluate.detect``. A ``CareError`` if what is no ResNet should have the C4 form.
+    "c4" needs a ResNet: its last stage and one more norm are the head of boxes that are pooled 14 × 14 from the map before it; the RPN
+    hands on twice as many in training. "fpn" is a pyramid of the maps of stride 4 and more, with batch norms. See ``detect``.
     """
 
     def __init__(
@@ -149,9 +142,8 @@ class Detector(nn.Module):
             used = torch.autograd.grad([maps[name].sum() for name in strides], weights, allow_unused=True)
             for weight, gradient in zip(weights, used, strict=True):
                 weight.requires_grad_(gradient is not None)
-            self.neck = FeaturePyramidNetwork(
-                [maps[name].shape[1] for name in strides], channels, extra_blocks=LastLevelMaxPool(), norm_layer=nn.BatchNorm2d
-            )
+            widths = [maps[name].shape[1] for name in strides]
+            self.neck = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelMaxPool(), norm_layer=nn.BatchNorm2d)
             self.multiple = 2 * max(strides.values())
             sizes = [(anchor_scale * stride,) for stride in (*strides.values(), self.multiple)]
             box_head, width = TwoMLPHead(channels * 49, hidden), hidden
@@ -174,10 +166,7 @@ class Detector(nn.Module):
         )  # fmt: skip
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
-        """The losses by name in training, else a dict of ``boxes`` [n, 4], ``scores``, ``labels`` and ``masks`` [n, m, m] an image.
-
-        Images are [3, h, w] in 0…1, each of its own size; targets dicts of ``boxes`` in pixels, ``labels`` and ``masks`` [n, h, w].
-        """
+        """Losses by name in training, else ``boxes`` [n, 4], ``scores``, ``labels``, ``masks`` [n, m, m] of images [3, h, w] in 0…1."""
         sizes = [(image.shape[1], image.shape[2]) for image in images]
         sides: list[float] = [max(of_axis) for of_axis in zip(*sizes, strict=True)]
         if self.training:  # the borders are in the batch norms' statistics: equal ones, whatever the number of processes

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import shards
@@ -24,22 +25,20 @@ from care.train.checkpoint import digest_of
 from care.train.run import Precision, autocast
 from care.train.views import View, crop, normalize
 from shards import storage
+from shards.options import Count, Natural, Positive
 from shards.progress import progress
 
 Rows = NDArray[np.int64]
 
 
 class Evaluation(NamedTuple):
-    """How good an encoder is at a task."""
+    """How good an encoder is at a task, judged by a protocol; the keywords in ``chosen`` are what held-out images chose."""
 
     task: str
     """Results of one name are comparable: with each other on the same data, with the paper's (``care.paper``) on ImageNet."""
     protocol: str
-    """How it was judged."""
-    measures: dict[str, float]
-    """In per cent."""
+    measures: dict[str, float]  # in per cent
     chosen: dict[str, Any] = {}  # noqa: RUF012 (a NamedTuple's default is never changed)
-    """The keywords that were chosen on held-out images."""
 
 
 class Features(NamedTuple):
@@ -57,30 +56,26 @@ class Accuracy(NamedTuple):
     top5: float
 
 
-class _Centres(Dataset[np.ndarray]):
-    def __init__(self, data: shards.ShardSet, size: int) -> None:
-        self.data, self.size = data, size
-
-    def __getitem__(self, sample: int) -> np.ndarray:
-        return np.array(centre_crop(self.data.image(sample), self.size)).transpose(2, 0, 1)
-
-
 class _Crops(Dataset[tuple[np.ndarray, int, int]]):
-    def __init__(self, data: shards.ShardSet, size: int, seed: int, view: View) -> None:
+    def __init__(self, data: shards.ShardSet, size: int, seed: int = 0, view: View | None = None) -> None:
         self.data, self.size, self.seed, self.view = data, size, seed, view
 
     def __getitem__(self, at: tuple[int, int]) -> tuple[np.ndarray, int, int]:
-        epoch, row = at
-        pixels = crop(np.array(self.data.image(row)), self.view.draw(self.seed, epoch, row, 0), self.size)
-        return pixels.copy(), int(self.data.labels[row]), row  # Pillow's memory is read only
+        (epoch, row), image = at, self.data.image(at[1])
+        if self.view:
+            pixels = crop(np.array(image), self.view.draw(self.seed, epoch, row, 0), self.size).copy()  # Pillow's memory is read only
+        else:
+            pixels = np.array(centre_crop(image, self.size)).transpose(2, 0, 1)
+        return pixels, int(self.data.labels[row]), row
+
+    def batches(self, sampler: Iterable[list[tuple[int, int]]], workers: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        loader = DataLoader(self, batch_sampler=sampler, num_workers=workers, generator=torch.Generator())
+        return ((normalize(pixels.float() / 255), labels, rows) for pixels, labels, rows in loaded(loader))
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Short side to size · 256 / 224 (bilinear), then the central ``size`` × ``size`` px: the paper's test transform.
-
-    To the pixel: torchvision's ``Resize`` truncates the long side, its ``CenterCrop`` rounds the margin.
-    """
-    short = round(size * 256 / 224)
+    """Short side to size · 256 / 224 (bilinear), then the central ``size`` × ``size`` px: the paper's test transform."""
+    short = round(size * 256 / 224)  # as in torchvision, the long side is truncated and the margin rounded
     width, height = (int(short * side / min(image.size)) for side in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
@@ -88,9 +83,8 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 def centres(data: shards.ShardSet, batches: Iterable[list[int]], *, size: int, workers: int = 0) -> Iterator[Float[Tensor, "b 3 h w"]]:
     """Batches of images by number, centre-cropped and normalised."""
-    loader = DataLoader(_Centres(data, size), batch_sampler=batches, num_workers=workers, generator=torch.Generator())
-    for pixels in loaded(loader):
-        yield normalize(pixels.float() / 255)
+    sampler = ([(0, row) for row in batch] for batch in batches)
+    return (x for x, _, _ in _Crops(data, size).batches(sampler, workers))
 
 
 def crops(
@@ -100,9 +94,7 @@ def crops(
     view = View(scale=(min_scale, 1.0), jitter_p=0, blur_p=0, gray_p=0)
     order = (shards.step_ids(len(rows), batch_size=batch_size, step=step, seed=seed) for step in range(start, steps))
     sampler = ([(epoch, int(row)) for row in rows[ids]] for epoch, ids in order)
-    loader = DataLoader(_Crops(data, size, seed, view), batch_sampler=sampler, num_workers=workers, generator=torch.Generator())
-    for pixels, labels, of in loaded(loader):
-        yield normalize(pixels.float() / 255), labels, of
+    return _Crops(data, size, seed, view).batches(sampler, workers)
 
 
 def pooled(
@@ -178,6 +170,40 @@ def all_known(labels: Int[Tensor, " n"], classes: int) -> None:
 def accuracy(scores: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Accuracy:
     """Top-1 and top-5 of the highest scores; a label that is no class is a ``CareError``."""
     all_known(labels, scores.shape[1])
-    top = scores.topk(min(5, scores.shape[1]), dim=1).indices
-    hits = top == labels[:, None]
+    hits = scores.topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
     return Accuracy(100 * float(hits[:, 0].float().mean()), 100 * float(hits.any(1).float().mean()))
+
+
+def knn(
+    encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, *, size: Count | None = None, k: Count = 20,
+    temperature: Positive = 0.07, precision: Precision = "fp32", workers: Natural = 0, cache: str | Path | None = None,
+) -> Evaluation:  # fmt: skip
+    """Weighted nearest neighbours on frozen features of centre crops; nothing is trained or chosen.
+
+    Args:
+        encoder: used on the device it is on.
+        train: set whose labels vote.
+        val: set to classify; other classes, or images without one, are a ``CareError``.
+        size: side of the crops, pixels; by default that of the encoder's training.
+        k: neighbours; DINO's protocol has 20, instance discrimination's 200.
+        temperature: of the votes' weights; DINO's is 0.07, instance discrimination's 0.1.
+        precision: of the encoder's arithmetic.
+        workers: processes that decode images.
+        cache: see ``extract``.
+    """
+    same_classes(train, val)
+    size = size or encoder.size
+    known, asked = (extract(encoder, data, size=size, workers=workers, precision=precision, cache=cache) for data in (train, val))
+    protocol = f"weighted nearest neighbours on frozen features (k {k}, temperature {temperature:g}), centre crops of {size} px"
+    tops = weighted_knn(known, asked, k=k, temperature=temperature)
+    return Evaluation("kNN", f"{protocol}; nothing is trained or chosen", tops._asdict())
+
+
+def weighted_knn(train: Features, val: Features, *, k: int = 20, temperature: float = 0.07) -> Accuracy:
+    """The ``k`` training images (or all) of highest cosine vote with weight exp(cosine / temperature) (Wu et al. 2018)."""
+    keys, scores = F.normalize(train.x, dim=1), list[Tensor]()
+    for queries in torch.split(F.normalize(val.x, dim=1), 1024):
+        cosine, nearest = (queries @ keys.T).topk(min(k, len(keys)), dim=1)
+        votes = torch.zeros(len(queries), train.classes)
+        scores.append(votes.scatter_add_(1, train.y[nearest], ((cosine - 1) / temperature).exp()))
+    return accuracy(torch.cat(scores), val.y)

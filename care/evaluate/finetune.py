@@ -29,11 +29,10 @@ from shards.progress import console
 
 
 class Recipe(NamedTuple):
-    """A published way to fine-tune; learning rates are for 256 images."""
+    """A published way to fine-tune; learning rates are for 256 images, the head's one for each of the encoder's."""
 
     lrs: tuple[float, ...]
     head_lrs: tuple[float, ...]
-    """One for each of ``lrs``."""
     epochs: tuple[int, ...]
     batch_size: int
 
@@ -49,10 +48,8 @@ RECIPES = {
 def stratified(labels: NDArray[np.int32], fraction: float, *, seed: int = 0) -> Rows:
     """Row numbers, ascending, of a part of every class; a smaller fraction is a subset of a larger one with the same seed.
 
-    Args:
-        labels: [n] class numbers; rows below 0 have none and are never chosen.
-        fraction: above 0, at most 1, else a ``CareError``; rounded for each class, but at least one image.
-        seed: of the choice.
+    Labels [n] below 0 are none and never chosen. The fraction, above 0 and at most 1, else a ``CareError``, is rounded for each class,
+    but to at least one image.
     """
     if not 0 < fraction <= 1:
         raise Misuse(f"wanted a fraction of the labels above 0 and at most 1, got {fraction}")
@@ -79,8 +76,7 @@ def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:
     paths = {name: PurePosixPath(name) for name in names}
     stems = {name: path.stem if path.suffix.lower() in SUFFIXES else path.name for name, path in paths.items()}
     found = {name: rows.get(path.name) or rows.get(stems[name], []) for name, path in paths.items()}
-    several = [name for name, of in found.items() if len(of) > 1]
-    if several:
+    if several := [name for name, of in found.items() if len(of) > 1]:
         raise CareError(f"{path} names {several[0]}, but {data.path} has {len(found[several[0]])} images of that name")
     if not any(found.values()):
         raise CareError(f"none of the {len(names)} names in {path} is an image of {data.path}; the list is of another set")
@@ -151,17 +147,15 @@ def finetune(
         *pair, passes = candidate
         batch, model = min(most, len(part)), _Classifier(encoder, len(train.classes)).train()
         steps = passes * (len(part) // batch)
-        groups = [
-            {"params": of.parameters(), "initial_lr": lr * batch / 256} for of, lr in zip((model.encoder, model.head), pair, strict=True)
-        ]
+        parts = zip((model.encoder, model.head), pair, strict=True)
+        groups = [{"params": of.parameters(), "initial_lr": lr * batch / 256} for of, lr in parts]
         optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, fused=True)
         settings = {
             "encoder": start, "data": train.digest, "rows": storage.digest(part.tolist()), "size": size, "rates": pair, "steps": steps,
             "batch_size": batch, "min_scale": min_scale, "seed": seed, "precision": precision,
         }  # fmt: skip
         title = f"fine-tuning on {len(part)} labels"
-        state = Run(folder, model, optimizer, settings, title=title, precision=precision, checkpoint_every=checkpoint_every)
-        with state:
+        with Run(folder, model, optimizer, settings, title=title, precision=precision, checkpoint_every=checkpoint_every) as state:
             stream = crops(
                 train, part, size=size, batch_size=batch, steps=steps, start=state.start, seed=seed, min_scale=min_scale, workers=workers
             )
@@ -210,13 +204,10 @@ def finetune(
 class _Classifier(nn.Module):
     def __init__(self, encoder: Encoder, classes: int) -> None:
         super().__init__()
-        where = next(encoder.parameters()).device
-        self.encoder = copy.deepcopy(encoder)
-        with torch.random.fork_rng(devices=[]):  # the layer draws numbers, for nothing
-            self.head = nn.Linear(encoder.features, classes)
+        self.encoder, where = copy.deepcopy(encoder), next(encoder.parameters()).device
+        self.head = nn.Linear(encoder.features, classes, device="meta").to_empty(device=where)  # draws nothing
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
-        self.head.to(where)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         logits: Tensor = self.head(self.encoder(x.to(self.head.weight.device).contiguous(memory_format=torch.channels_last)).features)

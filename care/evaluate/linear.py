@@ -23,10 +23,8 @@ from shards.order import permutation
 
 LRS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 FAST_LRS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-HELD = 10_000
-"""Images at most that choose the learning rate: BYOL's number."""
-SCORED = (1, 2, 5, 7)
-"""Epochs after which the released code scores, beside every tenth and the last."""
+HELD = 10_000  # images at most that choose the learning rate: BYOL's number
+SCORED = (1, 2, 5, 7)  # epochs after which the released code scores, beside every tenth and the last
 
 
 def linear(
@@ -48,8 +46,7 @@ def linear(
         run: directory of the checkpoints and of ``losses.jsonl``.
         size: side of the crops, pixels; by default that of the encoder's training.
         fast: train on features of centre crops instead, standardised and extracted once: minutes, but another protocol.
-        lrs: learning rates to choose from, for 256 images a step (the paper's is 0.2); by default ten from 0.05 to 30, or with
-            fast seven from 0.01 to 10.
+        lrs: to choose from, for 256 images a step (the paper's is 0.2); by default ten of 0.05 … 30, or with fast seven of 0.01 … 10.
         epochs: passes over train.
         batch_size: images a step, fewer where train is smaller.
         norm: batch norm after the layer, as the released code has it.
@@ -80,7 +77,7 @@ def linear(
         protocol = f"one linear layer on standardised frozen features of centre crops of {size} px, {recipe}; not the paper's protocol"
         return Evaluation("linear on cached features", protocol, tops._asdict(), {"lrs": (lr,)})
     lrs = lrs or LRS
-    per_epoch, out = len(train) // batch, torch.zeros(len(train), dtype=torch.bool)
+    per_epoch, every, out = len(train) // batch, np.arange(len(train)), torch.zeros(len(train), dtype=torch.bool)
     out[chooses] = True
     heads = _Heads(encoder.features, len(train.classes), lrs, norm, seed).to(where)
     optimizer = torch.optim.SGD([{"params": heads.parameters(), "initial_lr": batch / 256}], lr=0, momentum=0.9)
@@ -103,9 +100,8 @@ def linear(
     state = Run(run, heads, optimizer, settings, title="linear", precision="fp32", checkpoint_every=checkpoint_every)
     with evaluating(encoder), state:
         stream = crops(
-            train, np.arange(len(train)), size=size, batch_size=batch, steps=steps, start=state.start, seed=seed, min_scale=min_scale,
-            workers=workers,
-        )  # fmt: skip
+            train, every, size=size, batch_size=batch, steps=steps, start=state.start, seed=seed, min_scale=min_scale, workers=workers
+        )
         state.steps(stream, losses, lambda step: lr_at(step, total=steps, base=1), "", probe=scores)
         batches = [chooses[at : at + batch_size].tolist() for at in range(0, len(chooses), batch_size)]
         x = torch.cat([*pooled(encoder, train, batches, size=size, workers=workers, precision=precision)])
@@ -126,8 +122,7 @@ class _Heads(nn.Module):
     def __init__(self, features: int, classes: int, lrs: Sequence[float], norm: bool, seed: int) -> None:
         super().__init__()
         self.shape = (2, len(lrs), classes)
-        with torch.random.fork_rng(devices=[]):  # the layer draws numbers, for nothing
-            self.linear = nn.Linear(features, math.prod(self.shape))
+        self.linear = nn.Linear(features, math.prod(self.shape), device="meta").to_empty(device="cpu")  # draws nothing
         weight = torch.randn(classes, features, generator=torch.Generator().manual_seed(seed)) * 0.01
         self.linear.weight.data = weight.repeat(2 * len(lrs), 1)
         nn.init.zeros_(self.linear.bias)
@@ -166,10 +161,9 @@ def linear_on_features(
     train: Features, val: Features, *, lrs: tuple[float, ...] = FAST_LRS, epochs: int = 80, batch_size: int = 256,
     norm: bool = False, held_out: float = 0.2, seed: int = 0,
 ) -> tuple[Accuracy, float]:  # fmt: skip
-    """Top-1 and top-5 of a linear layer on cached features, and its learning rate.
+    """Top-1 and top-5 of a linear layer on cached features, and its learning rate; recipe and keywords are those of ``linear``.
 
-    Features are standardised by the training set's mean and deviation; the recipe and the keywords are those of ``linear``,
-    whose single pass trains every rate with and without the part that chooses. A label that is no class is a ``CareError``.
+    Features are standardised by the training set's mean and deviation. A label that is no class is a ``CareError``.
     """
     all_known(torch.cat((train.y, val.y)), train.classes)
     chooses, batch = _held(len(train.x), held_out, seed), min(batch_size, len(train.x))

@@ -33,7 +33,7 @@ def _run(
     knn_val: Annotated[str | None, typer.Option(help="Labelled set for them; SET has the neighbours.")] = None,
     **settings: Any,
 ) -> None:
-    data, size, batch_size, accumulate = shards.open(path), *(settings[name] for name in ("size", "batch_size", "accumulate"))
+    data, size, batch_size, accumulate = shards.open(path), settings["size"], settings["batch_size"], settings["accumulate"]
     per_epoch = len(data) // batch_size
     if per_epoch == 0:
         raise typer.BadParameter(f"{batch_size} is more than the {len(data)} images of {path}", param_hint="--batch-size")

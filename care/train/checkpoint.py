@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 
 import shards
 from care.errors import CareError
-from care.weights import load_exactly
 from shards import Cache, storage
 from shards.progress import console
 
@@ -50,10 +50,8 @@ def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, di
 def save(run: Path, state: dict[str, dict[str, Tensor]], manifest: dict[str, Any], *, keep: int = 2, keep_every: int = 0) -> None:
     """Commit a ``snapshot`` as ``run/checkpoints/step-…``; the newest ``keep`` stay and, for good, one every ``keep_every`` steps.
 
-    The older ones go only when the new one is in place. ``manifest`` has JSON values; its ``step`` names the directory.
-
-    Raises:
-        shards.ShardError: the disk refuses; what was saved before is still there.
+    The older ones go only when the new one is in place: they are still there after the ``ShardError`` of a disk that refuses.
+    ``manifest`` has JSON values; its ``step`` names the directory.
     """
     folder = run / "checkpoints"
     for ahead in steps_in(folder):  # a run starts from its newest whole checkpoint: what lies ahead of it is damaged
@@ -91,20 +89,15 @@ def latest(run: str | Path) -> Checkpoint | None:
         if damaged:
             console.print(f"[yellow]passing over checkpoint {path}: {', '.join(damaged)} does not match the manifest")
         elif manifest["schema"] > SCHEMA:
-            raise CareError(
-                f"{path} was written by a newer version (schema {manifest['schema']}, this one reads {SCHEMA}); upgrade care-ssl"
-            )
+            newer = f"a newer version (schema {manifest['schema']}, this one reads {SCHEMA})"
+            raise CareError(f"{path} was written by {newer}; upgrade care-ssl")
         else:
             return Checkpoint(path, manifest)
     return None
 
 
 def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Copy a checkpoint into a live model and SGD optimizer, in place, keeping memory formats.
-
-    Raises:
-        CareError: the checkpoint is of another architecture.
-    """
+    """Copy a checkpoint into a live model and SGD optimizer, in place, keeping memory formats; both as in ``load_exactly``."""
     load_exactly(model, checkpoint.tensors("model"), source=str(checkpoint.path))
     names = dict(model.named_parameters())
     for name, slot in checkpoint.tensors("optimizer").items():
@@ -135,3 +128,23 @@ def steps_in(folder: Path) -> list[Path]:
 
 def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
+
+
+def misfit(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> tuple[int, str]:
+    """How many of ``tensors``, by key and shape, are not those of ``state``, and in words the first ones; (0, "") if all are."""
+    reshaped = {name for name in state.keys() & tensors.keys() if state[name].shape != tensors[name].shape}
+    missing, unexpected = state.keys() - tensors.keys(), tensors.keys() - state.keys()
+    parts = (("missing", sorted(missing)), ("unexpected", sorted(unexpected)), ("of another shape", sorted(reshaped)))
+    told = (f"{len(keys)} {what} (first: {', '.join(keys[:3])})" for what, keys in parts if keys)
+    return len(missing) + len(unexpected) + len(reshaped), "; ".join(told)
+
+
+@torch.no_grad()
+def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy ``tensors`` into the module's state; a ``CareError`` names what is missing, unexpected or of another shape."""
+    state = module.state_dict()
+    differing, told = misfit(state, tensors)
+    if differing:
+        raise CareError(f"{source} is of another architecture: {told}; use the encoder, size and blocks it was trained with")
+    for name, tensor in state.items():
+        tensor.copy_(tensors[name])

@@ -13,10 +13,9 @@ from torchvision import models
 
 from care.encoders import ENCODERS, STAGES, Encoder, TappedEncoder, build_encoder
 from care.errors import CareError
-from care.train.checkpoint import latest, local_copy
+from care.train.checkpoint import latest, load_exactly, local_copy, misfit
 from care.train.saver import pull
 from care.train.views import MEAN, STD
-from care.weights import load_exactly, misfit
 from shards import storage
 from shards.progress import console
 
@@ -51,8 +50,7 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
     if path.is_dir():
         if storage.is_remote(source):
             pull(source, local_copy(source))
-        checkpoint = latest(source)
-        if checkpoint is None:
+        if (checkpoint := latest(source)) is None:
             raise CareError(f"{path} holds no checkpoint; wanted {WANTED}")
         recorded, prefix = checkpoint.manifest["settings"], "c.backbone.online."
         tensors = {k.removeprefix(prefix): v for k, v in checkpoint.tensors("model").items() if k.startswith(prefix)}
@@ -86,10 +84,8 @@ def _resnet(tensors: dict[str, Tensor], source: str | Path) -> tuple[str, dict[s
     fits = {name: misfit(state, whole[name]) for name, state in states.items()}
     name = min(fits, key=lambda name: fits[name][0])
     if fits[name][0]:
-        got = f"one that differs from {name}, the closest, by {fits[name][1]}"
-        raise CareError(
-            f"wanted one of {', '.join(ENCODERS)} under {prefix!r} in {source}, got {got}; give it whole, with only heads beside it"
-        )
+        wanted, got = f"one of {', '.join(ENCODERS)} under {prefix!r} in {source}", f"one that differs from {name}, the closest"
+        raise CareError(f"wanted {wanted}, got {got}, by {fits[name][1]}; give it whole, with only heads beside it")
     shared = {key: len(os.path.commonprefix([key, prefix])) for key in tensors if names.get(key) not in taken}  # noqa: RUF071
     over = ", ".join(sorted({key[:end] + key[end:].partition(".")[0] for key, end in shared.items()})) or "nothing"
     stem = ", its 3×3 stem taken for one of stride 2" * ("small" in name)
@@ -110,10 +106,8 @@ def _read(file: Path, source: str | Path) -> tuple[dict[str, Any], dict[str, Ten
             why = str(error).split("Unpickler error:")[-1].strip().partition("\n")[0]
             raise CareError(f"{source} is no file of weights ({why or 'empty'}); wanted {WANTED}") from None
     how = f"torch.save(torch.load({Path(source).name!r}, 'cpu', weights_only=False)['state_dict'], 'weights.pth')"
-    how = f'python -c "import torch; {how}" (or another key, or .state_dict() of a network)'
-    raise CareError(
-        f"{source} holds {held[1]}, and reading objects could run any code; if you trust it, convert it on a spare machine by {how}"
-    )
+    how = f'convert it on a spare machine by python -c "import torch; {how}" (or another key, or .state_dict() of a network)'
+    raise CareError(f"{source} holds {held[1]}, and reading objects could run any code; if you trust it, {how}")
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Tensor]:

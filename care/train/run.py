@@ -31,7 +31,7 @@ class Run:
     """What surrounds the steps of a training; used as a context manager around the loop, by every process of it.
 
     ``path`` is the local directory, of a URL the local copy. On entering, the newest whole checkpoint is restored into ``model`` and
-    ``optimizer``, and ``start`` is its step.
+    ``optimizer``, and ``start`` is its step; a ``CareError`` if it has other settings, a ``ShardError`` if another process trains there.
 
     Args:
         path: run directory or URL; the first process writes it, nobody else may meanwhile.
@@ -43,10 +43,6 @@ class Run:
         checkpoint_every: steps between checkpoints, written in the background.
         keep_every: steps between checkpoints that are kept for good; by default only the newest two stay.
         allow_change: names of settings that may differ from those of the earlier calls.
-
-    Raises:
-        CareError: the directory holds a run with other settings.
-        shards.ShardError: another process is training in it.
     """
 
     def __init__(
@@ -67,9 +63,8 @@ class Run:
                 stack.enter_context(storage.exclusive(self.path, "training in", patience=15))
             if storage.is_remote(self.url) and os.environ.get("LOCAL_RANK", str(ranks.rank())) == "0":  # one on each machine
                 pull(self.url, self.path)
-            if self.lead:
-                for old in self.path.glob("status*.json"):
-                    old.unlink()
+            for old in self.path.glob("status*.json") if self.lead else ():
+                old.unlink()
             stack.push(self._tell)
             ranks.largest(0)  # the others wait for what was fetched
             self._restore()
@@ -92,14 +87,9 @@ class Run:
         self, batches: Iterable[T], losses: Callable[[T], Mapping[str, Tensor]], lr: Callable[[int], float], note: str, *,
         probe: Callable[[int], Mapping[str, float]] = lambda _: {},
     ) -> None:  # fmt: skip
-        """Take the steps that are left, a batch each.
+        """Take the steps from ``start`` on, a batch each, that minimise the sum of its ``losses``, terms by name.
 
-        Args:
-            batches: those of the steps from ``start`` on.
-            losses: the terms of a batch's loss, by name; their sum is minimised.
-            lr: factor on the parameter groups' ``initial_lr`` at a step.
-            note: what the progress shows, a format of the terms and their ``total``.
-            probe: what joins a step's line in the log, after its update.
+        A rate is ``initial_lr`` times ``lr``; the progress shows ``note``, a format of the terms and ``total``; ``probe`` is logged, too.
         """
         where = next(self.model.parameters()).device
         for step, batch in enumerate(self.waiting(batches), self.start):
@@ -128,11 +118,7 @@ class Run:
         torch.autograd.backward(self.scaler.scale(loss))
 
     def update(self, step: int, terms: dict[str, float]) -> bool:
-        """One step of the optimizer; false if float16 gradients overflowed, and the step is to be tried again at a smaller scale.
-
-        Raises:
-            CareError: one of the ``terms`` of the loss is not finite; nothing was changed.
-        """
+        """One step of the optimizer, or a ``CareError`` if a term is not finite; false if float16 overflowed: try again, scaled less."""
         for name, value in terms.items():
             if not math.isfinite(value):
                 raise Diverged(f"the {name} loss is {value} at step {step}; lower lr or lengthen warmup, then start a new run directory")
@@ -147,12 +133,7 @@ class Run:
         return now >= scale
 
     def commit(self, step: int, row: dict[str, float], note: str) -> None:
-        """Log a step that is complete, and save when it is time to.
-
-        Raises:
-            Stopped: on SIGINT or SIGTERM to any process, after saving.
-            CareError: the processes' weights have come to differ.
-        """
+        """Log a step, and save when it is time to; ``Stopped`` after a signal to any process, a ``CareError`` if their weights differ."""
         done, steps = step + 1, self.settings["steps"]
         stop = bool(ranks.largest(bool(self._stop))[0])
         if self.lead:
@@ -161,7 +142,13 @@ class Run:
             self._timing.write(json.dumps({"step": step, "seconds": round(seconds, 3), "data_wait": round(self._waited, 3)}) + "\n")
             self._advance(self.settings["batch_size"], f"{note} data_wait {100 * self._waited / seconds:.0f} %")
         if done % self.every == 0 or done == steps or stop:
-            self._same_everywhere(step)
+            if ranks.world() > 1:
+                weights = [p.detach() for p in self.model.parameters()]
+                sums = [float(sum(p.sum(dtype=torch.float64) for p in weights)), float(sum(p.double().square().sum() for p in weights))]
+                if ranks.largest(*(both := [*sums, *(-value for value in sums)])) != both:
+                    raise CareError(
+                        f"the processes' weights differ after step {step}; check the machines, then give the same command again"
+                    )
             if self.lead:
                 manifest = {"step": done, "settings": self.settings, "scaler": self.scaler.state_dict()}
                 numerics = {"threads": torch.get_num_threads(), "world": ranks.world()}
@@ -185,16 +172,9 @@ class Run:
         if next(self.model.parameters()).device.type == "cpu" and found.manifest.get("world") == ranks.world():
             torch.set_num_threads(found.manifest["threads"])  # a convolution's gradient has other bits with other threads
 
-    def _same_everywhere(self, step: int) -> None:
-        if ranks.world() > 1:
-            parameters = [p.detach() for p in self.model.parameters()]
-            sums = [float(sum(p.sum(dtype=torch.float64) for p in parameters)), float(sum(p.double().square().sum() for p in parameters))]
-            if ranks.largest(*(both := [*sums, *(-value for value in sums)])) != both:
-                raise CareError(f"the processes' weights differ after step {step}; check the machines, then give the same command again")
-
     def _status(self, state: str, message: str = "") -> None:
-        name = "status.json" if self.lead else f"status-{ranks.rank()}.json"
-        storage.write_json(self.path / name, {"state": state, "message": message})
+        own = "" if self.lead else f"-{ranks.rank()}"
+        storage.write_json(self.path / f"status{own}.json", {"state": state, "message": message})
 
     def _tell(self, kind: Any, error: BaseException | None, _traceback: Any) -> None:
         """Leave how the run ended for whoever started it; what is no error of ours counts as a crash: the state stays ``running``."""
@@ -237,12 +217,9 @@ def _log(path: Path, start: int) -> Iterator[IO[str]]:
 @contextmanager
 def _stop_requests() -> Iterator[list[int]]:
     """A list that SIGINT and SIGTERM join; elsewhere than in the main thread, where Python allows no handlers, it stays empty."""
-    stop = list[int]()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    # a list: an Event's lock would meet itself when a second signal comes while the first one is handled
-    before = {number: signal.signal(number, lambda got, _: stop.append(got)) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop = list[int]()  # an Event's lock would meet itself when a second signal comes while the first one is handled
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, lambda got, _: stop.append(got)) for number in numbers}
     try:
         yield stop
     finally:

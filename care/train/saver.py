@@ -61,15 +61,13 @@ def pull(url: str | Path, run: Path) -> None:
     for path in steps_in(run / "checkpoints"):
         if path.name not in steps:  # of another run that had this URL, or never put there
             shutil.rmtree(path)
-    for name in there:
-        if "/" not in name:
-            storage.copy(f"{url}/{name}", run / name)
+    for name in [name for name in there if "/" not in name]:
+        storage.copy(f"{url}/{name}", run / name)
     for step in sorted(steps, key=lambda name: int(name.removeprefix("step-")), reverse=True):
         folder = run / "checkpoints" / step
         if not folder.exists():
             with storage.writing_directory(folder) as stage:
-                for name in there:
-                    if name.startswith(f"checkpoints/{step}/"):
-                        storage.copy(f"{url}/{name}", stage / name.rpartition("/")[2])
+                for name in [name for name in there if name.startswith(f"checkpoints/{step}/")]:
+                    storage.copy(f"{url}/{name}", stage / name.rpartition("/")[2])
         if (found := latest(run)) and found.path == folder:
             return

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.stages import stage
+from flows.pipeline import stage
 from shards import storage
 
 
@@ -36,7 +36,7 @@ def work_digest(out: Path) -> dict[str, str]:
 def test_any_change_works_again(tmp_path: Path, work: Counter, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     stage(tmp_path, "a", {"x": 1}, work)
     if change == "code":
-        monkeypatch.setattr("flows.stages.code_version", lambda: "edited")
+        monkeypatch.setattr("flows.pipeline.code_version", lambda: "edited")
     done = stage(tmp_path, "b" if change == "name" else "a", {"x": 2 if change == "inputs" else 1}, work)
     assert not done.cached
     assert work.runs == 2

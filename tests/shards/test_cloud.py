@@ -170,7 +170,7 @@ def test_many_readers_fetch_a_shard_once(bucket, cache, photos, tmp_path, monkey
             fetched.append(path)
         fetch(path, to)
 
-    monkeypatch.setattr("shards.cache.fetch", counted)
+    monkeypatch.setattr("shards.storage.fetch", counted)
     sets = [shards.open(f"{bucket}/set", cache) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         assert len({bytes(sample.data) for sample in pool.map(lambda data: data[3], sets)}) == 1

@@ -10,7 +10,7 @@ from pycocotools.cocoeval import COCOeval
 from pycocotools.mask import encode
 
 from care.errors import CareError
-from care.evaluate.coco import Detections, average_precision
+from care.evaluate.metrics import Detections, average_precision
 from shards import boxes
 from shards.boxes import BoxSet, Picture
 

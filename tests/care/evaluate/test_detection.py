@@ -20,7 +20,7 @@ from torchvision.models.resnet import BasicBlock
 import shards
 from care import CareError, ranks
 from care.encoders import ResNetEncoder, TappedEncoder
-from care.evaluate import coco, detect, voc
+from care.evaluate import detect, metrics
 from care.evaluate.detection import LONGEST, Examples, View, average_statistics, detections, drawn, pasted, raster
 from care.evaluate.detectors import Detector
 from care.train import Stopped, checkpoint
@@ -219,7 +219,8 @@ def test_all_decays_but_norms(sets, tmp_path, monkeypatch, head):
 @pytest.mark.parametrize(("warmup", "is_voc"), [(0, True), (3, False)])
 def test_the_learning_rate_warms_up_and_falls_twice(sets, tmp_path, warmup, is_voc):
     data = [one._replace(voc=is_voc) for one in sets]
-    train(data, tmp_path, iterations=12, warmup=warmup, batch_size=2, lr=0.08, proposals=4, mask=False, head="fpn")
+    done = train(data, tmp_path, iterations=12, warmup=warmup, batch_size=2, lr=0.08, proposals=4, mask=False, head="fpn")
+    assert done.task == ("VOC FPN" if is_voc else "COCO FPN without masks")
     start = [1 / 3, 2 / 3, 1.0] if warmup else [1.0, 1.0, 1.0]
     wanted = start + ([1.0] * 6 + [0.1] * 2 + [0.01] if is_voc else [1.0] * 5 + [0.1] * 3 + [0.01])
     assert [line["lr"] for line in rows(tmp_path)] == pytest.approx([0.01 * factor for factor in wanted])
@@ -230,8 +231,8 @@ def test_the_kind_of_data_sets_schedule_sizes_and_metric(sets, tmp_path, monkeyp
     asked, steps, get = Counter(), [], Examples.__getitem__
     monkeypatch.setattr(Examples, "__getitem__", lambda self, view: (asked.update([view.side]), get(self, view))[1])
     monkeypatch.setattr(Run, "steps", lambda self, *args: steps.append((self.settings["steps"], *args)))
-    for name, metric in (("voc", voc), ("coco", coco)):
-        monkeypatch.setattr(metric, "average_precision", lambda *_, name=name, **masks: coco.AveragePrecision(len(name), 0, 0))
+    for name, value in (("voc_average_precision", 3), ("average_precision", 4)):
+        monkeypatch.setattr(metrics, name, lambda *_, value=value, **masks: metrics.AveragePrecision(value, 0, 0))
     data = sets[0]._replace(voc=of_train), sets[1]._replace(voc=of_val)
     done = train(data, tmp_path, iterations=None, size=80, precise=24)
     assert done.task == ("VOC C4" if of_val else "COCO C4")

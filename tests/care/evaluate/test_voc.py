@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from care.errors import CareError
-from care.evaluate.coco import Detections
-from care.evaluate.voc import average_precision
+from care.evaluate.metrics import Detections
+from care.evaluate.metrics import voc_average_precision as average_precision
 from shards import boxes
 from shards.boxes import BoxSet, Picture
 
