@@ -98,10 +98,8 @@ class TappedEncoder(nn.Module):
     """Any CNN, used as it is, not copied: its pooled features, and the map that the module of the dotted name ``tap`` gives.
 
     Widths are read off a trial run at 224 px. A linear layer that it ends in is taken for its classifier and becomes the identity.
-    ``name`` is what ``build_encoder`` rebuilds it from, recorded in checkpoints.
-
-    Raises:
-        CareError: no module of that name gives a map (those before each reduction are listed), or there are no pooled features.
+    ``name`` is what ``build_encoder`` rebuilds it from, recorded in checkpoints. A ``CareError`` where no module of that name gives a map
+    (those before each reduction are listed), or there are no pooled features.
     """
 
     def __init__(self, model: nn.Module, tap: str, *, name: str = "") -> None:
@@ -150,9 +148,6 @@ def build_encoder(name: str) -> Encoder:
     """A freshly initialised encoder (from torch's global generator).
 
     By a ``name`` of ``ENCODERS``, with another tap as ``resnet50:layer4``, or any CNN as ``torchvision:MODEL:TAP`` or ``timm:MODEL:TAP``.
-
-    Raises:
-        CareError: no encoder or tap has that name.
     """
     source, _, rest = name.partition(":")
     if source in ENCODERS:

@@ -37,8 +37,7 @@ def attention_loss(c: Embeddings, t: Embeddings, *, norm: bool = False) -> Float
 def care_loss(c: CStreamOut, t: TStreamOut | None = None, *, attention_weight: float = 100, norm: bool = False) -> CareLoss:
     """Eq. 5: L_c + L_t + λ·L_att, ``norm`` as in ``attention_loss``. Without ``t`` it is the C-stream alone, L_c.
 
-    Raises:
-        CareError: the two streams' embeddings differ in width.
+    Embeddings of unequal width are a ``CareError``.
     """
     cnn = c.objective.loss(c.online, c.target)
     if t is None:

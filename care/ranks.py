@@ -1,4 +1,4 @@
-"""Processes that train as one: who this is, and what all of them have. Alone, everything is the identity."""
+"""Processes that train as one: who this is, what all of them have, batch norm over all. Alone, everything is the identity."""
 
 import warnings
 from typing import Any
@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from shards.progress import console
 
 
 def world() -> int:
@@ -55,3 +57,42 @@ def parallel(model: nn.Module) -> nn.Module:
         # looking for unused parameters keeps DDP from summing in another order after the first step: bits can be repeated
         cpu = next(model.parameters()).device.type == "cpu"
         return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=cpu)
+
+
+class CPUSyncNorm(nn.modules.batchnorm._BatchNorm):
+    """What ``SyncBatchNorm``, which refuses CPU tensors, is on GPUs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, c, …] → the same shape."""
+        if not self.training:
+            return super().forward(x)
+        dims, shape = [0, *range(2, x.ndim)], (1, -1, *(1,) * (x.ndim - 2))
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        own = torch.stack((wide.mean(dims), wide.var(dims, correction=0)))
+        means, variances = gathered(own[None]).unbind(1)
+        mean = means.mean(0)
+        variance = (variances + (means - mean).square()).mean(0)
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            count = x.numel() // x.shape[1] * world()
+            self.num_batches_tracked += 1
+            weight = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), weight)
+            self.running_var.lerp_((variance.detach() * count / (count - 1)).to(self.running_var.dtype), weight)
+        out = (wide - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
+        return (out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out).to(x.dtype)
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        pass
+
+
+def synchronise(module: nn.Module) -> None:
+    """Give torch's batch norms in ``module`` the statistics of all processes, in place: parameters, buffers and their names stay."""
+    others = set[str]()
+    for norm in module.modules() if world() > 1 else ():
+        if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+            norm.__class__ = nn.SyncBatchNorm if any(x.is_cuda for x in norm.state_dict().values()) else CPUSyncNorm
+            norm.process_group = None  # type: ignore[assignment]
+        elif isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            others.add(type(norm).__name__)
+    if others and rank() == 0:
+        console.print(f"[yellow]each process keeps the statistics of its own images in {', '.join(sorted(others))}")

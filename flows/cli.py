@@ -118,10 +118,9 @@ def results(
     """
     from care.show import as_csv, as_markdown, compared, gather
 
-    rows = compared(gather(folder))
-    for path, text in ((csv, as_csv), (markdown, as_markdown)):
-        if path:
-            storage.write_bytes(path, text(rows).encode())
+    rows, texts = compared(gather(folder)), ((csv, as_csv), (markdown, as_markdown))
+    for path, text in ((path, text) for path, text in texts if path):
+        storage.write_bytes(path, text(rows).encode())
     show_results(rows, rows if as_json else None)
 
 

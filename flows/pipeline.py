@@ -38,12 +38,11 @@ def care_pipeline(
     The evaluations are kNN, linear, fine-tuning on few labels and detection; the procedural scenes also tell how much of the
     attention lies inside their objects, beside the C-stream trained alone.
 
-    Run again, it redoes nothing that is finished; the defaults suit hundreds of steps on a CPU, not the paper's hundred thousands.
+    Returns what ``out/results.json`` holds. Run again, it redoes nothing that is finished; the defaults suit hundreds of steps on a CPU.
 
     Args:
         out: run directory.
-        images: image folder (class folders, or flat; or ``train`` beside ``val`` or ``test`` folders of either kind); None
-            renders the embedded procedural scenes.
+        images: class folders, or a flat one, or ``train`` beside ``val`` or ``test`` folders of either kind; None: procedural scenes.
         encoder: a name in ``care.ENCODERS``.
         size: side of the views and of the evaluation's crops, pixels.
         hidden: hidden width of projectors and predictors (the paper: 4096).
@@ -59,16 +58,12 @@ def care_pipeline(
         checkpoint_every: steps between checkpoints.
         labels: fractions of the training labels to fine-tune on.
         finetune_steps: steps of each fine-tuning, about.
-        detection: annotated images to train detectors on and to score them on, as ``shards.boxes.load`` takes them; None
-            for the procedural scenes' own, or none with ``images``.
+        detection: annotated images to train and to score detectors on, see ``shards.boxes.load``; the scenes have their own.
         detection_size: short side of the images, pixels.
         detection_iterations: training steps of the detectors.
         train_scenes: procedural scenes to train on.
         val_scenes: procedural scenes to evaluate on.
         seed: of everything random.
-
-    Returns:
-        What ``out/results.json`` holds.
     """
     if images is None:
         title, note = "procedural scenes", "The images are procedural scenes, rendered by this package, not photographs."

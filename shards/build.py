@@ -44,6 +44,7 @@ def build(
     """Build the images of ``src`` into the shard set ``dest``, in an order drawn from ``seed``.
 
     An interrupted build goes on where it stopped, a finished one returns at once. The bytes do not depend on ``workers``.
+    Bad arguments or input, another set in ``dest``, too many rejects, or a disk that refuses, are a ``ShardError``.
 
     Args:
         src: a folder, CSV, COCO JSON, VOC list or WebDataset; a path or a URL, see ``shards.sources.find``.
@@ -56,9 +57,6 @@ def build(
         validate: what every image has to pass, see ``shards.images.check``.
         max_side: px; images with a longer side are made smaller and JPEG, all others keep their bytes.
         quality: of those JPEGs, 1…100.
-
-    Raises:
-        ShardError: bad arguments or input, another set in ``dest``, too many rejects, or a disk that refuses.
     """
     if not 0 <= max_rejects <= 1 or (workers is not None and workers < 1):
         raise ShardError(f"wanted max_rejects from 0 to 1 and at least one worker, got {max_rejects} and {workers}")

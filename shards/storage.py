@@ -1,8 +1,7 @@
 """The only code that makes bytes durable, on a local disk or in an object store that fsspec knows, uncached and tried three times.
 
-Local: staged beside the final name, fsynced, then renamed. A file or directory that exists under its final name is whole; a kill at any
-moment leaves at most a ``.part-*`` stage beside it, which the next writer of the same name removes. Object stores: staged in a
-temporary file, then put under the final name in one piece and its size compared; what belongs together is put index last.
+Local: staged beside the final name as ``.part-*``, which the next writer removes after a kill, fsynced, renamed: what has its final name
+is whole. Object stores: staged in a temporary file, put in one piece and its size compared; what belongs together is put index last.
 """
 
 import fcntl

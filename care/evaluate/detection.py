@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import shards
-from care import norm, ranks
+from care import ranks
 from care.encoders import Encoder
 from care.errors import CareError
 from care.evaluate import metrics
@@ -89,7 +89,6 @@ def detect(
 
     Raises:
         CareError: other classes in ``val``, too few boxes or masks, no ResNet for C4, a loss that is not finite, or other settings.
-        shards.ShardError: a damaged image.
         Stopped: on SIGINT or SIGTERM, after saving.
     """
     if train.classes != val.classes:
@@ -115,7 +114,7 @@ def detect(
         torch.manual_seed(seed)
         model = Detector(encoder, len(train.classes), head=head, mask=mask, **shape)
     model.to(where).to(memory_format=torch.channels_last).train()
-    norm.synchronise(model)
+    ranks.synchronise(model)
     rate = lr * batch_size / 16
     groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay, "initial_lr": rate} for decay in (0, weight_decay)]
     for layer in model.modules():

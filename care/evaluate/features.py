@@ -112,20 +112,11 @@ def extract(
     encoder: Encoder, data: shards.ShardSet, *, size: int, batch_size: int = 256, workers: int = 0, precision: Precision = "fp32",
     cache: str | Path | None = None, only: Iterable[int] | None = None,
 ) -> Features:  # fmt: skip
-    """Features of every image of a labelled set, by the encoder in eval mode, without gradient; labels are in 0…classes − 1.
+    """Features of the centre crop, ``size`` px, of every image of a labelled set, by the encoder in eval mode, without gradient.
 
-    Those of a shard are a pure function of the encoder, the shard, the size and the precision: with a ``cache`` that machines share,
-    each may extract ``only`` some shards, and a last call finds them all.
-
-    Args:
-        encoder: used on the device it is on, left in the mode it was in.
-        data: an open shard set; images without label are a ``CareError``.
-        size: side of the centre crop, pixels.
-        batch_size: images a forward pass.
-        workers: processes that decode beside this one.
-        precision: of the encoder's arithmetic.
-        cache: directory or URL that keeps a file for each shard, named by the digests of what it is made from.
-        only: numbers of the shards whose features are wanted; all by default.
+    Those of a shard are a pure function of encoder, shard, size and precision: with a ``cache``, a directory or URL that machines share,
+    with a file for each shard named by their digests, each may extract ``only`` the shards of some numbers, and a last call finds them all.
+    Images without label are a ``CareError``.
     """
     if len(data) == 0 or bool((data.labels < 0).any()):
         raise CareError(f"{data.path} has images without a class; evaluation needs a set built from class folders")

@@ -24,10 +24,7 @@ COLOURS = np.asarray([(20, 20, 80), (30, 110, 200), (60, 190, 120), (250, 210, 5
 def attention_map(encoder: Encoder, images: Float[Tensor, "b 3 h w"], *, stage: str | None = None) -> Float[Tensor, "b h w"]:
     """Grad-CAM of the label-free score ½‖pooled last map‖² at a stage, upsampled bilinearly to the normalised image; its mean is 1.
 
-    ``stage`` names one of ``encoder.maps``, such as ``layer3``, by default the last. The encoder stays in the mode it was in.
-
-    Raises:
-        CareError: the encoder has no such stage.
+    ``stage`` names one of ``encoder.maps``, such as ``layer3``, by default the last. No such stage is a ``CareError``.
     """
     with evaluating(encoder), torch.enable_grad():
         maps = encoder.maps(images.detach().requires_grad_())

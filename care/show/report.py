@@ -1,6 +1,8 @@
-"""One self-contained HTML page about a run."""
+"""One self-contained HTML page about a run; results of many runs, beside what the paper reports for the same tasks."""
 
 import base64
+import csv
+import io
 import json
 from collections.abc import Sequence
 from importlib.resources import files
@@ -9,6 +11,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment
 
+from care import paper
 from care.errors import CareError
 from care.show.maps import SCALE
 from shards import storage
@@ -24,6 +27,7 @@ MEASURES = {  # what an evaluation's row may hold, and how it is headed
     "top1": "top-1 %", "top5": "top-5 %", "best1": "best epoch's top-1 %", "ap": "AP %", "ap50": "AP50 %", "ap75": "AP75 %",
     "mask_ap": "mask AP %", "mask_ap50": "mask AP50 %", "mask_ap75": "mask AP75 %", "inside": "inside %",
 }  # fmt: skip
+PLAIN = str.maketrans({"\n": " ", **{mark: f"\\{mark}" for mark in "\\|*`<"}})  # text that is no Markdown
 Row = dict[str, Any]  # an evaluation in a results.json
 
 
@@ -38,8 +42,7 @@ class Table(NamedTuple):
 def report(run: str | Path) -> Path:
     """Write ``run/report.html`` from what is in the run directory: results.json, losses.jsonl, maps.png, each where present.
 
-    Raises:
-        CareError: ``run`` holds neither results nor losses.
+    Where there are neither results nor losses it is a ``CareError``.
     """
     folder = storage.local(run)
     losses, results, maps = folder / "losses.jsonl", folder / "results.json", folder / "maps.png"
@@ -99,3 +102,53 @@ def _curve(title: str, rows: list[dict[str, float]], key: str) -> dict[str, Any]
     points = " ".join(f"{p[-1][0] * WIDTH / last:.1f},{5 + (high - mean) * scale:.1f}" for p, mean in zip(parts, means, strict=True))
     said = {"top": f"{high:.3g}", "bottom": f"{low:.3g}", "last": f"{means[-1]:.3g}"}
     return {"title": title, "points": points, "steps": len(rows), **said}
+
+
+def gather(folder: str | Path) -> list[Row]:
+    """The evaluations of every results.json in or below ``folder``, outer files first; each result once, ``file`` is where it is from.
+
+    None at all, or a results.json of another program, is a ``CareError``, a damaged one a ``ShardError``.
+    """
+    root, found = storage.locate(folder), dict[str, Row]()
+    for path in sorted(root.rglob("results.json"), key=lambda path: (len(path.parts), path)):
+        try:
+            tables(rows := storage.read_json(path)["evaluations"])  # what makes no table is not ours
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CareError(f"{path} holds no evaluations of a care command; move it away, or name a folder without it") from error
+        for row in rows:  # those of a demo are in its results.json, under other names, and below it
+            same = [row.get(name) for name in ("settings", "seed", "trials", *MEASURES)] if "digests" in row else str(path)
+            found.setdefault(storage.digest([row.get("digests") or row, same]), row | {"file": path.relative_to(root).as_posix()})
+    if not found:
+        raise CareError(f"no results.json in or below {folder} holds evaluations; wanted a folder of `care evaluate` or `care demo`")
+    return list(found.values())
+
+
+def compared(rows: Sequence[Row]) -> list[Row]:
+    """``rows``, and after them the paper's of the same tasks: their ``source`` says that they are reported, not measured here."""
+    return [*rows] + [
+        {"source": f"reported by the {one.source} (ImageNet)", "task": task, "table": one.table, **one.measures, "epochs": one.epochs,
+         "encoder": f"{one.method}, {one.encoder}" + (f", {one.epochs} epochs" if one.epochs else ""),
+         "protocol": "measured by its authors, not by this package; the encoders were pre-trained on ImageNet"}
+        for task in dict.fromkeys(row["task"] for row in rows) for one in paper.rows(task)
+    ]  # fmt: skip
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """All that the rows hold, unrounded, a line each; dictionaries such as the settings as JSON."""
+    columns = dict.fromkeys(["source", "task", "encoder", *MEASURES, *sorted({name for row in rows for name in row})])
+    writer = csv.DictWriter(text := io.StringIO(), list(columns))
+    writer.writeheader()
+    writer.writerows({n: json.dumps(value) if isinstance(value, dict | list) else value for n, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """The tables that ``care.show.report.tables`` makes of the rows, each with its protocols."""
+    text = ""
+    for one in tables(rows):
+        lines = [["task", "encoder", *one.headings], ["---", "---", *["---:"] * len(one.headings)]]
+        for task, encoder, values, best in one.lines:
+            lines.append([task.translate(PLAIN), encoder.translate(PLAIN), *([f"**{values[0]}**", *values[1:]] if best else values)])
+        text += "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+        text += "".join(f"- {f'{task}: {protocol}'.translate(PLAIN)}\n" for task, protocol in one.protocols.items()) + "\n"
+    return text

@@ -30,21 +30,9 @@ def batches(
 ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:  # fmt: skip
     """Yield (step, (x1, x2)) for the steps ``start`` … ``steps`` − 1, both views [batch_size, 3, size, size], normalised.
 
-    Of several processes each gets its slice, [batch_size / world, …]. Both crops are cut from one decoded image, on the CPU.
-
-    Args:
-        data: an open shard set; labels are not read.
-        size: side of a view, pixels.
-        batch_size: images a step; the incomplete last batch of an epoch is dropped.
-        steps: steps of the whole run.
-        seed: fixes the order and every view.
-        start: first step, of a resumed run.
-        views: distributions of the two views.
-        workers: processes that decode and crop beside this one; the batches are the same for any number.
-        device: where the views are coloured, in batches.
-
-    Raises:
-        shards.ShardError: fewer images than a batch, or a sample that is damaged.
+    Of several processes each gets its slice, [batch_size / world, …]. Both crops are cut from one decoded image, by ``workers``, and
+    coloured in batches on ``device``. The order and every view are fixed by ``seed``; the incomplete last batch of an epoch is
+    dropped. Fewer images than a batch, or a damaged one, are a ``shards.ShardError``.
     """
     of_steps = (shards.step_ids(len(data), batch_size=batch_size, step=n, seed=seed, run=data.run) for n in range(start, steps))
     ids = ([(batch.epoch, int(sample)) for sample in batch.of_rank(ranks.rank(), ranks.world())] for batch in of_steps)

@@ -13,8 +13,7 @@ from torchvision import models
 
 from care.encoders import ENCODERS, STAGES, Encoder, TappedEncoder, build_encoder
 from care.errors import CareError
-from care.train.checkpoint import latest, load_exactly, local_copy, misfit
-from care.train.saver import pull
+from care.train.checkpoint import latest, load_exactly, local_copy, misfit, pull
 from care.train.views import MEAN, STD
 from shards import storage
 from shards.progress import console
@@ -30,16 +29,13 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
 
     Others' files: one of ``ENCODERS`` by torchvision's keys, or those of ``nn.Sequential(*resnet.children())``, under any prefix; of a
     momentum pair the online one. Heads may lie beside it, batch counters be missing; a line tells what was found and what is passed over.
-    No file tells strides: torchvision's (v1.5) are assumed, with a 3×3 stem our 2.
+    No file tells strides: torchvision's (v1.5) are assumed, with a 3×3 stem our 2. What cannot be had or differs is a ``CareError``.
 
     Args:
         source: a run directory (its newest checkpoint), our or others' file, a URL of them, ``random:NAME``, freshly initialised, or
             ``supervised:NAME``, trained with ImageNet's labels: torchvision's first weights (V1, comparable with the paper's supervised
             rows; V2 has a longer recipe) or timm's default ones; NAME as in ``build_encoder``.
         seed: of the random initialisation.
-
-    Raises:
-        CareError: there is no such encoder, its weights cannot be had, or some are missing, unexpected or of another shape.
     """
     kind, _, name = str(source).partition(":")
     if kind in ("random", "supervised"):

@@ -18,7 +18,7 @@ import shards
 from care import CareError, CStream, TStream, care_loss, lr_at, momentum_at, ranks
 from care.encoders import Encoder
 from care.momentum import update_targets
-from care.norm import synchronise
+from care.ranks import synchronise
 from care.train import checkpoint
 from care.train.batches import batches
 from care.train.run import Precision, Run, fastest_precision, seeded
@@ -98,7 +98,6 @@ def pretrain(
 
     Raises:
         CareError: the loss is not finite, the embeddings collapsed, ``run`` holds another run, or the processes' weights differ.
-        shards.ShardError: a damaged sample, too few images, no space left.
         Stopped: on SIGINT or SIGTERM, after saving.
     """
     world = ranks.world()

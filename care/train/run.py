@@ -19,7 +19,7 @@ import shards
 from care import ranks
 from care.errors import CareError, Diverged, Stopped
 from care.train import checkpoint
-from care.train.saver import Saver, pull
+from care.train.checkpoint import Saver, pull
 from shards import storage
 from shards.progress import progress
 
@@ -40,8 +40,7 @@ class Run:
         settings: JSON values that must be the same in every call on this directory; ``steps`` and ``batch_size`` among them.
         title: of the progress.
         precision: of the arithmetic in ``with run.autocast``.
-        checkpoint_every: steps between checkpoints, written in the background.
-        keep_every: steps between checkpoints that are kept for good; by default only the newest two stay.
+        checkpoint_every: steps between checkpoints, written in the background; of the older ones one every ``keep_every`` stays.
         allow_change: names of settings that may differ from those of the earlier calls.
     """
 

@@ -9,8 +9,8 @@ import torch
 
 from care import streams_for
 from care.train import checkpoint
+from care.train.checkpoint import Saver
 from care.train.loop import Losses, keep_memory
-from care.train.saver import Saver
 from tests.bench.timing import interleaved
 
 BATCH, SIZE, EVERY = 8, 224, 500

@@ -4,7 +4,7 @@ from processes import together
 from torch import nn
 
 from care import ranks
-from care.norm import CPUSyncNorm, synchronise
+from care.ranks import CPUSyncNorm, synchronise
 
 SHAPES = {nn.BatchNorm1d: (12, 5), nn.BatchNorm2d: (12, 5, 3, 4), nn.BatchNorm3d: (12, 5, 2, 3, 2)}
 

@@ -6,7 +6,7 @@ import pytest
 import shards
 from care import BYOL, CareError, streams_for
 from care.train import checkpoint, load_encoder, loop, pretrain
-from care.train.saver import pull
+from care.train.checkpoint import pull
 from shards import storage
 
 SETTINGS = {"size": 32, "batch_size": 8, "steps": 6, "precision": "fp32", "device": "cpu", "checkpoint_every": 2}
