@@ -1,5 +1,6 @@
 """`care evaluate`: one or more encoders by a protocol; its options are those of the function in ``care.evaluate``."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 import shards
-from care import ranks
 from care.evaluate import Evaluation, detect, finetune, knn, linear
 from care.train.launch import joined, torchrun
 from flows.tables import Json, show_results
@@ -42,7 +42,7 @@ def _add(verb: Callable[..., Evaluation], default: int, example: str) -> None:
         with joined():
             both = annotated(train, val) if verb is detect else (shards.open(train), shards.open(val))
             rows = [judged(verb, source, both, out, trials=trials, start=start if nproc > 1 else None, **settings) for source in encoder]
-            if ranks.rank() == 0:
+            if "TORCHELASTIC_RUN_ID" not in os.environ:  # else whoever started the processes shows them
                 show_results(rows, rows if as_json else None)
 
     command(app, verb, run, example, skip=("cache", "rows"), names={"names": "--list"})
