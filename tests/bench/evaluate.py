@@ -22,8 +22,7 @@ def forward(encoder: torch.nn.Module, batches: list[torch.Tensor]) -> None:
         encoder(batch)
 
 
-def main() -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def extraction(device: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         scenes.write(root / "images", count=COUNT, seed=0, size=SIZE)
@@ -39,6 +38,8 @@ def main() -> None:
             }
             show(f"features, {name}, {SIZE} px, fp32", interleaved(work, 3), count=COUNT, unit="image", reference="forward")
 
+
+def rates(device: str) -> None:
     encoder = build_encoder("resnet50").eval().to(device, memory_format=torch.channels_last)
     x = torch.randn(BATCH, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
     y = torch.randint(CLASSES, (BATCH,), device=device)
@@ -75,6 +76,12 @@ def main() -> None:
         unit="image",
         reference="one rate",
     )
+
+
+def main() -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rates(device)
+    extraction(device)
 
 
 if __name__ == "__main__":
