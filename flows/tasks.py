@@ -134,11 +134,13 @@ def judged(
 
     ``start`` trains a seed in a folder by other processes, which call this function without it; ``settings`` are keywords of ``verb``.
     """
-    encoder = loaded(source, seed)
+    place, encoder = storage.local(out), loaded(source, seed)
     digests = {"encoder": digest_of(encoder), **{part: data.digest for part, data in zip(("train", "val"), both, strict=True)}}
     takes, found = verb.__annotations__, list[Result]()
     settings = {name: value for name, value in settings.items() if value is not None}
-    folder = Path(out, "-".join((verb.__name__, re.sub(r"[^\w.]+", "-", source).strip("-"), storage.digest([digests, settings])[:8])))
+    folder = Path(
+        storage.local(out), "-".join((verb.__name__, re.sub(r"[^\w.]+", "-", source).strip("-"), storage.digest([digests, settings])[:8]))
+    )
     for number in range(seed, seed + trials):
         run = folder / f"seed-{number}"
         if start:
@@ -146,7 +148,7 @@ def judged(
             found.append(storage.read_json(run / "result.json"))
             continue
         refuse_again(run)
-        places: dict[str, Any] = {"cache": Path(out, "features")} if "cache" in takes else {}
+        places: dict[str, Any] = {"cache": place / "features"} if "cache" in takes else {}
         places |= {"seed": number} if "seed" in takes else {}
         done = verb(encoder, *both, *([run] if "run" in takes else []), **places, **settings)
         settings |= done.chosen  # of the first seed: the others train with it

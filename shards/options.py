@@ -18,6 +18,8 @@ class Range(NamedTuple):
 
 
 Count = Annotated[int, Range(1)]
+Batch = Annotated[int, Range(2)]  # images of which a batch norm has statistics
+Side = Annotated[int, Range(16)]  # pixels
 Natural = Annotated[int, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 Amount = Annotated[float, Range(0)]

@@ -28,7 +28,7 @@ from care.train.batches import loaded
 from care.train.checkpoint import digest_of
 from care.train.run import Precision, Run, fastest_precision, seeded
 from shards.boxes import BoxSet
-from shards.options import Amount, Count, Natural, Positive, Range
+from shards.options import Amount, Count, Natural, Range
 from shards.progress import progress
 
 LONGEST = 1333 / 800  # longest side of an image over the short side at test: longer images are made smaller
@@ -49,9 +49,9 @@ Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 def detect(
     encoder: Encoder, train: BoxSet, val: BoxSet, run: str | Path, *, head: Literal["c4", "fpn"] = "c4", mask: bool = False,
     size: Annotated[int, Range(32)] = 800, iterations: Count | None = None, batch_size: Count = 16, lr: Amount = 0.02,
-    warmup: Natural = 100, weight_decay: Amount = 1e-4, proposals: Count = 1000, anchor_scale: Positive = 8, channels: Count = 256,
-    hidden: Count = 1024, precise: Natural = 200, seed: Natural = 0, precision: Precision | None = None,
-    device: Literal["cuda", "cpu"] | None = None, workers: Natural = 0, checkpoint_every: Count = 500,
+    warmup: Natural = 100, weight_decay: Amount = 1e-4, proposals: Count = 1000, anchor_scale: Annotated[float, Range(0.5)] = 8,
+    channels: Annotated[int, Range(8)] = 256, hidden: Annotated[int, Range(8)] = 1024, precise: Natural = 200, seed: Natural = 0,
+    precision: Precision | None = None, device: Literal["cuda", "cpu"] | None = None, workers: Natural = 0, checkpoint_every: Count = 500,
 ) -> Evaluation:  # fmt: skip
     """Faster R-CNN, or with masks Mask R-CNN, trained on train from the encoder; its last iteration is scored on val (Sec. 4.3).
 

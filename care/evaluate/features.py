@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from care.train.checkpoint import digest_of
 from care.train.run import Precision, autocast
 from care.train.views import View, crop, normalize
 from shards import storage
-from shards.options import Count, Natural, Positive
+from shards.options import Count, Natural, Range, Side
 from shards.progress import progress
 
 Rows = NDArray[np.int64]
@@ -166,8 +166,8 @@ def accuracy(scores: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> A
 
 
 def knn(
-    encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, *, size: Count | None = None, k: Count = 20,
-    temperature: Positive = 0.07, precision: Precision = "fp32", workers: Natural = 0, cache: str | Path | None = None,
+    encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, *, size: Side | None = None, k: Count = 20,
+    temperature: Annotated[float, Range(1e-3)] = 0.07, precision: Precision = "fp32", workers: Natural = 0, cache: str | Path | None = None,
 ) -> Evaluation:  # fmt: skip
     """Weighted nearest neighbours on frozen features of centre crops; nothing is trained or chosen.
 

@@ -23,7 +23,7 @@ from care.train.checkpoint import digest_of
 from care.train.run import Precision, Run, autocast, fastest_precision
 from shards import storage
 from shards.images import SUFFIXES
-from shards.options import Count, Natural, Positive, Share
+from shards.options import Batch, Count, Natural, Positive, Share, Side
 from shards.order import permutation
 from shards.progress import console
 
@@ -85,9 +85,9 @@ def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:
 
 def finetune(
     encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: str | Path, *, fraction: float | None = None,
-    names: str | Path | None = None, rows: Rows | None = None, size: Count | None = None,
+    names: str | Path | None = None, rows: Rows | None = None, size: Side | None = None,
     recipe: Literal["swav", "byol", "barlow-twins"] = "swav", lrs: tuple[float, ...] | None = None,
-    head_lrs: tuple[float, ...] | None = None, epochs: tuple[int, ...] | None = None, batch_size: Count | None = None,
+    head_lrs: tuple[float, ...] | None = None, epochs: tuple[int, ...] | None = None, batch_size: Batch | None = None,
     min_scale: Positive = 0.08, held_out: Share = 0.2, seed: Natural = 0, precision: Precision | None = None, workers: Natural = 0,
     checkpoint_every: Count = 500,
 ) -> Evaluation:  # fmt: skip

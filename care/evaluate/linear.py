@@ -18,7 +18,7 @@ from care.evaluate.features import Accuracy, Evaluation, Features, Rows, all_kno
 from care.schedules import lr_at
 from care.train.checkpoint import digest_of
 from care.train.run import Precision, Run, autocast
-from shards.options import Count, Natural, Positive, Share
+from shards.options import Count, Natural, Positive, Share, Side
 from shards.order import permutation
 
 LRS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
@@ -28,7 +28,7 @@ SCORED = (1, 2, 5, 7)  # epochs after which the released code scores, beside eve
 
 
 def linear(
-    encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: str | Path, *, size: Count | None = None, fast: bool = False,
+    encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: str | Path, *, size: Side | None = None, fast: bool = False,
     lrs: tuple[float, ...] | None = None, epochs: Count = 80, batch_size: Count = 256, norm: bool = False, min_scale: Positive = 0.08,
     held_out: Share = 0.2, seed: Natural = 0, precision: Precision = "fp32", workers: Natural = 0, checkpoint_every: Count = 500,
     cache: str | Path | None = None,

@@ -24,7 +24,7 @@ from care.train.batches import batches
 from care.train.run import Precision, Run, fastest_precision, seeded
 from care.train.views import VIEWS, View
 from shards import storage
-from shards.options import Amount, Count, Natural, Share
+from shards.options import Amount, Batch, Count, Natural, Share, Side
 from shards.progress import console
 
 COLLAPSED = 0.02  # embedding spread below which a run counts as collapsed; independent directions have 1, one direction 0
@@ -58,7 +58,7 @@ class Losses(nn.Module):
 
 
 def pretrain(
-    data: shards.ShardSet, run: str | Path, c: CStream, t: TStream | None = None, *, size: Count = 224, batch_size: Count = 1024,
+    data: shards.ShardSet, run: str | Path, c: CStream, t: TStream | None = None, *, size: Side = 224, batch_size: Batch = 1024,
     steps: int, warmup: int = 0, lr: Amount = 0.05, weight_decay: Amount = 1e-4, momentum: Share = 0.99, attention_weight: Amount = 100,
     views: tuple[View, View] = VIEWS, seed: Natural = 0, precision: Precision | None = None,
     device: Literal["cuda", "cpu"] | None = None, workers: Natural = 0, accumulate: Count = 1, checkpoint_every: Count = 500,

@@ -106,19 +106,6 @@ def trained(monkeypatch):
 
 
 @pytest.fixture
-def reads(monkeypatch):
-    """(set, row) of every image that was read."""
-    seen, image = [], shards.ShardSet.image
-
-    def record(self, row):
-        seen.append((self.path.name, int(row)))
-        return image(self, row)
-
-    monkeypatch.setattr(shards.ShardSet, "image", record)
-    return seen
-
-
-@pytest.fixture
 def updates(monkeypatch):
     """(training, step) of every step that is taken; the one whose number is ``updates.crash_at`` crashes."""
 

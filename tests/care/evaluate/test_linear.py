@@ -22,7 +22,6 @@ from care import CareError, TappedEncoder
 from care.evaluate import Features, extract, linear, linear_on_features
 from care.evaluate.linear import FAST_LRS, LRS, _Heads, _held
 from care.train import Stopped
-from care.train.run import Run
 from care.train.views import View, crop
 from shards.order import permutation
 
@@ -215,35 +214,6 @@ def whole(sets, tmp_path_factory):
     """A finished run that nothing interrupted, read only, and its result."""
     run = tmp_path_factory.mktemp("whole")
     return run, linear(make_encoder(), *map(shards.open, sets), run, **SETTINGS)
-
-
-@pytest.fixture
-def reads(monkeypatch):
-    """(set, row) of every image that was read."""
-    seen, image = [], shards.ShardSet.image
-
-    def record(self, row):
-        seen.append((self.path.name, int(row)))
-        return image(self, row)
-
-    monkeypatch.setattr(shards.ShardSet, "image", record)
-    return seen
-
-
-@pytest.fixture
-def at_step(monkeypatch):
-    """Does something in the middle of a run: when the losses of a step are there, before the optimizer."""
-    update = Run.update
-
-    def register(steps, action):
-        def action_and_update(self, now, *args):
-            if now in steps:
-                action()
-            return update(self, now, *args)
-
-        monkeypatch.setattr(Run, "update", action_and_update)
-
-    return register
 
 
 class CrashError(Exception):
