@@ -60,8 +60,14 @@ def resume(session: nox.Session) -> None:
 
 @shared
 def crash(session: nox.Session) -> None:
-    """The whole chain killed at random moments, about ten minutes."""
+    """Builds, trainings and evaluations killed at random moments, about ten minutes."""
     run(session, "pytest", "-m", "crash", *session.posargs)
+
+
+@shared
+def flows(session: nox.Session) -> None:
+    """The pipeline killed 50 times, served and by a worker, in a bucket, on Dask and Ray, about half an hour."""
+    run(session, "pytest", "-m", "flows", *session.posargs, group="flows")
 
 
 @shared

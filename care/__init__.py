@@ -3,15 +3,10 @@
 from care.attention import AbsolutePosition, NoPosition, RelativePosition, SinCosPosition, Transformer
 from care.encoders import ENCODERS, Encoded, TappedEncoder, build_encoder, resnet18, resnet50, resnet50x2, resnet101, resnet152
 from care.errors import CareError
-from care.loss import CareLoss, attention_loss, care_loss
-from care.momentum import MomentumPair, Siamese
-from care.objectives import BYOL, BarlowTwins, MoCoV3, Objective, SimCLR, SimSiam, mlp_head, similarity_loss
-from care.schedules import lr_at, momentum_at
-from care.streams import CStream, CStreamOut, TStream, TStreamOut, streams_for
+from care.objectives import BYOL, BarlowTwins, MoCoV3, MomentumPair, Objective, Siamese, SimCLR, SimSiam, mlp_head, similarity_loss
+from care.streams import CareLoss, CStream, CStreamOut, TStream, TStreamOut, attention_loss, care_loss, lr_at, momentum_at, streams_for
 
-__all__ = [
-    "BYOL", "ENCODERS", "AbsolutePosition", "BarlowTwins", "CStream", "CStreamOut", "CareError", "CareLoss", "Encoded", "MoCoV3",
-    "MomentumPair", "NoPosition", "Objective", "RelativePosition", "Siamese", "SimCLR", "SimSiam", "SinCosPosition", "TStream",
-    "TStreamOut", "TappedEncoder", "Transformer", "attention_loss", "build_encoder", "care_loss", "lr_at", "mlp_head", "momentum_at",
-    "resnet18", "resnet50", "resnet50x2", "resnet101", "resnet152", "similarity_loss", "streams_for",
-]  # fmt: skip
+__all__ = ["BYOL", "ENCODERS", "AbsolutePosition", "BarlowTwins", "CStream", "CStreamOut", "CareError", "CareLoss", "Encoded", "MoCoV3",
+           "MomentumPair", "NoPosition", "Objective", "RelativePosition", "Siamese", "SimCLR", "SimSiam", "SinCosPosition", "TStream",
+           "TStreamOut", "TappedEncoder", "Transformer", "attention_loss", "build_encoder", "care_loss", "lr_at", "mlp_head", "momentum_at",
+           "resnet18", "resnet50", "resnet50x2", "resnet101", "resnet152", "similarity_loss", "streams_for"]  # fmt: skip

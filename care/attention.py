@@ -3,22 +3,18 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torchvision.ops import Conv2dNormActivation
 
-Heads = Float[Tensor, "b heads tokens d"]
-Folded = Float[Tensor, "b heads tokens d2"]
+Heads = Float[Tensor, "b heads tokens _"]
 
 
 class NoPosition(nn.Module):
-    """Content-only attention: Eq. 2 without its position term (Table 8); the base of the other encodings.
-
-    For heads of ``dim`` channels; learned tables are made for maps of ``map_size`` (height, width) and interpolated on others.
-    """
+    """Eq. 2 without its position term (Table 8), and the encodings' base: for heads of ``dim`` channels on maps of ``map_size`` (h, w)."""
 
     def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
         super().__init__()
 
-    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
+    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Heads, Heads]:
         """Queries and keys whose products are the logits of Eq. 2 on a map of ``map_size``: one plain attention call computes it."""
         return q, k
 
@@ -30,7 +26,7 @@ class AbsolutePosition(NoPosition):
         super().__init__(dim, map_size)
         self.height, self.width = (nn.Parameter(torch.randn(n, dim) * dim**-0.5) for n in map_size)
 
-    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
+    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Heads, Heads]:
         """The keys gain their positions."""
         height, width = (resized(table, n) for table, n in zip((self.height, self.width), map_size, strict=True))
         return q, k + (height[:, None] + width).flatten(0, 1)
@@ -39,7 +35,7 @@ class AbsolutePosition(NoPosition):
 class SinCosPosition(NoPosition):
     """Fixed absolute positions: half of the channels (a multiple of 4) sine and cosine of the row, half of the column (Table 8)."""
 
-    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
+    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Heads, Heads]:
         """The keys gain their positions."""
         (h, w), count = map_size, k.shape[3] // 4
         index = torch.arange(max(h, w, count), device=k.device, dtype=torch.promote_types(k.dtype, torch.float32))
@@ -55,7 +51,7 @@ class RelativePosition(NoPosition):
         super().__init__(dim, map_size)
         self.rows, self.columns = (nn.Parameter(torch.randn(2 * n - 1, dim) * dim**-0.5) for n in map_size)
 
-    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Folded, Folded]:
+    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Heads, Heads]:
         """Widened by h + w channels each: q by its products with the rows' and columns' embeddings, k by one-hot rows and columns."""
         (h, w), (b, heads, _, _) = map_size, q.shape
         tables = ((resized(table, 2 * n - 1), n) for table, n in ((self.rows, h), (self.columns, w)))
@@ -70,15 +66,14 @@ class RelativePosition(NoPosition):
 
 def resized(table: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:
     """A learned table for ``count`` positions or offsets: linear between its entries, the first stays first and the last last."""
-    return table if len(table) == count else F.interpolate(table.T[None], count, mode="linear", align_corners=True)[0].T
+    return table if len(table) == count else nn.functional.interpolate(table.T[None], count, mode="linear", align_corners=True)[0].T
 
 
 class SelfAttention2d(nn.Module):
     """Multi-head self-attention over the pixels of a map, softmax((q·pᵀ + q·kᵀ)/√d)·v (Eq. 2); each head has ``dim`` channels."""
 
-    def __init__(
-        self, channels: int, *, map_size: tuple[int, int], heads: int = 4, dim: int = 128, position: type[NoPosition] = RelativePosition,
-    ) -> None:  # fmt: skip
+    def __init__(self, channels: int, *, map_size: tuple[int, int], heads: int = 4, dim: int = 128,
+                 position: type[NoPosition] = RelativePosition) -> None:  # fmt: skip
         super().__init__()
         self.heads, self.dim = heads, dim
         self.qkv = nn.Conv2d(channels, 3 * heads * dim, 1, bias=False)
@@ -93,61 +88,44 @@ class SelfAttention2d(nn.Module):
         width = -(-q.shape[3] // 8) * 8
         # the CPU's bfloat16 kernel is several times slower on maps of tens of pixels
         dtype = torch.float32 if v.is_cpu and v.dtype == torch.bfloat16 else v.dtype
-        q, k, values = (F.pad(t, (0, width - t.shape[3])).to(dtype) for t in (q, k, v))
+        q, k, values = (nn.functional.pad(t, (0, width - t.shape[3])).to(dtype) for t in (q, k, v))
         with torch.autocast("cpu", enabled=False):
-            out = F.scaled_dot_product_attention(q, k, values, scale=self.dim**-0.5)[..., : self.dim].to(v.dtype)
+            out = nn.functional.scaled_dot_product_attention(q, k, values, scale=self.dim**-0.5)[..., : self.dim].to(v.dtype)
         return out.transpose(2, 3).reshape(b, self.heads * self.dim, h, w)
 
 
 class AttentionBlock(nn.Module):
-    """1×1 convolution, self-attention, 1×1 convolution, residual, ReLU (Fig. 3; BoTNet's block).
+    """Convolution, attention, convolution, residual, ReLU (Fig. 3); ``downsample`` halves the map, ``zero_gamma``: the last γ is 0."""
 
-    A quarter of the ``outputs`` channels inside. With ``downsample`` the map is halved after attention (odd sizes round up), the shortcut a
-    3×3 stride-2 convolution, else the identity. With ``zero_gamma`` the last batch norm starts at zero (the released code: at one).
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, *, map_size: tuple[int, int], downsample: bool = False,
-        position: type[NoPosition] = RelativePosition, zero_gamma: bool = True,
-    ) -> None:  # fmt: skip
+    def __init__(self, inputs: int, outputs: int, *, map_size: tuple[int, int], downsample: bool = False,
+                 position: type[NoPosition] = RelativePosition, zero_gamma: bool = True) -> None:  # fmt: skip
         super().__init__()
-        inner, attention = outputs // 4, 4 * 128
-        self.reduce = nn.Sequential(nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU(inplace=True))
-        self.attention = SelfAttention2d(inner, map_size=map_size, position=position)
+        self.reduce = Conv2dNormActivation(inputs, outputs // 4, 1)
+        self.attention = SelfAttention2d(outputs // 4, map_size=map_size, position=position)
         self.pool = nn.AvgPool2d(2, ceil_mode=True) if downsample else nn.Identity()
-        last = nn.Conv2d(attention, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.expand = nn.Sequential(nn.BatchNorm2d(attention), nn.ReLU(inplace=True), *last)
-        self.shortcut: nn.Module = nn.Identity()
-        if downsample:
-            convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
-            self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-        nn.init.constant_(last[1].weight, 0 if zero_gamma else 1)
+        wide, last = 4 * 128, nn.BatchNorm2d(outputs)
+        self.expand = nn.Sequential(nn.BatchNorm2d(wide), nn.ReLU(inplace=True), nn.Conv2d(wide, outputs, 1, bias=False), last)
+        self.shortcut = Conv2dNormActivation(inputs, outputs, 3, stride=2) if downsample else nn.Identity()
+        nn.init.constant_(last.weight, 0 if zero_gamma else 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         """Map to map."""
-        return F.relu(self.expand(self.pool(self.attention(self.reduce(x)))) + self.shortcut(x))
+        return torch.relu(self.expand(self.pool(self.attention(self.reduce(x)))) + self.shortcut(x))
 
 
 class Transformer(nn.Module):
-    """Attention blocks on a feature map, then average pooling (Sec. 3.2); the first of n ``blocks`` (Table 7: 5 is best) halves the map.
+    """Attention ``blocks`` (5 are best, Table 7), the first halving [b, inputs, *map_size], average pooling: [b, outputs] (Sec. 3.2)."""
 
-    The tapped map has ``inputs`` channels (1024 at ResNet-50's layer3) and in training the height and width ``map_size`` (14 × 14 at
-    224 px; others are interpolated to), the features ``outputs`` (2048). For ``zero_gamma`` see ``AttentionBlock``.
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, *, map_size: tuple[int, int], blocks: int = 5, position: type[NoPosition] = RelativePosition,
-        zero_gamma: bool = True,
-    ) -> None:  # fmt: skip
+    def __init__(self, inputs: int, outputs: int, *, map_size: tuple[int, int], blocks: int = 5,
+                 position: type[NoPosition] = RelativePosition, zero_gamma: bool = True) -> None:  # fmt: skip
         super().__init__()
         self.features = outputs
         halved = (-(-map_size[0] // 2), -(-map_size[1] // 2))
         first = AttentionBlock(inputs, outputs, map_size=map_size, downsample=True, position=position, zero_gamma=zero_gamma)
         rest = (AttentionBlock(outputs, outputs, map_size=halved, position=position, zero_gamma=zero_gamma) for _ in range(blocks - 1))
         self.blocks = nn.Sequential(first, *rest)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for convolution in (module for module in self.modules() if isinstance(module, nn.Conv2d)):
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Attend, then average over the pixels."""

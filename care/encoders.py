@@ -1,6 +1,6 @@
 """CNN encoders, image → (feature map at a tap, pooled features): ResNets under torchvision's parameter names, and any other CNN."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models import get_model, list_models, resnet
 
 from care.errors import CareError
 
@@ -20,12 +19,10 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """The module in eval mode for the length of the block."""
-    training = module.training
-    module.eval()
-    try:
+    with ExitStack() as after:
+        after.callback(module.train, module.training)
+        module.eval()
         yield
-    finally:
-        module.train(training)
 
 
 class Encoded(NamedTuple):
@@ -35,32 +32,25 @@ class Encoded(NamedTuple):
     features: Float[Tensor, "b d"]
 
 
-class ResNetEncoder(ResNet):
-    """A torchvision ResNet (v1.5: stride on the 3×3 convolution) without its classifier, of ``layers`` blocks in the four stages.
+class ResNetEncoder(resnet.ResNet):
+    """torchvision's ResNet (v1.5), no classifier; ``small``, for 32–96 px: 3×3 stride-2 stem, no pooling; ``half`` of the channels."""
 
-    ``name``, one of ``ENCODERS``, rebuilds it and is recorded in checkpoints. ``tap`` is the stage whose map feeds the T-stream (the
-    released code: ``layer3``). ``small``, for images of 32–96 px, has a 3×3 stride-2 stem and no max-pooling: stride 16 in all, 8 at
-    ``layer3``. ``width`` multiplies all channels; ``base_width`` is torchvision's ``width_per_group``, 128 in the ResNet-50 (2×).
-    """
-
-    def __init__(
-        self, block: type[BasicBlock | Bottleneck], layers: list[int], *, name: str = "", tap: str = "layer3", small: bool = False,
-        width: float = 1, base_width: int = 64,
-    ) -> None:  # fmt: skip
+    def __init__(self, block: type[resnet.BasicBlock | resnet.Bottleneck], layers: list[int], *, name: str = "", tap: str = "layer3",
+                 small: bool = False, half: bool = False, base_width: int = 64) -> None:  # fmt: skip
         if tap not in STAGES:
             raise CareError(f"wanted a tap among {', '.join(STAGES)}, got {tap!r}")
-        self.width = width
+        self.half = half
         super().__init__(block, layers, zero_init_residual=True, width_per_group=base_width)
         if small:
             self.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
             self.maxpool = nn.Identity()
-        self.name = f"{name}:{tap}" if name and tap != "layer3" else name
-        self.tap, self.features, self.size = tap, int(512 * width) * block.expansion, 224  # px: side of the images it is trained on
+        self.name = name and name + "-small" * small + "-half" * half + f":{tap}" * (tap != "layer3")  # what ``build_encoder`` takes
+        self.tap, self.features, self.size = tap, (256 if half else 512) * block.expansion, 224  # px: side of the images it is trained on
         del self.fc
 
     def _make_layer(self, block: Any, planes: int, *more: Any, **options: Any) -> Any:
-        return super()._make_layer(block, int(planes * self.width), *more, **options)
+        return super()._make_layer(block, planes // 2 if self.half else planes, *more, **options)
 
     def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """The map after each stage, by name."""
@@ -75,32 +65,8 @@ class ResNetEncoder(ResNet):
         return Encoded(maps[self.tap], maps["layer4"].mean((2, 3)))
 
 
-def resnet18(*, small: bool = False, half: bool = False, tap: str = "layer3") -> ResNetEncoder:
-    """ResNet-18, 512 features; ``small`` for images of 32–96 px, ``half`` with half the channels (CPUs, demos)."""
-    name = "resnet18" + "-small" * small + "-half" * half
-    return ResNetEncoder(BasicBlock, [2, 2, 2, 2], name=name, tap=tap, small=small, width=0.5 if half else 1)
-
-
-# the paper's, of 2048 features; the 50 (2×) has twice the inner width, as torchvision's wide_resnet50_2
-resnet50 = partial(ResNetEncoder, Bottleneck, [3, 4, 6, 3], name="resnet50")
-resnet50x2 = partial(ResNetEncoder, Bottleneck, [3, 4, 6, 3], name="resnet50x2", base_width=128)
-resnet101 = partial(ResNetEncoder, Bottleneck, [3, 4, 23, 3], name="resnet101")
-resnet152 = partial(ResNetEncoder, Bottleneck, [3, 8, 36, 3], name="resnet152")
-
-ENCODERS: dict[str, Callable[..., ResNetEncoder]] = {  # what --encoder takes and a checkpoint records to rebuild its encoder
-    "resnet18": resnet18, "resnet18-small": partial(resnet18, small=True), "resnet18-half": partial(resnet18, half=True),
-    "resnet18-small-half": partial(resnet18, small=True, half=True), "resnet50": resnet50, "resnet50x2": resnet50x2,
-    "resnet101": resnet101, "resnet152": resnet152,
-}  # fmt: skip
-
-
 class TappedEncoder(nn.Module):
-    """Any CNN, used as it is, not copied: its pooled features, and the map that the module of the dotted name ``tap`` gives.
-
-    Widths are read off a trial run at 224 px. A linear layer that it ends in is taken for its classifier and becomes the identity.
-    ``name`` is what ``build_encoder`` rebuilds it from, recorded in checkpoints. A ``CareError`` where no module of that name gives a map
-    (those before each reduction are listed), or there are no pooled features.
-    """
+    """Any CNN itself, less a linear layer that it ends in: its pooled features, and the map of its module ``tap``; none: ``CareError``."""
 
     def __init__(self, model: nn.Module, tap: str, *, name: str = "") -> None:
         super().__init__()
@@ -124,12 +90,11 @@ class TappedEncoder(nn.Module):
 
     def _run(self, images: Tensor, paths: Iterable[str]) -> tuple[dict[str, Any], Any]:
         # hooks for the time of one call: one that stays would, in a copy, still write into the original
-        outputs = dict[str, Any]()
+        out = dict[str, Any]()
         with ExitStack() as hooks:
             for path in paths:
-                keep = lambda _module, _inputs, output, path=path: outputs.update({path: output})  # noqa: E731
-                hooks.enter_context(self.model.get_submodule(path).register_forward_hook(keep))
-            return outputs, self.model(images)
+                hooks.enter_context(self.model.get_submodule(path).register_forward_hook(lambda *call, at=path: out.update({at: call[2]})))
+            return out, self.model(images)
 
     def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """The last map of each resolution, by name of the module."""
@@ -141,20 +106,25 @@ class TappedEncoder(nn.Module):
         return Encoded(outputs[self.tap], features)
 
 
+resnet18 = partial(ResNetEncoder, resnet.BasicBlock, [2, 2, 2, 2], name="resnet18")
+resnet50 = partial(ResNetEncoder, resnet.Bottleneck, [3, 4, 6, 3], name="resnet50")
+resnet50x2 = partial(ResNetEncoder, resnet.Bottleneck, [3, 4, 6, 3], name="resnet50x2", base_width=128)
+resnet101 = partial(ResNetEncoder, resnet.Bottleneck, [3, 4, 23, 3], name="resnet101")
+resnet152 = partial(ResNetEncoder, resnet.Bottleneck, [3, 8, 36, 3], name="resnet152")
+ENCODERS = {"resnet18": resnet18, "resnet18-small": partial(resnet18, small=True), "resnet18-half": partial(resnet18, half=True),
+            "resnet18-small-half": partial(resnet18, small=True, half=True), "resnet50": resnet50, "resnet50x2": resnet50x2,
+            "resnet101": resnet101, "resnet152": resnet152}  # what --encoder takes and a checkpoint records  # fmt: skip
 Encoder = ResNetEncoder | TappedEncoder
 
 
 def build_encoder(name: str) -> Encoder:
-    """A freshly initialised encoder (from torch's global generator).
-
-    By a ``name`` of ``ENCODERS``, with another tap as ``resnet50:layer4``, or any CNN as ``torchvision:MODEL:TAP`` or ``timm:MODEL:TAP``.
-    """
+    """A new encoder: a ``name`` of ``ENCODERS``, also with a tap, ``resnet50:layer4``, ``torchvision:MODEL:TAP`` or ``timm:MODEL:TAP``."""
     source, _, rest = name.partition(":")
     if source in ENCODERS:
         return ENCODERS[source](tap=rest or "layer3")
     if source not in ("torchvision", "timm"):
         raise CareError(f"no encoder is called {name!r}; choose one of {', '.join(ENCODERS)}, torchvision:MODEL:TAP or timm:MODEL:TAP")
-    create, known, (model, _, tap) = models.get_model, models.list_models(), rest.partition(":")
+    create, known, (model, _, tap) = get_model, list_models(), rest.partition(":")
     if source == "timm":
         try:
             import timm
@@ -168,7 +138,6 @@ def build_encoder(name: str) -> Encoder:
 
 def map_shape(encoder: nn.Module, size: int | tuple[int, int]) -> tuple[int, int, int]:
     """(channels, height, width) of the tapped map for images of ``size`` px (a side, or height and width)."""
-    sides = (size, size) if isinstance(size, int) else size
+    images = next(encoder.parameters()).new_zeros(1, 3, *((size, size) if isinstance(size, int) else size))
     with evaluating(encoder), torch.no_grad():
-        _, channels, height, width = encoder(next(encoder.parameters()).new_zeros(1, 3, *sides)).map.shape
-    return channels, height, width
+        return tuple(encoder(images).map.shape[1:])

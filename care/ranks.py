@@ -6,9 +6,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from shards.progress import console
+from shards.terminal import console
 
 
 def world() -> int:
@@ -35,28 +34,25 @@ class _Gathered(torch.autograd.Function):
 
 def gathered(x: Tensor) -> Tensor:
     """Every process's rows ``[b, …]``, in rank order: ``[world · b, …]``; gradients are those of the sum of all processes' losses."""
-    out: Tensor = _Gathered.apply(x.contiguous()) if world() > 1 else x
-    return out
+    return _Gathered.apply(x.contiguous()) if world() > 1 else x
 
 
 def largest(*values: float) -> list[float]:
     """The largest of every process's values, each by itself."""
-    if world() == 1:
-        return list(values)
-    tensor = torch.tensor(values, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.all_reduce(tensor, dist.ReduceOp.MAX)
-    return [float(value) for value in tensor]
+    tensor = torch.tensor(values, dtype=torch.float64, device="cuda" if world() > 1 and dist.get_backend() == "nccl" else "cpu")
+    if world() > 1:
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return list(map(float, tensor))
 
 
 def parallel(model: nn.Module) -> nn.Module:
     """The module to call instead of ``model``, whose gradients are then the mean of all processes'; alone, ``model`` itself."""
     if world() == 1:
         return model
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames an argument, 2.11 has only this name
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch 2.15 renames an argument, 2.11 has only this name
         # looking for unused parameters keeps DDP from summing in another order after the first step: bits can be repeated
         cpu = next(model.parameters()).device.type == "cpu"
-        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=cpu)
+        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=cpu)
 
 
 class CPUSyncNorm(nn.modules.batchnorm._BatchNorm):
@@ -65,11 +61,11 @@ class CPUSyncNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         """[b, c, …] → the same shape."""
         if not self.training:
-            return super().forward(x)
+            known = self.running_mean, self.running_var, self.weight, self.bias
+            return nn.functional.batch_norm(x, *known, training=self.running_mean is None, eps=self.eps)
         dims, shape = [0, *range(2, x.ndim)], (1, -1, *(1,) * (x.ndim - 2))
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        own = torch.stack((wide.mean(dims), wide.var(dims, correction=0)))
-        means, variances = gathered(own[None]).unbind(1)
+        means, variances = gathered(torch.stack((wide.mean(dims), wide.var(dims, correction=0)))[None]).unbind(1)
         mean = means.mean(0)
         variance = (variances + (means - mean).square()).mean(0)
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
@@ -80,9 +76,6 @@ class CPUSyncNorm(nn.modules.batchnorm._BatchNorm):
             self.running_var.lerp_((variance.detach() * count / (count - 1)).to(self.running_var.dtype), weight)
         out = (wide - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
         return (out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out).to(x.dtype)
-
-    def _check_input_dim(self, x: Tensor) -> None:
-        pass
 
 
 def synchronise(module: nn.Module) -> None:

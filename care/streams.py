@@ -1,6 +1,7 @@
-"""The two streams. Both have one shape: a pair of networks, a pair of projectors, a predictor (Fig. 2)."""
+"""The two streams, of one shape, a pair of networks, a pair of projectors, a predictor (Fig. 2), the loss of both, and its schedules."""
 
 from collections.abc import Sequence
+from math import cos, pi
 from typing import NamedTuple
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 
 from care.attention import Transformer
 from care.encoders import Encoder, build_encoder, map_shape
-from care.momentum import MomentumPair, Pair, both, update_targets
-from care.objectives import BYOL, Embeddings, Objective
+from care.errors import CareError
+from care.objectives import BYOL, Embeddings, MomentumPair, Objective, Siamese, unit, update_targets
 
 
 class Maps(NamedTuple):
@@ -37,10 +38,19 @@ class TStreamOut(NamedTuple):
     objective: Objective = BYOL()
 
 
+class CareLoss(NamedTuple):
+    """The terms of Eq. 5, scalars: total = cnn + transformer + weight · attention, which is not weighted here."""
+
+    total: Float[Tensor, ""]
+    cnn: Float[Tensor, ""]
+    transformer: Float[Tensor, ""]
+    attention: Float[Tensor, ""]
+
+
 class Stream(nn.Module):
     """A ``backbone``, a pair of networks whose ``features`` is the width of their pooled output, and an ``objective``: heads and loss."""
 
-    def __init__(self, backbone: Pair, objective: Objective | None = None) -> None:
+    def __init__(self, backbone: Siamese, objective: Objective | None = None) -> None:
         super().__init__()
         self.backbone, self.objective = backbone, objective or BYOL()
         self.projector = type(backbone)(self.objective.projector(int(backbone.online.features)))  # type: ignore[arg-type]
@@ -55,7 +65,7 @@ class Stream(nn.Module):
         update_targets([self.backbone, self.projector], momentum)
 
     def _embed(self, online: Sequence[Tensor], target: Sequence[Tensor]) -> tuple[Embeddings, Embeddings]:
-        (one, two), (three, four) = both(self.projector, online, target)
+        (one, two), (three, four) = self.projector(online, target)
         return (self.predictor(one), self.predictor(two)), (three.detach(), four.detach())
 
 
@@ -64,7 +74,7 @@ class CStream(Stream):
 
     def forward(self, x1: Float[Tensor, "b 3 h w"], x2: Float[Tensor, "b 3 h w"]) -> CStreamOut:
         """Embed the two views; each goes through the network by itself, so batch norm sees one view at a time."""
-        (one, two), (three, four) = both(self.backbone, (x1, x2), (x1, x2))
+        (one, two), (three, four) = self.backbone((x1, x2), (x1, x2))
         maps = Maps((one.map, two.map), (three.map.detach(), four.map.detach()))
         return CStreamOut(*self._embed((one.features, two.features), (three.features, four.features)), maps, self.objective)
 
@@ -72,29 +82,55 @@ class CStream(Stream):
 class TStream(Stream):
     """The same with transformers on the encoders' maps (Sec. 3.2); with ``detach`` no gradient goes on into the encoder (paper's text)."""
 
-    def __init__(self, backbone: Pair, objective: Objective | None = None, *, detach: bool = False) -> None:
+    def __init__(self, backbone: Siamese, objective: Objective | None = None, *, detach: bool = False) -> None:
         super().__init__(backbone, objective)
         self.detach = detach
 
     def forward(self, maps: Maps) -> TStreamOut:
         """Embed the maps of the two views."""
-        online = [m.detach() if self.detach else m for m in maps.online]
-        return TStreamOut(*self._embed(*both(self.backbone, online, maps.target)), self.objective)
+        online = [m.detach() for m in maps.online] if self.detach else maps.online
+        return TStreamOut(*self._embed(*self.backbone(online, maps.target)), self.objective)
 
 
-def streams_for(
-    encoder: str | Encoder, *, size: int | tuple[int, int], seed: int = 0, blocks: int = 5, objective: Objective | None = None
-) -> tuple[CStream, TStream]:
-    """Both streams around an encoder, a name for ``build_encoder`` or the network itself; the transformer's shape is read off it.
+def attention_loss(c: Embeddings, t: Embeddings, *, norm: bool = False) -> Float[Tensor, ""]:
+    """Eq. 4, ``t`` detached: mean squared error of unit vectors, summed over views (λ = 100); ``norm``: its ‖c − t‖₂, for another λ."""
+    first, second = (unit(x) - unit(y.detach()) for x, y in zip(c, t, strict=True))
+    if norm:
+        return torch.mean(torch.linalg.vector_norm(torch.stack((first, second)), dim=2).sum(0))
+    return first.square().mean() + second.square().mean()
 
-    ``size`` is that of the views in pixels, a side, or height and width. All initial weights come from ``seed``; torch's global generator
-    is left as it was. The C-stream has the ``objective``, by default BYOL's, the T-stream always BYOL's, of the same widths.
-    """
+
+def care_loss(c: CStreamOut, t: TStreamOut | None = None, *, attention_weight: float = 100, norm: bool = False) -> CareLoss:
+    """Eq. 5: L_c + L_t + λ·L_att, ``norm`` as in ``attention_loss``, L_c alone without ``t``; unequal widths are a ``CareError``."""
+    cnn = c.objective.loss(c.online, c.target)
+    if t is None:
+        return CareLoss(cnn, cnn, torch.zeros_like(cnn), torch.zeros_like(cnn))
+    if (one := c.online[0].shape[1]) != (other := t.online[0].shape[1]):
+        raise CareError(f"Eq. 4 needs embeddings of one width, got {one} and {other}; give both objectives one dim")
+    transformer, attention = t.objective.loss(t.online, t.target), attention_loss(c.online, t.online, norm=norm)
+    return CareLoss(cnn + transformer + attention_weight * attention, cnn, transformer, attention)
+
+
+def streams_for(encoder: str | Encoder, *, size: int | tuple[int, int], seed: int = 0, blocks: int = 5,
+                objective: Objective | None = None) -> tuple[CStream, TStream]:  # fmt: skip
+    """Both streams around an encoder or ``build_encoder``'s of a name, views of ``size`` px, weights of ``seed``; T is BYOL's, as wide."""
     objective = objective or BYOL()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         cnn = build_encoder(encoder) if isinstance(encoder, str) else encoder
         channels, height, width = map_shape(cnn, size)
         transformer = Transformer(channels, cnn.features, map_size=(height, width), blocks=blocks)
-        t = BYOL(objective.hidden, objective.dim)
-        return CStream(objective.pair(cnn), objective), TStream(MomentumPair(transformer), t)
+        c = CStream(objective.pair(cnn), objective)
+        return c, TStream(MomentumPair(transformer), BYOL(objective.hidden, objective.dim))
+
+
+def lr_at(step: int, *, total: int, base: float, warmup: int = 0, start: float = 1e-6) -> float:
+    """Rate of 0-based ``step``: ``warmup`` from ``start`` to ``base`` (0.05 · batch / 256), then cosine to 0 at ``total`` (Sec. 4.1)."""
+    if step < warmup:
+        return start + (base - start) * step / warmup
+    return base * (1 + cos(pi * min((step - warmup) / max(total - warmup, 1), 1))) / 2
+
+
+def momentum_at(step: int, *, total: int, base: float = 0.99) -> float:
+    """Momentum coefficient τ = 1 − (1 − base)·(cos(π·step/total) + 1)/2: from ``base`` to 1."""
+    return 1 - (1 - base) * (cos(pi * min(step / total, 1)) + 1) / 2

@@ -3,19 +3,32 @@
 import os
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 import shards
 from flows.tables import Json, Seed, Set, print_json, show_results, table
 from shards import sources, storage
-from shards.options import command
-from shards.progress import console
+from shards.terminal import command
+
+# commands that are apps of their own, of modules whose import takes seconds
+_APPS = {"pretrain": "care.train.__main__", "evaluate": "flows.cli_evaluate", "pipeline": "flows.cli_pipeline"}
+
+
+class _Group(TyperGroup):
+    """Imports an app when it is called, or completed, not when it is listed."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, typer.main.get_command(import_module(_APPS[name]).app) if name in _APPS else found, rest
+
 
 app = typer.Typer(
-    help="CARE: self-supervised pre-training of attentive CNNs, from image folders to a report. Start with: care demo",
+    cls=_Group, help="CARE: self-supervised pre-training of attentive CNNs, from image folders to a report. Start with: care demo",
     no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 _shards = typer.Typer(help="Image folders into WebDataset shards with an index.", no_args_is_help=True)
@@ -56,42 +69,27 @@ def demo(
 
     Example: care demo --images photos
     """
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # failures are reported here, once
     folder = out or (f"demo-{Path(images).resolve().name}" if images else "demo")
     if images:
         sources.find(images)  # a wrong path is told now, not after the engine's start
-    # measured on a thousand photographs: colour is their shortcut, and they need more steps than the scenes
-    recipe: dict[str, Any] = {"steps": 2000, "jitter": (0.4, 0.4, 0.6, 0.3), "gray_p": 0.4} if images else {}
-    recipe |= {"steps": steps} if steps else {}
-    console.print("starting the workflow engine")
-    from flows.pipeline import care_pipeline
-    from flows.server import server
+    from flows.cli_pipeline import chain, show
 
-    with server():
-        results = care_pipeline(folder, images, seed=seed, **recipe)
-    for line in results["skipped"]:
-        console.print(f"[yellow]skipped: {line}", soft_wrap=True)
-    show_results(results["evaluations"], results if as_json else None)
-    console.print(f"report: {Path(folder, 'report.html')}")
+    show(folder, chain(out=folder, images=images, seed=seed, steps=steps), as_json)
 
 
-_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": list[str]()}
-
-
-@app.command(context_settings=_PASSED_ON)
-def pretrain(context: typer.Context) -> None:
+@app.command("pretrain")
+def _pretrain() -> None:
     """Pre-train an encoder by CARE; interrupted, the same command continues from the last checkpoint."""
-    from care.train.__main__ import main as train
-
-    train(context.args, "care pretrain")
 
 
-@app.command(context_settings=_PASSED_ON)
-def evaluate(context: typer.Context) -> None:
+@app.command("evaluate")
+def _evaluate() -> None:
     """Judge encoders: kNN, linear, few labels, detection; interrupted, the same command continues."""
-    from flows.cli_evaluate import main as judge
 
-    judge(context.args)
+
+@app.command("pipeline")
+def _pipeline() -> None:
+    """The whole chain as one Prefect flow, here or from deployments; killed at any moment, the same command continues."""
 
 
 @app.command()

@@ -1,24 +1,20 @@
 """`care evaluate`: one or more encoders by a protocol; its options are those of the function in ``care.evaluate``."""
 
-import os
+import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-import shards
 from care.evaluate import Evaluation, detect, finetune, knn, linear
-from care.train.launch import joined, torchrun
-from flows.tables import Json, show_results
-from flows.tasks import annotated, judged
-from shards.options import command
+from flows import records
+from flows.tables import Json, Result, show_results
+from shards.terminal import command
 
 app = typer.Typer(
     help="Judge encoders: kNN, linear, few labels, detection; random:NAME and supervised:NAME are baselines.", no_args_is_help=True,
-    pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-_given = list[str]()  # the arguments as they were typed, for the processes that are started with them
 
 
 def _add(verb: Callable[..., Evaluation], default: int, example: str) -> None:
@@ -28,34 +24,27 @@ def _add(verb: Callable[..., Evaluation], default: int, example: str) -> None:
         encoder: Annotated[list[str], typer.Argument(metavar="ENCODER…", help="Runs, weights files, random:NAME, supervised:NAME.")],
         train: Annotated[str, typer.Option(help=f"{kind}, to learn from.")],
         val: Annotated[str, typer.Option(help=f"{kind}, to be scored.")],
-        out: Annotated[str, typer.Option(help="Directory for results, runs and features.")] = "evaluations",
+        out: Annotated[str, typer.Option(help="Folder for results, runs and features, path or URL.")] = "evaluations",
         trials: Annotated[int, typer.Option(min=1, help="Seeds; their mean and deviation are told.")] = default,
         nproc: Annotated[int, typer.Option(min=1, help="Processes that train a detector together, such as one a GPU.")] = 1,
         as_json: Json = False, **settings: Any,
     ) -> None:  # fmt: skip
-        def start(folder: Path, seed: int) -> None:
-            overrides = ("--seed", str(seed), "--trials", "1", "--nproc", "1")
-            torchrun(folder, nproc, ["evaluate", *_given, *overrides], module="flows.cli")
-
-        if nproc > 1 and (len(encoder) > 1 or verb is not detect):
-            raise typer.BadParameter("several processes train one detector at a time", param_hint="--nproc")
-        with joined():
-            both = annotated(train, val) if verb is detect else (shards.open(train), shards.open(val))
-            rows = [judged(verb, source, both, out, trials=trials, start=start if nproc > 1 else None, **settings) for source in encoder]
-            if "TORCHELASTIC_RUN_ID" not in os.environ:  # else whoever started the processes shows them
-                show_results(rows, rows if as_json else None)
+        if nproc > 1 and verb is not detect:
+            raise typer.BadParameter("several processes train detectors only", param_hint="--nproc")
+        rows, given = list[Result](), {option: value for option, value in settings.items() if value is not None}
+        workers = given.pop("workers")  # decides nothing
+        for source in encoder:
+            name = "-".join((verb.__name__, re.sub(r"[^\w.]+", "-", source).strip("-")))
+            inputs = {"verb": verb.__name__, "encoder": source, "train": train, "val": val, "trials": trials, **given}
+            one = records.stage(out, name, "judge", inputs, {"cache": f"{out}/features", "nproc": nproc, "workers": workers})
+            rows += records.finish(one)["rows"]
+        show_results(rows, rows if as_json else None)
 
     command(app, verb, run, example, skip=("cache", "rows"), names={"names": "--list"})
 
 
 _VOC = "--train VOC2007/ImageSets/Main/trainval.txt --val VOC2007/ImageSets/Main/test.txt"
-_add(knn, 1, "care evaluate knn demo random:resnet18-small-half --train demo/train --val demo/val")
+_add(knn, 1, "care evaluate knn demo/pretrain random:resnet18-small-half --train demo/train --val demo/val")
 _add(linear, 1, "care evaluate linear runs/r50 supervised:resnet50 --train sets/train --val sets/val")
-_add(finetune, 3, "care evaluate finetune demo --train demo/train --val demo/val --fraction 0.1 --batch-size 32")
+_add(finetune, 3, "care evaluate finetune demo/pretrain --train demo/train --val demo/val --fraction 0.1 --batch-size 32")
 _add(detect, 1, f"care evaluate detect runs/r50 {_VOC}")
-
-
-def main(arguments: list[str]) -> None:
-    """Parse and run; errors are raised."""
-    _given[:] = arguments
-    app(arguments, prog_name="care evaluate")

@@ -1,187 +1,207 @@
 """The flow `care-pipeline`: images → shards → pre-training → evaluation → report, every stage cached by content.
 
-The record of a stage, a JSON file below the run directory, names its inputs and its outputs and is committed after these: a kill at
-any moment costs at most the stage that was running, and Prefect's server, database and results are not needed.
+``care_pipeline.fn`` is the same chain without Prefect, with the same results to the byte.
 """
 
-import hashlib
-from collections.abc import Callable
-from functools import cache, partial
-from importlib.resources import files
+import re
+from concurrent.futures import Future, wait
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed
+import numpy as np
+from prefect import flow
 
 import shards
-from care.evaluate import stratified
-from care.evaluate.features import same_classes
-from flows import tasks
+from flows.chain import Chain, Runner
 from flows.tables import Result
-from shards import boxes, sources, storage
-from shards.build import make_plan
+from shards import sources, storage
+from shards.errors import ShardError
+
+STAGES = (
+    "train", "val", "voc-train", "voc-val", "coco-train", "coco-val", "pretrain", "features", "knn", "linear", "finetune", "voc", "coco",
+    "attention", "report",
+)  # fmt: skip
+_QUICK: Result = {
+    "encoder": "resnet18-small-half", "size": 48, "hidden": 1024, "steps": 250, "batch_size": 32, "lr": 0.4, "momentum": 0.99,
+    "checkpoint_every": 100, "views": {"scale": [0.2, 1.0], "blur": [0.1, 0.5], "jitter": [0.4, 0.4, 0.2, 0.1]},
+    "linear": {"fast": True},
+    # rates are high, because the runs are tens of steps
+    "finetune": {"lrs": [0.1, 0.4], "head_lrs": [2.0, 2.0], "batch_size": 32, "min_scale": 0.2},
+    "detect": {  # of a size that a CPU trains in a minute
+        "head": "fpn", "batch_size": 8, "lr": 0.1, "warmup": 20, "channels": 32, "hidden": 128, "proposals": 64, "anchor_scale": 4,
+        "checkpoint_every": 100, "size": 64, "iterations": 250,
+    },
+}  # fmt: skip
+PROTOCOLS: dict[str, Result] = {
+    "quick": _QUICK,
+    # measured on a thousand photographs: colour is their shortcut, and they need more steps than the scenes
+    "photos": _QUICK | {"steps": 2000, "views": _QUICK["views"] | {"jitter": [0.4, 0.4, 0.6, 0.3], "gray_p": 0.4}},
+    "paper": {
+        "encoder": "resnet50", "size": 224, "hidden": 4096, "epochs": 200, "batch_size": 1024, "lr": 0.05, "momentum": 0.99,
+        "checkpoint_every": 500, "views": {}, "linear": {}, "finetune": {"recipe": "byol"}, "detect": {"head": "c4"},
+    },
+}  # fmt: skip
 
 
 @flow(name="care-pipeline", persist_result=False)
 def care_pipeline(
-    out: str = "demo", images: str | None = None, encoder: str = "resnet18-small-half", size: int = 48, hidden: int = 1024,
-    steps: int = 250, batch_size: int = 32, lr: float = 0.4, momentum: float = 0.99, attention_weight: float = 100, min_scale: float = 0.2,
-    max_blur: float = 0.5, jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1), gray_p: float = 0.2,
-    checkpoint_every: int = 100, labels: tuple[float, ...] = (0.01, 0.1), finetune_steps: int = 50,
-    detection: tuple[str, str] | None = None, detection_size: int = 64, detection_iterations: int = 250, train_scenes: int = 2000,
-    val_scenes: int = 400, seed: int = 0,
+    *, out: str = "demo", images: str | None = None, val: str | None = None, protocol: Literal["quick", "photos", "paper"] | None = None,
+    encoder: str | None = None, size: int | None = None, hidden: int | None = None, steps: int | None = None, batch_size: int | None = None,
+    lr: float | None = None, momentum: float | None = None, attention_weight: float = 100, checkpoint_every: int | None = None,
+    c_stream: bool | None = None, baselines: list[str] | None = None, labels: tuple[float, ...] = (0.01, 0.1), finetune_steps: int = 50,
+    voc_train: str | None = None, voc_val: str | None = None, coco_train: str | None = None, coco_val: str | None = None,
+    detection_size: int | None = None, detection_iterations: int | None = None, train_scenes: int = 2000, val_scenes: int = 400,
+    seed: int = 0, nproc: int = 0, jobs: int = 0, workers: int = 0, runner: Runner = "threads", stall_minutes: float = 60,
+    refresh: list[str] | None = None,
 ) -> Result:  # fmt: skip
-    """Images → shards → CARE pre-training → evaluation beside random initialisation → report, all in ``out``.
+    """Images → shards → CARE pre-training → evaluation beside random initialisation → report, all below ``out``.
 
-    The evaluations are kNN, linear, fine-tuning on few labels and detection; the procedural scenes also tell how much of the
-    attention lies inside their objects, beside the C-stream trained alone.
-
-    Returns what ``out/results.json`` holds. Run again, it redoes nothing that is finished; the defaults suit hundreds of steps on a CPU.
+    The evaluations are kNN, linear, fine-tuning on few labels and detection; the procedural scenes, the default images, also tell how
+    much of the attention lies inside their objects, beside the C-stream trained alone. Run again, it redoes nothing that is finished.
 
     Args:
-        out: run directory.
-        images: class folders, or a flat one, or ``train`` beside ``val`` or ``test`` folders of either kind; None: procedural scenes.
-        encoder: a name in ``care.ENCODERS``.
+        out: folder of all that is made, a path or URL; experiments share what is equal in them.
+        images: class folders, or a flat one, or train beside val or test folders of either kind, or other sources; else procedural scenes.
+        val: labelled images to evaluate on, where they are not beside those to train on.
+        protocol: quick suits hundreds of steps on a CPU and is the default for scenes, photos for images; paper has the paper's settings.
+        encoder: a name as for care pretrain; by default that of the protocol, like what follows.
         size: side of the views and of the evaluation's crops, pixels.
-        hidden: hidden width of projectors and predictors (the paper: 4096).
+        hidden: hidden width of projectors and predictors (the paper 4096).
         steps: pre-training steps.
         batch_size: images a step, at most the training set.
         lr: base learning rate for 256 images.
         momentum: first momentum coefficient of the targets.
         attention_weight: λ of Eq. 5.
-        min_scale: least share of an image's area in a view.
-        max_blur: largest σ of the views' blur, pixels.
-        jitter: largest change of brightness, contrast, saturation and hue in a view.
-        gray_p: share of the views without colour.
         checkpoint_every: steps between checkpoints.
-        labels: fractions of the training labels to fine-tune on.
-        finetune_steps: steps of each fine-tuning, about.
-        detection: annotated images to train and to score detectors on, see ``shards.boxes.load``; the scenes have their own.
-        detection_size: short side of the images, pixels.
+        c_stream: also train the C-stream alone; by default only on scenes.
+        baselines: encoders to judge beside, such as supervised:resnet50; by default random:ENCODER, with paper none.
+        labels: shares of the training labels to fine-tune on.
+        finetune_steps: steps of each fine-tuning, about, if the protocol is not the paper's.
+        voc_train: Pascal VOC list, or shards of one, to train detectors on.
+        voc_val: the same, to score them on.
+        coco_train: COCO JSON, or shards of one, to train detectors on; the scenes have their own.
+        coco_val: the same, to score them on.
+        detection_size: short side of their images, pixels.
         detection_iterations: training steps of the detectors.
         train_scenes: procedural scenes to train on.
         val_scenes: procedural scenes to evaluate on.
         seed: of everything random.
+        nproc: training processes on this machine; 0: one a GPU.
+        jobs: evaluations at a time; 0: one a GPU, or one for every four cores.
+        workers: processes that decode images, beside each process that computes.
+        runner: maps shard building and features over Prefect's threads here, or over Dask or Ray workers.
+        stall_minutes: without any progress, after which a stage is stopped and tried again.
+        refresh: stages to do again though they are finished.
+
+    Returns:
+        What ``out/results.json`` holds.
     """
-    if images is None:
-        title, note = "procedural scenes", "The images are procedural scenes, rendered by this package, not photographs."
-        for part, count, start in (("train", train_scenes, 0), ("val", val_scenes, train_scenes)):
-            do(out, tasks.render, part, part=part, count=count, start=start, seed=seed)
-        parts, skipped = {part: (str(Path(out, "images", part, "images")), (0.0, 1.0)) for part in ("train", "val")}, list[str]()
-        detection = detection or (str(Path(out, "images", "train")), str(Path(out, "images", "val")))
+    chosen = {
+        "encoder": encoder, "size": size, "hidden": hidden, "steps": steps, "batch_size": batch_size, "lr": lr, "momentum": momentum,
+        "checkpoint_every": checkpoint_every,
+    }  # fmt: skip
+    given: Result = PROTOCOLS[protocol or ("photos" if images else "quick")] | {name: v for name, v in chosen.items() if v is not None}
+    encoder, size, paper, side = given["encoder"], given["size"], protocol == "paper", {"workers": workers}
+    for first, second in ((voc_train, voc_val), (coco_train, coco_val)):
+        if bool(first) != bool(second):
+            raise _misuse(f"wanted annotated images both to train on and to score, got only {first or second}; give both or none")
+    if unknown := {*(refresh or [])} - {*STAGES}:
+        raise _misuse(f"wanted stages to do again of {', '.join(STAGES)}; got {', '.join(sorted(unknown))}")
+    if images:
+        title, note, (parts, skipped) = Path(images).resolve().name, "", splits(images, val)
     else:
-        title, note = Path(images).resolve().name, ""
-        parts, skipped = splits(images)
-        if not detection:
-            skipped.append("detection: the images have no boxes")
-    built, trained, rows = dict[str, Result](), dict[str, Result](), list[Result]()
-    for part, (source, share) in parts.items():
-        plan = make_plan(source, share=share, seed=seed).digest
-        built[part] = do(out, tasks.build, part, part=part, source=source, share=share, seed=seed, plan=plan)
-    sets = [done["digest"] for done in built.values()]
-    train = shards.open(Path(out, "train"))
-    if "val" in built:
-        same_classes(train, shards.open(Path(out, "val")))  # told before the training, not after it, like what follows
-    counts = {fraction: len(stratified(train.labels, fraction, seed=seed)) for fraction in labels if "val" in built}
-    skipped += [f"{100 * few:g} % of the labels: that is {n} images, too few to hold one out" for few, n in counts.items() if n < 3]
-    if detection:
-        known = boxes.load(detection[0])
-        annotations = [known.digest, boxes.load(detection[1], classes=known.classes).digest]
-        detector = tasks.DETECTOR | {"size": detection_size, "iterations": detection_iterations}
-    batch = min(batch_size, len(train))
-    settings = {
-        "steps": steps, "batch_size": batch, "warmup": steps // 10, "lr": lr, "momentum": momentum,
-        "attention_weight": attention_weight, "checkpoint_every": checkpoint_every,
-    }  # fmt: skip
-    views = {"scale": [min_scale, 1.0], "blur": [min(0.1, max_blur), max_blur], "jitter": list(jitter), "gray_p": gray_p}
-    encoders, digests = {"random initialisation": f"random:{encoder}"}, {"random initialisation": ""}
-    for name, run, t_stream in [("C-stream alone", "c-stream", False)] * (images is None) + [("CARE", "", True)]:
-        trained[name] = do(
-            out, tasks.pretrain, name, run=run, encoder=encoder, size=size, hidden=hidden, settings=settings, views=views,
-            t_stream=t_stream, seed=seed, digest=sets[0],
-        )  # fmt: skip
-        encoders[name], digests[name] = str(Path(out, run, "encoder.safetensors")), trained[name]["digest"]
+        title, note = "procedural scenes", "The images are procedural scenes, rendered by this package, not photographs."
+        coco_train, coco_val = coco_train or f"scenes:0+{train_scenes}", coco_val or f"scenes:{train_scenes}+{val_scenes}"
+        parts, skipped = {"train": {"source": f"scenes:0+{train_scenes}"}, "val": {"source": f"scenes:{train_scenes}+{val_scenes}"}}, []
+    boxed = {name: pair for name, *pair in (("voc", voc_train, voc_val), ("coco", coco_train, coco_val)) if pair[0]}
+    skipped += [] if boxed else ["detection: the images have no boxes"]
+    with Chain(out, refresh or (), jobs=jobs, stall=60 * stall_minutes, runner=runner) as chain:
+        made = {part: chain.start(part, "build", {**inputs, "seed": seed}) for part, inputs in parts.items()}
+        for name, pair in boxed.items():
+            for part, source in zip((f"{name}-train", f"{name}-val"), pair, strict=True):
+                made[part] = chain.start(part, "build", {"source": source, "annotated": True, "seed": seed})
+        built = {name: future.result() for name, future in made.items()}
+        both = {part: built[part] for part in parts}
+        train = shards.open(built["train"]["url"])
+        if "val" in both and train.classes != (asked := shards.open(both["val"]["url"]).classes):
+            only = ", ".join(sorted({*train.classes} ^ {*asked})[:5])  # told before the training, not after it, like what follows
+            raise ShardError(f"{images} and what it is evaluated on must have the same classes; only one of them has: {only}")
+        few = {part: int(np.maximum(np.rint(part * np.bincount(train.labels)), 1).sum()) for part in labels if "val" in both}
+        skipped += [f"{100 * part:g} % of the labels: that is {n} images, too few to hold one out" for part, n in few.items() if n < 3]
+        batch = min(given["batch_size"], len(train))
+        total = given.get("steps") or given["epochs"] * max(len(train) // batch, 1)
+        settings = {
+            "steps": total, "batch_size": batch, "warmup": total // (20 if paper else 10), "lr": given["lr"], "momentum": given["momentum"],
+            "attention_weight": attention_weight, "checkpoint_every": given["checkpoint_every"],
+        }  # fmt: skip
+        beside = ([] if paper else [f"random:{encoder}"]) if baselines is None else baselines
+        encoders: dict[str, Any] = {"random initialisation" if one == f"random:{encoder}" else one: one for one in beside}
+        alone = c_stream or (c_stream is None and not images)
+        network = {"encoder": encoder, "size": size, "hidden": given["hidden"], "views": given["views"], "seed": seed, **settings}
+        for name, stage in [("C-stream alone", "pretrain-c-stream")] * alone + [("CARE", "pretrain")]:
+            inputs = {"train": built["train"], "t_stream": name == "CARE", **network}
+            encoders[name] = chain.start(stage, "pretrain", inputs, aside={"nproc": nproc, **side}, alone=True).result()
+        care, found = encoders["CARE"], list[tuple[Result, Future[Result]]]()
+        for name, source in encoders.items():
+            tag, one = "" if name == "CARE" else re.sub(r"\W+", "-", f"-{name.lower()}"), {"encoder": source, "seed": seed}
+            judge = partial(_judge, chain, found, name, tag, side)
+            if "val" in both:
+                ready = chain.start(f"features{tag}", "features", {"size": size, **both, **one}, aside=side)
+                judge("knn", {"verb": "knn", "size": size, **both, **one}, after=ready)
+                judge("linear", {"verb": "linear", "size": size, **both, **one, **given["linear"]}, after=ready)
+            if not images:
+                inside = {"start": train_scenes, "count": val_scenes, "size": size, **one}
+                found.append(({"encoder": name}, chain.start(f"attention{tag}", "attention", inside)))
+            if name == "C-stream alone":
+                continue
+            for share in (share for share, count in few.items() if count >= 3):
+                epochs = {} if paper else {"epochs": [max(round(finetune_steps * min(32, few[share]) / few[share]), 1)]}
+                tuning = {"verb": "finetune", "size": size, "fraction": share, "trials": 3, **both, **one, **given["finetune"], **epochs}
+                judge(f"finetune-{share:g}", tuning, {"task": f"{100 * share:g} % of the labels"})
+            for kind in boxed:
+                detector = given["detect"] | ({"head": "fpn", "mask": True} if paper and kind == "coco" else {})
+                detector |= {n: v for n, v in (("size", detection_size), ("iterations", detection_iterations)) if v is not None}
+                sets = {"train": built[f"{kind}-train"], "val": built[f"{kind}-val"]}
+                judge(kind, {"verb": "detect", **sets, **one, **detector})
+        wait([future for _, future in found])  # what fails does not stop the others
+        results = {
+            "title": f"CARE on {title}", "note": note, "skipped": skipped, "settings": settings, "views": given["views"], "seed": seed,
+            "evaluations": [row | told for told, future in found for row in future.result()["rows"]],
+            "losses": care["losses"], "encoder": {"name": encoder, "size": size, "sha256": care["digest"]},
+            "stages": [{"name": name, "text": done["text"]} for name, done in {**built, **encoders}.items() if "text" in done],
+        }  # fmt: skip
+        pictured = built["val" if "val" in built else "train"]
+        shown = {"results": results, "encoders": encoders, "pictured": pictured, "size": size}
+        pages = chain.start("report", "report", {**shown, "seed": seed}).result()
+        for name, place in {**dict.fromkeys(pages["outputs"], pages["url"]), "encoder.safetensors": care["url"]}.items():
+            storage.copy(f"{place}/{name}", f"{out}/{name}")
+    return dict(storage.read_json(f"{out}/results.json"))
 
-    def judge(work: Callable[..., Result], on: list[str], name: str, *more: str, **inputs: Any) -> None:
-        done = do(out, work, name, *more, encoder=encoders[name], seed=seed, digests=[digests[name], *on], **inputs)
-        rows.extend({**row, "encoder": name} for row in done["rows"])
 
-    for name in encoders:
-        if "val" in built:
-            judge(tasks.evaluate, sets, name, size=size)
-        if images is None:
-            judge(tasks.attention, [], name, start=train_scenes, count=val_scenes, size=size)
-        if name == "C-stream alone":
-            continue
-        for fraction in (fraction for fraction, count in counts.items() if count >= 3):
-            tuning = {"fraction": fraction, "steps": finetune_steps, "batch_size": batch, "min_scale": min_scale}
-            judge(tasks.finetune, sets, name, f"{fraction:g}", size=size, **tuning)
-        if detection:
-            judge(tasks.detect, annotations, name, data=detection, settings=detector)
-    results = {
-        "title": f"CARE on {title}", "note": note, "skipped": skipped, "evaluations": rows, "losses": trained["CARE"]["losses"],
-        "settings": settings, "views": views, "encoder": {"name": encoder, "size": size, "sha256": digests["CARE"]}, "seed": seed,
-        "stages": [{"name": name, "text": done["text"]} for name, done in {**built, **trained}.items()],
-    }  # fmt: skip
-    do(out, tasks.report, results=results, encoders=encoders, pictured="val" if "val" in built else "train", size=size, seed=seed)
-    return results
+def _judge(
+    chain: Chain, found: list[Any], name: str, tag: str, side: Result, stage: str, inputs: Result, told: Result | None = None, **more: Any
+) -> None:  # fmt: skip
+    future = chain.start(stage + tag, "judge", {**inputs, "called": name}, aside=side, **more)
+    found.append(({"encoder": name, **(told or {})}, future))
 
 
-def splits(images: str) -> tuple[dict[str, tuple[str, tuple[float, float]]], list[str]]:
-    """What to train and to evaluate on, as (folder, share of its files) by part, and what is left out and why."""
-    root, source, named = Path(images), images, list[str]()
+def splits(images: str, val: str | None = None) -> tuple[dict[str, Result], list[str]]:
+    """What to train and to evaluate on, by part the source and perhaps the share of its files, and what is left out and why."""
+    root, source, named = storage.locate(images), images, [val] if val else list[str]()
     if (root / "train").is_dir():
-        source, named = str(root / "train"), [name for name in ("val", "validation", "valid", "test") if (root / name).is_dir()]
-    skipped = [f"the folder {name}: {named[0]} is evaluated" for name in named[1:]]
+        source = f"{images}/train"
+        named += [f"{images}/{name}" for name in ("val", "validation", "valid", "test") if (root / name).is_dir()]
+    skipped = [f"the folder {Path(name).name}: {Path(named[0]).name} is evaluated" for name in named[1:]]
     if not sources.find(source).classes:
         skipped.append("kNN, linear and few-label evaluation: the images have no labels (no class folders)")
-        return {"train": (source, (0, 1))}, skipped
+        return {"train": {"source": source}}, skipped
     if named:
-        return {"train": (source, (0, 1)), "val": (str(root / named[0]), (0, 1))}, skipped
-    return {"train": (source, (0, 0.8)), "val": (source, (0.8, 1))}, skipped
+        return {"train": {"source": source}, "val": {"source": named[0]}}, skipped
+    return {"train": {"source": source, "share": [0, 0.8]}, "val": {"source": source, "share": [0.8, 1]}}, skipped
 
 
-class Stage(NamedTuple):
-    """A finished stage."""
+def _misuse(message: str) -> Exception:
+    from care.errors import Misuse  # imports torch, which nothing else here needs
 
-    result: Result
-    cached: bool
-
-
-def do(out: str, work: Callable[..., Result], /, *names: str, **inputs: Any) -> Result:
-    """The result of the stage ``work(out, **inputs)``, as a Prefect task; the stages of one function differ in ``names``."""
-    named = (work.__name__, *names)
-    shown = _recorded.with_options(name=work.__name__, task_run_name=" ".join(named))
-    # return_state: called plainly, a task that returned a state gives that state, not its data
-    result: Result = shown(out, "-".join(named), work, inputs, return_state=True).result()
-    return result
-
-
-@task(cache_policy=NO_CACHE)  # the record is the cache
-def _recorded(out: str, name: str, work: Callable[..., Result], inputs: dict[str, Any]) -> Any:
-    done = stage(Path(out), name, inputs, partial(work, out, **inputs))
-    return Completed(name="Cached" if done.cached else "Completed", data=done.result)
-
-
-def stage(out: Path, name: str, inputs: dict[str, Any], work: Callable[[], Result]) -> Stage:
-    """The result of ``work()``, or of the record ``name`` where ``inputs`` and code are the same and the outputs are what they were."""
-    key = storage.digest([name, inputs, code_version()])
-    path = out / "stages" / f"{name}.json"
-    if path.exists():
-        record = storage.read_json(path)
-        outputs = record["result"].get("outputs", {})
-        if record["key"] == key and all((out / file).is_file() and storage.sha256(out / file) == sha for file, sha in outputs.items()):
-            return Stage(record["result"], True)
-    result = work()
-    storage.write_json(path, {"key": key, "inputs": inputs, "result": result})
-    return Stage(result, False)
-
-
-@cache
-def code_version() -> str:
-    """Digest of this project's source: an edit runs the stages again, each from what its output folder holds, such as checkpoints."""
-    paths = [path for package in ("shards", "care", "flows") for path in Path(str(files(package))).rglob("*.[pj]*")]
-    sources = [path for path in paths if path.suffix in (".py", ".j2")]
-    return storage.digest(sorted([path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in sources))
+    return Misuse(message)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -13,40 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shards import reader, storage
+from shards import images, reader, storage
 from shards.errors import ShardError
-from shards.images import decode
+from shards.images import Reject
 
 THIN = 1e-3  # pixels; a thinner box has no area: float32 could not tell its sides apart
-
-
-class BoxReject(StrEnum):
-    """Why an image or a box of an annotation is not used."""
-
-    NO_IMAGE = "image missing or broken"
-    NO_ANNOTATION = "annotation file missing or broken"
-    UNKNOWN_IMAGE = "box of an unlisted image"
-    UNKNOWN_CATEGORY = "unknown category"
-    DEGENERATE = "box without area"
-    OUTSIDE = "box outside of the image"
+_Object = tuple[str, tuple[float, ...], bool, bool, Any]  # its class, left, top, width and height or (), difficult, crowd, mask
 
 
 class Picture(NamedTuple):
-    """An image and its n boxes.
+    """An image and its n boxes, all in pixels of the upright image."""
 
-    ``path`` of its file, or in a shard set of the set and the name in its source; ``size`` in pixels, width and height; ``boxes`` [n, 4]:
-    left, top, right, bottom in pixels of the upright image, right and bottom exclusive; ``labels`` [n]: positions in the set's classes;
-    ``difficult`` [n]: VOC's, trained on but ignored by the metric; ``crowd`` [n]: COCO's, not trained on and ignored by the metric;
-    ``masks`` [n]: COCO's segmentations as the file has them, polygons of 3 points and more or an RLE, [] where there is none.
-    """
-
-    path: Path
-    size: tuple[int, int]
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    difficult: NDArray[np.bool_]
-    crowd: NDArray[np.bool_]
-    masks: list[Any]
+    path: Path  # of its file, or in a shard set of the set and the name in its source
+    size: tuple[int, int]  # width and height
+    boxes: NDArray[np.float32]  # [n, 4]: left, top, right, bottom, the last two exclusive
+    labels: NDArray[np.int64]  # [n]: positions in the set's classes
+    difficult: NDArray[np.bool_]  # [n]: VOC's, trained on but ignored by the metric
+    crowd: NDArray[np.bool_]  # [n]: COCO's, not trained on and ignored by the metric
+    masks: list[Any]  # [n]: COCO's segmentations as the file has them, polygons of 3 points and more or an RLE, [] where there is none
 
     @property
     def ignored(self) -> NDArray[np.bool_]:
@@ -75,17 +58,12 @@ class BoxSet(NamedTuple):
         """Picture ``number`` decoded; a ``ShardError`` if it cannot be read, does not decode, or is not of the annotated size."""
         path, size = self.pictures[number][:2]
         try:
-            image = self.shards.image(self.samples[number]) if self.shards else decode(storage.read_bytes(path))
+            image = self.shards.image(self.samples[number]) if self.shards else images.decode(storage.read_bytes(path))
         except (OSError, ShardError) as error:
             raise ShardError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
         if image.size != size:
-            wanted, got = (" × ".join(map(str, sides)) for sides in (size, image.size))
-            raise ShardError(f"{path} has {got} pixels, its annotation says {wanted}; correct one of them")
+            raise ShardError("{} has {} × {} pixels, its annotation says {} × {}; correct one of them".format(path, *image.size, *size))
         return image
-
-
-_Object = tuple[str, tuple[float, ...], bool, bool, Any]  # its class, left, top, width and height or (), difficult, crowd, mask
-_Image = tuple[Path, tuple[int, int], list[_Object], dict[str, Any]]  # one that is there: file, width and height, objects, COCO's entry
 
 
 class Annotations(NamedTuple):
@@ -94,7 +72,7 @@ class Annotations(NamedTuple):
     path: Path
     content: dict[str, Any]
     classes: list[str]
-    images: list[_Image]
+    images: list[tuple[Path, tuple[int, int], list[_Object], dict[str, Any]]]  # that are there: file, size, objects, COCO's entry
     rejects: list[tuple[str, str]]
 
 
@@ -102,7 +80,7 @@ def load(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
     """The images and boxes that ``data`` lists, those of ``classes``; by default COCO's categories by id, or all VOC names, sorted.
 
     ``data`` is a COCO instances JSON (images beside it, in ``images`` beside it, or in COCO's own folder layout), a folder with such an
-    ``annotations.json``, a list of a VOC devkit, such as ``VOC2007/ImageSets/Main/trainval.txt``, or a shard set built of one.
+    ``annotations.json``, a VOC list such as ``VOC2007/ImageSets/Main/trainval.txt``, or a set built of one; all else is a ``ShardError``.
     """
     path, whole = storage.locate(data), None
     if all((path / name).is_file() for name in ("index.json", "annotations.json")):
@@ -114,10 +92,10 @@ def load(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
         there = f"name one of its lists: {', '.join(lists[:6])}" if lists else "check the path"
         raise ShardError(f"wanted a COCO JSON or a VOC list (ImageSets/Main/train.txt) at {data}, or shards of one; {there}")
     label = {name: number for number, name in enumerate(dict.fromkeys(known.classes if classes is None else classes))}
-    rejects = [*known.rejects]
-    pictures = [_picture(path, size, objects, label, rejects) for path, size, objects, _ in known.images]
-    if not pictures:
+    rejects = known.rejects
+    if not known.images:
         raise ShardError(f"no image that {known.path} lists is there ({len(rejects)} entries left out: {rejects[:3]}); check the layout")
+    pictures = [_picture(path, size, objects, label, rejects) for path, size, objects, _ in known.images]
     by_reason = {str(reason): [name for other, name in rejects if other == reason] for reason in dict.fromkeys(r for r, _ in rejects)}
     numbers = {key: number for number, key in enumerate(whole.keys)} if whole else {}
     samples = [numbers[entry["key"]] for *_, entry in known.images] if whole else []
@@ -146,19 +124,18 @@ def _picture(path: Path, size: tuple[int, int], objects: list[_Object], label: d
         left, top, width, height = bbox if len(bbox) == 4 else (math.nan,) * 4
         sides = left, top, left + width, top + height
         cut = [min(max(side, 0), limit) for side, limit in zip(sides, size * 2, strict=True)]
-        known, thick, inside = name in label, min(width, height) >= THIN, min(cut[2] - cut[0], cut[3] - cut[1]) >= THIN
-        if known and thick and inside:
+        if name in label and min(width, height, cut[2] - cut[0], cut[3] - cut[1]) >= THIN:
             rows.append((cut, label[name], *rest))
         else:
-            reason = BoxReject.UNKNOWN_CATEGORY if not known else BoxReject.OUTSIDE if thick else BoxReject.DEGENERATE
-            rejects.append((reason, f"{path.name}: {name} {[*sides]}"))
+            fault = Reject.OUTSIDE if min(width, height) >= THIN else Reject.DEGENERATE
+            rejects.append((fault if name in label else Reject.UNKNOWN_CATEGORY, f"{path.name}: {name} {[*sides]}"))
     boxes, labels, difficult, crowd, masks = zip(*rows, strict=True) if rows else ((),) * 5
     corners, flags = np.array(boxes, np.float32).reshape(-1, 4), np.array([difficult, crowd], np.bool_)
     return Picture(path, size, corners, np.array(labels, np.int64), flags[0], flags[1], [*masks])
 
 
 def _coco(path: Path, content: Any, *roots: Path) -> Annotations:
-    found = list[_Image]()
+    found = list[Any]()
     try:
         listed = {image["id"]: image for image in content["images"]}
         categories = {one["id"]: str(one["name"]) for one in sorted(content["categories"], key=lambda one: one["id"])}
@@ -173,20 +150,20 @@ def _coco(path: Path, content: Any, *roots: Path) -> Annotations:
             if one["image_id"] in objects:
                 objects[one["image_id"]].append((name, _numbers(one["bbox"]), *flags, mask))
             else:
-                rejects.append((BoxReject.UNKNOWN_IMAGE, f"image {one['image_id']}: {name}"))
+                rejects.append((Reject.UNKNOWN_IMAGE, f"image {one['image_id']}: {name}"))
         for number, image in listed.items():
             file, size = str(image["file_name"]), (int(image["width"]), int(image["height"]))
             if there := next((root / file for root in roots if (root / file).is_file()), None if roots else path / file):
                 found.append((there, size, objects[number], image))
             else:
-                rejects.append((BoxReject.NO_IMAGE, file))
+                rejects.append((Reject.NO_IMAGE, file))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ShardError(f"{path} is no COCO instances file: {type(error).__name__} {error}") from None
     return Annotations(path, content, list(dict.fromkeys(categories.values())), found, rejects)
 
 
 def _voc(path: Path, root: Path) -> Annotations:
-    images, objects, rejects = list[dict[str, Any]](), list[dict[str, Any]](), list[tuple[str, str]]()
+    entries, objects, rejects = list[dict[str, Any]](), list[dict[str, Any]](), list[tuple[str, str]]()
     try:
         stems = dict.fromkeys(line.split()[0] for line in storage.read_bytes(path).decode().splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
@@ -197,25 +174,22 @@ def _voc(path: Path, root: Path) -> Annotations:
             file = next(name for name in (f"{stem}.jpg", tree.findtext("filename", "")) if (root / "JPEGImages" / name).is_file())
             width, height = (int(float(tree.findtext(f"size/{side}", "0"))) for side in ("width", "height"))
             if min(width, height) <= 0:
-                width, height = decode(storage.read_bytes(root / "JPEGImages" / file)).size
-            objects += [{"image_id": stem, **_object(one)} for one in tree.findall("object")]
-            images.append({"id": stem, "file_name": file, "width": width, "height": height})
+                width, height = images.decode(storage.read_bytes(root / "JPEGImages" / file)).size
+            for one in tree.findall("object"):
+                left, top, right, bottom = _numbers(one.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")) or (0,) * 4
+                # the first pixel is 1, and the last one belongs to the box; without extent as written, it stays without
+                extent = (right - left + 1, bottom - top + 1) if left < right and top < bottom else (0, 0)
+                name, difficult = one.findtext("name", "").strip(), one.findtext("difficult", "").strip() == "1"
+                objects.append({"image_id": stem, "category_id": name, "bbox": (left - 1, top - 1, *extent), "difficult": difficult})
+            entries.append({"id": stem, "file_name": file, "width": width, "height": height})
         except (StopIteration, ShardError):
-            rejects.append((BoxReject.NO_IMAGE, stem))
+            rejects.append((Reject.NO_IMAGE, stem))
         except (OSError, ValueError, LookupError, OverflowError, ElementTree.ParseError):
-            rejects.append((BoxReject.NO_ANNOTATION, stem))
+            rejects.append((Reject.NO_ANNOTATION, stem))
     categories = [{"id": name, "name": name} for name in sorted({one["category_id"] for one in objects})]
     annotations = [{"id": n, "iscrowd": 0, **one} for n, one in enumerate(objects, 1)]
-    content = {"voc": True, "images": images, "categories": categories, "annotations": annotations, "rejects": rejects}
+    content = {"voc": True, "images": entries, "categories": categories, "annotations": annotations, "rejects": rejects}
     return _coco(root / "JPEGImages", content)._replace(path=path)
-
-
-def _object(one: ElementTree.Element) -> dict[str, Any]:
-    left, top, right, bottom = _numbers(one.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")) or (0,) * 4
-    # the first pixel is 1, and the last one belongs to the box; without extent as written, it stays without
-    extent = (right - left + 1, bottom - top + 1) if left < right and top < bottom else (0, 0)
-    difficult = one.findtext("difficult", "").strip() == "1"
-    return {"category_id": one.findtext("name", "").strip(), "bbox": (left - 1, top - 1, *extent), "difficult": difficult}
 
 
 def _numbers(values: Any) -> tuple[float, ...]:

@@ -1,5 +1,7 @@
 """From images to a shard set: a plan, one pure function per shard, an index; resumable, every input kept or rejected by name."""
 
+import hashlib
+import io
 import json
 import os
 import re
@@ -7,28 +9,27 @@ import tarfile
 import threading
 import zlib
 from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Annotated, Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 import numpy as np
 
-from shards import boxes, index, order, sources, storage
+from shards import boxes, index, reader, sources, storage
 from shards.errors import ShardError
 from shards.images import Reject, RejectError, Validation, check, shrink
-from shards.options import Count, Natural, Range, Share
-from shards.progress import progress
+from shards.terminal import Count, Natural, Range, Share, progress
 
 _TAR, _RECORD = "shard-{:06}.tar", ".shard-{:06}.json"
-_OURS = re.compile(r"(\.part-)?(\.?shard-\d{6,}\.(tar|json)|samples\.npy|keys\.txt|(annotations|index)\.json)")
+_OURS = re.compile(r"(\.part-)?(\.?shard-\d{6,}\.(tar|json)|samples\.npy|keys\.txt|(annotations|index)\.json)|\.lease")
 
 
 class Plan(NamedTuple):
-    """Everything that decides the bytes of a set; ``shards`` lists the candidates of each, in order."""
+    """Everything that decides the bytes of a set."""
 
     source: sources.Source
     annotations: boxes.Annotations | None
-    shards: list[list[sources.Candidate]]
+    shards: list[list[sources.Candidate]]  # of each, in order
     validate: Validation
     seed: int
     max_side: int | None
@@ -65,8 +66,6 @@ def build(
     if f"{inside}/".startswith(f"{outside}/"):
         raise ShardError(f"{dest} lies in the source {src}; choose a DEST outside of it")
     plan = make_plan(src, shard_size=shard_size, seed=seed, share=share, validate=validate, max_side=max_side, quality=quality)
-    if not storage.is_remote(root) and root.exists() and not root.is_dir():
-        raise ShardError(f"{dest} holds other things (it is a file); choose a new or empty folder as DEST")
     with storage.exclusive(root, "building"):
         names = [*storage.listing(root, deep=True)] if storage.is_remote(root) else sorted(path.name for path in root.iterdir())
         if foreign := [name for name in names if not _OURS.fullmatch(name)]:
@@ -91,11 +90,9 @@ def build(
                     advance(1, "")
 
             try:
-                for shard in as_completed([pool.submit(write_shard, plan, root, n, tick) for n in missing]):
-                    shard.result()
+                list(pool.map(lambda n: write_shard(plan, root, n, tick), missing))  # which cancels those after one that fails
             finally:
                 stop.set()
-                pool.shutdown(cancel_futures=True)
         return commit(plan, root, max_rejects=max_rejects)
 
 
@@ -104,54 +101,49 @@ def make_plan(
     max_side: int | None = None, quality: int = 90,
 ) -> Plan:  # fmt: skip
     """List ``src`` and cut it into shards."""
-    if shard_size < 1 or validate not in get_args(Validation):
-        raise ShardError(f"wanted a shard size from 1 and validate one of {get_args(Validation)}, got {shard_size} and {validate!r}")
-    if (max_side is not None and max_side < 1) or not 1 <= quality <= 100:
-        raise ShardError(f"wanted max_side from 1 and quality from 1 to 100, got {max_side} and {quality}")
+    if min(shard_size, quality, 1 if max_side is None else max_side) < 1 or quality > 100 or validate not in get_args(Validation):
+        got = f"{shard_size}, {max_side}, {quality} and {validate!r}"
+        raise ShardError(f"wanted shard_size and max_side from 1, quality from 1 to 100, validate of {get_args(Validation)}, got {got}")
     if (known := boxes.read(src)) and max_side:
         raise ShardError(f"the boxes of {src} are in pixels of its images, which max_side would make smaller; leave it out")
     source = sources.find(src, share=share, known=known)
-    shuffled = [source.samples[i] for i in order.permutation(len(source.samples), seed=seed, stream=0)]
+    shuffled = [source.samples[i] for i in reader.permutation(len(source.samples), seed=seed, stream=0)]
     shards = [shuffled[at : at + shard_size] for at in range(0, len(shuffled), shard_size)]
     files = [[image.name, image.size, image.label] for image in source.samples]
-    boxed = [known.content] if known else []
-    identity = [files, source.classes, source.rejects, seed, shard_size, validate, max_side, quality, index.SCHEMA, *boxed]
-    return Plan(source, known, shards, validate, seed, max_side, quality, storage.digest(identity))
+    options = [seed, shard_size, validate, max_side, quality, index.SCHEMA, *([known.content] if known else [])]
+    return Plan(source, known, shards, validate, seed, max_side, quality, storage.digest([files, source.classes, source.rejects, *options]))
 
 
 def write_shard(plan: Plan, dest: Path, number: int, tick: Callable[[], None] = lambda: None) -> None:
     """Write shard ``number`` into ``dest``, then a record of it; ``tick`` is called before every image and may raise to stop."""
     entries, rejects = list[tuple[Any, ...]](), list[tuple[Reject, str]]()
     with storage.writing(dest / (name := _TAR.format(number))) as file:
-        for image in plan.shards[number]:
-            tick()
-            try:
-                original = sources.read(image)
-                data = shrink(original, plan.max_side, plan.quality) if plan.max_side else original
-                upright = check(data, "header" if plan.max_side else plan.validate)  # shrinking decodes, which passes no less than a check
-            except RejectError as error:
-                rejects.append((error.reason, image.name))
-                continue
-            offset = _append(file, image.key + (sources.suffix(image.name) if data is original else ".jpg"), data)
-            if image.label >= 0:
-                _append(file, f"{image.key}.cls", str(image.label).encode())
-            entries.append((offset, len(data), zlib.crc32(data), image.label, upright, image.key))
-        file.write(bytes(2 * tarfile.BLOCKSIZE))  # ends a tar
-        file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:  # names of any length and alphabet
+            for image in plan.shards[number]:
+                tick()
+                try:
+                    original = sources.read(image)
+                    data = shrink(original, plan.max_side, plan.quality) if plan.max_side else original
+                    upright = check(data, "header" if plan.max_side else plan.validate)  # shrinking decodes: a check of no less
+                except RejectError as error:
+                    rejects.append((error.reason, image.name))
+                    continue
+                offset = _append(tar, image.key + (sources.suffix(image.name) if data is original else ".jpg"), data)
+                if image.label >= 0:
+                    _append(tar, f"{image.key}.cls", str(image.label).encode())
+                entries.append((offset, len(data), zlib.crc32(data), image.label, upright, image.key))
         file.flush()
         shard = index.Shard(name, len(entries), file.tell(), storage.sha256(file.name))
     record = {"plan": plan.digest, "shard": shard, "entries": entries, "rejects": rejects}
     storage.write_bytes(dest / _RECORD.format(number), json.dumps(record).encode())  # not write_json: indenting takes ten times as long
 
 
-def _append(file: IO[bytes], name: str, data: bytes) -> int:
-    # A member of a tar, which has no time and no owner: equal ones give equal bytes. Returned: where its data begin.
+def _append(tar: tarfile.TarFile, name: str, data: bytes) -> int:
+    # A member without time and owner: equal ones give equal bytes. Returned: where its data begin.
     info = tarfile.TarInfo(name)
     info.size = len(data)
-    header = info.tobuf(tarfile.GNU_FORMAT, "utf-8")  # GNU: names of any length and alphabet, as raw UTF-8
-    offset = file.tell() + len(header)
-    file.write(header + data + bytes(-len(data) % tarfile.BLOCKSIZE))
-    return offset
+    tar.addfile(info, io.BytesIO(data))
+    return tar.offset - len(data) - -len(data) % tarfile.BLOCKSIZE
 
 
 def commit(plan: Plan, dest: Path, *, max_rejects: float) -> index.Index:
@@ -164,22 +156,30 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> index.Index:
     count = sum(map(len, lost.values()))
     if not entries or count > max_rejects * (count + len(entries)):
         listed = "; ".join(f"{len(names)} {reason} ({', '.join(names[:3])}{', …' * (len(names) > 3)})" for reason, names in lost.items())
-        raise ShardError(
-            f"{count} of {count + len(entries)} images were rejected, {max_rejects:.2%} may be: {listed}. Repair or remove "
-            f"them, or raise --max-rejects; {dest} is not a set yet, and a next run reuses its shards"
-        )
-    keys, annotations = [entry[-1] for entry in entries], None
+        got = f"{count} of {count + len(entries)} images were rejected, {max_rejects:.2%} may be: {listed}"
+        raise ShardError(f"{got}. Repair or remove them, or raise --max-rejects; {dest} is not a set yet, and a next run reuses its shards")
+    np.save(rows := io.BytesIO(), np.array([tuple(entry[:-1]) for entry in entries], index.ROW))
+    sides = {"samples.npy": rows.getvalue(), "keys.txt": "".join(f"{entry[-1]}\n" for entry in entries).encode()}
     if known := plan.annotations:
-        kept, by_path = {*keys}, {image.path: image for image in plan.source.samples}
+        kept, by_path = {entry[-1] for entry in entries}, {image.path: image for image in plan.source.samples}
         there = [(by_path[str(path)], entry) for path, *_, entry in known.images if str(path) in by_path]
         images = {entry["id"]: entry | {"key": image.key, "file_name": image.name} for image, entry in there if image.key in kept}
         objects = [one for one in known.content["annotations"] if one["image_id"] in images]
-        broken = [(boxes.BoxReject.NO_IMAGE, image.name) for image, _ in there if image.key not in kept]
-        annotations = known.content | {"images": [*images.values()], "annotations": objects, "rejects": [*known.rejects, *broken]}
-    index.save(
-        dest, shards=[index.Shard(*record["shard"]) for record in records], keys=keys, classes=plan.source.classes, rejects=rejects,
-        samples=np.array([tuple(entry[:-1]) for entry in entries], index.ROW), plan=plan.digest, seed=plan.seed, annotations=annotations,
-    )  # fmt: skip
+        broken = [(Reject.NO_IMAGE, image.name) for image, _ in there if image.key not in kept]
+        content = known.content | {"images": [*images.values()], "annotations": objects, "rejects": [*known.rejects, *broken]}
+        sides["annotations.json"] = json.dumps(content, sort_keys=True).encode()
+    for name, data in sides.items():
+        storage.write_bytes(dest / name, data)
+    shardlist = [index.Shard(*record["shard"])._asdict() for record in records]
+    rejected = {reason: len(names) for reason, names in rejects.items()}
+    document = {
+        "__kind__": "wids-shard-index-v1", "wids_version": 1, "schema": index.SCHEMA, "plan": plan.digest, "seed": plan.seed,
+        "name": storage.digest(shardlist)[:16],  # wids caches by name: other content needs another one
+        "shardlist": shardlist, "classes": plan.source.classes, "rejects": rejects,
+        "counts": {"seen": len(entries) + sum(rejected.values()), "kept": len(entries), "rejected": rejected},
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in sides.items()},
+    }  # fmt: skip
+    storage.write_json(dest / "index.json", document | {"own": storage.digest(document)})
     for number in range(len(plan.shards)):
         storage.remove(dest / _RECORD.format(number))
     return index.load(dest)

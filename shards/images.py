@@ -6,30 +6,22 @@ from typing import Literal
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
-from PIL.Image import Transpose
 
 from shards.errors import ShardError
 
-Validation = Literal["decode", "header", "none"]  # how far a build looks into an image: all its pixels, its header, or not at all
-# Of file names that are taken for images, in lower case
-SUFFIXES = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff", ".gif",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx",
-))  # fmt: skip
+Validation = Literal["decode", "header", "none"]  # what a build looks at: all of an image, its header, or only that it is not empty
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff", ".gif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx"})  # fmt: skip  # of file names that are taken for images, in lower case
 MAX_PIXELS = 89_478_485  # larger images are refused by their header; it is Pillow's own limit, so that Pillow does not warn below it
-
 # Pillow opens some forty formats; the obscure ones have the least tested parsers, and bytes from the web pick them.
 Image.init()
 _FORMATS: list[str] = [f for f in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000") if f in Image.OPEN]
-
-_UPRIGHT = {
-    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
-}  # fmt: skip
+_TURNS = "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"
+_UPRIGHT = {orientation: Image.Transpose[turn] for orientation, turn in enumerate(_TURNS, 2)}
 
 
 class Reject(StrEnum):
-    """Why an input file is not in the set."""
+    """Why an input file is not in the set, or an image or a box of an annotation not used."""
 
     EMPTY = "empty file"
     UNREADABLE = "unreadable"
@@ -41,6 +33,12 @@ class Reject(StrEnum):
     DUPLICATE = "listed twice"
     NOT_A_FILE = "link or special file"
     UNSAFE_NAME = "unsafe name"
+    NO_IMAGE = "image missing or broken"
+    NO_ANNOTATION = "annotation file missing or broken"
+    UNKNOWN_IMAGE = "box of an unlisted image"
+    UNKNOWN_CATEGORY = "unknown category"
+    DEGENERATE = "box without area"
+    OUTSIDE = "box outside of the image"
 
 
 class RejectError(ShardError):
@@ -54,25 +52,16 @@ class RejectError(ShardError):
 def decode(data: bytes) -> Image.Image:
     """The image in ``data``, of an animation the first frame, upright, mode RGB, 8 bits a channel.
 
-    EXIF (or XMP) orientation is applied; an unreadable block counts as none. Colour profiles are not applied. Gray, palette, CMYK, YCbCr
-    become RGB by Pillow's ``convert``, LAB by littleCMS; transparency is composited on white. Integers of 16 bits or more are clipped to
-    0…65535 and shifted right by 8; floats are scaled by 255 where all lie in 0…1, else clipped to 0…255 (NaN is 0).
-    What is not a whole image of a known format and of at most ``MAX_PIXELS`` is a ``ShardError``.
+    EXIF (or XMP) orientation is applied, colour profiles are not. Gray, palette, CMYK, YCbCr become RGB by Pillow's ``convert``, LAB by
+    littleCMS; transparency is composited on white. Integers of 16 bits or more are clipped to 0…65535 and shifted right by 8; floats are
+    scaled by 255 where all lie in 0…1, else clipped to 0…255 (NaN is 0). What is no whole image of ≤ ``MAX_PIXELS`` is a ``ShardError``.
     """
-    return _decoded(_header(data), data)
+    return _read(data, pixels=True)[0]
 
 
 def check(data: bytes, validate: Validation) -> int:
-    """The EXIF orientation of what can be a sample, 1…8 (what cannot be read is 1), 0 where it was not looked at; else ``RejectError``.
-
-    ``decode`` accepts exactly what ``"decode"`` passes; ``"header"`` opens but does not decode, ``"none"`` refuses only what is empty.
-    """
-    if validate == "none" and data:
-        return 0
-    image = _header(data)
-    if validate == "decode":
-        _decoded(image, data)
-    return _orientation(image)
+    """The EXIF orientation, 1…8, of what ``decode`` takes ("decode") or opens ("header"), 0 of any bytes ("none"), or ``RejectError``."""
+    return 0 if data and validate == "none" else _read(data, pixels=validate == "decode")[1]
 
 
 def shrink(data: bytes, max_side: int, quality: int) -> bytes:
@@ -85,39 +74,29 @@ def shrink(data: bytes, max_side: int, quality: int) -> bytes:
     return small.getvalue()
 
 
-def _header(data: bytes) -> Image.Image:
+def _read(data: bytes, *, pixels: bool) -> tuple[Image.Image, int]:
+    # The opened image, or with its pixels the upright RGB one, and its orientation.
     if not data:
         raise RejectError(Reject.EMPTY, "no bytes", data)
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError(f"{image.width} × {image.height} pixels, the limit is {MAX_PIXELS:,}")
+        if pixels:
+            image.load()
+        try:
+            turn = image.getexif().get(ExifTags.Base.Orientation)
+        except Exception:  # a broken EXIF block says nothing about the pixels
+            turn = 1
+        if pixels:
+            image = _rgb(image.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else image)
+        return image, turn if turn in _UPRIGHT else 1
     except UnidentifiedImageError:
         raise RejectError(Reject.NOT_AN_IMAGE, f"no header of {', '.join(_FORMATS)}", data) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        raise RejectError(Reject.TOO_LARGE, str(error), data) from None
-    except Exception as error:  # hostile headers reach every corner of every parser
-        raise RejectError(Reject.CORRUPT, str(error), data) from error
-    if image.width * image.height > MAX_PIXELS:
-        raise RejectError(Reject.TOO_LARGE, f"{image.width} × {image.height} pixels, the limit is {MAX_PIXELS:,}", data)
-    return image
-
-
-def _decoded(image: Image.Image, data: bytes) -> Image.Image:
-    try:
-        image.load()
-        turn = _UPRIGHT.get(_orientation(image))
-        return _rgb(image.transpose(turn) if turn is not None else image)
-    except MemoryError:
-        raise RejectError(Reject.TOO_LARGE, f"{image.width} × {image.height} pixels do not fit in memory", data) from None
-    except Exception as error:  # as above: OSError, SyntaxError, struct.error, IndexError, zlib.error …
+        raise RejectError(Reject.TOO_LARGE, str(error) or "its pixels do not fit in memory", data) from None
+    except Exception as error:  # hostile files reach every corner of every parser: OSError, SyntaxError, struct.error, IndexError …
         raise RejectError(Reject.CORRUPT, str(error) or type(error).__name__, data) from error
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # a broken EXIF block says nothing about the pixels
-        return 1
-    return value if value in _UPRIGHT else 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:

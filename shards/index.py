@@ -6,11 +6,9 @@
 
 import hashlib
 import io
-import json
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,71 +32,35 @@ class Shard(NamedTuple):
     sha256: str
 
 
-class Keys:
+class Keys(Sequence[str]):
     """Sample names by number, kept as one text: a million ``str`` would cost every worker 100 MB."""
 
     def __init__(self, text: bytes) -> None:
-        self._text = text
-        self._ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))
+        self._text, self._ends = text, np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))
 
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, i: int) -> str:
+    def __getitem__(self, i: int) -> str:  # type: ignore[override]
         end = int(self._ends[i])
         return self._text[self._text.rfind(b"\n", 0, end) + 1 : end].decode()
 
-    def __iter__(self) -> Iterator[str]:
-        return (self[i] for i in range(len(self)))
 
-
-@dataclass(frozen=True, eq=False)
-class Index:
-    """The content of a set.
-
-    ``samples`` are ``ROW`` ``[count]``, ``rejects`` the files left out, by reason, ``seen`` the number of both. ``plan`` is a digest of
-    the input's names and sizes and of the options, ``sha256`` are the side files' and ``digest`` is ``index.json``'s: the set's identity.
-    """
+class Index(NamedTuple):
+    """The content of a set."""
 
     path: Path
     shards: tuple[Shard, ...]
-    samples: NDArray[Any]
+    samples: NDArray[Any]  # ``ROW`` [count]
     keys: Keys
     classes: tuple[str, ...]
-    seen: int
-    rejects: Mapping[str, Sequence[str]]
-    plan: str
+    seen: int  # files, kept or left out
+    rejects: Mapping[str, Sequence[str]]  # the files left out, by reason
+    plan: str  # a digest of the input's names and sizes and of the options
     seed: int
-    sha256: Mapping[str, str]
-    digest: str
-
-    @property
-    def starts(self) -> NDArray[np.int64]:
-        """Number of the first sample of every shard, and the count: ``[shards + 1]``."""
-        return np.cumsum([0, *(shard.nsamples for shard in self.shards)])
-
-
-def save(
-    path: Path, *, shards: Sequence[Shard], samples: NDArray[Any], keys: Sequence[str], classes: Sequence[str],
-    rejects: Mapping[str, Sequence[str]], plan: str, seed: int, annotations: dict[str, Any] | None = None,
-) -> None:  # fmt: skip
-    """Commit an index, ``index.json`` last: from then on the set exists. Equal input gives equal bytes."""
-    np.save(rows := io.BytesIO(), samples)
-    sides = {"samples.npy": rows.getvalue(), "keys.txt": "".join(f"{key}\n" for key in keys).encode()}
-    if annotations:
-        sides["annotations.json"] = json.dumps(annotations, sort_keys=True).encode()
-    for name, data in sides.items():
-        storage.write_bytes(path / name, data)
-    rejected = {reason: len(names) for reason, names in rejects.items()}
-    shardlist = [shard._asdict() for shard in shards]
-    document = {
-        "__kind__": "wids-shard-index-v1", "wids_version": 1, "schema": SCHEMA, "plan": plan, "seed": seed,
-        "name": storage.digest(shardlist)[:16],  # wids caches by name: other content needs another one
-        "shardlist": shardlist, "classes": classes, "rejects": rejects,
-        "counts": {"seen": len(samples) + sum(rejected.values()), "kept": len(samples), "rejected": rejected},
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in sides.items()},
-    }  # fmt: skip
-    storage.write_json(path / "index.json", document | {"own": storage.digest(document)})
+    sha256: Mapping[str, str]  # of the side files
+    digest: str  # of ``index.json``: the set's identity
+    starts: NDArray[np.int64]  # the number of every shard's first sample, and the count: [shards + 1]
 
 
 def load(path: str | Path, *, shards: bool = True) -> Index:
@@ -110,37 +72,31 @@ def load(path: str | Path, *, shards: bool = True) -> Index:
         got = "an unfinished one; run its build again, it goes on where it stopped" if unfinished else "no index.json; check the path"
         raise ShardError(f"wanted a shard set at {path}, got {got}")
     document, text = storage.read_json(file), storage.read_bytes(file)
-    if not isinstance(document, dict) or not isinstance(schema := document.get("schema"), int):
-        raise ShardError(f"{file} is not the index of a shard set; check the path")
-    if schema != SCHEMA:
-        reads = f"up to {SCHEMA}; upgrade care-ssl" if schema > SCHEMA else f"{SCHEMA}; build the set again"
-        raise ShardError(f"{file} has schema {schema}, this version reads {reads}")
+    if (schema := document.get("schema") if isinstance(document, dict) else None) != SCHEMA:
+        wanted = f"the index of a shard set with schema {SCHEMA}"
+        raise ShardError(f"{file} is not {wanted}, it has {schema}; check the path, upgrade care-ssl, or build the set again")
     try:
-        names = ["samples.npy", "keys.txt", *(() if shards else {"annotations.json"} & document["sha256"].keys())]
-        sides = {name: storage.read_bytes(root / name) for name in names}
-        for name, data in sides.items():
-            _require(hashlib.sha256(data).hexdigest() == document["sha256"][name], f"{name} is not the file that was written")
+        sides = {name: storage.read_bytes(root / name) for name in document["sha256"] if not shards or name != "annotations.json"}
+        if other := [name for name, data in sides.items() if hashlib.sha256(data).hexdigest() != document["sha256"][name]]:
+            raise ValueError(f"{other[0]} is not the file that was written")
+        tars = tuple(Shard(**shard) for shard in document["shardlist"])
         index = Index(
-            path=root, shards=tuple(Shard(**shard) for shard in document["shardlist"]), classes=tuple(document["classes"]),
-            samples=np.load(io.BytesIO(sides["samples.npy"])), keys=Keys(sides["keys.txt"]), seen=document["counts"]["seen"],
-            rejects=document["rejects"], plan=document["plan"], seed=document["seed"], sha256=document["sha256"],
-            digest=hashlib.sha256(text).hexdigest(),
+            path=root, shards=tars, starts=np.cumsum([0, *(shard.nsamples for shard in tars)]), seen=document["counts"]["seen"],
+            samples=np.load(io.BytesIO(sides["samples.npy"])), keys=Keys(sides["keys.txt"]), classes=tuple(document["classes"]),
+            digest=hashlib.sha256(text).hexdigest(), **{name: document[name] for name in ("rejects", "plan", "seed", "sha256")},
         )  # fmt: skip
         own = storage.digest({name: value for name, value in document.items() if name != "own"})
-        _require(own == document["own"] and text == storage.as_json(document), "index.json is not the file that was written")
-        count = len(index.samples)
-        _require(index.samples.dtype == ROW and count == len(index.keys) == index.starts[-1], "its sample counts differ")
-        _require(index.seen == count + sum(map(len, index.rejects.values())), "seen is not kept + rejected")
-        for shard in index.shards if shards else ():
-            _require(sizes.get(shard.url) == shard.filesize, f"{shard.url} does not have its {shard.filesize} bytes")
+        checks = {
+            "index.json is not the file that was written": own == document["own"] and text == storage.as_json(document),
+            "its sample counts differ": index.samples.dtype == ROW and len(index.samples) == len(index.keys) == index.starts[-1],
+            "seen is not kept + rejected": index.seen == len(index.samples) + sum(map(len, index.rejects.values())),
+            **{f"{tar.url} does not have its {tar.filesize} bytes": sizes.get(tar.url) == tar.filesize for tar in tars if shards},
+        }
+        if broken := [problem for problem, whole in checks.items() if not whole]:
+            raise ValueError(broken[0])
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
         raise ShardError(f"the shard set {path} is damaged: {error}; copy it again, or remove it and build it again") from error
     return index
-
-
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise ValueError(problem)
 
 
 def stem(name: str) -> str:
@@ -156,10 +112,9 @@ def verify(path: str | Path) -> list[str]:
     except ShardError as error:
         return [str(error)]
     foreign = storage.listing(index.path).keys() - {shard.url for shard in index.shards}
-    problems = [f"{name}: not in the index" for name in sorted(foreign) if name.endswith(".tar")]
-    for shard, first in zip(index.shards, index.starts, strict=False):
-        problems += [f"{shard.url}: {problem}" for problem in _problems(index, shard, int(first))]
-    return problems
+    tars = zip(index.shards, index.starts.tolist(), strict=False)
+    found = (f"{shard.url}: {problem}" for shard, first in tars for problem in _problems(index, shard, first))
+    return [*(f"{name}: not in the index" for name in sorted(foreign) if name.endswith(".tar")), *found]
 
 
 def _problems(index: Index, shard: Shard, first: int) -> Iterator[str]:
@@ -176,10 +131,8 @@ def _problems(index: Index, shard: Shard, first: int) -> Iterator[str]:
                         members.setdefault(stem(info.name), []).append(info)
             except (tarfile.TarError, ValueError) as error:
                 yield f"is not a whole tar: {error}"
-            rows = index.samples[first : first + shard.nsamples].tolist()
-            for number, (offset, length, crc32, label, _) in enumerate(rows, first):
-                key = index.keys[number]
-                sample = f"sample {number} ({key!r})"
+            for number, (offset, length, crc32, label, _) in enumerate(index.samples[first : first + shard.nsamples].tolist(), first):
+                sample = f"sample {number} ({(key := index.keys[number])!r})"
                 if key not in members:
                     yield f"{sample}: not in the tar"
                     continue

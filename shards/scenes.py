@@ -11,13 +11,11 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from shards import storage
 from shards.errors import ShardError
-from shards.progress import progress
+from shards.terminal import progress
 
 CLASSES: tuple[str, ...] = ("ring", "star", "cross", "crescent", "leaf", "flower", "triangle", "heart")
 MAIN_VISIBLE = 0.6  # least share of the main object's whole silhouette that is seen, whatever the frame and other objects hide
 TINY = 0.004  # an object that is seen on less than this share of the image is not recorded
-
-Mask = NDArray[np.bool_]
 Plane = NDArray[np.floating[Any]]
 
 
@@ -26,7 +24,7 @@ class SceneObject(NamedTuple):
 
     label: int
     box: tuple[int, int, int, int]
-    mask: Mask
+    mask: NDArray[np.bool_]
 
 
 class Scene(NamedTuple):
@@ -40,8 +38,7 @@ class Scene(NamedTuple):
 def render(seed: int, index: int, *, size: int = 96) -> Scene:
     """Scene ``index`` ≥ 0, of class ``index % len(CLASSES)``, of the endless set ``seed`` ≥ 0, in any order; ``size`` in pixels."""
     rng, label = np.random.default_rng([seed, index]), index % len(CLASSES)
-    angle = rng.uniform(0, 2 * math.pi)
-    light = np.array([math.cos(angle), math.sin(angle)], np.float32)
+    light = np.array([math.cos(angle := rng.uniform(0, 2 * math.pi)), math.sin(angle)], np.float32)
     image = _background(rng, label, size)
     main = _sprite(rng, label, rng.uniform(0.3, 0.44) * size, light)
     offset = rng.uniform(-0.18, 0.18, 2) * size
@@ -81,8 +78,7 @@ def write(dest: str | Path, *, count: int, seed: int = 0, size: int = 96, start:
         if differing := [f"{name} {found.get(name)!r} (wanted {value!r})" for name, value in info.items() if found.get(name) != value]:
             raise ShardError(f"{final} holds other scenes: {', '.join(differing)}; remove it or choose another name")
         return
-    categories = [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]
-    coco: dict[str, Any] = {"info": info, "images": [], "annotations": [], "categories": categories}
+    categories, images, annotations = [{"id": n, "name": name} for n, name in enumerate(CLASSES, 1)], list[Any](), list[Any]()
     with storage.writing_directory(final) as stage, progress("rendering procedural scenes", count) as advance:
         for name in CLASSES:
             (stage / "images" / name).mkdir(parents=True)
@@ -90,15 +86,16 @@ def write(dest: str | Path, *, count: int, seed: int = 0, size: int = 96, start:
             scene = render(seed, index, size=size)
             name = f"{CLASSES[scene.label]}/{index:06d}.jpg"
             Image.fromarray(scene.image).save(stage / "images" / name, quality=92)
-            coco["images"].append({"id": index, "file_name": name, "width": size, "height": size})
+            images.append({"id": index, "file_name": name, "width": size, "height": size})
             for label, box, mask in scene.objects:
-                number, seen = len(coco["annotations"]) + 1, {"bbox": box, "area": int(mask.sum()), "segmentation": _rle(mask)}
-                coco["annotations"].append({"id": number, "image_id": index, "category_id": label + 1, "iscrowd": 0} | seen)
+                seen = {"bbox": box, "area": int(mask.sum()), "segmentation": _rle(mask)}
+                annotations.append({"id": len(annotations) + 1, "image_id": index, "category_id": label + 1, "iscrowd": 0} | seen)
             advance(1, "")
+        coco = {"info": info, "images": images, "annotations": annotations, "categories": categories}
         (stage / "annotations.json").write_text(json.dumps(coco, sort_keys=True))
 
 
-def _rle(mask: Mask) -> dict[str, list[int]]:
+def _rle(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
     # Run lengths down the columns, zeros first: a mask that begins with a one begins with an empty run.
     edges = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False))
     return {"size": list(mask.shape), "counts": np.diff(edges, prepend=0, append=mask.size).tolist()}
@@ -141,8 +138,7 @@ class _Sprite(NamedTuple):
     def corner(self, centre: Plane) -> tuple[int, int]:
         return round(centre[0] - self.alpha.width / 2), round(centre[1] - self.alpha.height / 2)
 
-    def cover(self, centre: Plane, size: int) -> Mask:
-        # The frame [size, size], true where the sprite covers at least half of a pixel.
+    def cover(self, centre: Plane, size: int) -> NDArray[np.bool_]:  # [size, size]: where the sprite covers half of a pixel or more
         x, y = self.corner(centre)
         return np.asarray(self.alpha.crop((-x, -y, size - x, size - y))) > 127
 
@@ -162,8 +158,7 @@ def _sprite(rng: np.random.Generator, label: int, radius: float, light: Plane) -
     soft = np.asarray(alpha.filter(ImageFilter.GaussianBlur(0.13 * radius))) / np.float32(255)
     slope_y, slope_x = np.gradient(soft)
     # The blurred silhouette is a cushion: its slope against the light shades it.
-    shade = 1 - rng.uniform(0.08, 0.18) * radius * (light[0] * slope_x + light[1] * slope_y)
-    shade *= 1 + 0.12 * _noise(rng, 2 * half, 3)
+    shade = (1 - rng.uniform(0.08, 0.18) * radius * (light[0] * slope_x + light[1] * slope_y)) * (1 + 0.12 * _noise(rng, 2 * half, 3))
     dark, bright = (np.array(_colour(rng, label, 0.06, *value), np.float32) for value in ((0.15, 0.5), (0.65, 1.0)))
     colour = dark + (bright - dark) * (np.asarray(mix) / np.float32(255))[..., None]
     colour += (np.asarray(rim) * np.float32(rng.uniform(0.4, 1) / 255))[..., None] * ((12 if rng.random() < 0.7 else 240) - colour)
@@ -196,14 +191,12 @@ def _background(rng: np.random.Generator, label: int, size: int) -> Image.Image:
 def _noise(rng: np.random.Generator, side: int, octaves: int) -> Plane:
     # Smooth noise [side, side] of about unit range: every octave has twice the detail and half the height.
     field = Image.new("F", (2, 2))
-    for k in range(octaves):
-        n = 2 + 2**k
-        field = Image.fromarray(np.asarray(field.resize((n, n))) + rng.standard_normal((n, n), np.float32) / 2**k)
+    for n in (2 + 2**k for k in range(octaves)):
+        field = Image.fromarray(np.asarray(field.resize((n, n))) + rng.standard_normal((n, n), np.float32) / (n - 2))
     return np.asarray(field.resize((side, side)))
 
 
 def _colour(rng: np.random.Generator, position: float, spread: float, low: float = 0.3, high: float = 0.95) -> tuple[int, ...]:
     # Around a class's place on the colour circle; the spreads make neighbours overlap.
-    hue = position / len(CLASSES) + rng.normal(0, spread)
-    saturation, value = rng.uniform(0.2, 0.8), rng.uniform(low, high)
+    hue, saturation, value = position / len(CLASSES) + rng.normal(0, spread), rng.uniform(0.2, 0.8), rng.uniform(low, high)
     return tuple(int(255 * value * (1 - saturation * math.sin(math.pi * (hue - k / 3)) ** 2)) for k in range(3))

@@ -4,7 +4,6 @@ import csv
 import io
 import os
 import re
-import stat
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -22,14 +21,15 @@ _SPECIAL = re.compile(r"^_(?=_)|[%.\x00-\x1f\x7f\udc80-\udcff]")
 
 
 class Candidate(NamedTuple):
-    """An image that may become a sample: a file, a URL, or a tar's member from byte ``offset``; -1: there is none, or not looked at."""
+    """An image that may become a sample: a file, a URL, or a tar's member; numbers are -1 where there is none, or not looked at."""
 
     path: str
     name: str
     label: int = -1
     key: str = ""
-    size: int = -1
-    offset: int = -1
+    size: int = -1  # bytes
+    offset: int = -1  # in the tar
+    text: str | None = None  # of its class
 
 
 class Source(NamedTuple):
@@ -40,56 +40,48 @@ class Source(NamedTuple):
     rejects: list[tuple[Reject, str]]
 
 
-_Found = list[tuple[Candidate, str | None]]  # without label and key, and the text of its class
-
-
 def find(src: str | Path, *, share: tuple[float, float] = (0, 1), known: boxes.Annotations | None = None) -> Source:
     """The images of ``src``, a path or an fsspec URL.
 
     - A folder: every immediate subfolder that holds an image, at any depth, is a class, an image beside them ``NO_CLASS``; without such
       folders there are no labels. Files are images by their suffix, hidden ones too. Links to folders are followed, but not up to a parent.
-    - ``….csv``: rows of an image's path, relative to the file, or URL and perhaps its class; the first may be a head of path, url, file
-      or image.
+    - ``….csv``: rows of an image's path, relative to the file, or URL and perhaps its class; a head of path, url, file or image may lead.
     - ``….json``, a folder with an ``annotations.json``, or ``ImageSets/Main/….txt``: COCO's and Pascal VOC's images without labels.
-    - ``….tar`` or a folder of them without images: a WebDataset, of webdataset, img2dataset or this package. Every image member is
-      a sample, its class the text of the ``.cls`` beside it; other members of its key are not read.
+    - ``….tar``, or a folder of such without images: a WebDataset; image members are samples, their class is the ``.cls`` beside them.
 
     Only files whose name's hash falls between the two parts of 1 in ``share`` are looked at, so that (0, 0.8) and (0.8, 1) split a
-    source in two; classes and labels are those of the whole. ``known`` is what ``boxes.read`` gave, if it was asked.
+    source in two; classes and labels are those of the whole. ``known``: what ``boxes.read`` gave. Without images: ``ShardError``.
     """
-    location, rejects, kind = storage.locate(src), list[tuple[Reject, str]](), suffix(str(src))
+    rejects, kind = list[tuple[Reject, str]](), suffix(str(src))
     if kind == ".csv":
-        images = _table(location, rejects)
-    elif known := known or boxes.read(location):
+        images = _table(storage.locate(src), rejects)
+    elif known := known or boxes.read(src):
         files = [(str(path), path) for path, *_ in known.images]
         # of characters up to a slash: commonpath would make s3:/ of s3://
         above = os.path.commonprefix([path.rpartition("/")[0] + "/" for path, _ in files]).rpartition("/")[0] + "/"  # noqa: RUF071
-        images = [(Candidate(path, path.removeprefix(above), size=file.stat().st_size), None) for path, file in files]
-        rejects += [(Reject.UNREADABLE, name) for reason, name in known.rejects if reason != boxes.BoxReject.UNKNOWN_IMAGE]
-    elif kind == ".tar":
-        images = _members(str(src), rejects)
+        images = [Candidate(path, path.removeprefix(above), size=file.stat().st_size) for path, file in files]
+        rejects += [(Reject.UNREADABLE, name) for reason, name in known.rejects if reason != Reject.UNKNOWN_IMAGE]
     else:
-        images = _folder(src, rejects)
-    first = {pair[0].name: pair for pair in reversed(images)}
-    rejects += [(Reject.DUPLICATE, pair[0].name) for pair in images if pair is not first[pair[0].name]]
-    classes = sorted({text for _, text in first.values() if text is not None})
-    if all(map(str.isdecimal, classes)) and (kind == ".csv" or any(image.offset >= 0 for image, _ in images)):
+        images = _members(str(src), rejects) if kind == ".tar" else _folder(src, rejects)
+    first = {image.name: image for image in reversed(images)}
+    rejects += [(Reject.DUPLICATE, image.name) for image in images if image is not first[image.name]]
+    classes = sorted({image.text for image in first.values() if image.text is not None})
+    if all(map(str.isdecimal, classes)) and (kind == ".csv" or any(image.offset >= 0 for image in images)):
         classes.sort(key=int)  # numbers that a dataset gave its classes; folders sort as ImageFolder's
     label = {name: number for number, name in enumerate(classes)}
-    rejects += [(Reject.NO_CLASS, image.name) for image, text in first.values() if classes and text is None]
-    images = [(image, text) for _, (image, text) in sorted(first.items()) if not classes or text is not None]
-    if not images:
-        raise ShardError(f"wanted images at {src}, got none ({len(rejects)} rejected: {rejects[:3]}); check what it lists")
+    rejects += [(Reject.NO_CLASS, image.name) for image in first.values() if classes and image.text is None]
+    images = [image for _, image in sorted(first.items()) if not classes or image.text is not None]
     names = (*first, *(name for _, name in rejects))
     shared = {name for name in names if share[0] <= zlib.crc32(os.fsencode(name)) / 2**32 < share[1]}
-    if not (kept := [(image, text) for image, text in images if image.name in shared]):
-        raise ShardError(f"no image at {src} falls into the share {share[0]:g}–{share[1]:g}; use more images or a larger share")
+    if not (kept := [image for image in images if image.name in shared]):
+        part = f"the share {share[0]:g}–{share[1]:g} of {len(images)} ({len(rejects)} rejected: {rejects[:3]})"
+        raise ShardError(f"wanted images at {src}, got none in {part}; check what it lists")
     keys = dict[str, None]()  # in their order; where an earlier name took one, the suffix joins it
-    for image, _ in kept:
+    for image in kept:
         whole = _SPECIAL.sub(lambda special: f"%{os.fsencode(special[0])[0]:02X}", image.name)
         short = whole.rpartition("%2E")[0] if suffix(image.name) else whole
         keys[whole if short in keys else short] = None
-    samples = [image._replace(label=label.get(text or "", -1), key=key) for (image, text), key in zip(kept, keys, strict=True)]
+    samples = [image._replace(label=label.get(image.text or "", -1), key=key) for image, key in zip(kept, keys, strict=True)]
     return Source(samples, classes, [(reason, name) for reason, name in sorted(rejects) if name in shared])
 
 
@@ -98,65 +90,56 @@ def read(image: Candidate) -> bytes:
     try:
         if image.offset >= 0:
             return storage.read_bytes(image.path, image.offset, image.offset + image.size)
-        if storage.is_remote(image.path):
-            if image.size > MAX_BYTES:
-                raise RejectError(Reject.TOO_LARGE)
-            return storage.read_bytes(image.path)
-        with os.fdopen(os.open(image.path, os.O_RDONLY | os.O_NONBLOCK), "rb", 0) as file:  # a pipe would block
-            status = os.fstat(file.fileno())
-            if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
-                return file.readall()
-            raise RejectError(Reject.TOO_LARGE if stat.S_ISREG(status.st_mode) else Reject.UNREADABLE)
+        remote = storage.is_remote(image.path)
+        if not remote and not Path(image.path).is_file():  # a pipe would block
+            raise RejectError(Reject.UNREADABLE)
+        if (image.size if remote else Path(image.path).stat().st_size) > MAX_BYTES:
+            raise RejectError(Reject.TOO_LARGE)
+        return storage.read_bytes(image.path)
     except OSError:
         raise RejectError(Reject.UNREADABLE) from None
 
 
-def _folder(src: str | Path, rejects: list[Any]) -> _Found:
-    if storage.is_remote(src):
-        sizes = storage.listing(src, deep=True)
-    elif (root := Path(src)).is_dir():
-        sizes = dict(_files(root, "", frozenset()))
-    else:
-        got = "a file; unpack it first" if root.exists() else "nothing of that name; check the path"
-        raise ShardError(f"wanted a folder of images, a CSV, a COCO JSON, a VOC list or tars at {src}, got {got}")
+def _folder(src: str | Path, rejects: list[Any]) -> list[Candidate]:
+    root = storage.locate(src)
+    sizes = storage.listing(src, deep=True) if storage.is_remote(src) else dict(_files(root)) if root.is_dir() else {}
     above, names = str(src).rstrip("/"), [name for name in sizes if suffix(name) in SUFFIXES]
     if names:
         rejects += [(Reject.OTHER_FILE, name) for name in sizes.keys() - set(names)]
-        images = (Candidate(f"{above}/{name}", name, size=sizes[name]) for name in names)
-        return [(image, image.name.partition("/")[0] if "/" in image.name else None) for image in images]
+        tops = (name.partition("/")[0] if "/" in name else None for name in names)
+        return [Candidate(f"{above}/{name}", name, size=sizes[name], text=top) for name, top in zip(names, tops, strict=True)]
     if tars := sorted(name for name in sizes if name.endswith(".tar") and "/" not in name):
         return [image for name in tars for image in _members(f"{above}/{name}", rejects)]
-    got = f"{len(sizes)} files of other kinds" if sizes else "an empty one"
-    raise ShardError(f"wanted a folder of images ({' '.join(sorted(SUFFIXES))}) at {src}, got {got}; check the path")
+    there = "an empty one" if root.is_dir() else "a file (unpack it first)" if root.exists() else "nothing of that name"
+    got = f"{len(sizes)} files of other kinds than {' '.join(sorted(SUFFIXES))}" if sizes else there
+    raise ShardError(f"wanted a folder of images, a CSV, a COCO JSON, a VOC list or tars at {src}, got {got}; check the path")
 
 
-def _table(location: Path, rejects: list[Any]) -> _Found:
+def _table(location: Path, rejects: list[Any]) -> list[Candidate]:
     try:
         text = storage.read_bytes(location).decode("utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ShardError(f"{location} cannot be read as a CSV of image and class: {error}") from None
-    images: _Found = []
-    head = bool(rows) and rows[0][0].strip().lower() in ("path", "url", "file", "image")
+    images, head = list[Candidate](), bool(rows) and rows[0][0].strip().lower() in ("path", "url", "file", "image")
     for name, *more in (map(str.strip, row) for row in rows[head:]):
         if len(more) > 1:
             raise ShardError(f"{location}: wanted rows of image and class, got {[name, *more]}; quote names that have commas")
         path = name if storage.is_remote(name) else str(location.parent / name)
         if suffix(name) in SUFFIXES:
             size = -1 if storage.is_remote(path) or not Path(path).is_file() else Path(path).stat().st_size
-            images.append((Candidate(path, name, size=size), more[0] if more and more[0] else None))
+            images.append(Candidate(path, name, size=size, text=more[0] if more and more[0] else None))
         else:
             rejects.append((Reject.OTHER_FILE, name))
     return images
 
 
-def _members(path: str, rejects: list[Any]) -> _Found:
+def _members(path: str, rejects: list[Any]) -> list[Candidate]:
     above, images, labels, others = PurePosixPath(path).stem, list[tuple[str, Candidate]](), dict[str, str](), list[tuple[str, str]]()
     try:
         with storage.nearby(path) as near, near.open("rb") as file:
-            if file.read(2) == b"\x1f\x8b":
+            if file.peek(2)[:2] == b"\x1f\x8b":
                 raise tarfile.ReadError("it is compressed by gzip: unpack it first")
-            file.seek(0)
             tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (it ends with the file)
             for info in (member for member in tar if not member.isdir()):
                 name, key = f"{above}/{info.name}", stem(info.name)
@@ -177,7 +160,7 @@ def _members(path: str, rejects: list[Any]) -> _Found:
         raise ShardError(f"{path} is not a whole tar: {error}; copy it again, or leave it out") from None
     keys = {key for key, _ in images}
     rejects += [(Reject.OTHER_FILE, name) for key, name in others if key not in keys]
-    return [(image, labels.get(key)) for key, image in images]
+    return [image._replace(text=labels.get(key)) for key, image in images]
 
 
 def suffix(name: str) -> str:
@@ -186,10 +169,9 @@ def suffix(name: str) -> str:
     return dot + end.lower() if stem and end else ""
 
 
-def _files(directory: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, int]]:
+def _files(directory: Path, prefix: str = "", *above: Path) -> Iterator[tuple[str, int]]:
     try:
-        status = directory.stat()
-        if (here := (status.st_dev, status.st_ino)) in above:
+        if any(map(directory.samefile, above)):
             return
         with os.scandir(directory) as listing:
             entries = [(entry, entry.is_dir()) for entry in listing]
@@ -197,9 +179,6 @@ def _files(directory: Path, prefix: str, above: frozenset[tuple[int, int]]) -> I
         raise ShardError(f"cannot list {directory}: {error.strerror or error}; make it readable or move it out of the source") from error
     for entry, is_folder in entries:
         if is_folder:
-            yield from _files(directory / entry.name, f"{prefix}{entry.name}/", above | {here})
-            continue
-        try:
-            yield prefix + entry.name, entry.stat().st_size
-        except OSError:
-            yield prefix + entry.name, -1
+            yield from _files(directory / entry.name, f"{prefix}{entry.name}/", *above, directory)
+        else:
+            yield prefix + entry.name, entry.stat().st_size if Path(entry).exists() else -1

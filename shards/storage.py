@@ -4,27 +4,29 @@ Local: staged beside the final name as ``.part-*``, which the next writer remove
 is whole. Object stores: staged in a temporary file, put in one piece and its size compared; what belongs together is put index last.
 """
 
-import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from shards.errors import ShardError
+from shards.errors import ShardError, StoreError
 
 PAUSES = (0.5, 2.0)  # seconds before the second and the third attempt at an operation of an object store
+_SECRET = re.compile(r"(?i)://([^/?#@:\s]*:(?!:|\d+(/|$))\S*@|\S*[?&;][\w.-]*(sig|signature|token|key|secret|password)=)|AccountKey=")
 
 
 def remote(path: str | Path) -> tuple[Any, str]:
     """The fsspec file system of a URL, of this process and thread (they must not survive a fork), and the name in it."""
     import fsspec
 
+    refuse_secrets(str(path))
     try:
         fs, name = fsspec.core.url_to_fs(str(path), use_listings_cache=False)
     except (ImportError, ValueError) as error:
@@ -32,17 +34,27 @@ def remote(path: str | Path) -> tuple[Any, str]:
     return fs, name
 
 
-def _attempt(what: str, action: Callable[[], Any]) -> Any:
+def refuse_secrets(text: str) -> None:
+    """A ``ShardError``, which does not repeat it, if ``text`` is or has a URL with a password, a key or a signature in it."""
+    if _SECRET.search(text):
+        how = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_CONNECTION_STRING or GOOGLE_APPLICATION_CREDENTIALS"
+        raise ShardError(f"wanted an address without secrets, got one with a password, key or signature; {how}, or the store's own file")
+
+
+def attempt(what: str, action: Callable[[], Any]) -> Any:
+    """Do an operation of an object store, three times at most; a ``StoreError`` if it still fails, a ``ShardError`` if it may not be."""
     pauses = iter(PAUSES)
     while True:
         try:
             return action()
         except Exception as error:  # every store has its own
-            if isinstance(error, FileNotFoundError):
+            if isinstance(error, FileNotFoundError | FileExistsError):
                 raise
-            if isinstance(error, PermissionError) or (pause := next(pauses, None)) is None:
+            said = f"{type(error).__name__} {getattr(error, 'status_code', '')}"  # in S3's words, and Azure's
+            denied = isinstance(error, PermissionError) or re.search("Credential|Authent| 40[13]", said)
+            if denied or (pause := next(pauses, None)) is None:
                 message = f"cannot {what}: {type(error).__name__}: {error}; check the address, the credentials, the network"
-                raise ShardError(message) from error
+                raise (ShardError if denied else StoreError)(message) from error
         time.sleep(pause)
 
 
@@ -57,7 +69,8 @@ def locate(path: str | Path) -> Path:
 
 
 def is_remote(path: str | Path) -> bool:
-    """Whether ``path`` is a URL."""
+    """Whether ``path`` is a URL; a ``ShardError`` if it is one with secrets in it."""
+    refuse_secrets(str(path))
     return "://" in str(path)
 
 
@@ -72,22 +85,23 @@ def read_bytes(path: str | Path, start: int | None = None, end: int | None = Non
     """The bytes of a file from ``start`` to ``end``; an ``OSError`` if it is not there or unreadable, a ``ShardError`` if a store fails."""
     if is_remote(path):
         fs, name = remote(path)
-        return bytes(_attempt(f"read {path}", lambda: fs.cat_file(name, start=start, end=end)))
+        return bytes(attempt(f"read {path}", lambda: fs.cat_file(name, start=start, end=end)))
     with Path(path).open("rb") as file:
         file.seek(start or 0)
         return file.read(-1 if end is None else end - (start or 0))
 
 
 def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
-    """Names and sizes in bytes of the files in ``folder``, or with ``deep`` at any depth of an object store; none if it is not there."""
+    """Names and sizes in bytes of the files in ``folder``, or with ``deep`` at any depth of a store, but leases; none if not there."""
     if is_remote(folder):
         fs, name = remote(folder)
         try:
-            found = _attempt(f"list {folder}", lambda: fs.find(name, maxdepth=None if deep else 1, detail=True))
+            found = attempt(f"list {folder}", lambda: fs.find(name, maxdepth=None if deep else 1, detail=True))
         except FileNotFoundError:
             return {}
         root = fs._strip_protocol(name).rstrip("/") + "/"
-        return {path.removeprefix(root): int(info["size"] or 0) for path, info in found.items() if path.startswith(root)}
+        names = {path.removeprefix(root): int(info["size"] or 0) for path, info in found.items() if path.startswith(root)}
+        return {name: size for name, size in names.items() if not name.startswith(".lease/")}
     root = Path(folder)
     return {file.name: file.stat().st_size for file in sorted(root.iterdir()) if file.is_file()} if root.is_dir() else {}
 
@@ -95,7 +109,7 @@ def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
 def fetch(path: str | Path, to: Path) -> None:
     """Copy an object to the local file ``to``, which is not made durable."""
     fs, name = remote(path)
-    _attempt(f"read {path}", lambda: fs.get_file(name, str(to)))
+    attempt(f"read {path}", lambda: fs.get_file(name, str(to)))
 
 
 def copy(source: str | Path, to: str | Path) -> None:
@@ -119,33 +133,17 @@ def remove(path: str | Path) -> None:
     """Remove a file."""
     if is_remote(path):
         fs, name = remote(path)
-        _attempt(f"remove {path}", lambda: fs.rm_file(name))
+        attempt(f"remove {path}", lambda: fs.rm_file(name))
     else:
         Path(path).unlink()
 
 
-@contextmanager
-def exclusive(folder: Path, doing: str, *, patience: float = 0) -> Iterator[None]:
-    """No other process in this block with the local ``folder``, which is made; a ``ShardError`` if one is after ``patience`` seconds."""
-    if is_remote(folder):
-        yield
-        return
-    with _readable_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        fd = os.open(folder, os.O_RDONLY)
-    try:
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel ends it with the process
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise ShardError(f"another process is {doing} {folder}; wait until it ends, or stop it") from None
-            time.sleep(0.1)
-        yield
-    finally:
-        os.close(fd)
+def exclusive(folder: str | Path, doing: str, *, patience: float = 0) -> AbstractContextManager[None]:
+    """No other process in this block with ``folder``, which is made; a ``ShardError`` if one is after ``patience`` seconds."""
+    from shards import locks  # which writes through this module
+
+    busy = ShardError(f"another process is {doing} {folder}; wait until it ends, or stop it")
+    return locks.leased(str(folder).rstrip("/"), busy, patience) if is_remote(folder) else locks.locked(Path(folder), busy, patience)
 
 
 @contextmanager
@@ -157,8 +155,8 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
             yield upload
             upload.flush()
             size = upload.tell()
-            _attempt(f"write {path}", lambda: fs.put_file(upload.name, name))
-            if (stored := _attempt(f"write {path}", lambda: fs.info(name)["size"])) != size:
+            attempt(f"write {path}", lambda: fs.put_file(upload.name, name))
+            if (stored := attempt(f"write {path}", lambda: fs.info(name)["size"])) != size:
                 raise ShardError(f"{path} has {stored} bytes after {size} were written; write it again")
         return
     with _staged(Path(path)) as stage, stage.open("w+b") as file:
@@ -207,8 +205,8 @@ def read_json(path: str | Path) -> Any:
 
 
 def sha256(path: str | Path) -> str:
-    """Hex digest of a local file's bytes."""
-    with local(path).open("rb") as file:
+    """Hex digest of a file's bytes."""
+    with nearby(path) as near, near.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -221,7 +219,7 @@ def digest(value: Any) -> str:
 def _staged(final: Path) -> Iterator[Path]:
     # One fixed name per final name: stages of killed writers are found and removed, never collected.
     stage = final.with_name(f".part-{final.name}")
-    with _readable_errors(final):
+    with readable_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         _discard(stage)
         try:
@@ -246,7 +244,8 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _readable_errors(final: Path) -> Iterator[None]:
+def readable_errors(final: Path) -> Iterator[None]:
+    """An ``OSError`` in this block, which writes ``final``, as a ``ShardError``."""
     try:
         yield
     except OSError as error:

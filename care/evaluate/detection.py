@@ -1,37 +1,33 @@
 """Detection and instance-segmentation transfer by MoCo's protocol."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 import shards
-from care import ranks
+from care import CareError, ranks
 from care.encoders import Encoder
-from care.errors import CareError
 from care.evaluate import metrics
 from care.evaluate.detectors import Detector
 from care.evaluate.features import Evaluation
-from care.evaluate.metrics import Detections
-from care.train.batches import loaded
 from care.train.checkpoint import digest_of
 from care.train.run import Precision, Run, fastest_precision, seeded
+from care.train.views import loaded
 from shards.boxes import BoxSet
-from shards.options import Amount, Count, Natural, Range
-from shards.progress import progress
+from shards.terminal import Amount, Count, Natural, Range, progress
 
-LONGEST = 1333 / 800  # longest side of an image over the short side at test: longer images are made smaller
+Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
 
 class View(NamedTuple):
@@ -42,32 +38,24 @@ class View(NamedTuple):
     mirrored: bool = False
 
 
-Example = tuple[Tensor, dict[str, Tensor]]
-Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
-
-
-def detect(
-    encoder: Encoder, train: BoxSet, val: BoxSet, run: str | Path, *, head: Literal["c4", "fpn"] = "c4", mask: bool = False,
-    size: Annotated[int, Range(32)] = 800, iterations: Count | None = None, batch_size: Count = 16, lr: Amount = 0.02,
-    warmup: Natural = 100, weight_decay: Amount = 1e-4, proposals: Count = 1000, anchor_scale: Annotated[float, Range(0.5)] = 8,
-    channels: Annotated[int, Range(8)] = 256, hidden: Annotated[int, Range(8)] = 1024, precise: Natural = 200, seed: Natural = 0,
-    precision: Precision | None = None, device: Literal["cuda", "cpu"] | None = None, workers: Natural = 0, checkpoint_every: Count = 500,
-) -> Evaluation:  # fmt: skip
+def detect(encoder: Encoder, train: BoxSet, val: BoxSet, run: str | Path, *, head: Literal["c4", "fpn"] = "c4", mask: bool = False,
+           size: Annotated[int, Range(32)] = 800, iterations: Count | None = None, batch_size: Count = 16, lr: Amount = 0.02,
+           warmup: Natural = 100, weight_decay: Amount = 1e-4, proposals: Count = 1000, anchor_scale: Annotated[float, Range(0.5)] = 8,
+           channels: Annotated[int, Range(8)] = 256, hidden: Annotated[int, Range(8)] = 1024, precise: Natural = 200, seed: Natural = 0,
+           precision: Precision | None = None, device: Literal["cuda", "cpu"] | None = None, workers: Natural = 0,
+           checkpoint_every: Count = 500) -> Evaluation:  # fmt: skip
     """Faster R-CNN, or with masks Mask R-CNN, trained on train from the encoder; its last iteration is scored on val (Sec. 4.3).
 
-    MoCo's protocol: the whole network is trained, nothing is frozen; batch norms, also after the last stage in the C4 form and in the
-    pyramid, have the statistics of all processes, which before the test are averaged over training batches. A training image is flipped
-    or not, its short side drawn from 480, 512 … 800 px, on COCO 640 … 800, at test 800, its longest at most 1333, all times size / 800.
-    SGD with momentum 0.9, no decay on norms, the rate × 0.1 after 3/4 and 11/12 of the iterations, on COCO 2/3 and 8/9; L1 losses of
-    boxes. VOC's difficult objects are trained on, crowds not. A VOC list is scored by VOC's metric, all else and all masks by COCO's.
-    Nothing is chosen on val. Interrupted, the same call continues; processes that train together take a slice of each batch and of val.
-    As in detectron2, each draws the boxes of its losses, that of masks being a mean over its own; docs/evaluation.md has what differs.
+    MoCo's protocol, as docs/evaluation.md has it: nothing is frozen or chosen on val. A training image is flipped or not, its short side
+    drawn from 480, 512 … 800 px, on COCO 640 … 800, at test 800, its longest at most 1333, all times size / 800. SGD with momentum 0.9, no
+    decay on norms, the rate × 0.1 after 3/4 and 11/12 of the iterations, on COCO 2/3 and 8/9. Interrupted, the same call continues.
+    Processes that train together take a slice of each batch and of val; each draws the boxes of its losses.
 
     Args:
-        encoder: is copied, not changed.
-        train: images to learn from.
-        val: images to score, with the same classes.
-        run: directory of the checkpoints and of ``losses.jsonl``.
+        encoder: is copied, not changed; for c4 a ResNet, else a ``CareError``.
+        train: images to learn from; a ``CareError`` where no box counts or, with masks, none has one.
+        val: images to score; a ``CareError`` where no box counts or, with masks, one has none, and of other classes.
+        run: directory or URL of checkpoints and ``losses.jsonl``; other settings, infinite losses: ``CareError``; signals: ``Stopped``.
         head: c4 pools boxes before a ResNet's last stage, which becomes their head; fpn has a pyramid, for any encoder.
         mask: find masks, too; boxes of train without one are left out.
         size: short side of the images at test, pixels.
@@ -86,33 +74,25 @@ def detect(
         device: by default cuda where there is one.
         workers: processes that decode images.
         checkpoint_every: iterations between checkpoints.
-
-    Raises:
-        CareError: other classes in ``val``, too few boxes or masks, no ResNet for C4, a loss that is not finite, or other settings.
-        Stopped: on SIGINT or SIGTERM, after saving.
     """
     if train.classes != val.classes:
         raise CareError(f"{train.path} and {val.path} name different classes; read the second with the classes of the first")
     for data in (train, val):
-        if data.counted == 0:
-            raise CareError(f"{data.path} has no box that counts; detection needs some to learn from and to score")
+        metrics.check(data)
         if mask and not (all if data is val else any)(one for picture in data.pictures for one in picture.masks):
             raise CareError(f"{data.path} has boxes without a mask, polygons or an RLE; add them, or detect without masks")
     if batch_size % ranks.world():
         raise CareError(f"cannot cut {batch_size} images a step into {ranks.world()} equal parts; use a multiple of the processes")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = precision or fastest_precision(where)
-    iterations = iterations or (24_000 if train.voc else 90_000)
-    falls = (3 / 4, 11 / 12) if train.voc else (2 / 3, 8 / 9)
-    sides = [round(side * size / 800) for side in range(480 if train.voc else 640, 801, 32)]
-    shape: dict[str, Any] = {"proposals": proposals, "anchor_scale": anchor_scale, "channels": channels, "hidden": hidden}
-    settings = {
-        "encoder": digest_of(encoder), "data": train.digest, "head": head, "mask": mask, "size": size, "steps": iterations,
-        "batch_size": batch_size, "lr": lr, "warmup": warmup, "weight_decay": weight_decay, **shape, "seed": seed, "precision": precision,
-    }  # fmt: skip
+    default, falls, least = (24_000, (3 / 4, 11 / 12), 480) if train.voc else (90_000, (2 / 3, 8 / 9), 640)
+    iterations, sides = iterations or default, [round(side * size / 800) for side in range(least, 801, 32)]
+    shape = dict[str, Any](head=head, mask=mask, proposals=proposals, anchor_scale=anchor_scale, channels=channels, hidden=hidden)
+    settings = {"encoder": digest_of(encoder), "data": train.digest, **shape, "size": size, "steps": iterations, "batch_size": batch_size,
+                "lr": lr, "warmup": warmup, "weight_decay": weight_decay, "seed": seed, "precision": precision}  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Detector(encoder, len(train.classes), head=head, mask=mask, **shape)
+        model = Detector(encoder, len(train.classes), **shape)
     model.to(where).to(memory_format=torch.channels_last).train()
     ranks.synchronise(model)
     rate = lr * batch_size / 16
@@ -125,18 +105,13 @@ def detect(
     def batches(start: int, stop: int) -> Iterator[Batch]:
         order = (shards.step_ids(len(train.pictures), batch_size=batch_size, step=step, seed=seed) for step in range(start, stop))
         views = ([drawn(seed, ids.epoch, int(n), sides) for n in ids.of_rank(ranks.rank(), ranks.world())] for ids in order)
-        examples = Examples(train, round(size * LONGEST), mask)
-        loader = DataLoader(examples, batch_sampler=views, num_workers=workers, collate_fn=list, generator=torch.Generator())
-        for batch in loaded(loader):
+        for batch in loaded(Examples(train, size, mask), views, workers, collate_fn=list):
             yield [x.to(where) for x, _ in batch], [{name: value.to(where) for name, value in target.items()} for _, target in batch]
 
     with Run(run, model, optimizer, settings, title="detection", precision=precision, checkpoint_every=checkpoint_every) as state:
-        losses_of = ranks.parallel(model)
-        state.steps(
-            batches(state.start, iterations), lambda batch: losses_of(*batch),
-            lambda step: min(1, (step + 1) / max(warmup, 1)) * 0.1 ** sum(step >= iterations * part for part in falls),
-            "loss {total:.3f} class {classifier:.3f} box {box_reg:.3f}",
-        )  # fmt: skip
+        state.steps(batches(state.start, iterations), ranks.parallel(model),
+                    lambda step: min(1, (step + 1) / max(warmup, 1)) * 0.1 ** sum(step >= iterations * part for part in falls),
+                    "loss {total:.3f} class {classifier:.3f} box {box_reg:.3f}")  # fmt: skip
     with torch.no_grad(), state.autocast:
         if precise:
             average_statistics(model, batches(0, min(precise, iterations)), min(precise, iterations) * batch_size, seed)
@@ -144,10 +119,8 @@ def detect(
     measures = (metrics.voc_average_precision if val.voc else metrics.average_precision)(val, found)._asdict()
     if mask:
         measures |= {f"mask_{name}": value for name, value in metrics.average_precision(val, found, masks=True)._asdict().items()}
-    protocol = (
-        f"{'Mask' if mask else 'Faster'} R-CNN, everything trained for {iterations:,} iterations of {batch_size} images at a rate "
-        f"of {rate:g}, short sides of {sides[0]}…{size} px, at test {size} px; {proposals} proposals"
-    )
+    protocol = f"{'Mask' if mask else 'Faster'} R-CNN, everything trained for {iterations:,} iterations of {batch_size} images at a rate"
+    protocol += f" of {rate:g}, short sides of {sides[0]}…{size} px, at test {size} px; {proposals} proposals"
     return Evaluation(f"{'VOC' if val.voc else 'COCO'} {head.upper()}{' without masks' * (not val.voc and not mask)}", protocol, measures)
 
 
@@ -157,13 +130,13 @@ def drawn(seed: int, epoch: int, number: int, sides: list[int]) -> View:
     return View(number, mirrored=bool(rng.integers(2)), side=sides[rng.integers(len(sides))])
 
 
-class Examples(Dataset[Example]):
+class Examples(Dataset[Any]):
     """Views of pictures as [3, h, w] in 0…1, and the boxes to learn from: ``boxes``, ``labels`` from 1 on, with ``mask`` also ``masks``."""
 
-    def __init__(self, data: BoxSet, longest: int, mask: bool = False) -> None:
-        self.data, self.longest, self.mask = data, longest, mask
+    def __init__(self, data: BoxSet, size: int, mask: bool = False) -> None:
+        self.data, self.longest, self.mask = data, round(size * 1333 / 800), mask
 
-    def __getitem__(self, view: View) -> Example:
+    def __getitem__(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
         picture = self.data.pictures[view.number]
         scale = min(view.side / min(picture.size), self.longest / max(picture.size))
         width, height = (max(round(side * scale), 1) for side in picture.size)
@@ -190,40 +163,34 @@ def raster(mask: Any, factors: NDArray[np.float64], shape: tuple[int, int]) -> N
     return np.asarray(rle.decode(rle.merge(rle.frPyObjects(corners, *shape))))
 
 
-def _progress(title: str, images: int) -> AbstractContextManager[Callable[[int, str], None]]:
-    return progress(title, images) if ranks.rank() == 0 else nullcontext(lambda *_: None)
-
-
 def average_statistics(model: nn.Module, batches: Iterable[Batch], images: int, seed: int) -> None:
     """Make the running statistics of the batch norms the mean of those of the training's first batches, of so many ``images``."""
     for layer in model.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.reset_running_stats()
             layer.momentum = None  # all batches count alike
-    with _progress("averaging statistics", images) as advance:
+    with progress("averaging statistics", images) if ranks.rank() == 0 else nullcontext(lambda *_: None) as advance:
         for step, batch in enumerate(batches):
             with seeded(seed, step, batch[0][0].device):
                 model(*batch)
             advance(len(batch[0]) * ranks.world(), "")
 
 
-def detections(model: nn.Module, data: BoxSet, size: int, workers: int = 0) -> list[Detections]:
+def detections(model: nn.Module, data: BoxSet, size: int, workers: int = 0) -> list[metrics.Detections]:
     """What a detector in eval mode finds in every picture, one at a time, each process in its part of them; all return all."""
     where, own = next(model.parameters()).device, range(ranks.rank(), len(data.pictures), ranks.world())
-    views = [View(number, size) for number in own]
-    loader = DataLoader(Examples(data, round(size * LONGEST)), None, sampler=views, num_workers=workers, generator=torch.Generator())
-    found = list[Detections]()
-    with _progress(f"detecting in {data.path}", len(data.pictures)) as advance:
-        for number, (image, _) in zip(own, loaded(loader), strict=True):
+    examples, found = loaded(Examples(data, size), [[View(n, size)] for n in own], workers, collate_fn=list), list[metrics.Detections]()
+    with progress(f"detecting in {data.path}", len(data.pictures)) if ranks.rank() == 0 else nullcontext(lambda *_: None) as advance:
+        for number, ((image, _),) in zip(own, examples, strict=True):
             (output,) = model([image.to(where)])
             boxes, scores, labels = (output[name].float().cpu().numpy() for name in ("boxes", "scores", "labels"))
             boxes *= np.tile(np.divide(data.pictures[number].size, image.shape[:0:-1], dtype=np.float32), 2)
             masks = [pasted(of, box, data.pictures[number].size) for of, box in zip(output.get("masks", ()), boxes, strict=False)]
-            found.append(Detections(boxes, scores, labels.astype(np.int64) - 1, masks if "masks" in output else None))
+            found.append(metrics.Detections(boxes, scores, labels.astype(np.int64) - 1, masks if "masks" in output else None))
             advance(min(ranks.world(), len(data.pictures) - number), "")
     if ranks.world() > 1:
         parts: list[Any] = [None] * ranks.world()
-        dist.all_gather_object(parts, found)
+        torch.distributed.all_gather_object(parts, found)
         found = [parts[number % ranks.world()][number // ranks.world()] for number in range(len(data.pictures))]
     return found
 

@@ -7,38 +7,28 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_loss
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection import anchor_utils, faster_rcnn, image_list, mask_rcnn, roi_heads, rpn
 from torchvision.ops import FeaturePyramidNetwork, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from care import ranks
+from care import CareError, ranks
 from care.encoders import Encoder, ResNetEncoder
-from care.errors import CareError
 from care.train.views import normalize
 
 Maps = dict[str, Tensor]
 
 
-class Anchors(AnchorGenerator):
+class Anchors(anchor_utils.AnchorGenerator):
     """torchvision's anchors without its rounding, in float32 also where the maps are not."""
 
-    def generate_anchors(self, scales: Any, aspect_ratios: Any, **_: Any) -> Tensor:
-        """[ratios · scales, 4] around 0; a ratio is height over width, a scale the root of the area in pixels."""
-        root = torch.tensor(aspect_ratios)[:, None].sqrt()
-        width, height = (torch.tensor(scales) / root).flatten(), (torch.tensor(scales) * root).flatten()
-        return torch.stack((-width, -height, width, height), 1) / 2
-
     def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
-        """Move them to the maps' device."""
-        super().set_cell_anchors(torch.float32, device)
+        """[ratios · scales, 4] of each level around 0; a ratio is height over width, a scale the root of the area in pixels."""
+        roots = torch.tensor(self.aspect_ratios[0])[:, None].sqrt()
+        sides = [(torch.tensor(scales) / roots, torch.tensor(scales) * roots) for scales in self.sizes]
+        self.cell_anchors = [torch.stack((-w, -h, w, h), 2).view(-1, 4).to(device) / 2 for w, h in sides]
 
 
-class RPN(RegionProposalNetwork):
+class RPN(rpn.RegionProposalNetwork):
     """torchvision's first stage with L1 for smooth L1, and both losses over the anchors that are wanted, found or not."""
 
     def compute_loss(self, objectness: Tensor, deltas: Tensor, labels: list[Tensor], goals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -47,12 +37,6 @@ class RPN(RegionProposalNetwork):
         chosen, wanted = positive | negative, self.fg_bg_sampler.batch_size_per_image * len(labels)
         entropy = F.binary_cross_entropy_with_logits(objectness.flatten()[chosen], torch.cat(labels)[chosen], reduction="sum")
         return entropy / wanted, F.l1_loss(deltas[positive], torch.cat([*goals])[positive], reduction="sum") / wanted
-
-
-class _RPNHead(RPNHead):
-    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], ...]:
-        # bfloat16 could not tell the proposals' pixels apart
-        return tuple([x.float() for x in of_level] for of_level in super().forward(maps))
 
 
 class RoIAlign(nn.Module):
@@ -68,19 +52,16 @@ class RoIAlign(nn.Module):
         bounds = rois.new_tensor([*self.strides.values()][1:])
         levels = torch.bucketize(((rois[:, 3:] - rois[:, 1:3]).prod(1)).sqrt() * (16 / 224), bounds, right=True)
         rows = [torch.where(levels == level)[0] for level in range(len(self.strides))]
-        pooled = [
-            roi_align(maps[name], rois[of_level], self.side, 1 / stride, sampling_ratio=0, aligned=True)
-            for (name, stride), of_level in zip(self.strides.items(), rows, strict=True)
-        ]
+        pooled = [roi_align(maps[name], rois[of_level], self.side, 1 / stride, sampling_ratio=0, aligned=True)
+                  for (name, stride), of_level in zip(self.strides.items(), rows, strict=True)]  # fmt: skip
         return torch.cat(pooled)[torch.cat(rows).argsort()] if len(pooled) > 1 else pooled[0]
 
 
-class Heads(RoIHeads):
+class Heads(roi_heads.RoIHeads):
     """torchvision's second stage with L1 for smooth L1; without a ``mask_head``, masks share the features of the box head."""
 
-    def forward(
-        self, maps: Maps, proposals: list[Tensor], sizes: list[tuple[int, int]], targets: list[dict[str, Tensor]] | None = None
-    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    def forward(self, maps: Maps, proposals: list[Tensor], sizes: list[tuple[int, int]],
+                targets: list[dict[str, Tensor]] | None = None) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:  # fmt: skip
         """What is found in every image, ``masks`` [n, m, m] being probabilities inside the boxes, or in training the losses."""
         if self.training:
             proposals, matched, labels, goals = self.select_training_samples(proposals, targets)
@@ -89,9 +70,7 @@ class Heads(RoIHeads):
         if not self.training:
             columns = [*self.postprocess_detections(logits, deltas, proposals, sizes)]
             if self.mask_predictor:
-                boxes, classes = columns[0], torch.cat(columns[2])
-                masks = self._masks(maps, boxes)[torch.arange(len(classes)), classes].sigmoid()
-                columns.append(torch.split(masks, [len(of_image) for of_image in boxes]))
+                columns.append([x[:, 0] for x in roi_heads.maskrcnn_inference(self._masks(maps, columns[0]), columns[2])])
             return [dict(zip(("boxes", "scores", "labels", "masks"), row, strict=False)) for row in zip(*columns, strict=True)], {}
         classes, wanted = torch.cat(labels), torch.cat(goals)
         positive = classes > 0
@@ -100,17 +79,17 @@ class Heads(RoIHeads):
         if self.mask_predictor and targets is not None:
             boxes, matched = ([x[of > 0] for x, of in zip(xs, labels, strict=True)] for xs in (proposals, matched))
             shapes, kinds = ([of_image[name] for of_image in targets] for name in ("masks", "labels"))
+            logits = self._masks(maps, boxes, features[positive])
             # torchvision does not align the crops of the masks; half a pixel less is what aligning does
-            losses["mask"] = maskrcnn_loss(self._masks(maps, boxes, features[positive]), [x - 0.5 for x in boxes], shapes, kinds, matched)
+            losses["mask"] = roi_heads.maskrcnn_loss(logits, [x - 0.5 for x in boxes], shapes, kinds, matched)
         return [], losses
 
-    def _masks(self, maps: Maps, boxes: list[Tensor], shared: Tensor | None = None) -> Tensor:
+    def _masks(self, maps: Maps, boxes: list[Tensor], shared: Tensor | None = None) -> Any:
         if self.mask_head:
             shared = self.mask_head(self.mask_roi_pool(maps, boxes))
         elif shared is None:
             shared = self.box_head(self.box_roi_pool(maps, boxes))
-        logits: Tensor = self.mask_predictor(shared).float()
-        return logits
+        return self.mask_predictor(shared).float()
 
 
 class Detector(nn.Module):
@@ -120,10 +99,8 @@ class Detector(nn.Module):
     hands on twice as many in training. "fpn" is a pyramid of the maps of stride 4 and more, with batch norms. See ``detect``.
     """
 
-    def __init__(
-        self, encoder: Encoder, classes: int, *, head: Literal["c4", "fpn"] = "c4", mask: bool = False, proposals: int = 1000,
-        anchor_scale: float = 8, channels: int = 256, hidden: int = 1024,
-    ) -> None:  # fmt: skip
+    def __init__(self, encoder: Encoder, classes: int, *, head: Literal["c4", "fpn"] = "c4", mask: bool = False, proposals: int = 1000,
+                 anchor_scale: float = 8, channels: int = 256, hidden: int = 1024) -> None:  # fmt: skip
         super().__init__()
         self.body, c4 = copy.deepcopy(encoder).requires_grad_(), head == "c4"
         if c4 and not isinstance(encoder, ResNetEncoder):
@@ -146,24 +123,23 @@ class Detector(nn.Module):
             self.neck = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelMaxPool(), norm_layer=nn.BatchNorm2d)
             self.multiple = 2 * max(strides.values())
             sizes = [(anchor_scale * stride,) for stride in (*strides.values(), self.multiple)]
-            box_head, width = TwoMLPHead(channels * 49, hidden), hidden
+            box_head, width = faster_rcnn.TwoMLPHead(channels * 49, hidden), hidden
             through, before, after = channels, (2, 1), (1, 1)
-        boxes = FastRCNNPredictor(width, classes + 1)
-        masks = MaskRCNNPredictor(width if c4 else channels, channels, classes + 1) if mask else None
+        boxes = faster_rcnn.FastRCNNPredictor(width, classes + 1)
+        masks = mask_rcnn.MaskRCNNPredictor(width if c4 else channels, channels, classes + 1) if mask else None
         for layer, deviation in ((boxes.cls_score, 0.01), (boxes.bbox_pred, 0.001), (masks and masks.mask_fcn_logits, 0.001)):
             if layer:
                 nn.init.normal_(layer.weight, std=deviation)
                 nn.init.zeros_(layer.bias)
-        self.rpn = RPN(
-            Anchors(tuple(sizes), ((0.5, 1.0, 2.0),) * len(sizes)), _RPNHead(through, 3 * len(sizes[0])), 0.7, 0.3, 256, 0.5,
-            *({"training": training * proposals, "testing": testing * proposals} for training, testing in (before, after)), 0.7,
-        )  # fmt: skip
-        self.heads = Heads(
-            RoIAlign(strides, 14 if c4 else 7), box_head, nn.Sequential(nn.AdaptiveAvgPool2d(1), boxes) if c4 else boxes,
-            0.5, 0.5, min(512, max(proposals // 2, 1)), 0.25, (10.0, 10.0, 5.0, 5.0), 0.05, 0.5, 100,
-            mask_roi_pool=RoIAlign(strides, 14) if mask and not c4 else None,
-            mask_head=MaskRCNNHeads(channels, [channels] * 4, 1) if mask and not c4 else None, mask_predictor=masks,
-        )  # fmt: skip
+        tops = ({"training": training * proposals, "testing": testing * proposals} for training, testing in (before, after))
+        anchors = Anchors(tuple(sizes), ((0.5, 1.0, 2.0),) * len(sizes))
+        self.rpn = RPN(anchors, rpn.RPNHead(through, 3 * len(sizes[0])), 0.7, 0.3, 256, 0.5, *tops, 0.7)
+        # bfloat16 could not tell the proposals' pixels apart
+        self.rpn.head.register_forward_hook(lambda _, __, both: tuple([x.float() for x in of_levels] for of_levels in both))
+        self.heads = Heads(RoIAlign(strides, 14 if c4 else 7), box_head, nn.Sequential(nn.AdaptiveAvgPool2d(1), boxes) if c4 else boxes,
+                           0.5, 0.5, min(512, max(proposals // 2, 1)), 0.25, (10.0, 10.0, 5.0, 5.0), 0.05, 0.5, 100,
+                           mask_roi_pool=RoIAlign(strides, 14) if mask and not c4 else None, mask_predictor=masks,
+                           mask_head=mask_rcnn.MaskRCNNHeads(channels, [channels] * 4, 1) if mask and not c4 else None)  # fmt: skip
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
         """Losses by name in training, else ``boxes`` [n, 4], ``scores``, ``labels``, ``masks`` [n, m, m] of images [3, h, w] in 0…1."""
@@ -175,6 +151,6 @@ class Detector(nn.Module):
         batch = torch.stack([F.pad(normalize(x[None])[0], (0, width - x.shape[2], 0, height - x.shape[1])) for x in images])
         maps = self.body.maps(batch.contiguous(memory_format=torch.channels_last))
         levels: Maps = self.neck({name: maps[name] for name in self.strides})
-        proposals, first = self.rpn(ImageList(batch, sizes), levels, targets)
+        proposals, first = self.rpn(image_list.ImageList(batch, sizes), levels, targets)
         found, second = self.heads(levels, proposals, sizes, targets)
         return {name.removeprefix("loss_"): loss for name, loss in (second | first).items()} if self.training else found

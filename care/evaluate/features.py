@@ -1,8 +1,8 @@
 """Features of a frozen encoder, and what every evaluation shares: crops with labels, scores, the record of a result."""
 
-import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import islice, tee
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -13,20 +13,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torchvision.transforms.functional import center_crop, resize
 
 import shards
 from care.encoders import Encoder, evaluating
 from care.errors import CareError
-from care.train.batches import loaded
 from care.train.checkpoint import digest_of
-from care.train.run import Precision, autocast
-from care.train.views import View, crop, normalize
+from care.train.run import Precision, Run, autocast
+from care.train.views import Crops, View, loaded, normalize
 from shards import storage
-from shards.options import Count, Natural, Range, Side
-from shards.progress import progress
+from shards.terminal import Count, Natural, Range, Side, progress
 
 Rows = NDArray[np.int64]
 
@@ -34,8 +32,7 @@ Rows = NDArray[np.int64]
 class Evaluation(NamedTuple):
     """How good an encoder is at a task, judged by a protocol; the keywords in ``chosen`` are what held-out images chose."""
 
-    task: str
-    """Results of one name are comparable: with each other on the same data, with the paper's (``care.paper``) on ImageNet."""
+    task: str  # results of one name are comparable: with each other on the same data, with the paper's on ImageNet
     protocol: str
     measures: dict[str, float]  # in per cent
     chosen: dict[str, Any] = {}  # noqa: RUF012 (a NamedTuple's default is never changed)
@@ -56,87 +53,68 @@ class Accuracy(NamedTuple):
     top5: float
 
 
-class _Crops(Dataset[tuple[np.ndarray, int, int]]):
-    def __init__(self, data: shards.ShardSet, size: int, seed: int = 0, view: View | None = None) -> None:
-        self.data, self.size, self.seed, self.view = data, size, seed, view
+class _Centres(Dataset[np.ndarray]):
+    def __init__(self, data: shards.ShardSet, size: int) -> None:
+        self.data, self.size = data, size
 
-    def __getitem__(self, at: tuple[int, int]) -> tuple[np.ndarray, int, int]:
-        (epoch, row), image = at, self.data.image(at[1])
-        if self.view:
-            pixels = crop(np.array(image), self.view.draw(self.seed, epoch, row, 0), self.size).copy()  # Pillow's memory is read only
-        else:
-            pixels = np.array(centre_crop(image, self.size)).transpose(2, 0, 1)
-        return pixels, int(self.data.labels[row]), row
-
-    def batches(self, sampler: Iterable[list[tuple[int, int]]], workers: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        loader = DataLoader(self, batch_sampler=sampler, num_workers=workers, generator=torch.Generator())
-        return ((normalize(pixels.float() / 255), labels, rows) for pixels, labels, rows in loaded(loader))
+    def __getitem__(self, row: int) -> np.ndarray:
+        return np.array(centre_crop(self.data.image(row), self.size)).transpose(2, 0, 1)
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
     """Short side to size · 256 / 224 (bilinear), then the central ``size`` × ``size`` px: the paper's test transform."""
-    short = round(size * 256 / 224)  # as in torchvision, the long side is truncated and the margin rounded
-    width, height = (int(short * side / min(image.size)) for side in image.size)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    cropped: Image.Image = center_crop(resize(image, [round(size * 256 / 224)]), [size])
+    return cropped
 
 
 def centres(data: shards.ShardSet, batches: Iterable[list[int]], *, size: int, workers: int = 0) -> Iterator[Float[Tensor, "b 3 h w"]]:
     """Batches of images by number, centre-cropped and normalised."""
-    sampler = ([(0, row) for row in batch] for batch in batches)
-    return (x for x, _, _ in _Crops(data, size).batches(sampler, workers))
+    return (normalize(pixels.float() / 255) for pixels in loaded(_Centres(data, size), batches, workers))
 
 
-def crops(
-    data: shards.ShardSet, rows: Rows, *, size: int, batch_size: int, steps: int, start: int, seed: int, min_scale: float, workers: int
-) -> Iterator[tuple[Float[Tensor, "b 3 size size"], Int[Tensor, " b"], Int[Tensor, " b"]]]:
-    """Random crops and flips of some ``rows`` of a set for the steps ``start`` … ``steps`` − 1, normalised; their labels; their rows."""
+def crops(state: Run, data: shards.ShardSet, rows: Rows, workers: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Random crops and flips [b, 3, size, size] of some ``rows`` of a set for the steps that a run has left, with labels and rows [b]."""
+    size, min_scale, batch_size, steps, seed = (state.settings[name] for name in ("size", "min_scale", "batch_size", "steps", "seed"))
     view = View(scale=(min_scale, 1.0), jitter_p=0, blur_p=0, gray_p=0)
-    order = (shards.step_ids(len(rows), batch_size=batch_size, step=step, seed=seed) for step in range(start, steps))
-    sampler = ([(epoch, int(row)) for row in rows[ids]] for epoch, ids in order)
-    return _Crops(data, size, seed, view).batches(sampler, workers)
+    asked, order = tee(shards.step_ids(len(rows), batch_size=batch_size, step=step, seed=seed) for step in range(state.start, steps))
+    examples = loaded(Crops(data, size, seed, (view,)), ([(epoch, int(row)) for row in rows[ids]] for epoch, ids in asked), workers)
+    for (_, ids), (pixels, _) in zip(order, examples, strict=True):
+        labels = torch.from_numpy(data.labels[rows[ids]].astype(np.int64))
+        yield normalize(pixels[:, 0].float() / 255), labels, torch.from_numpy(rows[ids])
 
 
-def pooled(
-    encoder: Encoder, data: shards.ShardSet, batches: Iterable[list[int]], *, size: int, workers: int = 0, precision: Precision = "fp32"
-) -> Iterator[Float[Tensor, "b d"]]:  # fmt: skip
-    """Float32 features of centre crops, by batches of their numbers, on the encoder's device, without gradient."""
+def frozen(encoder: Encoder, images: Float[Tensor, "b 3 h w"], precision: Precision) -> Float[Tensor, "b d"]:
+    """Float32 features of normalised images, on the encoder's device, without gradient."""
     where = next(encoder.parameters()).device
-    for batch in centres(data, batches, size=size, workers=workers):
-        with torch.no_grad(), autocast(where, precision):
-            features = encoder(batch.to(where).contiguous(memory_format=torch.channels_last)).features
-        yield features.float()
+    with torch.no_grad(), autocast(where, precision):
+        features: Tensor = encoder(images.to(where).contiguous(memory_format=torch.channels_last)).features
+    return features.float()
 
 
-def extract(
-    encoder: Encoder, data: shards.ShardSet, *, size: int, batch_size: int = 256, workers: int = 0, precision: Precision = "fp32",
-    cache: str | Path | None = None, only: Iterable[int] | None = None,
-) -> Features:  # fmt: skip
+def extract(encoder: Encoder, data: shards.ShardSet, *, size: int, batch_size: int = 256, workers: int = 0, precision: Precision = "fp32",
+            cache: str | Path | None = None, only: Iterable[int] | None = None) -> Features:  # fmt: skip
     """Features of the centre crop, ``size`` px, of every image of a labelled set, by the encoder in eval mode, without gradient.
 
     Those of a shard are a pure function of encoder, shard, size and precision: with a ``cache``, a directory or URL that machines share,
-    with a file for each shard named by their digests, each may extract ``only`` the shards of some numbers, and a last call finds them all.
-    Images without label are a ``CareError``.
+    each may extract ``only`` the shards of some numbers, and a last call finds them all. Images without label are a ``CareError``.
     """
     if len(data) == 0 or bool((data.labels < 0).any()):
         raise CareError(f"{data.path} has images without a class; evaluation needs a set built from class folders")
     starts, numbers = data.index.starts, [*(range(len(data.index.shards)) if only is None else only)]
     folder = storage.locate(cache) / storage.digest([digest_of(encoder), data.digest, size, precision]) if cache else None
-    kept = storage.listing(folder) if folder else {}
     parts = dict[int, Tensor]()
-    for n in numbers:
-        with suppress(SafetensorError):  # what a damaged file had is extracted again
-            if folder and f"{n}.safetensors" in kept:
-                parts[n] = load(storage.read_bytes(folder / f"{n}.safetensors"))["x"]
+    for n in numbers if folder else ():
+        with suppress(FileNotFoundError, NotADirectoryError, SafetensorError):  # what a damaged file had is extracted again
+            parts[n] = load(storage.read_bytes(f"{folder}/{n}.safetensors"))["x"]
     left = {n: range(starts[n], starts[n + 1]) for n in numbers if n not in parts and starts[n + 1] > starts[n]}
     batches = [[*rows[at : at + batch_size]] for rows in left.values() for at in range(0, len(rows), batch_size)]
     with progress(f"features of {data.path}", sum(map(len, left.values()))) as advance, evaluating(encoder):
-        stream = pooled(encoder, data, batches, size=size, workers=workers, precision=precision)
+        stream = centres(data, batches, size=size, workers=workers)
         for number, rows in left.items():
             found = list[Tensor]()
-            for x in itertools.islice(stream, -(-len(rows) // batch_size)):
-                found.append(x.cpu())
-                advance(len(x), "")
+            for images in islice(stream, -(-len(rows) // batch_size)):
+                found.append(frozen(encoder, images, precision).cpu())
+                advance(len(images), "")
             parts[number] = torch.cat(found)
             if folder:
                 storage.write_bytes(folder / f"{number}.safetensors", save({"x": parts[number]}))
@@ -148,8 +126,8 @@ def extract(
 def same_classes(train: shards.ShardSet, val: shards.ShardSet) -> None:
     """Refuse two sets whose labels mean different classes by a ``CareError`` that names those that only one of them has."""
     if train.classes != val.classes:
-        differing = sorted(set(train.classes) ^ set(val.classes))
-        raise CareError(f"{train.path} and {val.path} must have the same classes; only one of them has: {', '.join(differing[:5])}")
+        only = ", ".join(sorted({*train.classes} ^ {*val.classes})[:5])
+        raise CareError(f"{train.path} and {val.path} must have the same classes; only one of them has: {only}")
 
 
 def all_known(labels: Int[Tensor, " n"], classes: int) -> None:
@@ -165,10 +143,9 @@ def accuracy(scores: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> A
     return Accuracy(100 * float(hits[:, 0].float().mean()), 100 * float(hits.any(1).float().mean()))
 
 
-def knn(
-    encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, *, size: Side | None = None, k: Count = 20,
-    temperature: Annotated[float, Range(1e-3)] = 0.07, precision: Precision = "fp32", workers: Natural = 0, cache: str | Path | None = None,
-) -> Evaluation:  # fmt: skip
+def knn(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, *, size: Side | None = None, k: Count = 20,
+        temperature: Annotated[float, Range(1e-3)] = 0.07, precision: Precision = "fp32", workers: Natural = 0,
+        cache: str | Path | None = None) -> Evaluation:  # fmt: skip
     """Weighted nearest neighbours on frozen features of centre crops; nothing is trained or chosen.
 
     Args:
@@ -192,8 +169,8 @@ def knn(
 
 def weighted_knn(train: Features, val: Features, *, k: int = 20, temperature: float = 0.07) -> Accuracy:
     """The ``k`` training images (or all) of highest cosine vote with weight exp(cosine / temperature) (Wu et al. 2018)."""
-    keys, scores = F.normalize(train.x, dim=1), list[Tensor]()
-    for queries in torch.split(F.normalize(val.x, dim=1), 1024):
+    keys, scores = nn.functional.normalize(train.x, dim=1), list[Tensor]()
+    for queries in torch.split(nn.functional.normalize(val.x, dim=1), 1024):
         cosine, nearest = (queries @ keys.T).topk(min(k, len(keys)), dim=1)
         votes = torch.zeros(len(queries), train.classes)
         scores.append(votes.scatter_add_(1, train.y[nearest], ((cosine - 1) / temperature).exp()))

@@ -1,6 +1,5 @@
 """Metrics of boxes and masks: COCO's and Pascal VOC's."""
 
-import io
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any, NamedTuple
@@ -32,10 +31,10 @@ class Detections(NamedTuple):
     masks: list[dict[str, Any]] | None = None
 
 
-def check(truth: BoxSet, found: Sequence[Detections]) -> None:
+def check(truth: BoxSet, found: Sequence[Detections] = ()) -> None:
     """Raise a ``CareError`` if ``truth`` has no box that counts, or a detection is not finite: NaN would match every box."""
     if truth.counted == 0:
-        raise CareError(f"{truth.path} has no box that counts; the metric needs some")
+        raise CareError(f"{truth.path} has no box that counts; detection needs some to learn from and to score")
     if not all(np.isfinite(one.boxes).all() and np.isfinite(one.scores).all() for one in found):
         raise CareError("a detection is not finite: the detector diverged; lower lr or lengthen warmup")
 
@@ -49,34 +48,28 @@ def average_precision(truth: BoxSet, found: Sequence[Detections], *, masks: bool
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
-    from pycocotools.mask import area
 
     check(truth, found)
     annotations: list[dict[str, Any]] = [
         {"image_id": n, "category_id": int(label), "bbox": _bbox(box), "iscrowd": int(ignored), "segmentation": mask}
         for n, picture in enumerate(truth.pictures)
-        for box, label, ignored, mask in zip(picture.boxes, picture.labels, picture.ignored, picture.masks, strict=True)
-    ]
+        for box, label, ignored, mask in zip(picture.boxes, picture.labels, picture.ignored, picture.masks, strict=True)]  # fmt: skip
     results: list[dict[str, Any]] = [
         {"image_id": n, "category_id": int(label), "score": float(score)} | ({"segmentation": shape} if masks else {"bbox": _bbox(shape)})
         for n, (_, one) in enumerate(zip(truth.pictures, found, strict=True))
-        for shape, score, label in zip((one.masks or []) if masks else one.boxes, one.scores, one.labels, strict=True)
-    ]
-    with redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
+        for shape, score, label in zip((one.masks or []) if masks else one.boxes, one.scores, one.labels, strict=True)]  # fmt: skip
+    with redirect_stdout(None):  # pycocotools prints as it goes
         coco = COCO()
-        coco.dataset = {
+        coco.dataset = {  # whose annotations count from 1: an id of 0 would read as "no match"
             "images": [{"id": n, "width": one.size[0], "height": one.size[1]} for n, one in enumerate(truth.pictures)],
             "categories": [{"id": n, "name": name} for n, name in enumerate(truth.classes)],
-            # an id of 0 would read as "no match"
-            "annotations": [one | {"id": n, "area": one["bbox"][2] * one["bbox"][3]} for n, one in enumerate(annotations, 1)],
-        }  # fmt: skip
+            "annotations": [one | {"id": n, "area": one["bbox"][2] * one["bbox"][3]} for n, one in enumerate(annotations, 1)]}  # fmt: skip
         coco.createIndex()
         for one in [*coco.dataset["annotations"], *results] if masks else ():
             picture = truth.pictures[one["image_id"]]
             if not one["segmentation"]:
                 raise CareError(f"a box of {picture.path} has no mask, and the AP of masks needs all; correct it, or judge by the boxes")
             one["segmentation"] = coco.annToRLE(one)
-            one["area"] = float(area(one["segmentation"]))
             if picture.size != (size := tuple(one["segmentation"]["size"]))[::-1]:  # which pycocotools lets match nothing
                 raise CareError(f"a mask of {picture.path} has {size[1]} × {size[0]} pixels, the image {picture.size}; correct the mask")
         if not results:
@@ -98,8 +91,7 @@ def voc_average_precision(truth: BoxSet, found: Sequence[Detections]) -> Average
 
     Detections of a class come by falling score over all images, equal scores in the order of ``found``. Each asks for the object of its
     image and class that it overlaps most, of equal ones the first: with an IoU of at most the threshold it is wrong, else right, or wrong
-    if an earlier one asked for the same. Asking for an ignored object is neither. In detectron2, scores have 3 and coordinates 1 decimal
-    and classes without an object that counts have AP 0; here nothing is rounded, and such classes are left out.
+    if an earlier one asked for the same. Asking for an ignored object is neither; classes without one that counts are left out.
     """
     check(truth, found)
     overlaps, nearest, precisions, first = list[Any](), list[Any](), list[Any](), 0

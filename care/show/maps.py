@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from care.encoders import Encoder, evaluating
 from care.errors import CareError
@@ -22,10 +21,7 @@ COLOURS = np.asarray([(20, 20, 80), (30, 110, 200), (60, 190, 120), (250, 210, 5
 
 
 def attention_map(encoder: Encoder, images: Float[Tensor, "b 3 h w"], *, stage: str | None = None) -> Float[Tensor, "b h w"]:
-    """Grad-CAM of the label-free score ½‖pooled last map‖² at a stage, upsampled bilinearly to the normalised image; its mean is 1.
-
-    ``stage`` names one of ``encoder.maps``, such as ``layer3``, by default the last. No such stage is a ``CareError``.
-    """
+    """Grad-CAM of ½‖pooled last map‖² at a ``stage`` of ``encoder.maps``, else the last, bilinear, of mean 1; none such: ``CareError``."""
     with evaluating(encoder), torch.enable_grad():
         maps = encoder.maps(images.detach().requires_grad_())
         at, last = maps.get(stage or [*maps][-1]), [*maps.values()][-1]
@@ -33,7 +29,7 @@ def attention_map(encoder: Encoder, images: Float[Tensor, "b 3 h w"], *, stage: 
             raise CareError(f"this encoder has no stage {stage!r}; choose one of {', '.join(maps)}")
         (gradient,) = torch.autograd.grad(last.mean((2, 3)).square().sum() / 2, at)
     cam = (gradient.mean((2, 3), keepdim=True) * at.detach()).sum(1, keepdim=True).relu()
-    cam = F.interpolate(cam, images.shape[2:], mode="bilinear")[:, 0]
+    cam = nn.functional.interpolate(cam, images.shape[2:], mode="bilinear")[:, 0]
     return cam / cam.mean((1, 2), keepdim=True).clamp_min(1e-12)
 
 
@@ -64,13 +60,12 @@ def sheet(images: Sequence[Image.Image], encoders: dict[str, Encoder], *, size: 
     batch, shown = normalize(_pixels(images, size)), [centre_crop(image, cell) for image in images]
     rows = {"image": shown}
     for name, encoder in encoders.items():
-        cams = F.interpolate(attention_map(encoder, batch)[:, None], (cell, cell), mode="bilinear")[:, 0]
+        cams = nn.functional.interpolate(attention_map(encoder, batch)[:, None], (cell, cell), mode="bilinear")[:, 0]
         rows[name] = [overlay(image, cam) for image, cam in zip(shown, cams, strict=True)]
     margin, gap = 84, 4
     picture = Image.new("RGB", (margin + len(shown) * (cell + gap), len(rows) * (cell + gap)), "white")
-    draw = ImageDraw.Draw(picture)
     for y, (name, row) in enumerate(rows.items()):
-        draw.text((4, y * (cell + gap) + cell // 2), name.replace(" ", "\n"), fill="black", anchor="lm", font_size=14)
+        ImageDraw.Draw(picture).text((4, y * (cell + gap) + cell // 2), name.replace(" ", "\n"), fill="black", anchor="lm", font_size=14)
         for x, part in enumerate(row):
             picture.paste(part, (margin + x * (cell + gap), y * (cell + gap)))
     picture.save(data := BytesIO(), "PNG")

@@ -5,28 +5,22 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment
+from jinja2 import Environment, PackageLoader
 
-from care import paper
 from care.errors import CareError
 from care.show.maps import SCALE
 from shards import storage
 
-CURVES = {
-    "cnn": "C-stream loss (Eq. 1)", "transformer": "T-stream loss (Eq. 3)", "attention": "attention supervision (Eq. 4, unweighted)",
-    "spread": "spread of the embeddings (1 healthy, 0 collapsed)", "knn": "kNN on the way, top-1 %",
-    "classifier": "loss of the boxes' classes", "box_reg": "loss of the boxes' places", "mask": "loss of the masks",
-    "objectness": "loss of the proposals' objectness", "rpn_box_reg": "loss of the proposals' places",
-}  # fmt: skip
+CURVES = {"cnn": "C-stream loss (Eq. 1)", "transformer": "T-stream loss (Eq. 3)", "attention": "attention supervision (Eq. 4, unweighted)",
+          "spread": "spread of the embeddings (1 healthy, 0 collapsed)", "knn": "kNN on the way, top-1 %",
+          "classifier": "loss of the boxes' classes", "box_reg": "loss of the boxes' places", "mask": "loss of the masks",
+          "objectness": "loss of the proposals' objectness", "rpn_box_reg": "loss of the proposals' places"}  # fmt: skip
 WIDTH, HEIGHT = 420, 150
-MEASURES = {  # what an evaluation's row may hold, and how it is headed
-    "top1": "top-1 %", "top5": "top-5 %", "best1": "best epoch's top-1 %", "ap": "AP %", "ap50": "AP50 %", "ap75": "AP75 %",
-    "mask_ap": "mask AP %", "mask_ap50": "mask AP50 %", "mask_ap75": "mask AP75 %", "inside": "inside %",
-}  # fmt: skip
+MEASURES = {"top1": "top-1 %", "top5": "top-5 %", "best1": "best epoch's top-1 %", "ap": "AP %", "ap50": "AP50 %", "ap75": "AP75 %",
+            "mask_ap": "mask AP %", "mask_ap50": "mask AP50 %", "mask_ap75": "mask AP75 %", "inside": "inside %"}  # fmt: skip
 PLAIN = str.maketrans({"\n": " ", **{mark: f"\\{mark}" for mark in "\\|*`<"}})  # text that is no Markdown
 Row = dict[str, Any]  # an evaluation in a results.json
 
@@ -39,33 +33,34 @@ class Table(NamedTuple):
     protocols: dict[str, str]  # by task
 
 
-def report(run: str | Path) -> Path:
-    """Write ``run/report.html`` from what is in the run directory: results.json, losses.jsonl, maps.png, each where present.
-
-    Where there are neither results nor losses it is a ``CareError``.
-    """
-    folder = storage.local(run)
-    losses, results, maps = folder / "losses.jsonl", folder / "results.json", folder / "maps.png"
-    if not (losses.exists() or results.exists()):
+def report(run: str | Path) -> str | Path:
+    """Write ``run/report.html`` (a path or URL) from its results.json, losses.jsonl, maps.png; without the first two a ``CareError``."""
+    folder = storage.locate(run)
+    if not {"results.json", "losses.jsonl"} & (names := storage.listing(folder)).keys():
         raise CareError(f"{run} holds neither results.json nor losses.jsonl; wanted a directory that a care command wrote its run to")
-    rows = [json.loads(line) for line in losses.read_text().splitlines()] if losses.exists() else []
-    source = files("care.show").joinpath("report.html.j2").read_text()
-    content = storage.read_json(results) if results.exists() else {}
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source).render(
-        results=content, tables=tables(content.get("evaluations", [])), scale=SCALE, width=WIDTH, height=HEIGHT,
-        curves=[_curve(title, rows, key) for key, title in CURVES.items() if any(row.get(key) for row in rows)],
-        maps=base64.b64encode(maps.read_bytes()).decode() if maps.exists() else None,
-    )  # fmt: skip
+    results = storage.read_json(folder / "results.json") if "results.json" in names else {}
+    losses, maps = (storage.read_bytes(folder / name) if name in names else b"" for name in ("losses.jsonl", "maps.png"))
+    rows, curves = [json.loads(line) for line in losses.splitlines()], []
+    for key, title in CURVES.items():
+        values = [(step, row[key]) for step, row in enumerate(rows) if key in row]  # what is measured now and then is not in every row
+        if any(value for _, value in values):
+            width = max(len(values) * 2 // WIDTH, 1)  # each point is the mean of its share of the steps: at most one a pixel pair
+            parts = [values[at : at + width] for at in range(0, len(values), width)]
+            means = [sum(value for _, value in part) / len(part) for part in parts]
+            low, high, end = min(means), max(means), max(len(rows) - 1, 1)
+            scale = (HEIGHT - 10) / ((high - low) or 1)
+            points = (f"{part[-1][0] * WIDTH / end:.1f},{5 + (high - mean) * scale:.1f}" for part, mean in zip(parts, means, strict=True))
+            curves.append({"title": title, "points": " ".join(points), "steps": len(rows), "top": high, "bottom": low, "last": means[-1]})
+    environment = Environment(loader=PackageLoader("care", "show"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template("report.html.j2").render(
+        results=results, tables=tables(results.get("evaluations", [])), curves=curves, maps=base64.b64encode(maps).decode(),
+        scale=SCALE, width=WIDTH, height=HEIGHT)  # fmt: skip
     storage.write_bytes(folder / "report.html", page.encode())
-    return folder / "report.html"
+    return str(folder / "report.html") if storage.is_remote(run) else folder / "report.html"
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """The rows of ``results.json``'s evaluations as tables, one for each set of measures that tasks have.
-
-    Only what was judged alike is compared: a task whose rows differ in protocol, settings, seed or data is numbered, and the protocol
-    of each number ends with what differs. Rows with a ``source`` are not ours: they are named so, and never the best.
-    """
+    """A table for each set of measures that tasks have; a task's rows that differ in protocol, settings, seed or data are told apart."""
     tasks, found = dict[str, dict[tuple[str, ...], list[Row]]](), dict[tuple[str, ...], Table]()
     for row in rows:
         trials = f"; mean ± standard deviation of {row['trials']} trials" if row.get("trials", 1) > 1 else ""
@@ -91,24 +86,8 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     return list(found.values())
 
 
-def _curve(title: str, rows: list[dict[str, float]], key: str) -> dict[str, Any]:
-    """A line in SVG coordinates, and what its axes say; each point is the mean of its share of the steps: at most one a pixel pair."""
-    values = [(step, row[key]) for step, row in enumerate(rows) if key in row]  # what is measured now and then is not in every row
-    width = max(len(values) * 2 // WIDTH, 1)
-    parts = [values[at : at + width] for at in range(0, len(values), width)]
-    means = [sum(value for _, value in part) / len(part) for part in parts]
-    low, high = min(means), max(means)
-    scale, last = (HEIGHT - 10) / ((high - low) or 1), max(len(rows) - 1, 1)
-    points = " ".join(f"{p[-1][0] * WIDTH / last:.1f},{5 + (high - mean) * scale:.1f}" for p, mean in zip(parts, means, strict=True))
-    said = {"top": f"{high:.3g}", "bottom": f"{low:.3g}", "last": f"{means[-1]:.3g}"}
-    return {"title": title, "points": points, "steps": len(rows), **said}
-
-
 def gather(folder: str | Path) -> list[Row]:
-    """The evaluations of every results.json in or below ``folder``, outer files first; each result once, ``file`` is where it is from.
-
-    None at all, or a results.json of another program, is a ``CareError``, a damaged one a ``ShardError``.
-    """
+    """Evaluations below ``folder``, each once with its ``file``, outer first; none or others': ``CareError``, damaged: ``ShardError``."""
     root, found = storage.locate(folder), dict[str, Row]()
     for path in sorted(root.rglob("results.json"), key=lambda path: (len(path.parts), path)):
         try:
@@ -123,14 +102,21 @@ def gather(folder: str | Path) -> list[Row]:
     return list(found.values())
 
 
+def paper() -> list[Row]:
+    """All that the paper and the released code's README report of an encoder, never results of this package; params in millions."""
+    # cells are empty where nothing is reported and where our copy cannot be read: parts of Table 1a, ViT-S's parameters
+    names, *lines = csv.reader(Path(__file__).parents[1].joinpath("paper.csv").read_text(encoding="utf-8").splitlines())
+    return [dict(zip(names, (*line[:5], *(json.loads(cell or "null") for cell in line[5:])), strict=True)) for line in lines]
+
+
 def compared(rows: Sequence[Row]) -> list[Row]:
     """``rows``, and after them the paper's of the same tasks: their ``source`` says that they are reported, not measured here."""
     return [*rows] + [
-        {"source": f"reported by the {one.source} (ImageNet)", "task": task, "table": one.table, **one.measures, "epochs": one.epochs,
-         "encoder": f"{one.method}, {one.encoder}" + (f", {one.epochs} epochs" if one.epochs else ""),
+        {**{name: one[name] for name in ("task", "table", "epochs", *MEASURES) if one.get(name) is not None},
+         "source": f"reported by the {one['source']} (ImageNet)",
+         "encoder": f"{one['method']}, {one['encoder']}" + (f", {one['epochs']} epochs" if one["epochs"] else ""),
          "protocol": "measured by its authors, not by this package; the encoders were pre-trained on ImageNet"}
-        for task in dict.fromkeys(row["task"] for row in rows) for one in paper.rows(task)
-    ]  # fmt: skip
+        for task in dict.fromkeys(row["task"] for row in rows) for one in paper() if one["task"] == task]  # fmt: skip
 
 
 def as_csv(rows: Sequence[Row]) -> str:

@@ -12,9 +12,7 @@ from care.encoders import ENCODERS
 from care.evaluate import knn
 from care.train import Stopped, pretrain
 from care.train.launch import joined, refuse_again, torchrun
-from shards.options import command
-
-NAMES = f"{', '.join(ENCODERS)}; with another tap than layer3 NAME:TAP; any other CNN as torchvision:MODEL:TAP or timm:MODEL:TAP."
+from shards.terminal import command
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 _given = list[str]()  # the arguments as they were typed, for the processes that are started with them
@@ -23,7 +21,7 @@ _given = list[str]()  # the arguments as they were typed, for the processes that
 def _run(
     path: Annotated[str, typer.Argument(metavar="SET", help="A shard set: the DEST of `care shards build`.")],
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory or URL, new or of the same run.")],
-    encoder: Annotated[str, typer.Option(help=NAMES)] = "resnet50",
+    encoder: Annotated[str, typer.Option(help=f"{', '.join(ENCODERS)}, NAME:TAP, torchvision:MODEL:TAP or timm:MODEL:TAP.")] = "resnet50",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the set.")] = 100,
     warmup_epochs: Annotated[float | None, typer.Option(min=0, help="Default: 10, at most a tenth of the run.")] = None,
     hidden: Annotated[int, typer.Option(min=1, help="Hidden width of projectors and predictors.")] = 4096,
@@ -35,10 +33,9 @@ def _run(
 ) -> None:
     data, size, batch_size, accumulate = shards.open(path), settings["size"], settings["batch_size"], settings["accumulate"]
     per_epoch = len(data) // batch_size
-    if per_epoch == 0:
-        raise typer.BadParameter(f"{batch_size} is more than the {len(data)} images of {path}", param_hint="--batch-size")
-    if batch_size % (nproc * accumulate):
-        raise typer.BadParameter(f"{batch_size} is no multiple of {nproc} processes × {accumulate} parts", param_hint="--batch-size")
+    wrong = f"more than the {len(data)} images of {path}" if per_epoch == 0 else f"no multiple of {nproc} processes × {accumulate} parts"
+    if per_epoch == 0 or batch_size % (nproc * accumulate):
+        raise typer.BadParameter(f"{batch_size} is {wrong}", param_hint="--batch-size")
     if bool(knn_every) != bool(knn_val):
         raise typer.BadParameter("give both or none of them", param_hint="--knn-every, --knn-val")
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -49,18 +46,15 @@ def _run(
         asked = shards.open(knn_val) if knn_val else data
         c, t = streams_for(encoder, size=size, seed=settings["seed"], objective=BYOL(hidden=hidden))
         warmup = round(per_epoch * (min(10, epochs / 10) if warmup_epochs is None else warmup_epochs))
-        done = pretrain(
-            data, run, c, t, steps=epochs * per_epoch, warmup=warmup, allow_change=allow_change or (), probe_every=knn_every * per_epoch,
-            probe=lambda network: {"knn": knn(network, data, asked, size=size).measures["top1"]}, **settings,
-        )  # fmt: skip
+        probe = lambda network: {"knn": knn(network, data, asked, size=size).measures["top1"]}  # noqa: E731
+        done = pretrain(data, run, c, t, steps=epochs * per_epoch, warmup=warmup, allow_change=allow_change or (), probe=probe,
+                        probe_every=knn_every * per_epoch, **settings)  # fmt: skip
         if os.environ.get("RANK", "0") == "0":
             typer.echo(f"{done.steps} steps done, encoder: {done.encoder}")
 
 
-command(
-    app, pretrain, _run, "care pretrain sets/train runs/small --encoder resnet18 --size 96 --batch-size 256 --nproc 2",
-    skip=("steps", "warmup", "views", "allow_change", "probe", "probe_every"),
-)  # fmt: skip
+_OWN = ("steps", "warmup", "views", "allow_change", "probe", "probe_every")  # keywords that ``_run`` itself gives
+command(app, pretrain, _run, "care pretrain sets/train runs/small --encoder resnet18 --size 96 --batch-size 256 --nproc 2", skip=_OWN)
 
 
 def main(arguments: list[str], prog: str = "python -m care.train") -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import torch.distributed as dist
 from care.errors import CareError, Stopped
 from care.train.checkpoint import local_copy
 from shards import storage
-from shards.progress import console
+from shards.terminal import console
 
 RESTARTS = 3  # times that all processes are started again after one has died; they continue from the last checkpoint
 
@@ -34,7 +35,12 @@ def joined() -> Iterator[None]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
         torch.set_num_threads(max((os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"]), 1))
-    dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(hours=2))  # a probe may be long
+    rank, world, place = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), os.environ.get("TORCHELASTIC_RUN_ID", "")
+    if here := place.startswith("/"):  # by ``torchrun`` below
+        os.environ |= {name: os.environ.get(name, "lo") for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
+    meeting = f"file://{place}{os.environ['TORCHELASTIC_RESTART_COUNT']}" if here else "env://"
+    # a probe may be long
+    dist.init_process_group("nccl" if gpus else "gloo", meeting, timedelta(hours=2), rank=rank, world_size=world)
     try:
         yield
     finally:
@@ -43,18 +49,22 @@ def joined() -> Iterator[None]:
 
 def torchrun(run: str | Path, nproc: int, arguments: Sequence[str], *, module: str = "care.train") -> None:
     """Run ``python -m MODULE ARGUMENTS``, which writes ``run``, in ``nproc`` processes; what it raises, their record there says."""
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes tell themselves what went wrong
-    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")  # with gloo a restart of the processes could not connect otherwise
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # it would listen on every address
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does; ``joined`` sets it
     os.environ["CARE_LAUNCHED"] = str(time.time())
-    group = LaunchConfig(1, 1, nproc, run_id=f"care-{os.getpid()}", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=RESTARTS)
     died = "it ended without saying how"
     try:
-        elastic_launch(group, sys.executable)("-m", module, *arguments)
+        with tempfile.TemporaryDirectory(prefix="care-") as folder:  # they meet in files: torch's servers listen on every address
+            group = LaunchConfig(
+                1, 1, nproc, run_id=f"{folder}/group-", rdzv_backend="c10d", rdzv_endpoint=f"{folder}/starter", max_restarts=RESTARTS,
+                rdzv_configs={"store_type": "file", "keep_alive_interval": 600}, logs_specs=DefaultLogsSpecs(log_dir=folder),
+            )  # fmt: skip
+            elastic_launch(group, sys.executable)("-m", module, *arguments)
     except ChildFailedError as error:
         died = f"a process died ({', '.join(f'rank {n}: exit code {e.exitcode}' for n, e in sorted(error.failures.items()))})"
     except SignalException:

@@ -16,7 +16,7 @@ from care.errors import CareError
 from care.train.checkpoint import latest, load_exactly, local_copy, misfit, pull
 from care.train.views import MEAN, STD
 from shards import storage
-from shards.progress import console
+from shards.terminal import console
 
 WANTED = "a run of `care pretrain`, a file of weights (.safetensors, .pth, .pt, .tar, .ckpt), supervised:NAME or random:NAME"
 ONLINE, TARGET = {"online", "student", "query", "q"}, {"target", "teacher", "momentum", "ema", "key", "k"}  # in names of networks
@@ -27,15 +27,9 @@ POSITIONS = dict(zip("014567", ("conv1", "bn1", *STAGES), strict=True))  # in nn
 def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
     """An encoder in eval mode; its ``size`` is that of its training, 224 for what others trained.
 
-    Others' files: one of ``ENCODERS`` by torchvision's keys, or those of ``nn.Sequential(*resnet.children())``, under any prefix; of a
-    momentum pair the online one. Heads may lie beside it, batch counters be missing; a line tells what was found and what is passed over.
-    No file tells strides: torchvision's (v1.5) are assumed, with a 3×3 stem our 2. What cannot be had or differs is a ``CareError``.
-
-    Args:
-        source: a run directory (its newest checkpoint), our or others' file, a URL of them, ``random:NAME``, freshly initialised, or
-            ``supervised:NAME``, trained with ImageNet's labels: torchvision's first weights (V1, comparable with the paper's supervised
-            rows; V2 has a longer recipe) or timm's default ones; NAME as in ``build_encoder``.
-        seed: of the random initialisation.
+    ``source``: see docs/evaluation.md; ``seed`` is that of ``random:NAME``. ``supervised:NAME`` is torchvision's first weights (V1, as the
+    paper's supervised rows) or timm's default. Others' files have torchvision's keys or those of ``nn.Sequential(*resnet.children())``,
+    perhaps no batch counters; strides are taken for v1.5's, 2 for a 3×3 stem. What cannot be had or differs is a ``CareError``.
     """
     kind, _, name = str(source).partition(":")
     if kind in ("random", "supervised"):
@@ -97,13 +91,12 @@ def _read(file: Path, source: str | Path) -> tuple[dict[str, Any], dict[str, Ten
         with safe_open(file, "pt") as opened:
             return json.loads((opened.metadata() or {}).get("care", "{}")), {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except Exception as error:  # two parsers meet arbitrary bytes
-        held = re.search(r"GLOBAL (\S+)", str(error))
-        if not held:
-            why = str(error).split("Unpickler error:")[-1].strip().partition("\n")[0]
-            raise CareError(f"{source} is no file of weights ({why or 'empty'}); wanted {WANTED}") from None
-    how = f"torch.save(torch.load({Path(source).name!r}, 'cpu', weights_only=False)['state_dict'], 'weights.pth')"
-    how = f'convert it on a spare machine by python -c "import torch; {how}" (or another key, or .state_dict() of a network)'
-    raise CareError(f"{source} holds {held[1]}, and reading objects could run any code; if you trust it, {how}")
+        if held := re.search(r"GLOBAL (\S+)", str(error)):
+            how = f"torch.save(torch.load({Path(source).name!r}, 'cpu', weights_only=False)['state_dict'], 'weights.pth')"
+            how = f'convert it on a spare machine by python -c "import torch; {how}" (or another key, or .state_dict() of a network)'
+            raise CareError(f"{source} holds {held[1]}, and reading objects could run any code; if you trust it, {how}") from None
+        why = str(error).split("Unpickler error:")[-1].strip().partition("\n")[0]
+        raise CareError(f"{source} is no file of weights ({why or 'empty'}); wanted {WANTED}") from None
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Tensor]:

@@ -1,19 +1,20 @@
-"""The random views of BYOL's recipe: numbers, a pure function of (seed, epoch, sample, view), by which to crop and, in batches, colour."""
+"""BYOL's random views, and batches of two: pure functions of (seed, epoch, sample, view) and (seed, step), whatever the workers."""
 
 import operator
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+import shards
+from care import ranks
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB in 0…1
-GRAY = (0.299, 0.587, 0.114)
-# numbers that a CPU colours at a time, a megabyte: one view of 224 px, 37 of 48 px; more leave its cache, fewer are all overhead
-CACHED = 1 << 18
+CACHED = 1 << 18  # numbers that a CPU colours at a time, one view of 224 px, 37 of 48 px: more leave its cache, fewer are all overhead
 
 
 class View(NamedTuple):
@@ -21,8 +22,7 @@ class View(NamedTuple):
 
     scale: tuple[float, float] = (0.08, 1.0)  # share of the image's area in the crop
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop
-    # largest change of brightness, contrast, saturation (as a factor 1 ± x) and hue (as a share of the circle)
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)  # brightness, contrast, saturation (1 ± x), hue (share of the circle)
     jitter_p: float = 0.8
     blur: tuple[float, float] = (0.1, 2.0)  # standard deviation of the Gaussian blur, pixels of the view
     blur_p: float = 1.0
@@ -77,7 +77,7 @@ def crop(image: UInt8[np.ndarray, "h w 3"], drawn: Drawn, size: int) -> UInt8[np
     left, top, right, bottom = drawn.box(image.shape[1], image.shape[0])
     part = torch.from_numpy(image[top:bottom, left:right]).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
     # torch's integer kernel: three times Pillow's speed, and at most a level away from it
-    resized = F.interpolate(part, (size, size), mode="bilinear", antialias=True)[0]
+    resized = nn.functional.interpolate(part, (size, size), mode="bilinear", antialias=True)[0]
     return np.ascontiguousarray((resized.flip(2) if drawn.flip else resized).numpy())
 
 
@@ -86,27 +86,18 @@ def colour(crops: UInt8[Tensor, "b 3 h w"], numbers: Float[Tensor, "b 11"]) -> F
     part = max(CACHED // crops[0].numel(), 1)
     if crops.device.type == "cpu" and len(crops) > part:
         return torch.cat([colour(crops[n : n + part], numbers[n : n + part]) for n in range(0, len(crops), part)])
-    x = crops.float() / 255
-    order, factors, sigma, gray, solarized = torch.split(numbers, [4, 4, 1, 1, 1], 1)
-    for position in range(4):
-        for operation, adjust in enumerate(JITTER):
-            x = _some(x, order[:, position] == operation, adjust, factors[:, operation])
-    x = _some(x, sigma[:, 0] > 0, _blur, sigma[:, 0])
-    x = _some(x, gray[:, 0] > 0, lambda x, _: _luma(x).repeat(1, 3, 1, 1), gray)
-    x = _some(x, solarized[:, 0] > 0, lambda x, _: torch.where(x >= 127.5 / 255, 1 - x, x), solarized)
+    x, order, amounts = crops.float() / 255, numbers[:, :4], numbers[:, 4:]
+    jitter = [(order[:, place] == n, n) for place in range(4) for n in range(4)]
+    others = [(amounts[:, n] > 0, n) for n in range(4, 7)]
+    for chosen, n in jitter + others:
+        rows = chosen.nonzero()[:, 0]
+        own = amounts[rows, n].to(x.device).reshape(-1, 1, 1, 1)
+        if len(rows) == len(x):
+            x = CHANGES[n](x, own).clamp_(0, 1)
+        elif len(rows):
+            rows = rows.to(x.device)
+            x[rows] = CHANGES[n](x[rows], own).clamp_(0, 1)
     return normalize(x)
-
-
-def _some(x: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor], Tensor], numbers: Tensor) -> Tensor:
-    """``x`` with the images that are ``chosen`` (on the CPU) changed by their own number."""
-    rows = chosen.nonzero()[:, 0]
-    own = numbers[rows].to(x.device).reshape(-1, 1, 1, 1)
-    if len(rows) == len(x):
-        return change(x, own).clamp_(0, 1)
-    if len(rows):
-        rows = rows.to(x.device)
-        x[rows] = change(x[rows], own).clamp_(0, 1)
-    return x
 
 
 def normalize(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
@@ -117,7 +108,7 @@ def normalize(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
 
 def _luma(x: Tensor) -> Tensor:
     red, green, blue = x.unbind(1)
-    return (GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue)[:, None]
+    return (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
 
 
 def _hue(x: Tensor, shift: Tensor) -> Tensor:
@@ -137,30 +128,66 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
     return value[:, None] - chroma[:, None] * distance.neg_().add_(2).clamp_(0, 1)
 
 
-JITTER: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+def _blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """Pillow's Gaussian blur: along either axis three passes of a box of fractional radius, the border pixel repeated outwards."""
+    variance = sigma.double() * sigma.double() / 3
+    whole = (((12 * variance + 1).sqrt() - 1) / 2).floor()  # pixels on either side that count in full; one more counts in part
+    edge = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    reach = int(whole.max()) + 1
+    distance = torch.arange(-reach, reach + 1, device=x.device).abs()
+    taps = (((distance <= whole) + edge * (distance == whole + 1)) / (2 * (whole + edge) + 1)).to(x.dtype)
+    for axis, margins in [(3, (reach, reach, 0, 0))] * 3 + [(2, (0, 0, reach, reach))] * 3:
+        padded, count = nn.functional.pad(x, margins, mode="replicate"), x.shape[axis]
+        x = padded.narrow(axis, 0, count) * taps[..., :1]
+        for tap in range(1, 2 * reach + 1):
+            x.addcmul_(padded.narrow(axis, tap, count), taps[..., tap : tap + 1])
+    return x
+
+
+CHANGES: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (  # of images by a number of their own, in the order of ``Drawn.colour``
     operator.mul,  # brightness
     lambda x, factor: torch.lerp(_luma(x.mean((2, 3), keepdim=True)), x, factor),  # contrast
     lambda x, factor: torch.lerp(_luma(x).expand_as(x), x, factor),  # saturation
     _hue,
+    _blur,
+    lambda x, _: _luma(x).repeat(1, 3, 1, 1),  # gray
+    lambda x, _: torch.where(x >= 127.5 / 255, 1 - x, x),  # solarize
 )
 
 
-def _blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Pillow's Gaussian blur: along either axis three passes of a box of fractional radius, the border pixel repeated outwards."""
-    kernels = [_box_kernel(float(s)) for s in sigma.flatten()]
-    reach = max(len(k) for k in kernels) // 2
-    taps = torch.tensor(np.stack([np.pad(k, reach - len(k) // 2) for k in kernels]), dtype=x.dtype, device=x.device)[:, :, None, None, None]
-    for axis, margins in ((3, (reach, reach, 0, 0)), (2, (0, 0, reach, reach))):
-        for _ in range(3):
-            padded, count = F.pad(x, margins, mode="replicate"), x.shape[axis]
-            x = padded.narrow(axis, 0, count) * taps[:, 0]
-            for tap in range(1, 2 * reach + 1):
-                x.addcmul_(padded.narrow(axis, tap, count), taps[:, tap])
-    return x
+class Crops(Dataset[tuple[np.ndarray, np.ndarray]]):
+    """Crops [views, 3, size, size] of the image at (epoch, sample) by some views, and the numbers by which to colour them."""
+
+    def __init__(self, data: shards.ShardSet, size: int, seed: int, views: tuple[View, ...]) -> None:
+        self.data, self.size, self.seed, self.views = data, size, seed, views
+
+    def __getitem__(self, at: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        epoch, sample = at
+        image = np.array(self.data.image(sample))  # a copy: torch takes no array that cannot be written
+        drawn = [view.draw(self.seed, epoch, sample, n) for n, view in enumerate(self.views)]
+        return np.stack([crop(image, d, self.size) for d in drawn]), np.stack([d.colour for d in drawn])
 
 
-def _box_kernel(sigma: float) -> np.ndarray:
-    variance = sigma * sigma / 3
-    whole = int((np.sqrt(12 * variance + 1) - 1) / 2)
-    edge = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
-    return np.asarray([edge, *(1.0,) * (2 * whole + 1), edge]) / (2 * (whole + edge) + 1)
+def batches(data: shards.ShardSet, *, size: int, batch_size: int, steps: int, seed: int = 0, start: int = 0, workers: int = 0,
+            views: tuple[View, View] = VIEWS, device: torch.device | str = "cpu",
+            ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:  # fmt: skip
+    """Yield (step, (x1, x2)) for the steps ``start`` … ``steps`` − 1, both views [batch_size, 3, size, size], normalised.
+
+    Of several processes each gets its slice of them. ``workers`` cut both crops from one decoded image, ``device`` colours whole batches.
+    ``seed`` fixes order and views; an epoch leaves its last, incomplete batch out. Fewer images, or a damaged one: ``shards.ShardError``.
+    """
+    of_steps = (shards.step_ids(len(data), batch_size=batch_size, step=n, seed=seed, run=data.run) for n in range(start, steps))
+    ids = ([(batch.epoch, int(sample)) for sample in batch.of_rank(ranks.rank(), ranks.world())] for batch in of_steps)
+    examples = loaded(Crops(data, size, seed, views), ids, workers, pin_memory=torch.device(device).type == "cuda")
+    for step, (crops, numbers) in enumerate(examples, start):
+        one, two = (colour(crops[:, n].to(device, non_blocking=True), numbers[:, n]) for n in range(2))
+        yield step, (one, two)
+
+
+def loaded(data: Dataset[Any], batches: Iterable[Any], workers: int, **options: Any) -> Iterator[Any]:
+    """Torch's batches of examples; an error about the data is the same whether this process met it or a worker."""
+    own = torch.Generator()  # or the loader would draw from torch's global one
+    try:
+        yield from DataLoader(data, batch_sampler=batches, num_workers=workers, generator=own, **options)
+    except shards.ShardError as error:  # a worker's arrives with its traceback as the message
+        raise shards.ShardError(str(error).strip().splitlines()[-1].removeprefix("shards.errors.ShardError: ")) from None

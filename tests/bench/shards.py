@@ -17,7 +17,10 @@ import webdataset
 import wids
 
 import shards
-from shards import index
+from shards import storage
+from shards.build import Plan, commit
+from shards.index import Shard
+from shards.sources import Source
 from tests.bench.timing import interleaved, show
 from tests.bench.views import photograph
 
@@ -108,13 +111,14 @@ def read(folder: Path) -> None:
 
 
 def opened(folder: Path) -> None:
-    rows = np.zeros(MANY, index.ROW)
-    tars = [index.Shard(f"shard-{n:06}.tar", 1000, 0, "0" * 64) for n in range(MANY // 1000)]
-    keys = [f"n{n // 1300:08}/n{n // 1300:08}_{n}" for n in range(MANY)]
-    (folder / "many").mkdir()
-    index.save(folder / "many", shards=tars, samples=rows, keys=keys, classes=[], rejects={}, plan="", seed=0)
-    for tar in tars:
-        (folder / "many" / tar.url).touch()
+    plan = Plan(Source([], [], []), None, [[] for _ in range(MANY // 1000)], "decode", 0, None, 90, "")
+    for number in range(len(plan.shards)):
+        samples = range(number * 1000, (number + 1) * 1000)
+        entries = [(0, 0, 0, 0, 1, f"n{n // 1300:08}/n{n // 1300:08}_{n}") for n in samples]
+        record = {"shard": Shard(f"shard-{number:06}.tar", 1000, 0, "0" * 64), "entries": entries, "rejects": []}
+        storage.write_json(folder / "many" / f".shard-{number:06}.json", record)
+        (folder / "many" / f"shard-{number:06}.tar").touch()
+    commit(plan, folder / "many", max_rejects=0)
     times = interleaved({"care": lambda: shards.open(folder / "many")}, 5)
     bytes_ = {name: (folder / "many" / name).stat().st_size for name in ("samples.npy", "keys.txt", "index.json")}
     show(f"opening a set of {MANY:,} samples ({bytes_} bytes)", times, count=1, unit="opening", reference="care")

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torchvision.models import resnet50 as torchvision_resnet50
 
 from care import AbsolutePosition, CStream, MomentumPair, RelativePosition, Transformer, TStream, care_loss, mlp_head, resnet50
-from care.momentum import update_targets
+from care.objectives import update_targets
 from care.train.loop import keep_memory
 from tests.bench.timing import interleaved, show
 

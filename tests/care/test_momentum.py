@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from care import CareError, MomentumPair
-from care.momentum import update_targets
+from care.objectives import update_targets
 
 
 def make_pair(seed=0):

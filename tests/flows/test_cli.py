@@ -72,7 +72,9 @@ def test_shards_to_evaluation(care, photos: Path, tmp_path: Path) -> None:
     (row,) = json.loads(out)
     assert row["task"] == "50 % of the labels"
     assert row["trials"] == 3
-    scores = [json.loads(path.read_text())["measures"]["top1"] for path in (tmp_path / "judged").glob("finetune-*/seed-*/result.json")]
+    scores = [
+        json.loads(path.read_text())["measures"]["top1"] for path in (tmp_path / "judged").glob("stages/finetune-*/seed-*/result.json")
+    ]
     assert len(scores) == 3
     assert row["top1"] == pytest.approx(statistics.fmean(scores))
     assert row["top1_std"] == pytest.approx(statistics.stdev(scores))
@@ -134,14 +136,14 @@ def test_detection_from_annotations_to_results(care, tmp_path: Path, monkeypatch
     assert "1 left out, box without area" in error
     (row,) = json.loads(out)
     assert 0 <= row["ap"] <= row["ap50"] <= 100
-    (run,) = (tmp_path / "evaluations").glob("detect-random-resnet18-small-half-*")
+    (run,) = (tmp_path / "evaluations" / "stages").glob("detect-random-resnet18-small-half-????????")
     assert json.loads((run / "results.json").read_text())["evaluations"] == [row]
     losses = (run / "seed-1" / "losses.jsonl").read_bytes()
     assert json.loads(care(*command, "--iterations", 3, "--json")[1]) == [row]  # done: continues with nothing to do
     assert (run / "seed-1" / "losses.jsonl").read_bytes() == losses
     assert care("report", run / "seed-1")[0] == 0
     assert care(*command, "--iterations", 4)[0] == 0  # other settings are another run
-    assert len(list((tmp_path / "evaluations").glob("detect-*"))) == 2
+    assert len(list((tmp_path / "evaluations" / "stages").glob("detect-*-????????"))) == 2
 
 
 def test_a_damaged_set_is_told_by_verify(care, photos: Path, tmp_path: Path) -> None:
@@ -204,7 +206,7 @@ FEW = ("evaluate", "finetune", "random:resnet18-small", "--train", "set", "--val
         (["pretrain", "set", "run", "--encoder", "resnet51"], 1, "no encoder is called 'resnet51'"),
         ([*KNN, "random:resnet51"], 1, "no encoder is called 'resnet51'"),
         ([*KNN, "nowhere"], 1, "nowhere does not exist"),
-        ([*KNN, "random:resnet18-small-half", "--out", "s3://bucket/ev"], 1, "wanted a local path, got s3://bucket/ev"),
+        ([*KNN, "random:resnet18-small-half", "--out", "s3://k:hidden@bucket/ev"], 1, "wanted an address without secrets"),
         ([*KNN, "photos"], 1, "holds no checkpoint"),
         ([*KNN, "photos/a/0.png"], 1, "is no file of weights"),
         ([*FEW], 2, "wanted the images to learn from as one of"),

@@ -1,27 +1,43 @@
 import html
 import json
 import multiprocessing
+import shutil
+import time
 from pathlib import Path
 
 import pytest
+from conftest import TINY
 from PIL import Image
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
 
+import shards
 from care import CareError
+from care.errors import Misuse
 from flows.pipeline import care_pipeline, splits
 from flows.server import server
 from shards import ShardError, scenes
 
-TINY = {
-    "steps": 3, "batch_size": 8, "hidden": 16, "size": 32, "train_scenes": 32, "val_scenes": 16, "checkpoint_every": 2,
-    "labels": (0.5,), "finetune_steps": 2, "detection_size": 32, "detection_iterations": 2,
-}  # fmt: skip
 NAMES = ["random initialisation", "C-stream alone", "CARE"]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def prefect_server():
     with server() as address:
+        assert address
         yield address
+
+
+@pytest.fixture(scope="module")
+def finished(prefect_server, tmp_path_factory):
+    """A run of the whole chain under Prefect; never changed: tests copy it."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return out, care_pipeline(out=str(out), **TINY)
+
+
+@pytest.fixture
+def out(finished, tmp_path):
+    return Path(shutil.copytree(finished[0], tmp_path / "run", symlinks=True))
 
 
 def image(path: Path) -> None:
@@ -30,17 +46,18 @@ def image(path: Path) -> None:
 
 
 def stage_times(out: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in (out / "stages").iterdir()}
+    """When the record of each name's current stage was written."""
+    links = [path for path in out.iterdir() if path.is_symlink()]
+    return {path.name: (out / f"{path.readlink()}.json").stat().st_mtime_ns for path in links}
 
 
-def test_the_whole_chain_and_a_second_run(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    results = care_pipeline(str(out), **TINY)
+def test_the_whole_chain(finished) -> None:
+    out, results = finished
     assert json.loads((out / "results.json").read_text()) == results
     judged = [(row["task"], row["encoder"]) for row in results["evaluations"]]
     assert len(judged) == len(set(judged))
     assert set(judged) == {(task, name) for task in ("kNN", "linear on cached features", "attention inside objects") for name in NAMES} | {
-        (task, name) for task in ("50 % of the labels", "detection") for name in ("random initialisation", "CARE")
+        (task, name) for task in ("50 % of the labels", "COCO FPN without masks") for name in ("random initialisation", "CARE")
     }
     inside = {row["encoder"]: row["inside"] for row in results["evaluations"] if "inside" in row}
     assert len(set(inside.values())) == 3
@@ -52,24 +69,70 @@ def test_the_whole_chain_and_a_second_run(tmp_path: Path) -> None:
     assert "procedural" in page
     for row in results["evaluations"]:
         assert row["protocol"].split("; ")[0] in html.unescape(page)
+    assert (out / "encoder.safetensors").read_bytes() == (out / "pretrain" / "encoder.safetensors").read_bytes()
+    assert len(shards.open(out / "train")) == TINY["train_scenes"]
+    assert str(out) not in (out / "results.json").read_text()
 
+
+def test_without_prefect_the_same_bytes_and_its_stages_are_found(finished, tmp_path, monkeypatch) -> None:
+    other = tmp_path / "other"
+    care_pipeline.fn(out=str(other), **TINY)
+    for name in ("results.json", "encoder.safetensors", "losses.jsonl", "maps.png", "report.html"):
+        assert (other / name).read_bytes() == (finished[0] / name).read_bytes()
+    assert {path.name for path in (other / "stages").iterdir()} == {path.name for path in (finished[0] / "stages").iterdir()}
+    before = stage_times(other)
+    monkeypatch.chdir(other)
+    assert care_pipeline(out=".", **TINY) == finished[1]  # by another path
+    assert stage_times(other) == before
+
+
+def test_the_cached_states_are_seen_in_prefect(out) -> None:
+    with get_client(sync_client=True) as client:
+        known = {run.id for run in client.read_flow_runs()}
+        care_pipeline(out=str(out), **TINY)
+        (run,) = [run for run in client.read_flow_runs() if run.id not in known]
+        wanted, deadline = FlowRunFilter(id={"any_": [run.id]}), time.monotonic() + 60
+        while len(tasks := client.read_task_runs(flow_run_filter=wanted)) < 23 and time.monotonic() < deadline:
+            time.sleep(0.5)  # the server learns of them by events
+        states = [one.state_name for one in tasks]
+        assert states == ["Cached"] * 23
+        artifacts = {one.key: one for one in client.read_artifacts()}
+    assert '"kept"' in artifacts["train-files"].data
+    assert "| kNN | CARE |" in artifacts["knn-results"].data
+    assert artifacts["report-maps"].data.startswith("data:image/png;base64,")
+    assert "report.html" in artifacts["report-page"].data
+
+
+def test_a_changed_evaluation_runs_again_and_nothing_else(out) -> None:
     before = stage_times(out)
-    assert care_pipeline(str(out), **TINY) == results
+    care_pipeline(out=str(out), **TINY | {"finetune_steps": 4})
+    again = {name for name, time in stage_times(out).items() if time != before[name]}
+    assert again == {"finetune-0.5-random-initialisation", "finetune-0.5", "report"}
+    care_pipeline(out=str(out), **TINY)  # and back: all are there
     assert stage_times(out) == before
 
-    (out / "encoder.safetensors").unlink()  # a lost output is made again, from the last checkpoint
-    digest = json.loads((out / "stages" / "pretrain-CARE.json").read_text())["result"]
-    assert care_pipeline(str(out), **TINY) == results
-    assert json.loads((out / "stages" / "pretrain-CARE.json").read_text())["result"] == digest
 
-
-def test_a_changed_evaluation_runs_again_and_nothing_else(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    care_pipeline(str(out), **TINY)
+def test_another_lambda_trains_and_evaluates_again_but_builds_no_shards(out) -> None:
     before = stage_times(out)
-    care_pipeline(str(out), **TINY | {"finetune_steps": 3})
+    care_pipeline(out=str(out), **TINY | {"attention_weight": 0})
     again = {name for name, time in stage_times(out).items() if time != before[name]}
-    assert again == {"finetune-random initialisation-0.5.json", "finetune-CARE-0.5.json", "report.json"}
+    assert again == {"pretrain", "pretrain-c-stream", "features", "knn", "linear", "finetune-0.5", "coco", "attention", "report"}
+
+
+def test_refresh_does_a_stage_again(out) -> None:
+    before = stage_times(out)
+    assert care_pipeline(out=str(out), refresh=["knn", "pretrain"], **TINY)["evaluations"]
+    again = {name for name, time in stage_times(out).items() if time != before[name]}
+    assert again == {"knn", "knn-c-stream-alone", "knn-random-initialisation", "pretrain", "pretrain-c-stream"}
+    with pytest.raises(Misuse, match="got shards"):
+        care_pipeline(out=str(out), refresh=["shards"], **TINY)
+
+
+@pytest.mark.parametrize("lost", ["pretrain/encoder.safetensors", "train/index.json", "train/shard-000000.tar", "knn/results.json"])
+def test_a_lost_output_is_made_again(out, finished, lost) -> None:
+    (out / lost).unlink()
+    assert care_pipeline.fn(out=str(out), **TINY) == finished[1]
+    assert (out / lost).read_bytes() == (finished[0] / lost).read_bytes()
 
 
 def test_own_images_and_own_boxes(tmp_path: Path) -> None:
@@ -78,29 +141,32 @@ def test_own_images_and_own_boxes(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "train" / "annotations.json").read_text())
     content["annotations"][0]["bbox"] = [5, 5, 0, 0]
     (tmp_path / "train" / "annotations.json").write_text(json.dumps(content))
-    data = (str(tmp_path / "train"), str(tmp_path / "val"))
-    results = care_pipeline(str(tmp_path / "run"), str(tmp_path / "train" / "images"), detection=data, **TINY)
+    boxed = {"coco_train": str(tmp_path / "train"), "coco_val": str(tmp_path / "val")}
+    results = care_pipeline(out=str(tmp_path / "run"), images=str(tmp_path / "train" / "images"), **boxed, **TINY)
     assert results["skipped"] == []
-    assert {row["task"] for row in results["evaluations"]} == {"kNN", "linear on cached features", "50 % of the labels", "detection"}
-    assert "1 left out of annotations.json: box without area" in results["evaluations"][-1]["protocol"]
+    tasks = {"kNN", "linear on cached features", "50 % of the labels", "COCO FPN without masks"}
+    assert {row["task"] for row in results["evaluations"]} == tasks
+    assert "1 left out of train: box without area" in results["evaluations"][-1]["protocol"]
 
 
 def test_too_few_labels_skip_aloud_and_bad_boxes_are_told_before_training(tmp_path: Path) -> None:
     for n in range(20):
         image(tmp_path / "photos" / "ab"[n % 2] / f"{n}.png")
     photos = str(tmp_path / "photos")
-    results = care_pipeline(str(tmp_path / "run"), photos, **TINY | {"labels": (0.01, 0.5)})
+    results = care_pipeline.fn(out=str(tmp_path / "run"), images=photos, **TINY | {"labels": (0.01, 0.5)})
     assert results["skipped"][-1] == "1 % of the labels: that is 2 images, too few to hold one out"
     assert {row["task"] for row in results["evaluations"]} == {"kNN", "linear on cached features", "50 % of the labels"}
-    with pytest.raises(ShardError, match="wanted a COCO JSON"):
-        care_pipeline(str(tmp_path / "other"), photos, detection=(photos, photos), **TINY)
-    assert not (tmp_path / "other" / "checkpoints").exists()
+    with pytest.raises(CareError, match="wanted a COCO JSON"):
+        care_pipeline.fn(out=str(tmp_path / "other"), images=photos, coco_train=photos, coco_val=photos, **TINY)
+    assert not [*(tmp_path / "other" / "stages").glob("pretrain-*")]
+    with pytest.raises(Misuse, match="give both or none"):
+        care_pipeline.fn(out=str(tmp_path / "other"), coco_train=photos, **TINY)
 
 
 def test_own_images_without_labels_skip_aloud(tmp_path: Path) -> None:
     for n in range(12):
         image(tmp_path / "photos" / f"{n}.png")
-    results = care_pipeline(str(tmp_path / "run"), str(tmp_path / "photos"), **TINY)
+    results = care_pipeline.fn(out=str(tmp_path / "run"), images=str(tmp_path / "photos"), **TINY)
     assert results["evaluations"] == []
     assert "no labels" in results["skipped"][0]
     assert "no boxes" in results["skipped"][1]
@@ -110,7 +176,7 @@ def test_own_images_without_labels_skip_aloud(tmp_path: Path) -> None:
 
 def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="nothing of that name"):
-        care_pipeline(str(tmp_path / "run"), str(tmp_path / "nowhere"), **TINY)
+        care_pipeline.fn(out=str(tmp_path / "run"), images=str(tmp_path / "nowhere"), **TINY)
 
 
 def test_splits_of_every_layout(tmp_path: Path) -> None:
@@ -126,26 +192,27 @@ def test_splits_of_every_layout(tmp_path: Path) -> None:
     ):
         image(tmp_path / name)
     a, b, c, d = (str(tmp_path / name) for name in "abcd")
-    assert splits(a) == ({"train": (a, (0, 0.8)), "val": (a, (0.8, 1))}, [])
+    assert splits(a) == ({"train": {"source": a, "share": [0, 0.8]}, "val": {"source": a, "share": [0.8, 1]}}, [])
     parts, skipped = splits(b)
-    assert parts == {"train": (f"{b}/train", (0, 1)), "val": (f"{b}/val", (0, 1))}
+    assert parts == {"train": {"source": f"{b}/train"}, "val": {"source": f"{b}/val"}}
     assert skipped == ["the folder test: val is evaluated"]
+    assert splits(a, b) == ({"train": {"source": a}, "val": {"source": b}}, [])
     parts, skipped = splits(c)
-    assert parts == {"train": (c, (0, 1))}
+    assert parts == {"train": {"source": c}}
     assert "no labels" in skipped[0]
-    assert splits(d) == ({"train": (f"{d}/train", (0, 0.8)), "val": (f"{d}/train", (0.8, 1))}, [])
+    half = f"{d}/train"
+    assert splits(d) == ({"train": {"source": half, "share": [0, 0.8]}, "val": {"source": half, "share": [0.8, 1]}}, [])
 
 
 def test_other_classes_in_val_are_told_before_training(tmp_path: Path) -> None:
     for name in ("train/x/1.png", "train/y/2.png", "val/x/1.png", "val/z/2.png"):
         image(tmp_path / "photos" / name)
-    with pytest.raises(CareError, match="only one of them has: y, z"):
-        care_pipeline(str(tmp_path / "run"), str(tmp_path / "photos"), **TINY)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    with pytest.raises(ShardError, match="only one of them has: y, z"):
+        care_pipeline.fn(out=str(tmp_path / "run"), images=str(tmp_path / "photos"), **TINY)
+    assert not (tmp_path / "run" / "pretrain").exists()
 
 
-def test_processes_forked_after_a_flow_end_well(tmp_path: Path) -> None:
-    care_pipeline(str(tmp_path / "run"), **TINY | {"labels": (), "detection_iterations": 1})
+def test_processes_forked_after_a_flow_end_well(finished) -> None:
     child = multiprocessing.get_context("fork").Process(target=str)  # as a loader's worker is
     child.start()
     child.join()

@@ -10,8 +10,8 @@ from made_images import image_bytes, populate
 from pycocotools.coco import COCO
 
 import shards
-from shards import ShardError, scenes
-from shards.boxes import BoxReject, load
+from shards import Reject, ShardError, scenes
+from shards.boxes import load
 
 WIDTH, HEIGHT, BOX = 20, 16, (2, 3, 9, 8)
 IDS = {"dog": 3, "cat": 7}  # by id, the classes are not in the order of their names
@@ -90,15 +90,15 @@ def test_given_classes_fix_the_labels(tmp_path, write):
     assert (found.classes, found.pictures[0].labels.tolist(), found.rejects) == (("eel", "cat", "dog"), [2, 1], {})
     found = load(path, classes=["cat"])
     assert (found.classes, found.pictures[0].boxes.tolist(), found.pictures[0].labels.tolist()) == (("cat",), [[1, 1, 5, 5]], [0])
-    assert found.rejects == {BoxReject.UNKNOWN_CATEGORY: ["a.jpg: dog [2.0, 3.0, 9.0, 8.0]"]}
+    assert found.rejects == {Reject.UNKNOWN_CATEGORY: ["a.jpg: dog [2.0, 3.0, 9.0, 8.0]"]}
 
 
 def test_categories_and_images_that_coco_does_not_list(tmp_path):
     annotations = [{"image_id": image, "category_id": category, "bbox": [2, 3, 7, 5]} for image, category in ((10, 99), (55, 7), (10, 7))]
     found = load(coco(tmp_path, {"a": []}, annotations=annotations))
     assert (found.classes, found.pictures[0].labels.tolist(), found.pictures[0].ignored.tolist()) == (("dog", "cat"), [1], [False])
-    assert found.rejects[BoxReject.UNKNOWN_IMAGE] == ["image 55: cat"]
-    assert rejected(found) == {BoxReject.UNKNOWN_IMAGE: 1, BoxReject.UNKNOWN_CATEGORY: 1}
+    assert found.rejects[Reject.UNKNOWN_IMAGE] == ["image 55: cat"]
+    assert rejected(found) == {Reject.UNKNOWN_IMAGE: 1, Reject.UNKNOWN_CATEGORY: 1}
 
 
 def test_boxes_are_cut_at_the_border(tmp_path, write):
@@ -111,7 +111,7 @@ def test_boxes_are_cut_at_the_border(tmp_path, write):
 def test_boxes_beside_the_image_are_rejected(tmp_path, write):
     boxes = [(-9, 3, 0, 8), (20, 3, 29, 8), (2, -9, 9, 0), (2, 16, 9, 18)]
     found = load(write(tmp_path, {"a": [("cat", box) for box in boxes]}))
-    assert (rejected(found), found.pictures[0].boxes.shape) == ({BoxReject.OUTSIDE: 4}, (0, 4))
+    assert (rejected(found), found.pictures[0].boxes.shape) == ({Reject.OUTSIDE: 4}, (0, 4))
 
 
 def test_boxes_without_area_in_coco(tmp_path):
@@ -120,19 +120,19 @@ def test_boxes_without_area_in_coco(tmp_path):
     bad += [[15, 3, 1e-7, 5], [19.9999, 3, 7, 1e-9]]
     annotations = [{"image_id": 10, "category_id": 7, "bbox": bbox} for bbox in (*bad, [2, 3, 7, 5])]
     found = load(coco(tmp_path, {"a": []}, annotations=annotations))
-    assert (found.pictures[0].boxes.tolist(), rejected(found)) == ([[2, 3, 9, 8]], {BoxReject.DEGENERATE: len(bad)})
+    assert (found.pictures[0].boxes.tolist(), rejected(found)) == ([[2, 3, 9, 8]], {Reject.DEGENERATE: len(bad)})
 
 
 def test_boxes_without_area_in_voc(tmp_path):
     bad = [(2, 3, 3, 8), (2, 3, 2, 8), (2, 3, 1, 8), (2, 3, 9, 4), (2, 3, 9, 3), (2, math.nan, 9, 8), (2, 3, 9, math.nan)]
     bad += [(-math.inf, 3, 9, 8), (2, 3, math.inf, 8), (2, 3, 9, math.inf), (2, 3, "x", 8), (2, 3, "", 8), (2, 3, 9), (2, 3)]
     found = load(voc(tmp_path, {"a": [("cat", box) for box in (*bad, BOX)]}))
-    assert (found.pictures[0].boxes.tolist(), rejected(found)) == ([[2, 3, 9, 8]], {BoxReject.DEGENERATE: len(bad)})
+    assert (found.pictures[0].boxes.tolist(), rejected(found)) == ([[2, 3, 9, 8]], {Reject.DEGENERATE: len(bad)})
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_box_is_kept_or_rejected(tmp_path, write, seed):
-    rng, want, kept, things = np.random.default_rng(seed), dict.fromkeys(BoxReject, 0), [], {}
+    rng, want, kept, things = np.random.default_rng(seed), dict.fromkeys(Reject, 0), [], {}
     for n in range(5):
         things[f"{n}"] = []
         for left, top, width, height in rng.integers((-8, -8, -3, -3), (24, 20, 16, 16), (30, 4)).tolist():
@@ -140,11 +140,11 @@ def test_every_box_is_kept_or_rejected(tmp_path, write, seed):
             things[f"{n}"].append((name, (left, top, right, bottom), ignored))
             columns, rows = [x for x in range(left, right) if 0 <= x < WIDTH], [y for y in range(top, bottom) if 0 <= y < HEIGHT]
             if name == "eel":
-                want[BoxReject.UNKNOWN_CATEGORY] += 1
+                want[Reject.UNKNOWN_CATEGORY] += 1
             elif min(width, height) <= (write is voc):  # VOC's xmin == xmax has no area
-                want[BoxReject.DEGENERATE] += 1
+                want[Reject.DEGENERATE] += 1
             elif not columns or not rows:
-                want[BoxReject.OUTSIDE] += 1
+                want[Reject.OUTSIDE] += 1
             else:
                 kept.append([n, columns[0], rows[0], columns[-1] + 1, rows[-1] + 1, ["cat", "dog"].index(name), ignored])
     found = load(write(tmp_path, things), classes=["cat", "dog"])
@@ -163,7 +163,7 @@ def test_missing_images(tmp_path, write):
     next(tmp_path.rglob("a.jpg")).unlink()
     found = load(path)
     assert [picture.path.name for picture in found.pictures] == ["b.jpg"]
-    assert found.rejects == {BoxReject.NO_IMAGE: ["a.jpg" if write is coco else "a"]}
+    assert found.rejects == {Reject.NO_IMAGE: ["a.jpg" if write is coco else "a"]}
     next(tmp_path.rglob("b.jpg")).unlink()
     with pytest.raises(ShardError, match=rf"no image that {path} lists is there \(2 entries left out.*check the layout"):
         load(path)
@@ -176,7 +176,7 @@ def test_missing_and_broken_voc_annotations(tmp_path):
     (tmp_path / "Annotations" / "c.xml").write_text(f"<annotation>{SIZE.replace('16', 'many')}</annotation>")
     (tmp_path / "Annotations" / "d.xml").write_text('<?xml version="1.0" encoding="foo"?><annotation/>')
     found = load(path)
-    broken = {BoxReject.NO_ANNOTATION: ["a", "b", "c", "d"]}
+    broken = {Reject.NO_ANNOTATION: ["a", "b", "c", "d"]}
     assert ([picture.path.stem for picture in found.pictures], found.rejects) == (["e"], broken)
 
 
@@ -207,7 +207,7 @@ def test_a_voc_annotation_without_size_takes_the_images(tmp_path, size):
     (tmp_path / "JPEGImages" / "b.jpg").write_bytes(b"no image")
     found = load(path)
     assert [(picture.size, picture.boxes.tolist()) for picture in found.pictures] == [((WIDTH, HEIGHT), [[15, 9, 20, 16]])]
-    assert found.rejects == {BoxReject.NO_IMAGE: ["b"]}
+    assert found.rejects == {Reject.NO_IMAGE: ["b"]}
 
 
 @pytest.mark.parametrize(("path", "images"), [("annotations.json", "."), ("annotations.json", "images"), COCOS])
@@ -345,7 +345,7 @@ def test_a_shard_set_gives_the_same(tmp_path, write, kind, monkeypatch):
     things = {"b": ODD, "a.b": [], "c": [("cat", BOX), ("dog", BOX, True)], "gone": [("cat", BOX)], **{f"{n}": ODD[:n] for n in range(5)}}
     path, dest = write(tmp_path / "data", things), str(tmp_path / "set") if kind == "path" else f"file://{tmp_path}/set"
     next(tmp_path.rglob("gone.jpg")).unlink()
-    (tmp_path / "set").mkdir()  # a store of URLs makes no folders
+    (tmp_path / "set" / ".lease").mkdir(parents=True)  # a store of URLs makes no folders
     shards.build(path, dest, shard_size=3, max_rejects=0.2)
     found = load(dest)
     same(found, load(path))
@@ -372,7 +372,7 @@ def test_cocos_oddities_survive_in_a_set(tmp_path):
     found = load(tmp_path / "set")
     same(found, load(path))
     assert [len(picture.boxes) for picture in found.pictures] == [len(MASKS) + 1, 0, 1]
-    assert rejected(found) == {BoxReject.UNKNOWN_IMAGE: 1, BoxReject.UNKNOWN_CATEGORY: 1, BoxReject.DEGENERATE: 3}
+    assert rejected(found) == {Reject.UNKNOWN_IMAGE: 1, Reject.UNKNOWN_CATEGORY: 1, Reject.DEGENERATE: 3}
     kept = json.loads((tmp_path / "set" / "annotations.json").read_text())
     assert kept["info"] == {"year": 2017}
     assert [(image["key"], image["file_name"]) for image in kept["images"]] == [(f"{n}/a", f"{n}/a.jpg") for n in "xyx"]
@@ -384,7 +384,7 @@ def test_images_that_a_build_leaves_out_are_listed_and_those_of_another_share_ar
     next(tmp_path.rglob("7.jpg")).write_bytes(image_bytes(format="JPEG")[:300])
     assert shards.build(path, tmp_path / "set", max_rejects=0.1).rejects == {"corrupt image": ["7.jpg"]}
     found, direct = load(tmp_path / "set"), load(path)
-    assert found.rejects == {BoxReject.NO_IMAGE: ["7.jpg"]}
+    assert found.rejects == {Reject.NO_IMAGE: ["7.jpg"]}
     assert [p.path.name for p in found.pictures] == [p.path.name for p in direct.pictures if p.path.name != "7.jpg"]
     parts = []
     for share in ((0, 0.5), (0.5, 1)):
@@ -459,8 +459,8 @@ def test_blood_cells(unpacked):
     (root,) = unpacked("bccd.tar").rglob("BCCD")
     found = load(root / "ImageSets" / "Main" / "trainval.txt")
     assert (len(found.pictures), found.counted, found.classes) == (292, 3941, ("Platelets", "RBC", "WBC"))
-    assert rejected(found) == {BoxReject.DEGENERATE: 2}
-    assert [name.partition(":")[0] for name in found.rejects[BoxReject.DEGENERATE]] == ["BloodImage_00338.jpg", "BloodImage_00343.jpg"]
+    assert rejected(found) == {Reject.DEGENERATE: 2}
+    assert [name.partition(":")[0] for name in found.rejects[Reject.DEGENERATE]] == ["BloodImage_00338.jpg", "BloodImage_00343.jpg"]
 
 
 def test_coco_itself(unpacked):

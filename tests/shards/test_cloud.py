@@ -1,5 +1,6 @@
 """The same sets in object stores: real servers on this machine (nox -s cloud)."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,8 @@ import pytest
 from made_images import populate
 
 import shards
-from shards import Cache, ShardError, storage
+from shards import Cache, ShardError, locks, storage
+from shards.errors import StoreError
 
 pytestmark = pytest.mark.cloud
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # Azurite's, published
@@ -226,7 +228,7 @@ def test_a_store_that_fails_is_tried_again_then_named(bucket, cache, photos, mon
     data = shards.open(f"{bucket}/set", cache)
     assert data[0].data
     failures[0] = 3
-    with pytest.raises(ShardError, match=r"cannot read .*shard-000003\.tar: ConnectionError: the network is down; check"):
+    with pytest.raises(StoreError, match=r"cannot read .*shard-000003\.tar: ConnectionError: the network is down; check"):
         data[16]
     assert data[16].data
 
@@ -239,6 +241,81 @@ def test_an_upload_that_fails_leaves_nothing_under_the_name(bucket, tmp_path, mo
     with pytest.raises(KeyboardInterrupt), storage.writing(f"{bucket}/file") as file:
         fail(file)
     assert storage.listing(bucket) == {}
+
+
+def test_one_process_at_a_time_writes_a_folder(bucket, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "LEASE_SECONDS", 4.0)
+    script = f"""
+import sys
+from shards import locks, storage
+locks.LEASE_SECONDS = 4.0
+with storage.exclusive({bucket + "/set"!r}, "building"):
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+    holder = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"in\n"
+    with pytest.raises(ShardError, match=r"another process is building .*/set; wait until it ends, or stop it"):
+        shards.build(photos, f"{bucket}/set", shard_size=5)
+    holder.kill()
+    holder.wait()
+    assert [*storage.listing(f"{bucket}/set/.lease")] == ["00000001"]
+    shards.build(photos, f"{bucket}/set", shard_size=5)
+    assert storage.listing(f"{bucket}/set/.lease") == {}
+    assert shards.verify(f"{bucket}/set") == []
+
+
+def test_of_many_processes_one_wins_at_a_time(bucket, tmp_path):
+    storage.write_bytes(f"{bucket}/.lease/00000007", b"of a dead one")
+    script = f"""
+import os, time
+from shards import locks, storage
+locks.LEASE_SECONDS = 4.0
+with storage.exclusive({bucket!r}, "testing", patience=120):
+    os.mkdir({str(tmp_path / "inside")!r})  # fails if it is there
+    time.sleep(0.1)
+    os.rmdir({str(tmp_path / "inside")!r})
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(6)]
+    assert [process.wait() for process in processes] == [0] * 6
+    assert storage.listing(f"{bucket}/.lease") == {}
+
+
+def test_of_many_threads_one_creates_an_object(bucket):
+    fs, name = storage.remote(f"{bucket}/file")
+
+    def create(number):
+        try:
+            storage.attempt("create", lambda: storage.remote(f"{bucket}/file")[0].pipe_file(name, b"%d" % number, mode="create"))
+        except FileExistsError:
+            return None
+        return b"%d" % number
+
+    with ThreadPoolExecutor(16) as pool:
+        (winner,) = [data for data in pool.map(create, range(16)) if data]
+    assert fs.cat_file(name) == winner
+    assert storage.sha256(f"{bucket}/file") == hashlib.sha256(winner).hexdigest()
+
+
+def test_what_the_store_does_not_allow_is_not_tried_again(bucket, monkeypatch):
+    storage.write_bytes(f"{bucket}/file", b"data")
+    if bucket.startswith("s3"):
+        for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(f"AWS_{name}")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    else:
+        account = os.environ["AZURE_STORAGE_CONNECTION_STRING"].replace(KEY, KEY.replace("E", "F"))
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", account)
+    script = f"""
+from shards import errors, storage
+storage.PAUSES = (600, 600)
+try:
+    storage.read_bytes({bucket + "/file"!r})
+except errors.ShardError as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=120, check=True)
+    assert done.stdout.startswith("ShardError cannot read"), done.stdout
 
 
 def test_training_from_a_bucket_gives_the_local_losses(s3, unpacked, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from shards.options import Amount, Count, Natural, Positive, Range, Share, command, words
+from shards.terminal import Amount, Count, Natural, Positive, Range, Share, command, words
 
 Kind = Literal["decode", "header"]
 

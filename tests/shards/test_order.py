@@ -46,8 +46,8 @@ def test_samples_are_uniform_over_positions():
 
 
 def test_ids_cannot_be_spoiled_by_their_reader():
-    with pytest.raises(ValueError):
-        step_ids(8, batch_size=4, step=0, seed=0).ids[0] = 1
+    step_ids(8, batch_size=4, step=0, seed=0).ids[:] = -1
+    assert step_ids(8, batch_size=4, step=0, seed=0).ids.min() >= 0
 
 
 @pytest.mark.parametrize(("count", "batch_size", "step"), [(7, 8, 0), (0, 1, 0), (8, 0, 0), (8, 4, -1)])

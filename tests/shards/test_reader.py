@@ -109,7 +109,7 @@ def edit(built, change):
         (lambda s: (s / "index.json").write_bytes(b"{"), "cannot be read as JSON"),
         (lambda s: (s / "index.json").write_bytes(b"[]"), "not the index of a shard set"),
         (lambda s: edit(s, lambda d: d.pop("schema")), "not the index of a shard set"),
-        (lambda s: edit(s, lambda d: d.update(schema=99)), "schema 99, this version reads up to 2; upgrade"),
+        (lambda s: edit(s, lambda d: d.update(schema=99)), "set with schema 2, it has 99; check the path, upgrade care-ssl, or build"),
         (lambda s: edit(s, lambda d: d.pop("classes")), "damaged: 'classes'"),
         (lambda s: edit(s, lambda d: d["counts"].update(seen=3)), "seen is not kept"),
         (lambda s: edit(s, lambda d: d["shardlist"].pop()), "sample counts differ"),

@@ -143,5 +143,5 @@ def test_shares_split_every_file_once_and_keep_the_classes(tmp_path):
 
 
 def test_a_share_without_an_image_is_an_error(tmp_path):
-    with pytest.raises(ShardError, match=r"no image at .* falls into the share 0–0\.001"):
+    with pytest.raises(ShardError, match=r"wanted images at .*, got none in the share 0–0\.001"):
         find(populate(tmp_path / "src", ["a/1.png"]), share=(0, 0.001))

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import os
 import subprocess
 import sys
@@ -6,6 +7,7 @@ import sys
 import pytest
 
 from shards import ShardError, storage
+from shards.errors import StoreError
 
 
 def fail_halfway(file):
@@ -76,6 +78,72 @@ def test_json_is_canonical_and_its_errors_are_named(tmp_path):
 def test_object_stores_are_refused_by_name():
     with pytest.raises(ShardError, match="s3://bucket/set"):
         storage.local("s3://bucket/set")
+
+
+def test_a_digest_is_that_of_the_bytes_wherever_they_are(tmp_path):
+    data = bytes(range(256)) * 9000
+    for place in (tmp_path / "file", "memory://digests/file"):
+        storage.write_bytes(place, data)
+        assert storage.sha256(place) == hashlib.sha256(data).hexdigest()
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"s3://AKIA:{SECRET}@bucket/set", f"s3://AKIA:{SECRET}/with+slash/@bucket/set", f"s3://AKIA:12{SECRET}?x@bucket", f"ftp://:{SECRET}@host/a",
+        f"https://host:443/a?sv=2024&sig={SECRET}", f"https://host/a?X-Amz-Signature={SECRET}", f"https://host/a?x-amz-security-token={SECRET}",
+        f"DefaultEndpointsProtocol=https;AccountName=a;AccountKey={SECRET}",
+        f"https://host/a?a=b&token={SECRET}", f"az://box/a?AccountKey={SECRET}", f"az://box;AccountKey={SECRET}",
+        f"zip://a.zip::s3://AKIA:{SECRET}@bucket/a.zip", f"https://host/a?AWSAccessKeyId=AKIA&Signature={SECRET}&Expires=1",
+    ],
+)  # fmt: skip
+def test_a_secret_in_an_address_is_refused_and_not_repeated(url):
+    for use in (storage.refuse_secrets, storage.locate, storage.remote, storage.local, storage.read_bytes, storage.is_remote):
+        with pytest.raises(ShardError, match="AZURE_STORAGE_CONNECTION_STRING") as error:
+            use(url)
+        assert SECRET not in str(error.value)
+        assert error.value.__cause__ is None
+    with pytest.raises(ShardError):
+        storage.refuse_secrets(f"a command with {url} in it")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s3://bucket/set", "az://container@account.dfs.core.windows.net/set", "abfs://container@account.dfs.core.windows.net:443/a@b",
+        "a:b@c", "http://localhost:9000/path@v2", "http://localhost:9000", "file:///folder/a:b@c", "memory://a/key=5/token=6",
+        "/photos/user:me@home",
+        "zip://a.zip::abfs://container@account.dfs.core.windows.net/a.zip", "https://host/a?design=3&versionId=5",
+        "see https://host: me@host", "C:\\photos", "x?token=5",
+    ],
+)  # fmt: skip
+def test_what_is_no_secret_is_not_refused(text):
+    storage.refuse_secrets(text)
+
+
+def test_what_may_work_later_is_told_from_what_is_not_allowed(monkeypatch):
+    class NoCredentialsError(Exception):
+        pass
+
+    monkeypatch.setattr(storage, "PAUSES", (0, 0))
+    for error, kind, times in (
+        (ConnectionError("down"), StoreError, 3), (RuntimeError("busy"), StoreError, 3), (PermissionError("no"), ShardError, 1),
+        (NoCredentialsError("none"), ShardError, 1), (FileNotFoundError("gone"), FileNotFoundError, 1),
+        (FileExistsError("is"), FileExistsError, 1),
+    ):  # fmt: skip
+        calls = []
+
+        def fail(error=error, calls=calls):
+            calls.append(error)
+            raise error
+
+        with pytest.raises(kind) as raised:
+            storage.attempt("read it", fail)
+        assert type(raised.value) is kind
+        assert len(calls) == times
 
 
 def test_importing_shards_loads_no_framework():

@@ -1,7 +1,9 @@
+import fsspec
 import pytest
 
 import shards
 from care.train import Run
+from shards import storage
 
 
 @pytest.fixture
@@ -31,3 +33,30 @@ def at_step(monkeypatch):
         monkeypatch.setattr(Run, "update", action_and_update)
 
     return register
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """A bucket on a server of this machine."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    names = {"ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()), "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (names | {"DEFAULT_REGION": "us-east-1"}).items():
+            patch.setenv(f"AWS_{name}", value)
+        storage.remote("s3://bucket")[0].mkdir("bucket")
+        yield "s3://bucket"
+    server.stop()
+
+
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.cloud)])
+def url(request, tmp_path):
+    """An empty folder in an object store."""
+    yield f"memory://bucket/{tmp_path.name}" if request.param == "memory" else f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """From now on this is the machine of that name: it has a cache of its own."""
+    return lambda name: monkeypatch.setenv("CARE_CACHE", str(tmp_path / name / "shards"))

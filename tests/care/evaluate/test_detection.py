@@ -21,11 +21,11 @@ import shards
 from care import CareError, ranks
 from care.encoders import ResNetEncoder, TappedEncoder
 from care.evaluate import detect, metrics
-from care.evaluate.detection import LONGEST, Examples, View, average_statistics, detections, drawn, pasted, raster
+from care.evaluate.detection import Examples, View, average_statistics, detections, drawn, pasted, raster
 from care.evaluate.detectors import Detector
 from care.train import Stopped, checkpoint
 from care.train.run import Run
-from shards import boxes, scenes
+from shards import boxes, scenes, storage
 from shards.boxes import BoxSet, Picture
 
 module = import_module("care.evaluate.detection")
@@ -37,11 +37,20 @@ SETTINGS = {
 }  # fmt: skip
 
 
+class Quarter(ResNetEncoder):
+    """A ResNet with a quarter of the channels."""
+
+    def _make_layer(self, block, planes, *more, **options):
+        return super()._make_layer(block, planes // 2, *more, **options)
+
+
 def make_encoder(seed=0):
-    """A ResNet with a block in each stage, in eval mode, as it comes from a run."""
+    """One with a block in each stage, in eval mode, as it comes from a run."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ResNetEncoder(BasicBlock, [1, 1, 1, 1], small=True, width=0.25).eval()
+        encoder = Quarter(BasicBlock, [1, 1, 1, 1], small=True, half=True).eval()
+    encoder.features //= 2
+    return encoder
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +303,18 @@ def test_a_request_to_stop_saves_and_the_same_call_continues(whole, sets, tmp_pa
     assert result(tmp_path) == result(whole[0])
 
 
+def test_a_run_at_a_url_that_was_stopped_continues_on_another_machine(whole, sets, machine, url, at_step):
+    at_step([2], lambda: os.kill(os.getpid(), signal.SIGTERM))
+    machine("first")
+    with pytest.raises(Stopped, match="stopped on request after step 3 of 6 and saved"):
+        train(sets, url, checkpoint_every=100)
+    at_step([0, 1, 2], crash)
+    machine("second")
+    assert train(sets, url, checkpoint_every=100) == whole[1]
+    assert result(checkpoint.local_copy(url)) == result(whole[0])
+    assert storage.read_bytes(f"{url}/losses.jsonl") == (whole[0] / "losses.jsonl").read_bytes()
+
+
 CHANGES = {
     "head": "fpn", "mask": False, "size": 40, "iterations": 8, "batch_size": 6, "lr": 0.1, "warmup": 1, "weight_decay": 0.0,
     "proposals": 9, "anchor_scale": 3, "channels": 4, "hidden": 8, "seed": 1, "precision": "bf16",
@@ -445,7 +466,7 @@ def test_a_picture_is_resized_to_its_short_side_unless_it_is_too_long(make_image
     corners = np.array([[0, 0, *size], [size[0] / 4, size[1] / 2, size[0] / 2, size[1]]], np.float32)
     none = np.zeros(2, np.bool_)
     picture = Picture(path, size, corners, np.array([0, 2]), none, none, [[], []])
-    pixels, target = Examples(box_set(picture), round(64 * LONGEST))[View(0, 64)]
+    pixels, target = Examples(box_set(picture), 64)[View(0, 64)]
     assert tuple(pixels.shape) == (3, wanted[1], wanted[0])
     naive = np.asarray(Image.open(path).convert("RGB").resize(wanted, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     assert torch.equal(pixels, torch.from_numpy(naive / np.float32(255)))
@@ -459,7 +480,7 @@ def test_a_picture_is_resized_to_its_short_side_unless_it_is_too_long(make_image
 
 def test_the_pixels_in_a_box_and_in_its_mask_are_its_objects_in_both_orientations(tmp_path):
     objects = ((1, 10, 20, 30, 60), (2, 50, 0, 90, 10), (0, 80, 40, 100, 80))
-    examples = Examples(box_set(paint(tmp_path / "image.png", (100, 80), *objects)), 1000, mask=True)
+    examples = Examples(box_set(paint(tmp_path / "image.png", (100, 80), *objects)), 800, mask=True)
     for mirrored in (False, True):
         pixels, target = examples[View(0, 160, mirrored)]
         assert tuple(pixels.shape) == (3, 160, 200)
@@ -506,7 +527,7 @@ def test_masks_of_any_shape_are_drawn_where_the_object_is_after_resizing():
 def test_difficult_objects_are_learned_from_and_crowds_are_not(tmp_path):
     objects = ((1, 10, 20, 30, 60), (2, 50, 0, 90, 10), (0, 80, 40, 100, 80))
     one = paint(tmp_path / "1.png", (100, 80), *objects, crowd=(1,), difficult=(0,))
-    examples = Examples(box_set(one, paint(tmp_path / "2.png", (100, 80), *objects, crowd=(0, 1, 2))), 1000, mask=True)
+    examples = Examples(box_set(one, paint(tmp_path / "2.png", (100, 80), *objects, crowd=(0, 1, 2))), 800, mask=True)
     for mirrored in (False, True):
         assert examples[View(0, 80, mirrored)][1]["labels"].tolist() == [2, 1]
         target = examples[View(1, 80, mirrored)][1]

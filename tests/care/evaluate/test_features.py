@@ -14,6 +14,7 @@ import shards
 from care import CareError, resnet18
 from care.evaluate import extract
 from care.evaluate.features import accuracy, centre_crop, centres, crops, same_classes
+from care.train.run import Run
 from care.train.views import View, crop
 
 SIZE = 32
@@ -71,11 +72,12 @@ def test_all_images_come_in_order_and_normalised(data):
 
 
 @pytest.mark.parametrize(("workers", "start"), [(0, 0), (1, 0), (0, 3)])
-def test_crops_are_those_of_the_views_of_each_epochs_order(data, workers, start):
+def test_crops_are_those_of_the_views_of_each_epochs_order(data, tmp_path, workers, start):
     rows, view = np.array([20, 3, 11, 7, 15, 4]), View(scale=(0.3, 1), jitter_p=0, blur_p=0, gray_p=0)
-    got = list(
-        crops(data, rows, size=SIZE, batch_size=4, steps=5, start=start, seed=3, min_scale=0.3, workers=workers)  # an epoch is a step
-    )
+    layer, settings = nn.Linear(1, 1), {"size": SIZE, "batch_size": 4, "steps": 5, "seed": 3, "min_scale": 0.3}  # an epoch is a step
+    state = Run(tmp_path, layer, torch.optim.SGD(layer.parameters()), settings, title="", precision="fp32", checkpoint_every=1)
+    state.start = start
+    got = list(crops(state, data, rows, workers))
     assert len(got) == 5 - start
     for epoch, (pixels, labels, of) in enumerate(got, start):
         assert of.tolist() == rows[shards.step_ids(6, batch_size=4, step=epoch, seed=3).ids].tolist()

@@ -1,10 +1,12 @@
 import copy
 import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +24,8 @@ from care.evaluate.finetune import RECIPES
 from care.train import Stopped, checkpoint
 from care.train.run import Run
 from care.train.views import View, crop
-from shards.order import permutation
+from shards import storage
+from shards.reader import permutation
 
 module, run_module = import_module("care.evaluate.finetune"), import_module("care.train.run")
 SIZE, COLOURS = 32, ("blue", "cyan", "gray", "green", "red", "yellow")
@@ -352,7 +355,7 @@ def test_torchs_global_generator_stays_where_it_was(tiny, train, val, tmp_path, 
 
 def test_only_labelled_rows_are_read_and_those_held_out_not_trained_on(tiny, train, val, reads, tmp_path, monkeypatch):
     crops = []
-    monkeypatch.setattr(import_module("care.evaluate.features"), "crop", lambda *args: (crops.append(reads[-1]), crop(*args))[1])
+    monkeypatch.setattr(import_module("care.train.views"), "crop", lambda *args: (crops.append(reads[-1]), crop(*args))[1])
     rows = ALL[3:28]
     tune(tiny, train, val, tmp_path, rows=rows, rates=(GOOD, (0.1, 1.0)), epochs=(1,), batch_size=5)
     assert {row for name, row in reads if name == "train"} == set(rows.tolist())
@@ -457,7 +460,9 @@ def plans(monkeypatch):
     seen, init = [], Run.__init__
 
     def record(self, path, model, optimizer, settings, **options):
-        seen.append((path.name, int(options["title"].split()[2]), tuple(settings["rates"]), settings["steps"], settings["batch_size"]))
+        seen.append(
+            (Path(path).name, int(options["title"].split()[2]), tuple(settings["rates"]), settings["steps"], settings["batch_size"])
+        )
         assert [group["initial_lr"] * 256 / settings["batch_size"] for group in optimizer.param_groups] == pytest.approx(seen[-1][2])
         assert all(group["nesterov"] and group["momentum"] == 0.9 and group["weight_decay"] == 0 for group in optimizer.param_groups)
         init(self, path, model, optimizer, settings, **options)
@@ -470,10 +475,10 @@ def plans(monkeypatch):
 def test_recipes_are_the_published_ones():
     assert RECIPES["swav"] == ((0.02, 0.01), (5.0, 0.2), (20,), 256)  # its rates for 1 % and for 10 %
     assert RECIPES["barlow-twins"] == ((0.005,), (0.5,), (20,), 256)
-    byol = RECIPES["byol"]
-    assert [lr * 1024 / 256 for lr in byol.lrs] == pytest.approx([0.005, 0.01, 0.02, 0.05, 0.1])  # as they are at its batch size
-    assert byol.head_lrs == byol.lrs
-    assert byol[2:] == ((30, 50), 1024)
+    lrs, head_lrs, *rest = RECIPES["byol"]
+    assert [lr * 1024 / 256 for lr in lrs] == pytest.approx([0.005, 0.01, 0.02, 0.05, 0.1])  # as they are at its batch size
+    assert head_lrs == lrs
+    assert rest == [(30, 50), 1024]
     assert RECIPES.keys() == {"swav", "barlow-twins", "byol"}
 
 
@@ -711,3 +716,71 @@ def test_other_settings_of_a_single_candidate_are_refused_by_name(tiny, train, v
     with pytest.raises(CareError, match="was trained with encoder="):
         tune(tiny, train, val, tmp_path, rows=ALL)
     assert updates == []
+
+
+# object stores
+
+
+def there(url):
+    return {name: storage.read_bytes(f"{url}/{name}") for name in storage.listing(url, deep=True)}
+
+
+def same_as_local(url, run):
+    """What is at the URL is what a local run left, but for times."""
+    left = {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    found = there(url)
+    assert found.keys() == left.keys()
+    assert [name for name in left if not name.endswith(("timing.jsonl", "status.json")) and left[name] != found[name]] == []
+    assert "chosen.json" in left
+
+
+@pytest.mark.parametrize(("at", "taken"), [(2, 3), (8, 9), (14, 15)])  # in the first candidate, the second, and on all labels
+def test_a_run_at_a_url_that_was_stopped_continues_on_another_machine(whole, tiny, train, val, updates, machine, url, tmp_path, at, taken):
+    updates.crash_at, updates.action = at, lambda: os.kill(os.getpid(), signal.SIGTERM)
+    machine("first")
+    with pytest.raises(Stopped, match="stopped on request after step 3 of 6 and saved; the same command continues"):
+        tune(tiny, train, val, url, rows=ALL, **TWO)
+    updates.clear()
+    machine("second")
+    assert tune(tiny, train, val, url, rows=ALL, **TWO) == whole[1]
+    assert len(updates) == 18 - taken
+    same_as_local(url, whole[0])
+    assert [str(path.parent) for path in (tmp_path / "second" / "runs").glob("*/checkpoints")] == [
+        str(checkpoint.local_copy(f"{url}/all labels"))
+    ]
+    updates.clear()
+    machine("third")
+    assert tune(tiny, train, val, url, rows=ALL, **TWO) == whole[1]
+    assert updates == []
+    with pytest.raises(CareError, match=f"{url} was fine-tuned with other images or settings"):
+        tune(tiny, train, val, url, rows=ALL[1:], **TWO)
+
+
+@pytest.mark.cloud
+@pytest.mark.parametrize("at", [4, 10, 17])
+def test_a_run_at_a_url_that_was_killed_continues_on_another_machine(whole, tiny, train, val, updates, machine, s3, tmp_path, at):
+    url = f"{s3}/{tmp_path.name}"
+    updates.crash_at, updates.action = at, lambda: os.kill(os.getpid(), signal.SIGKILL)
+    machine("first")
+    settings = {"rows": ALL, **TWO}
+    child = multiprocessing.get_context("fork").Process(target=tune, args=(tiny, train, val, url), kwargs=settings)
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    updates.crash_at = None
+    updates.clear()
+    machine("second")
+    assert tune(tiny, train, val, url, **settings) == whole[1]
+    assert 0 < len(updates) < 18
+    same_as_local(url, whole[0])
+
+
+def test_a_list_may_be_a_url(tiny, train, val, machine, url, tmp_path):
+    machine("first")
+    names = [key.rpartition("/")[2] for key in np.array(train.keys)[:12]]
+    storage.write_bytes(f"{url}/list.txt", "\n".join([*names, "gone_1.png"]).encode())
+    assert listed(train, f"{url}/list.txt")[1] == ["gone_1.png"]
+    got = tune(tiny, train, val, f"{url}/run", names=f"{url}/list.txt", epochs=(1,))
+    assert got == tune(tiny, train, val, tmp_path / "run", rows=ALL[:12], epochs=(1,))
+    with pytest.raises(CareError, match=f"cannot read the list {url}/none.txt"):
+        listed(train, f"{url}/none.txt")

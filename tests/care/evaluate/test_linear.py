@@ -21,9 +21,10 @@ import shards
 from care import CareError, TappedEncoder
 from care.evaluate import Features, extract, linear, linear_on_features
 from care.evaluate.linear import FAST_LRS, LRS, _Heads, _held
-from care.train import Stopped
+from care.train import Stopped, checkpoint
 from care.train.views import View, crop
-from shards.order import permutation
+from shards import storage
+from shards.reader import permutation
 
 module = import_module("care.evaluate.linear")
 CLASSES = 6
@@ -417,6 +418,21 @@ def test_a_request_to_stop_saves_and_the_same_call_continues(whole, encoder, tra
     at_step(range(8), crash)
     assert linear(encoder, train, val, tmp_path, **SETTINGS) == whole[1]
     assert result(tmp_path) == result(whole[0])
+
+
+def test_a_run_at_a_url_that_was_stopped_continues_on_another_machine(whole, encoder, train, val, machine, url, at_step):
+    at_step([7], lambda: os.kill(os.getpid(), signal.SIGTERM))
+    machine("first")
+    with pytest.raises(Stopped, match="stopped on request after step 8 of 20 and saved"):
+        linear(encoder, train, val, url, **SETTINGS)
+    at_step(range(8), crash)
+    machine("second")
+    assert linear(encoder, train, val, url, **SETTINGS) == whole[1]
+    assert result(checkpoint.local_copy(url)) == result(whole[0])
+    assert storage.read_bytes(f"{url}/losses.jsonl") == (whole[0] / "losses.jsonl").read_bytes()
+    at_step(range(STEPS), crash)
+    machine("third")
+    assert linear(encoder, train, val, url, **SETTINGS) == whole[1]
 
 
 CHANGES = {

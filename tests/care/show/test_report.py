@@ -3,6 +3,7 @@ import json
 from html.parser import HTMLParser
 from io import BytesIO
 
+import fsspec
 import pytest
 from PIL import Image
 
@@ -233,3 +234,19 @@ def test_deviations_masks_and_different_settings_are_told(tmp_path):
         "COCO FPN (1): Mask R-CNN; iterations 100",
         "COCO FPN (2): Mask R-CNN; mean ± standard deviation of 5 trials; iterations 90000",
     ]
+
+
+def test_a_run_at_a_url_has_its_report_there(full):
+    store = fsspec.filesystem("memory")
+    store.put(f"{full}/*", "/runs/r50/")
+    (full / "maps.png").unlink()  # what is written is the report of the store's files
+    assert report("memory://runs/r50") == "memory://runs/r50/report.html"
+    page = Page(store.cat_file("/runs/r50/report.html").decode())
+    assert len(curves(page)) == 4
+    assert "71.3" in [text for _, _, text in page.cells]
+    assert [attributes["src"] for tag, attributes in page.elements if tag == "img"] == [
+        "data:image/png;base64," + base64.b64encode(png()).decode()
+    ]
+    assert not (full / "report.html").exists()
+    with pytest.raises(CareError, match=r"memory://runs/none holds neither results\.json nor losses\.jsonl"):
+        report("memory://runs/none")

@@ -1,0 +1,169 @@
+"""The stages of one run: threads that wait for processes that work, and around each a Prefect task where a flow is running."""
+
+import contextvars
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, Literal
+
+from prefect import get_run_logger, task, unmapped
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from flows import artifacts, records
+from flows.pieces import piece, pieces
+from flows.records import Stage
+from flows.supervise import Children
+from flows.tables import Result
+from shards.errors import ShardError
+from shards.terminal import LINE, console
+
+Runner = Literal["threads", "dask", "ray"]
+_children: ContextVar[Children] = ContextVar("children")  # of this process; a Dask or Ray worker has none
+
+
+class Chain:
+    """Starts stages below ``out``, as a context manager that stops those that are left at its end; ``refresh`` names what is done again.
+
+    ``jobs`` and ``stall`` are those of ``Children``; ``runner`` maps the pieces of a stage, in a flow.
+    """
+
+    def __init__(self, out: str, refresh: Sequence[str] = (), *, jobs: int = 0, stall: float = 3600, runner: Runner = "threads") -> None:
+        self._out, self._refresh, self._jobs, self._stall, self._runner = out, refresh, jobs, stall, runner
+
+    def __enter__(self) -> "Chain":
+        with ExitStack() as stack:
+            self._threads = ThreadPoolExecutor(64)  # they only wait
+            stack.callback(self._threads.shutdown, cancel_futures=True)
+            self._children = stack.enter_context(Children(self._jobs, self._stall))
+            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[status]}")
+            self._bars = stack.enter_context(Progress(*columns, console=console, disable=not console.is_terminal, transient=True))
+            token = _children.set(self._children)
+            stack.callback(_children.reset, token)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def start(
+        self, name: str, work: str, inputs: Result, *, aside: Result | None = None, after: Future[Result] | None = None, alone: bool = False
+    ) -> Future[Result]:  # fmt: skip
+        """The result of a stage to come: ``work``, a function in ``flows.stages``, with ``inputs`` and what is ``aside`` of the key.
+
+        ``after`` is the stage whose folder is its cache; ``alone``, it has the whole machine.
+        """
+        given = json.loads(json.dumps(inputs), parse_float=_number)
+
+        def begin() -> Result:
+            one = records.stage(self._out, name, work, given, (aside or {}) | ({"cache": after.result()["url"]} if after else {}))
+            if FlowRunContext.get() is None:
+                return self._do(one, alone, _Teller(one.name, self._bars))[0]
+            shown = _shown.with_options(name=given.get("verb", work), task_run_name=name)
+            # return_state: called plainly, a task that returned a state gives that state, not its data
+            done: Result = shown(one.name, partial(self._do, one, alone), self._bars, return_state=True).result()
+            return done
+
+        return self._threads.submit(contextvars.copy_context().run, begin)
+
+    def _do(self, one: Stage, alone: bool, tell: Callable[[str], None]) -> tuple[Result, bool]:
+        # the result, and whether it was there
+        if any(one.name == name or one.name.startswith(f"{name}-") for name in self._refresh):
+            records.forget(one)
+        done = records.found(one)
+        if cached := done is not None:
+            tell("finished before" if one.work != "report" else "")
+        else:
+            if FlowRunContext.get():
+                self._map(one)
+            self._children.run("stage", [*one], tell, alone=alone)
+            if (done := records.found(one)) is None:
+                raise ShardError(f"{one.url} is not what {one.name} has just left there; look who else writes there, then run it again")
+        records.link(one)
+        return done, cached
+
+    def _map(self, one: Stage) -> None:
+        with records.locked(one):
+            if len(parts := pieces(one.work, one.url, one.arguments())) > 1:
+                with _pool(self._runner) as pool:
+                    same = {name: unmapped(value) for name, value in (("work", one.work), ("out", one.url), ("inputs", one.arguments()))}
+                    for future in pool.map(_piece, same | {"number": parts}):
+                        future.result()
+
+
+@task(cache_policy=NO_CACHE)  # the record is the cache
+def _shown(name: str, do: Callable[[Callable[[str], None]], tuple[Result, bool]], bars: Progress) -> Any:
+    tell = _Teller(name, bars, get_run_logger())
+    done, cached = do(tell)
+    artifacts.result(name, done)
+    return Completed(name="Cached" if cached else "Completed", data=done)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="{work} {number}")
+def _piece(work: str, out: str, inputs: Result, number: Any) -> None:
+    if work == "features" and (children := _children.get(None)):
+        children.run("piece", [work, out, inputs, number], console.print)
+    else:
+        piece(work, out, inputs, number)
+
+
+class _Teller:
+    """Tells a stage's lines: to Prefect's log, if that shows them, else here; progress as a bar on a terminal, and in Prefect's UI."""
+
+    def __init__(self, name: str, bars: Progress, log: Any = None) -> None:
+        self._name, self._bars = name, bars
+        self._bar: Any = None
+        self._log, self._artifact = log, artifacts.Advance(name) if log else None
+
+    def __call__(self, line: str) -> None:
+        if not line.strip():
+            return
+        if moved := LINE.fullmatch(line):
+            title, done, total, status = moved[1], int(moved[2]), int(moved[3]), moved[4]
+            if self._artifact:
+                self._artifact(100 * done / max(total, 1), line)
+            if self._bars.live.is_started:
+                if self._bar is None:
+                    self._bar = self._bars.add_task("", total=total, status="")
+                self._bars.update(self._bar, description=f"{self._name}: {title}", completed=done, total=total, status=status)
+                if done >= total:
+                    self._bars.remove_task(self._bar)
+                    self._bar = None
+                return
+        if self._log and self._log.isEnabledFor(logging.INFO):
+            self._log.info(line)
+        else:
+            console.print(f"{self._name}: {line}", markup=False, soft_wrap=True)
+
+
+def _number(text: str) -> float:  # one form of each: Prefect makes 100.0 of 100
+    return int(float(text)) if float(text).is_integer() else float(text)
+
+
+def _pool(runner: Runner) -> Any:
+    # All on this machine and on its loopback, unless the environment names a cluster.
+    cores = os.cpu_count() or 1
+    try:
+        if runner == "dask":
+            from prefect_dask.task_runners import DaskTaskRunner
+
+            local = {"n_workers": cores, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+            address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+            return DaskTaskRunner(address=address) if address else DaskTaskRunner(cluster_kwargs=local)
+        if runner == "ray":
+            from prefect_ray.task_runners import RayTaskRunner
+
+            local = {"num_cpus": cores, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+            address = os.environ.get("RAY_ADDRESS")
+            return RayTaskRunner(address=address) if address else RayTaskRunner(init_kwargs=local)
+    except ImportError:
+        raise ShardError(f"the {runner} runner is not installed; pip install 'care-ssl[{runner}]'") from None
+    return ThreadPoolTaskRunner(max_workers=cores)

@@ -1,0 +1,91 @@
+"""Stages in processes of their own, forked from one that has imported everything; also what torchrun starts.
+
+``python -m flows.child FD`` is that one. It ends with whoever holds the other end of the socket FD; what it forked is then asked to stop.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+import torch
+
+import shards
+from care.errors import CareError, Misuse, Stopped
+from flows import records, stages
+from flows.pieces import piece
+from flows.supervise import OUTCOME
+from shards.errors import StoreError
+
+
+def serve(connection: socket.socket) -> None:
+    """Say how many GPUs there are, then fork for every request, a descriptor of JSON and one to write to, until the other end is closed."""
+    connection.send(bytes([torch.cuda.device_count()]))  # which does not touch them: no child could use them after that
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; a stage's process gets it, too
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: they tell by their descriptor
+    while True:
+        try:
+            byte, received, _, _ = socket.recv_fds(connection, 1, 2)
+        except ConnectionError:
+            return
+        if not byte:
+            return
+        request, output = received
+        if os.fork():
+            os.close(request)
+            os.close(output)
+            continue
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupt)
+        connection.close()
+        for standard in (1, 2):
+            os.dup2(output, standard)
+        os.close(output)
+        print(f"{OUTCOME}{json.dumps(['pid', os.getpid()])}", flush=True)
+        os.lseek(request, 0, os.SEEK_SET)
+        with os.fdopen(request) as file:
+            outcome = _outcome(*json.load(file))
+        print(f"\n{OUTCOME}{json.dumps(outcome)}", flush=True)
+        os._exit(0)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _outcome(do: str, arguments: Any, slot: dict[str, str]) -> tuple[str, str]:
+    os.environ |= slot
+    if "CARE_THREADS" in slot:
+        torch.set_num_threads(int(slot["CARE_THREADS"]))
+    try:
+        if do == "piece":
+            piece(*arguments)
+        else:
+            records.finish(records.Stage(*arguments))
+    except (Stopped, KeyboardInterrupt) as error:
+        return "stopped", str(error) or "stopped on request; finished work is kept, the same command continues"
+    except StoreError as error:
+        return "store", str(error)
+    except (CareError, shards.ShardError, OSError) as error:
+        return "usage" if isinstance(error, Misuse) else "failed", str(error)
+    except BaseException:
+        return "bug", traceback.format_exc()
+    return "done", ""
+
+
+if __name__ == "__main__":
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        try:
+            work, out, given = json.loads(sys.argv[1])
+            stages.WORKS[work](out, **given)
+        except (CareError, shards.ShardError, OSError, Stopped) as error:
+            print(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}", file=sys.stderr)
+            sys.exit(0 if isinstance(error, Stopped) else 1)  # torchrun takes any other code for a crash; the run's status says more
+    else:
+        serve(socket.socket(fileno=int(sys.argv[1])))

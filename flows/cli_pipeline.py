@@ -1,0 +1,118 @@
+"""`care pipeline`: the whole chain here, or from a Prefect server's deployments, and how far it is."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import prefect
+import typer
+from httpx import TransportError
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined]
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows import records
+from flows.pipeline import care_pipeline
+from flows.server import answers, server
+from flows.tables import Json, Result, print_json, show_results, table
+from shards import storage
+from shards.errors import ShardError
+from shards.terminal import command, console
+
+LOCAL = "http://127.0.0.1:4200/api"  # where `prefect server start` listens
+app = typer.Typer(
+    help="The whole chain as one Prefect flow: here, or from deployments that a Prefect server starts.", no_args_is_help=True,
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+
+def chain(*, plain: bool = False, **settings: Any) -> Result:
+    """The results of `care-pipeline` with a Prefect server, the configured one or one of our own, or if none answers without it."""
+    if plain:
+        return dict(care_pipeline.fn(**settings))
+    if not PREFECT_API_URL.value():  # nobody could look at logs there; all is told here
+        for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    console.print("starting the workflow engine")
+    with server() as address:
+        if address:
+            with suppress(TransportError):
+                return dict(care_pipeline(**settings))
+        console.print("[yellow]Prefect's server does not answer; going on without it")
+        return dict(care_pipeline.fn(**settings))
+
+
+def show(out: str, results: Result, as_json: bool) -> None:
+    """Print what came out."""
+    for line in results["skipped"]:
+        console.print(f"[yellow]skipped: {line}", soft_wrap=True)
+    show_results(results["evaluations"], results if as_json else None)
+    console.print(f"report: {storage.locate(out) / 'report.html'}", soft_wrap=True)
+
+
+def _run(plain: Annotated[bool, typer.Option("--plain", help="Without Prefect.")] = False, as_json: Json = False, **settings: Any) -> None:
+    show(settings["out"], chain(plain=plain, **settings), as_json)
+
+
+command(app, care_pipeline.fn, _run, "care pipeline run --images s3://bucket/photos --out s3://bucket/lab", name="run")
+
+
+@app.command()
+def status(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder of a pipeline, path or URL.")] = "demo",
+    everything: Annotated[bool, typer.Option("--all", help="Those of earlier settings, too.")] = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Which stages below a folder are finished, and how far the others are; asks the files, not a server.
+
+    Example: care pipeline status demo
+    """
+    if not (rows := records.status(out)):
+        raise ShardError(f"wanted the folder of a pipeline, got {out} without stages; start one with: care pipeline run --out {out}")
+    rows = rows if everything else [*{row["stage"].rpartition("-")[0]: row for row in rows}.values()]
+    if as_json:
+        print_json(rows)
+    else:
+        table(f"stages of {out}", ("stage", "state", "finished or saved", "what"), [tuple(row.values()) for row in rows])
+
+
+@app.command()
+def serve() -> None:
+    """Let a Prefect server start the pipeline and its stages in this folder, until Ctrl-C.
+
+    Example: care pipeline serve, and in another terminal: prefect deployment run care-pipeline/care-pipeline
+    """
+    with _configured():
+        prefect.serve(*_deployments())
+
+
+@app.command()
+def deploy(pool: Annotated[str, typer.Option(help="Process work pool, made where there is none.")] = "care") -> None:
+    """Deploy the pipeline and its stages to a work pool, whose workers run them in this folder.
+
+    Example: care pipeline deploy, then: prefect worker start --pool care
+    """
+    with _configured() as address:
+        with suppress(ObjectAlreadyExists), get_client(sync_client=True) as client:
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+        for one in _deployments(work_pool_name=pool, job_variables={"working_dir": str(Path.cwd())}):
+            one.apply()
+            typer.echo(f"deployed {one.flow_name}/{one.name}")
+        console.print(f"at {address}; start a worker: prefect worker start --pool {pool}", soft_wrap=True)
+
+
+def _deployments(**settings: Any) -> list[Any]:
+    from flows.single import STAGES  # imports torch
+
+    return [one.to_deployment(one.name, entrypoint_type=EntrypointType.MODULE_PATH, **settings) for one in (care_pipeline, *STAGES)]
+
+
+@contextmanager
+def _configured() -> Iterator[str]:
+    if not answers(address := PREFECT_API_URL.value() or LOCAL):
+        raise ShardError(f"no Prefect server answers at {address}; start one with: prefect server start, or set PREFECT_API_URL")
+    with temporary_settings({PREFECT_API_URL: address}):
+        yield address

@@ -1,0 +1,178 @@
+"""What is finished: the record of a stage names its inputs and outputs and is committed after these; it is the cache, wherever it lies.
+
+``OUT/stages/NAME-KEY.json`` is the record of what the folder ``OUT/stages/NAME-KEY`` holds. The key is a digest of all that decides the
+result: experiments, and machines with one bucket, share what is equal between them, and nothing is written over.
+"""
+
+import hashlib
+import inspect
+import os
+import re
+import shutil
+from contextlib import AbstractContextManager
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import shards
+from flows.tables import Result
+from shards import boxes, storage
+from shards.build import make_plan
+from shards.terminal import console
+
+SCHEMA = 1
+WAIT = 7 * 24 * 3600.0  # seconds that a stage waits for another process that does the same
+_METHOD = ("shards/*", "care/*.py", "care/train/*")
+_FEATURES = (*_METHOD, "care/evaluate/features.py")
+SOURCES = {  # by work or by verb: the files whose edit does a stage again
+    "build": ("shards/*",), "pretrain": _METHOD, "features": _FEATURES, "knn": _FEATURES, "linear": (*_FEATURES, "care/evaluate/linear.py"),
+    "finetune": (*_FEATURES, "care/evaluate/finetune.py"), "detect": (*_METHOD, "care/evaluate/[dm]*"),
+    "attention": (*_METHOD, "care/show/maps.py"), "report": ("shards/*", "care/*", "care/*/*"),
+}  # fmt: skip
+
+
+class Stage(NamedTuple):
+    """A stage to do: a function in ``flows.stages``, its inputs, which decide the result, and what is set ``aside``, which does not.
+
+    An input is JSON, or the result of another stage: its digest counts, and the function is given its ``url``.
+    """
+
+    out: str
+    name: str
+    work: str
+    inputs: Result
+    aside: Result
+    key: str
+
+    @property
+    def url(self) -> str:
+        """The folder of its outputs."""
+        return f"{self.out}/stages/{self.name}-{self.key[:8]}"
+
+    @property
+    def record(self) -> str:
+        """Where its record is."""
+        return f"{self.url}.json"
+
+    def arguments(self) -> Result:
+        """What the function is called with beside its folder."""
+        return dict(_each(self.inputs | self.aside, "url"))
+
+
+def stage(out: str, name: str, work: str, inputs: Result, aside: Result | None = None) -> Stage:
+    """A stage with its key: schema, work, and the digests of inputs and source files."""
+    told = {part: identity(part, value, inputs) for part, value in _each(inputs, "digest").items()}
+    key = storage.digest([SCHEMA, work, code(work, inputs.get("verb", work)), told])
+    return Stage(str(out).rstrip("/"), name, work, inputs, aside or {}, key)
+
+
+def _each(value: Any, *fields: str) -> Any:
+    # JSON with one field, or several by name, in the place of each result in it
+    if not isinstance(value, dict):
+        return value
+    if {"url", "digest"} <= value.keys():
+        return value[fields[0]] if len(fields) == 1 else {field: value[field] for field in fields}
+    return {name: _each(part, *fields) for name, part in value.items()}
+
+
+def identity(name: str, value: Any, inputs: Result) -> Any:
+    """What an input is, wherever it lies: of a path or URL the digest of what is there, else itself."""
+    known = ("[0-9a-f]{64}|(scenes|random|supervised):.*", str(value))
+    if name not in ("source", "train", "val", "encoder", "names") or value is None or re.fullmatch(*known):
+        return value
+    if name == "source":
+        options = inspect.signature(make_plan).parameters.keys() & inputs.keys()
+        return make_plan(value, **{option: inputs[option] for option in options}).digest
+    place = storage.locate(value)
+    for inside in ("index.json", "encoder.safetensors"):
+        if (place / inside).exists():
+            return storage.sha256(f"{value}/{inside}")
+    if name in ("encoder", "names"):  # a file, or a run that goes on: its newest checkpoint
+        steps = sorted(place.glob("checkpoints/step-*/manifest.json")) if place.is_dir() else [place]
+        return storage.sha256(str(steps[-1])) if steps and steps[-1].exists() else value
+    return (boxes.load(value) if inputs.get("verb") == "detect" else shards.open(value)).digest
+
+
+@cache
+def code(work: str, verb: str) -> str:
+    """Digest of the function of a stage and of the source files it stands on."""
+    root = Path(str(shards.__file__)).parents[1]
+    text = (root / "flows" / "stages.py").read_text()  # importing it would import torch
+    parts = [text[at : text.find("\n\n\n", at)] for at in (text.index(f"\ndef {name}(") for name in (work, "loaded"))]
+    paths = sorted({path for pattern in SOURCES[verb] for path in root.glob(pattern) if path.suffix in (".py", ".j2", ".csv")})
+    return storage.digest([*parts, *([path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in paths)])
+
+
+def found(one: Stage) -> Result | None:
+    """The result of a finished stage whose outputs are there and are what they were; shards by their sizes, all others by content."""
+    try:
+        record = storage.read_json(one.record)
+        files, there = record["result"].get("outputs", {}), storage.listing(one.url)
+        lost = [name for name, file in files.items() if there.get(name) != file["size"]]
+        lost = lost or [n for n, file in files.items() if not n.endswith(".tar") and storage.sha256(f"{one.url}/{n}") != file["sha256"]]
+        if record["key"] == one.key and not lost:
+            return dict(record["result"]) | {"url": one.url}
+        console.print(f"[yellow]{one.name} is done again: {', '.join(lost[:3]) or 'its record'} is not what it was", soft_wrap=True)
+    except (shards.ShardError, KeyError, TypeError, AttributeError) as error:
+        if storage.locate(one.record).exists():
+            console.print(f"[yellow]{one.name} is done again: {error}", soft_wrap=True)
+    return None
+
+
+def forget(one: Stage) -> None:
+    """Remove the record of a stage and its folder."""
+    with locked(one, 60):
+        _clear(one)
+
+
+def finish(one: Stage) -> Result:
+    """Do a stage in this process, unless it is done, or another process has just done it, and commit its record; its result."""
+    from flows import stages
+
+    with locked(one):
+        if (done := found(one)) is not None:
+            return done
+        if one.work == "build" and storage.locate(one.record).exists():  # a set with a part that is lost is no plan to go on with
+            _clear(one)
+        result = stages.WORKS[one.work](one.url, **one.arguments())
+        record = {"key": one.key, "inputs": _each(one.inputs, "url", "digest"), "result": {"digest": storage.digest(result)} | result}
+        storage.write_json(one.record, record)
+    return dict(record["result"]) | {"url": one.url}
+
+
+def locked(one: Stage, patience: float = WAIT) -> AbstractContextManager[None]:
+    """No other process at this stage in the block."""
+    return storage.exclusive(storage.locate(f"{one.out}/stages/.{one.name}-{one.key[:8]}"), "working on", patience=patience)
+
+
+def _clear(one: Stage) -> None:
+    for url in (one.record, *(f"{one.url}/{name}" for name in storage.listing(one.url, deep=True))):
+        if storage.locate(url).exists():
+            storage.remove(url)
+    if not storage.is_remote(one.url):
+        shutil.rmtree(one.url, ignore_errors=True)
+
+
+def status(out: str) -> list[Result]:
+    """All stages below ``out``, the last worked on last: name, state, when it was finished or last saved, and what there is."""
+    rows, place = list[tuple[float, Result]](), storage.locate(f"{out}/stages")
+    for path in [path for path in place.iterdir() if path.name[0] != "."] if place.is_dir() else ():
+        if path.suffix == ".json":
+            seen, state, text = path.stat().st_mtime, "finished", storage.read_json(path)["result"]["text"]
+        elif path.with_name(f"{path.name}.json").exists():
+            continue
+        else:
+            saved = sorted((one.stat().st_mtime, one.parent.name) for one in path.glob("**/checkpoints/step-*/manifest.json"))
+            (seen, text), state = saved[-1] if saved else (0.0, ""), "unfinished"
+        at = datetime.fromtimestamp(seen).isoformat(" ", "seconds") if seen else ""
+        rows.append((seen, {"stage": path.name.removesuffix(".json"), "state": state, "at": at, "text": text}))
+    return [row for _, row in sorted(rows, key=lambda pair: (pair[0], pair[1]["stage"]))]
+
+
+def link(one: Stage) -> None:
+    """Let the last stage of a name be found by that name, on a local disk."""
+    if not storage.is_remote(one.out):
+        link = Path(one.out, f".part-{one.name}-{os.getpid()}")
+        link.symlink_to(Path("stages", Path(one.url).name))
+        link.replace(Path(one.out, one.name))

@@ -1,0 +1,160 @@
+"""What a stage does: plain functions without Prefect, each of which leaves its outputs in a folder, path or URL, of its own."""
+
+import json
+import os
+import statistics
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import care.evaluate
+import care.show
+import care.train
+import shards
+from care import ranks
+from care.encoders import Encoder
+from care.show.report import MEASURES, as_markdown, compared
+from care.train.checkpoint import digest_of
+from care.train.launch import joined, refuse_again, torchrun
+from flows.pieces import SCENE_SIZE, images_of
+from flows.tables import Result
+from shards import boxes, scenes, storage
+from shards.terminal import console
+
+
+def build(out: str, *, source: str, annotated: bool = False, seed: int = 0, **settings: Any) -> Result:
+    """The shard set ``out`` of the images in ``source``; ``settings`` are those of ``shards.build``.
+
+    ``scenes:START+COUNT`` are procedural scenes, with the classes of their folders or, ``annotated``, their boxes and masks.
+    """
+    index = shards.build(images_of(source, annotated, seed), out, seed=seed, **settings)
+    if annotated and "annotations.json" not in index.sha256:
+        raise shards.ShardError(f"wanted a COCO JSON, a folder with an annotations.json, or a VOC list, got {source} without boxes")
+    rejected = "".join(f", {len(names):,} {reason}" for reason, names in index.rejects.items())
+    tars = {shard.url: {"size": shard.filesize, "sha256": shard.sha256} for shard in index.shards}
+    counts = {"seen": index.seen, "kept": len(index.samples), **{reason: len(names) for reason, names in index.rejects.items()}}
+    text = f"{len(index.samples):,} of {index.seen:,} files kept{rejected}"
+    return {"digest": index.digest, "outputs": outputs(out, "index.json") | tars, "text": text, "counts": counts}
+
+
+def pretrain(
+    out: str, *, train: str, encoder: str, size: int, hidden: int, steps: int, views: Result | None = None, t_stream: bool = True,
+    seed: int = 0, nproc: int = 1, **settings: Any,
+) -> Result:  # fmt: skip
+    """Both streams, or the C-stream alone, trained on a set with ``settings`` of ``care.train.pretrain``; ``nproc`` 0: a process a GPU."""
+    nproc = nproc or torch.cuda.device_count() or 1
+    if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        given = {"train": train, "encoder": encoder, "size": size, "hidden": hidden, "steps": steps, "views": views, "t_stream": t_stream}
+        torchrun(out, nproc, [json.dumps(["pretrain", out, given | {"seed": seed, "nproc": nproc} | settings])], module="flows.child")
+    with joined():  # what is trained is only loaded, and told
+        refuse_again(out)
+        c, t = care.streams_for(encoder, size=size, seed=seed, objective=care.BYOL(hidden=hidden))
+        changes: Result = {name: tuple(value) if isinstance(value, list) else value for name, value in (views or {}).items()}
+        first, second = (view._replace(**changes) for view in care.train.VIEWS)
+        done = care.train.pretrain(
+            shards.open(train), out, c, t if t_stream else None, size=size, steps=steps, views=(first, second), seed=seed, **settings
+        )
+    files = outputs(out, "encoder.safetensors", "losses.jsonl")
+    text = f"{encoder} at {size} px, {steps:,} steps of {settings['batch_size']} images"
+    return {"digest": files["encoder.safetensors"]["sha256"], "outputs": files, "text": text, "losses": done.losses}
+
+
+def features(out: str, *, encoder: str, train: str, val: str, size: int, seed: int = 0, workers: int = 0) -> Result:
+    """Features of both sets by an encoder, a file a shard, for kNN and linear evaluation."""
+    for data in (train, val):
+        care.evaluate.extract(loaded(encoder, seed), shards.open(data), size=size, workers=workers, cache=out)
+    return {"text": "features of centre crops"}
+
+
+def judge(
+    out: str, *, verb: str, encoder: str, train: str, val: str, called: str | None = None, cache: str | None = None, seed: int = 0,
+    trials: int = 1, nproc: int = 1, **settings: Any,
+) -> Result:  # fmt: skip
+    """An evaluation in ``care.evaluate``, with its ``settings``, of an encoder that the result calls so; the mean of ``trials`` seeds.
+
+    ``results.json`` has the row, ``seed-N`` the runs. A detector may be trained by ``nproc`` processes (0: one a GPU).
+    """
+    if verb == "detect":
+        known = boxes.load(train)
+        both: tuple[Any, Any] = (known, boxes.load(val, classes=known.classes))
+    else:
+        both = (shards.open(train), shards.open(val))
+    work, network, started = getattr(care.evaluate, verb), loaded(encoder, seed), "TORCHELASTIC_RUN_ID" in os.environ
+    settings = {option: tuple(value) if isinstance(value, list) else value for option, value in settings.items()}
+    digests, found = {"encoder": digest_of(network), "train": both[0].digest, "val": both[1].digest}, list[Result]()
+    nproc = nproc or torch.cuda.device_count() or 1
+    for number in range(seed, seed + trials):
+        run = f"{out}/seed-{number}"
+        if nproc > 1 and verb == "detect" and not started:
+            given = {"verb": verb, "encoder": encoder, "train": train, "val": val, "seed": number, "nproc": nproc, **settings}
+            torchrun(run, nproc, [json.dumps(["judge", out, given])], module="flows.child")
+            found.append(storage.read_json(f"{run}/result.json"))
+            continue
+        with joined():
+            refuse_again(run)
+            places: dict[str, Any] = {"cache": cache, "seed": number, "run": run}
+            done = work(network, *both, **{name: value for name, value in places.items() if name in work.__annotations__}, **settings)
+            settings |= done.chosen  # of the first seed: the others train with it
+            found.append(done._asdict())
+            if ranks.rank() == 0:
+                storage.write_json(f"{run}/result.json", found[-1])
+    row = found[0] | {"encoder": called or encoder, "settings": settings, "digests": digests, "seed": seed, "trials": trials}
+    for measure in row.pop("measures"):
+        values = [one["measures"][measure] for one in found]
+        row[measure] = statistics.fmean(values)
+        row |= {f"{measure}_std": statistics.stdev(values)} if trials > 1 else {}
+    for part, data in zip(("train", "val"), both, strict=True) if verb == "detect" else ():
+        for reason, names in data.rejects.items():
+            row["protocol"] += f"; {len(names):,} left out of {part}: {reason}"
+            console.print(f"[yellow]{data.path}: {len(names):,} left out, {reason}, such as {names[0]}", soft_wrap=True)
+    row["versions"] = {"care": version("care-ssl"), "torch": torch.__version__, "torchvision": version("torchvision")}
+    row = dict(json.loads(json.dumps(row)))  # tuples are lists there, as in what is read back
+    if started:
+        return row
+    storage.write_json(f"{out}/results.json", {"title": f"{row['task']}: {row['encoder']}", "evaluations": [row]})
+    text = ", ".join(f"{name} {row[name]:.1f}" for name in MEASURES if name in row)
+    return {"outputs": outputs(out, "results.json"), "rows": [row], "text": text, "markdown": as_markdown(compared([row]))}
+
+
+def attention(out: str, *, encoder: str, start: int, count: int, size: int, seed: int = 0) -> Result:
+    """Share of the encoder's attention inside the objects of the procedural scenes from number ``start`` on."""
+    rendered = [scenes.render(seed, start + n, size=SCENE_SIZE) for n in range(count)]
+    masks = [np.any([one.mask for one in scene.objects], axis=0) for scene in rendered]
+    share = care.show.attention_share(loaded(encoder, seed), [Image.fromarray(scene.image) for scene in rendered], masks, size=size)
+    protocol = (
+        f"share of the label-free Grad-CAM of the last stage inside the objects' masks, mean over {count} scenes; "
+        f"a map without preference would have {share.area:.1f} %"
+    )
+    row = {"task": "attention inside objects", "protocol": protocol, **share._asdict()}
+    return {"rows": [row], "text": f"{share.inside:.1f} % inside"}
+
+
+def report(out: str, *, results: Result, encoders: dict[str, str], pictured: str, size: int, seed: int = 0) -> Result:
+    """``results.json``, ``losses.jsonl`` of CARE, ``maps.png`` of eight images of ``pictured``, and the page ``report.html``."""
+    data = shards.open(pictured)
+    networks = {name: care.train.load_encoder(source, seed=seed) for name, source in encoders.items()}
+    storage.write_bytes(f"{out}/maps.png", care.show.sheet([data.image(n) for n in range(min(8, len(data)))], networks, size=size))
+    storage.write_json(f"{out}/results.json", results)
+    storage.copy(f"{encoders['CARE']}/losses.jsonl", f"{out}/losses.jsonl")
+    care.show.report(out)
+    return {"outputs": outputs(out, "results.json", "losses.jsonl", "maps.png", "report.html"), "text": "report.html"}
+
+
+WORKS: dict[str, Callable[..., Result]] = {one.__name__: one for one in (build, pretrain, features, judge, attention, report)}
+
+
+@cache
+def loaded(source: str, seed: int) -> Encoder:
+    """An encoder, on the GPU where there is one."""
+    return care.train.load_encoder(source, seed=seed).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def outputs(out: str, *names: str) -> dict[str, Any]:
+    """Sizes and digests of files in a folder, by name."""
+    sizes = storage.listing(out)
+    return {name: {"size": sizes[name], "sha256": storage.sha256(f"{out}/{name}")} for name in names}

@@ -1,0 +1,141 @@
+"""Processes of stages, followed: what they print is told, one that dies, hangs or loses its store is tried again, a stop saves them all."""
+
+import json
+import os
+import queue
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from shards.terminal import console
+
+PAUSES = (2.0, 10.0, 30.0)  # seconds before a stage is tried again
+GRACE = 60.0  # seconds to save in, between SIGTERM and SIGKILL
+OUTCOME = "\x1e"  # begins the lines that flows.child writes for us: JSON pairs of how it ended and what it said
+AGAIN = {"stopped", "died", "hung", "store"}  # what another attempt may mend; nobody asked that process to stop
+
+
+class Children:
+    """The processes of one run, as a context manager, whose end stops those that are left.
+
+    Args:
+        jobs: stages at a time, each with its share of the CPU's cores; 0: one a GPU, or else one for every four cores.
+        stall: seconds without a line of a process after which it is taken for hung.
+    """
+
+    def __init__(self, jobs: int = 0, stall: float = 3600) -> None:
+        self._jobs, self._stall, self._lock, self._stop = jobs, stall, threading.Lock(), threading.Event()
+        self._pids, self._slots = set[int](), queue.SimpleQueue[dict[str, str]]()
+        self._start()  # it needs seconds, which the caller has other things to do for
+        self._counted = False
+
+    def _start(self) -> None:
+        self._connection, other = socket.socketpair()
+        environment = os.environ | {"CARE_PROGRESS_SECONDS": "1" if console.is_terminal else "10"}
+        command = [sys.executable, "-m", "flows.child", str(other.fileno())]
+        self._origin = subprocess.Popen(command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, env=environment)
+        other.close()
+
+    def __enter__(self) -> "Children":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stop.set()
+        deadline = time.monotonic() + GRACE
+        self._signal(signal.SIGTERM)
+        while self._pids and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._signal(signal.SIGKILL)
+        self._connection.close()
+        self._origin.wait()
+
+    def run(self, do: str, arguments: Any, tell: Callable[[str], None], *, alone: bool = False) -> None:
+        """Do a stage or a piece in a process and return when it is done; its errors are raised here. ``alone``: with all GPUs and cores."""
+        slot = {} if alone else self._slot()
+        try:
+            for pause in (*PAUSES, 0):
+                state, message = self._attempt(do, arguments, slot, tell)
+                if state == "done":
+                    return
+                if state == "stopped":
+                    self._stop.wait(0.5)  # a Ctrl-C may have reached it before us
+                if self._stop.is_set() or state not in AGAIN or not pause:
+                    from care.errors import CareError, Misuse, Stopped  # which import torch, that nothing else here needs
+
+                    if self._stop.is_set():
+                        raise Stopped(message if state == "stopped" else "stopped on request; the same command continues")
+                    raise {"usage": Misuse, "bug": RuntimeError}.get(state, CareError)(message)
+                tell(f"{message}; trying again in {pause:g} s")
+                self._stop.wait(pause)
+        finally:
+            if not alone:
+                self._slots.put(slot)
+
+    def _slot(self) -> dict[str, str]:
+        with self._lock:
+            if not self._counted:
+                self._counted, gpus = True, self._connection.recv(1)
+                cores = os.cpu_count() or 1
+                jobs = self._jobs or (gpus[0] if gpus else 0) or max(cores // 4, 1)
+                for n in range(jobs):
+                    threads = {"CARE_THREADS": str(max(cores // jobs, 1))}
+                    self._slots.put({"CUDA_VISIBLE_DEVICES": str(n % gpus[0])} if gpus and gpus[0] else threads)
+        return self._slots.get()
+
+    def _attempt(self, do: str, arguments: Any, slot: dict[str, str], tell: Callable[[str], None]) -> tuple[str, str]:
+        read, write = os.pipe()
+        request = os.memfd_create("request")
+        with os.fdopen(request, "wb", closefd=False) as file:
+            file.write(json.dumps([do, arguments, slot]).encode())
+        try:
+            with self._lock:
+                if self._origin.poll() is not None:
+                    self._start()
+                socket.send_fds(self._connection, [b" "], [request, write])
+        except OSError as error:  # it has just died
+            return "died", f"the process that starts the stages died ({error})"
+        finally:
+            os.close(request)
+            os.close(write)
+        with os.fdopen(read, "rb", 0) as lines:
+            return self._follow(lines.fileno(), tell)
+
+    def _follow(self, lines: int, tell: Callable[[str], None]) -> tuple[str, str]:
+        pid, outcome, rest, heard, hung = 0, ("died", "its process died"), b"", time.monotonic(), 0
+        while True:
+            if not select.select([lines], [], [], 1)[0]:
+                silent = time.monotonic() - heard
+                if pid and silent > self._stall + GRACE * hung:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL if hung else signal.SIGTERM)
+                    hung += 1
+                continue
+            data, heard = os.read(lines, 1 << 16), time.monotonic()
+            if not data:  # it, and all that it started, are gone
+                break
+            *whole, rest = (rest + data).split(b"\n")
+            for line in (one.decode(errors="replace") for one in whole):
+                if not line.startswith(OUTCOME):
+                    tell(line)
+                    continue
+                kind, said = json.loads(line.removeprefix(OUTCOME))
+                if kind == "pid":
+                    self._pids.add(pid := said)
+                    if self._stop.is_set():
+                        os.kill(pid, signal.SIGTERM)
+                else:
+                    outcome = (kind, said)
+        self._pids.discard(pid)
+        return ("hung", f"no sign of life for {self._stall:g} s") if hung and outcome[0] != "done" else outcome
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in [*self._pids]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)

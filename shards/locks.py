@@ -1,0 +1,102 @@
+"""One process at a time in a folder: a lock of the kernel's in a local one, a lease in one of an object store, which has no locks.
+
+Whoever has written the highest object ``.lease/GENERATION`` owns the folder, and rewrites it all the time. Who has seen it unchanged for
+``LEASE_SECONDS`` takes its writer for dead and creates the next generation, which a store lets only one do. Clocks are not compared.
+"""
+
+import fcntl
+import math
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from shards import storage
+from shards.errors import ShardError
+from shards.terminal import console
+
+LEASE_SECONDS = 20.0  # a holder that could not renew its lease for so long has lost it; it tries four times as often
+
+
+@contextmanager
+def locked(folder: Path, busy: ShardError, patience: float) -> Iterator[None]:
+    """Hold the lock of a local folder, which is made; ``busy`` is raised if another process still does after ``patience`` seconds."""
+    with storage.readable_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel ends it with the process
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise busy from None
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def leased(folder: str, busy: ShardError, patience: float) -> Iterator[None]:
+    """Hold the lease of a folder by URL, or raise ``busy``; if it is lost, stderr says so at once, at the end a ``ShardError`` does."""
+    token, place, own, ended = uuid.uuid4().hex, f"{folder}/.lease", "", threading.Event()
+    deadline, renewed, since, seen = time.monotonic() + patience, 0.0, 0.0, (-1, "")
+    lost = f"{folder} was taken over by another process, or not reached for {LEASE_SECONDS:g} s; let only one write there, and run it again"
+
+    def put(mode: str) -> None:
+        fs, name = storage.remote(own)
+        storage.attempt(f"write {own}", lambda: fs.pipe_file(name, f"{token} {time.monotonic()}".encode(), mode=mode))
+
+    def renew() -> None:
+        nonlocal renewed
+        while not ended.wait(LEASE_SECONDS / 4):
+            now = time.monotonic()
+            with suppress(ShardError, OSError):  # the next time may be better
+                if mine := _newest(place)[1].startswith(token):
+                    put("overwrite")
+                renewed = now if mine and time.monotonic() - renewed <= LEASE_SECONDS else -math.inf
+            if time.monotonic() - renewed > LEASE_SECONDS:
+                console.print(f"[red]{lost}")
+                break
+
+    while not (newest := _newest(place))[1].startswith(token):
+        now = time.monotonic()
+        if newest != seen:
+            if newest[0] and seen[0] >= 0 and now >= deadline:  # it changed: its holder lives
+                raise busy
+            seen, since = newest, now
+        if newest[0] and now - since <= LEASE_SECONDS:
+            time.sleep(LEASE_SECONDS / 20)
+        else:
+            own, renewed = f"{place}/{newest[0] + 1:08}", now
+            with suppress(FileExistsError):  # another was faster
+                put("create")
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        for name in storage.listing(place):
+            if f"{place}/{name}" < own:  # of the dead
+                storage.remove(f"{place}/{name}")
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        if held := time.monotonic() - renewed <= LEASE_SECONDS:
+            with suppress(ShardError, OSError):  # it ends by itself, only later
+                storage.remove(own)
+    if not held:
+        raise ShardError(lost)
+
+
+def _newest(place: str) -> tuple[int, str]:
+    # Generation and content; generation 0 if there is none.
+    while names := storage.listing(place):
+        with suppress(FileNotFoundError):  # it has ended
+            return int(max(names)), storage.read_bytes(f"{place}/{max(names)}").decode()
+    return 0, ""

@@ -1,0 +1,212 @@
+"""One process at a time in a folder, local or by URL; a real store's part is in test_cloud."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from shards import ShardError, locks, storage
+
+BUSY = "another process is testing .*; wait until it ends, or stop it"
+HOLD = """
+import sys
+from pathlib import Path
+from shards import locks, storage
+url, locks.LEASE_SECONDS, ready = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
+with storage.exclusive(url, "testing"):
+    ready.touch()
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(params=["local", "url"])
+def folder(request, tmp_path):
+    """A local folder, and a URL of one."""
+    (tmp_path / "f" / ".lease").mkdir(parents=True)
+    return tmp_path / "f" if request.param == "local" else f"file://{tmp_path}/f"
+
+
+@pytest.fixture
+def url(tmp_path):
+    (tmp_path / "f" / ".lease").mkdir(parents=True)
+    return f"file://{tmp_path}/f"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(locks, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(storage, "PAUSES", (0.01, 0.01))
+
+
+def leases(url):
+    return sorted(storage.listing(f"{url}/.lease"))
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def wait_for_word(word, capsys):
+    said = []
+    wait_for(lambda: said.append(capsys.readouterr().err) or word in " ".join("".join(said).split()))
+
+
+def holder(place, tmp_path, seconds=2.0):
+    """Another process that holds ``place``."""
+    ready = tmp_path / "ready"
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(place), str(seconds), str(ready)], stdin=subprocess.PIPE)
+    wait_for(lambda: ready.exists() or process.poll() is not None)
+    ready.unlink()
+    return process
+
+
+def enter(place, patience=0.0):
+    with storage.exclusive(place, "testing", patience=patience):
+        return time.monotonic()
+
+
+def test_another_process_is_refused_waited_for_and_outlived(folder, tmp_path, quick):
+    process = holder(folder, tmp_path)
+    with pytest.raises(ShardError, match=BUSY):
+        enter(folder)
+    with pytest.raises(ShardError, match=BUSY):
+        enter(folder, patience=0.5)
+    process.stdin.close()
+    assert process.wait() == 0
+    enter(folder)
+    process = holder(folder, tmp_path)
+    threading.Timer(0.5, process.stdin.close).start()
+    enter(folder, patience=60)
+    process.wait()
+
+
+def test_a_killed_holder_is_taken_for_dead_and_leaves_nothing(folder, tmp_path, quick):
+    process = holder(folder, tmp_path)
+    process.kill()
+    process.wait()
+    with storage.exclusive(folder, "testing"):
+        if isinstance(folder, str):
+            assert leases(folder) == ["00000002"]
+    assert leases(f"file://{tmp_path}/f") == []
+
+
+def test_a_holder_that_was_stopped_for_long_learns_that_it_lost(url, tmp_path, quick):
+    process = holder(url, tmp_path)
+    process.send_signal(signal.SIGSTOP)
+    with storage.exclusive(url, "testing"):
+        process.send_signal(signal.SIGCONT)
+        process.stdin.close()
+        assert process.wait() == 1
+        assert leases(url) == ["00000002"]
+
+
+def test_of_many_that_wait_for_a_dead_ones_lease_one_wins_at_a_time(quick, monkeypatch):
+    pipe, lock = MemoryFileSystem.pipe_file, threading.Lock()
+
+    def atomic(*args, **more):  # as in stores, and not in fsspec's memory
+        with lock:
+            pipe(*args, **more)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", atomic)
+    storage.write_bytes("memory://contended/.lease/00000007", b"of a dead one")
+    inside, most = [], []
+
+    def contend(number):
+        with storage.exclusive("memory://contended", "testing", patience=60):
+            inside.append(number)
+            most.append(len(inside))
+            time.sleep(0.02)
+            inside.remove(number)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(contend, range(16)))
+    assert most == [1] * 16
+    assert leases("memory://contended") == []
+
+
+def test_a_lease_outlives_its_length_while_its_holder_does(url, quick):
+    with storage.exclusive(url, "testing"):
+        before = storage.read_bytes(f"{url}/.lease/00000001")
+        time.sleep(3)
+        assert leases(url) == ["00000001"]
+        assert storage.read_bytes(f"{url}/.lease/00000001") != before
+        with pytest.raises(ShardError, match=BUSY):
+            enter(url)
+
+
+@pytest.mark.parametrize("loss", ["a higher one", "gone", "another's"])
+def test_a_lease_that_is_lost_is_told_at_once_and_at_the_end(url, quick, capsys, loss):
+    def lose():
+        if loss == "a higher one":
+            storage.write_bytes(f"{url}/.lease/00000002", b"of another")
+        elif loss == "gone":
+            storage.remove(f"{url}/.lease/00000001")
+        else:
+            storage.write_bytes(f"{url}/.lease/00000001", b"of another")
+
+    def hold():
+        with storage.exclusive(url, "testing"):
+            lose()
+            wait_for_word("taken over", capsys)
+
+    with pytest.raises(ShardError, match=r"f was taken over by another process, or not reached for 2 s"):
+        hold()
+    assert leases(url) == {"a higher one": ["00000001", "00000002"], "gone": [], "another's": ["00000001"]}[loss]
+
+
+def test_a_store_that_is_not_reached_loses_the_lease_and_a_short_failure_does_not(url, quick, monkeypatch, capsys):
+    attempt, failing, failed = storage.attempt, threading.Event(), []
+
+    def flaky(what, action):
+        if failing.is_set() and threading.current_thread() is not threading.main_thread():
+            failed.append(what)
+            raise storage.StoreError("no")
+        return attempt(what, action)
+
+    monkeypatch.setattr(storage, "attempt", flaky)
+    with storage.exclusive(url, "testing"):
+        before = storage.read_bytes(f"{url}/.lease/00000001")
+        failing.set()
+        wait_for(lambda: failed)
+        failing.clear()
+        wait_for(lambda: storage.read_bytes(f"{url}/.lease/00000001") not in (before, b""))
+    assert capsys.readouterr().err == ""
+
+    def hold():
+        with storage.exclusive(url, "testing"):
+            failing.set()
+            wait_for_word("not reached", capsys)
+
+    with pytest.raises(ShardError, match="not reached for 2 s"):
+        hold()
+
+
+def test_what_the_block_raises_is_not_hidden(url, quick, capsys):
+    with pytest.raises(ZeroDivisionError), storage.exclusive(url, "testing"):
+        raise ZeroDivisionError
+    assert leases(url) == []
+
+    def hold():
+        with storage.exclusive(url, "testing"):
+            storage.write_bytes(f"{url}/.lease/00000002", b"of another")
+            wait_for_word("taken over", capsys)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        hold()
+
+
+def test_leases_are_no_files_of_the_folder_and_neighbours_do_not_exclude_each_other():
+    with storage.exclusive("memory://leases/one/", "testing"), storage.exclusive("memory://leases/two", "testing"):
+        storage.write_bytes("memory://leases/one/a.json", b"1")
+        assert leases("memory://leases/one") == ["00000001"]
+        assert storage.listing("memory://leases/one") == storage.listing("memory://leases/one", deep=True) == {"a.json": 1}
+    assert leases("memory://leases/one") == leases("memory://leases/two") == []
