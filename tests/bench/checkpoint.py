@@ -29,7 +29,7 @@ def main() -> None:
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16):
-            loss, _ = model(x[0], x[1])
+            loss = model(x[0], x[1])["total"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

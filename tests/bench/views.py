@@ -15,8 +15,7 @@ from torchvision import transforms
 
 import shards
 from care.train import VIEWS
-from care.train.batches import _Crops, batches
-from care.train.views import MEAN, STD, colour
+from care.train.views import MEAN, STD, Crops, batches, colour
 from tests.bench.timing import interleaved, show
 
 COUNT, SIZE, ROUNDS = 64, 224, 5
@@ -70,7 +69,7 @@ def measure(data: shards.ShardSet, files: list[bytes]) -> None:
         for _ in batches(data, size=SIZE, batch_size=COUNT // 2, steps=2):
             pass
 
-    crops = _Crops(data, SIZE, 0, VIEWS)
+    crops = Crops(data, SIZE, 0, VIEWS)
 
     def ours_cropped() -> None:
         for number in range(COUNT):
