@@ -76,11 +76,12 @@ class Chain:
 
     def _do(self, one: Stage, alone: bool, tell: Callable[[str], None]) -> tuple[Result, bool]:
         # the result, and whether it was there
-        if any(one.name == name or one.name.startswith(f"{name}-") for name in self._refresh):
+        # voc is not voc-train, the set: those of other encoders and shares have longer names, sets do not
+        if any(one.name == name or (one.work != "build" and one.name.startswith(f"{name}-")) for name in self._refresh):
             records.forget(one)
         done = records.found(one)
         if cached := done is not None:
-            tell("finished before" if one.work != "report" else "")
+            tell("finished before")
         else:
             if FlowRunContext.get():
                 self._map(one)

@@ -56,6 +56,8 @@ def serve(connection: socket.socket) -> None:
 
 
 def _interrupt(*_: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # one is enough: a Ctrl-C reaches us, and our starter, who sends another
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -1,6 +1,5 @@
 """The command line `care`. Every command is a few lines around one public function; heavy imports wait until a command runs."""
 
-import os
 import sys
 import warnings
 from importlib import import_module
@@ -50,8 +49,7 @@ def main() -> NoReturn:
         if not failed and not stopped:
             raise  # a bug of ours: the traceback is what its report needs
         typer.secho(f"{'stopped' if stopped else 'error'}: {error}", fg="yellow" if stopped else "red", err=True)
-        # torchrun takes any other code than 0 for a crash; it is asked to stop, and the run's status says so
-        sys.exit(0 if stopped and "TORCHELASTIC_RUN_ID" in os.environ else code)
+        sys.exit(code)
     except KeyboardInterrupt:
         typer.secho("stopped: finished work is kept, the same command continues", fg="yellow", err=True)
         sys.exit(3)

@@ -53,8 +53,9 @@ class Children:
         while self._pids and time.monotonic() < deadline:
             time.sleep(0.02)
         self._signal(signal.SIGKILL)
-        self._connection.close()
-        self._origin.wait()
+        with self._lock:
+            self._connection.close()
+            self._origin.wait()
 
     def run(self, do: str, arguments: Any, tell: Callable[[str], None], *, alone: bool = False) -> None:
         """Do a stage or a piece in a process and return when it is done; its errors are raised here. ``alone``: with all GPUs and cores."""
@@ -81,12 +82,13 @@ class Children:
     def _slot(self) -> dict[str, str]:
         with self._lock:
             if not self._counted:
-                self._counted, gpus = True, self._connection.recv(1)
-                cores = os.cpu_count() or 1
-                jobs = self._jobs or (gpus[0] if gpus else 0) or max(cores // 4, 1)
+                hello = b""
+                with suppress(OSError):  # we are stopping
+                    hello = self._connection.recv(1)
+                self._counted, gpus, cores = True, sum(hello), os.cpu_count() or 1
+                jobs = self._jobs or gpus or max(cores // 4, 1)
                 for n in range(jobs):
-                    threads = {"CARE_THREADS": str(max(cores // jobs, 1))}
-                    self._slots.put({"CUDA_VISIBLE_DEVICES": str(n % gpus[0])} if gpus and gpus[0] else threads)
+                    self._slots.put({"CUDA_VISIBLE_DEVICES": str(n % gpus)} if gpus else {"CARE_THREADS": str(max(cores // jobs, 1))})
         return self._slots.get()
 
     def _attempt(self, do: str, arguments: Any, slot: dict[str, str], tell: Callable[[str], None]) -> tuple[str, str]:
@@ -96,6 +98,8 @@ class Children:
             file.write(json.dumps([do, arguments, slot]).encode())
         try:
             with self._lock:
+                if self._stop.is_set():
+                    return "stopped", "stopped on request; the same command continues"
                 if self._origin.poll() is not None:
                     self._start()
                 socket.send_fds(self._connection, [b" "], [request, write])

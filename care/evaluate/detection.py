@@ -48,8 +48,10 @@ def detect(encoder: Encoder, train: BoxSet, val: BoxSet, run: str | Path, *, hea
 
     MoCo's protocol, as docs/evaluation.md has it: nothing is frozen or chosen on val. A training image is flipped or not, its short side
     drawn from 480, 512 … 800 px, on COCO 640 … 800, at test 800, its longest at most 1333, all times size / 800. SGD with momentum 0.9, no
-    decay on norms, the rate × 0.1 after 3/4 and 11/12 of the iterations, on COCO 2/3 and 8/9. Interrupted, the same call continues.
-    Processes that train together take a slice of each batch and of val; each draws the boxes of its losses.
+    decay on norms, the rate × 0.1 after 3/4 and 11/12 of the iterations, on COCO 2/3 and 8/9. Batch norms have the statistics of all
+    processes, before the test averaged over training batches. VOC's difficult objects are trained on, crowds not; a VOC list is scored by
+    VOC's metric, all else and all masks by COCO's. Interrupted, the same call continues. Processes that train together take a slice of
+    each batch and of val; each draws the boxes of its losses.
 
     Args:
         encoder: is copied, not changed; for c4 a ResNet, else a ``CareError``.

@@ -15,7 +15,6 @@ from care.train.launch import joined, refuse_again, torchrun
 from shards.terminal import command
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
-_given = list[str]()  # the arguments as they were typed, for the processes that are started with them
 
 
 def _run(
@@ -39,7 +38,7 @@ def _run(
     if bool(knn_every) != bool(knn_val):
         raise typer.BadParameter("give both or none of them", param_hint="--knn-every, --knn-val")
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
-        torchrun(run, nproc, _given)
+        torchrun(run, nproc, sys.argv[2:] if sys.argv[1] == "pretrain" else sys.argv[1:])  # as they were typed
         return
     with joined():
         refuse_again(run)
@@ -57,15 +56,9 @@ _OWN = ("steps", "warmup", "views", "allow_change", "probe", "probe_every")  # k
 command(app, pretrain, _run, "care pretrain sets/train runs/small --encoder resnet18 --size 96 --batch-size 256 --nproc 2", skip=_OWN)
 
 
-def main(arguments: list[str], prog: str = "python -m care.train") -> None:
-    """Parse and run; errors are raised."""
-    _given[:] = arguments
-    app(arguments, prog_name=prog)
-
-
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        app(prog_name="python -m care.train")
     except (CareError, shards.ShardError, OSError, Stopped) as error:
         print(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}", file=sys.stderr)
         # torchrun takes any other code for a crash; it is asked to stop, and the record in the run directory says that it was

@@ -129,8 +129,9 @@ class Run:
             self._timing.write(json.dumps({"step": step, "seconds": round(seconds, 3), "data_wait": round(self._waited, 3)}) + "\n")
             self._advance(self.settings["batch_size"], f"{note.format(**terms)} data_wait {100 * self._waited / seconds:.0f} %")
         if done % self.every == 0 or done == steps or stop:
-            norm = float(sum(p.detach().double().square().sum() for p in self.model.parameters()))
-            if ranks.largest(norm, -norm) != [norm, -norm]:
+            weights = [p.detach() for p in self.model.parameters()] if ranks.world() > 1 else []
+            sums = [float(sum(p.sum(dtype=torch.float64) for p in weights)), float(sum(p.double().square().sum() for p in weights))]
+            if ranks.largest(*(both := [*sums, *(-value for value in sums)])) != both:
                 raise CareError(f"the processes' weights differ after step {step}; check the machines, then give the command again")
             if self.lead:
                 manifest = {"step": done, "settings": self.settings, "scaler": self.scaler.state_dict(), "world": ranks.world()}

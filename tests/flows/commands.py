@@ -7,6 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+TINY = {
+    "steps": 3, "batch_size": 8, "hidden": 16, "size": 32, "train_scenes": 32, "val_scenes": 16, "checkpoint_every": 2,
+    "labels": (0.5,), "finetune_steps": 2, "detection_size": 32, "detection_iterations": 2,
+}  # fmt: skip
+
 
 def table() -> dict[int, tuple[int, str]]:
     """Parent and command line of every process."""

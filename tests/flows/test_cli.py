@@ -246,3 +246,18 @@ def test_no_space_left_is_one_line_and_leaves_nothing_whole(care, photos: Path, 
     assert one_line(error)
     assert not list((tmp_path / "set").glob("*.tar"))
     assert not (tmp_path / "set" / "index.json").exists()
+
+
+@pytest.mark.parametrize("program", [["care", "pretrain"], ["care.train"]])
+def test_processes_get_the_arguments_as_they_were_typed(care, photos: Path, tmp_path: Path, monkeypatch, program) -> None:
+    from care.train import __main__ as command
+
+    care("shards", "build", photos, tmp_path / "set")
+    typed = [str(tmp_path / "set"), str(tmp_path / "run"), *map(str, SMALL), "--epochs", "2", "--nproc", "2"]
+    started = []
+    monkeypatch.setattr(command, "torchrun", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(sys, "argv", [*program, *typed])
+    with pytest.raises(SystemExit) as stop:
+        main() if program[1:] else command.app()
+    assert stop.value.code == 0
+    assert started == [(str(tmp_path / "run"), 2, typed)]

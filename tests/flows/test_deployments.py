@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import care, environment, until
-from conftest import TINY
+from commands import TINY, care, environment, until
 
 pytestmark = pytest.mark.flows
 ROOT = Path(__file__).parents[2]

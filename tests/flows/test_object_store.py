@@ -4,8 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from commands import care, environment, options
-from conftest import TINY
+from commands import TINY, care, environment, options
 
 pytestmark = pytest.mark.flows
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from commands import TINY
 from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
@@ -124,6 +124,10 @@ def test_refresh_does_a_stage_again(out) -> None:
     assert care_pipeline(out=str(out), refresh=["knn", "pretrain"], **TINY)["evaluations"]
     again = {name for name, time in stage_times(out).items() if time != before[name]}
     assert again == {"knn", "knn-c-stream-alone", "knn-random-initialisation", "pretrain", "pretrain-c-stream"}
+    before = stage_times(out)
+    care_pipeline.fn(out=str(out), refresh=["coco"], **TINY)
+    again = {name for name, time in stage_times(out).items() if time != before[name]}
+    assert again == {"coco", "coco-random-initialisation"}  # and not its sets
     with pytest.raises(Misuse, match="got shards"):
         care_pipeline(out=str(out), refresh=["shards"], **TINY)
 

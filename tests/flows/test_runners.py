@@ -5,8 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from commands import below, care, environment, options
-from conftest import TINY
+from commands import TINY, below, care, environment, options
 from listeners import listening
 
 pytestmark = pytest.mark.flows
