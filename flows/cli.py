@@ -50,7 +50,12 @@ def main() -> NoReturn:
             raise  # a bug of ours: the traceback is what its report needs
         typer.secho(f"{'stopped' if stopped else 'error'}: {error}", fg="yellow" if stopped else "red", err=True)
         sys.exit(code)
-    except KeyboardInterrupt:
+    except SystemExit as ended:
+        cause: BaseException | None = ended
+        while cause and not isinstance(cause, KeyboardInterrupt):  # of which Typer makes an exit with a code of its own
+            cause = cause.__context__
+        if not cause:
+            raise
         typer.secho("stopped: finished work is kept, the same command continues", fg="yellow", err=True)
         sys.exit(3)
     sys.exit(0)

@@ -261,3 +261,13 @@ def test_processes_get_the_arguments_as_they_were_typed(care, photos: Path, tmp_
         main() if program[1:] else command.app()
     assert stop.value.code == 0
     assert started == [(str(tmp_path / "run"), 2, typed)]
+
+
+def test_an_interrupt_is_a_stop_and_no_failure(care, monkeypatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.cli.sources.find", interrupted)
+    code, _, error = care("demo", "--images", "photos")
+    assert code == 3
+    assert "the same command continues" in error
