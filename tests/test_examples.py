@@ -8,6 +8,7 @@ import shards
 from shards import scenes
 
 EXAMPLES = sorted(Path(__file__).parent.parent.joinpath("examples").glob("*.py"))
+SLOW = {"released": pytest.mark.parity}  # a whole ResNet-50
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", [pytest.param(path, id=path.stem, marks=SLOW.get(path.stem, ())) for path in EXAMPLES])
 def test_examples_run(script: Path, demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(demo)
     monkeypatch.setattr("sys.argv", [str(script), "1"])

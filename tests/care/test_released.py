@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import released
 import torch
 
-from care import CareError, released
+from care import CareError
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "official_resnet50.json").read_text())
 """Figures of the authors' own code, and the recipe of weights and inputs that they came from."""

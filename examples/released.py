@@ -1,11 +1,19 @@
-"""The authors' released variant (github.com/ChongjianGE/CARE), composed of our blocks; docs/method.md lists the differences."""
+"""The authors' released variant (github.com/ChongjianGE/CARE), composed of our blocks; docs/method.md lists the differences.
+
+After `care demo`: python examples/released.py [STEPS [CHECKPOINT]] trains it for some steps, from a state dict of the authors' if given.
+"""
+
+import sys
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+import shards
 from care import AbsolutePosition, CareLoss, CStream, MomentumPair, Transformer, TStream, attention_loss, care_loss, encoders, momentum_at
+from care.evaluate import knn
 from care.objectives import Embeddings, unit
+from care.train import batches
 from care.train.checkpoint import load_exactly
 
 
@@ -62,3 +70,14 @@ class Released:
 def resnet50(*, total_steps: int) -> Released:
     """The released ResNet-50 at 224 px, to be trained for ``total_steps``."""
     return Released(encoders.resnet50(), total_steps=total_steps)
+
+
+if __name__ == "__main__":
+    train, val, steps = shards.open("demo/train"), shards.open("demo/val"), int([*sys.argv, "20"][1])
+    model = resnet50(total_steps=steps)
+    for path in sys.argv[2:]:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        model.load(saved.get("state_dict", saved))
+    for _, (x1, x2) in batches(train, size=224, batch_size=4, steps=steps):
+        print(f"loss {model.step(x1, x2, lr=0.05 * 4 / 256).total:.3f}")
+    print(f"released: kNN {knn(model.c.backbone.online, train, val, size=224).measures['top1']:.1f} %")
