@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
-import shards
-from care.errors import CareError, Misuse, Stopped
 from flows import records, stages
 from flows.pieces import piece
 from flows.supervise import OUTCOME
-from shards.errors import StoreError
+from shards.errors import Failure, Misuse, Stopped, StoreError
+from shards.terminal import told
 
 
 def serve(connection: socket.socket) -> None:
@@ -74,7 +73,7 @@ def _outcome(do: str, arguments: Any, slot: dict[str, str]) -> tuple[str, str]:
         return "stopped", str(error) or "stopped on request; finished work is kept, the same command continues"
     except StoreError as error:
         return "store", str(error)
-    except (CareError, shards.ShardError, OSError) as error:
+    except (Failure, OSError) as error:
         return "usage" if isinstance(error, Misuse) else "failed", str(error)
     except BaseException:
         return "bug", traceback.format_exc()
@@ -83,11 +82,8 @@ def _outcome(do: str, arguments: Any, slot: dict[str, str]) -> tuple[str, str]:
 
 if __name__ == "__main__":
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        try:
+        with told():
             work, out, given = json.loads(sys.argv[1])
             stages.WORKS[work](out, **given)
-        except (CareError, shards.ShardError, OSError, Stopped) as error:
-            print(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}", file=sys.stderr)
-            sys.exit(0 if isinstance(error, Stopped) else 1)  # torchrun takes any other code for a crash; the run's status says more
     else:
         serve(socket.socket(fileno=int(sys.argv[1])))

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 import shards
 from flows.tables import Json, Seed, Set, print_json, show_results, table
 from shards import sources, storage
-from shards.terminal import command
+from shards.terminal import command, told
 
 # commands that are apps of their own, of modules whose import takes seconds
 _APPS = {"pretrain": "care.train.__main__", "evaluate": "flows.cli_evaluate", "pipeline": "flows.cli_pipeline"}
@@ -37,27 +37,8 @@ app.add_typer(_shards, name="shards")
 def main() -> NoReturn:
     """Entry point; exit codes: 0 done, 1 failed, 2 usage, 3 stopped on request and saved."""
     warnings.filterwarnings("ignore", module="PIL")  # about odd files, which the build rejects by name or decodes
-    try:
+    with told():
         app()
-    except Exception as error:
-        failed, stopped, code = isinstance(error, shards.ShardError | OSError), False, 1
-        if not failed and "care" in sys.modules:  # an error is told at once, without importing torch
-            from care.errors import CareError, Misuse, Stopped
-
-            failed, stopped = isinstance(error, CareError), isinstance(error, Stopped)
-            code = 2 if isinstance(error, Misuse) else 3 if stopped else 1
-        if not failed and not stopped:
-            raise  # a bug of ours: the traceback is what its report needs
-        typer.secho(f"{'stopped' if stopped else 'error'}: {error}", fg="yellow" if stopped else "red", err=True)
-        sys.exit(code)
-    except SystemExit as ended:
-        cause: BaseException | None = ended
-        while cause and not isinstance(cause, KeyboardInterrupt):  # of which Typer makes an exit with a code of its own
-            cause = cause.__context__
-        if not cause:
-            raise
-        typer.secho("stopped: finished work is kept, the same command continues", fg="yellow", err=True)
-        sys.exit(3)
     sys.exit(0)
 
 

@@ -16,7 +16,7 @@ import shards
 from flows.chain import Chain, Runner
 from flows.tables import Result
 from shards import sources, storage
-from shards.errors import ShardError
+from shards.errors import Misuse, ShardError
 
 STAGES = (
     "train", "val", "voc-train", "voc-val", "coco-train", "coco-val", "pretrain", "features", "knn", "linear", "finetune", "voc", "coco",
@@ -105,9 +105,9 @@ def care_pipeline(
     encoder, size, paper, side = given["encoder"], given["size"], protocol == "paper", {"workers": workers}
     for first, second in ((voc_train, voc_val), (coco_train, coco_val)):
         if bool(first) != bool(second):
-            raise _misuse(f"wanted annotated images both to train on and to score, got only {first or second}; give both or none")
+            raise Misuse(f"wanted annotated images both to train on and to score, got only {first or second}; give both or none")
     if unknown := {*(refresh or [])} - {*STAGES}:
-        raise _misuse(f"wanted stages to do again of {', '.join(STAGES)}; got {', '.join(sorted(unknown))}")
+        raise Misuse(f"wanted stages to do again of {', '.join(STAGES)}; got {', '.join(sorted(unknown))}")
     if images:
         title, note, (parts, skipped) = Path(images).resolve().name, "", splits(images, val)
     else:
@@ -199,9 +199,3 @@ def splits(images: str, val: str | None = None) -> tuple[dict[str, Result], list
     if named:
         return {"train": {"source": source}, "val": {"source": named[0]}}, skipped
     return {"train": {"source": source, "share": [0, 0.8]}, "val": {"source": source, "share": [0.8, 1]}}, skipped
-
-
-def _misuse(message: str) -> Exception:
-    from care.errors import Misuse  # imports torch, which nothing else here needs
-
-    return Misuse(message)

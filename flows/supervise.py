@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from shards.errors import Failure, Misuse, Stopped
 from shards.terminal import console
 
 PAUSES = (2.0, 10.0, 30.0)  # seconds before a stage is tried again
@@ -68,11 +69,9 @@ class Children:
                 if state == "stopped":
                     self._stop.wait(0.5)  # a Ctrl-C may have reached it before us
                 if self._stop.is_set() or state not in AGAIN or not pause:
-                    from care.errors import CareError, Misuse, Stopped  # which import torch, that nothing else here needs
-
                     if self._stop.is_set():
                         raise Stopped(message if state == "stopped" else "stopped on request; the same command continues")
-                    raise {"usage": Misuse, "bug": RuntimeError}.get(state, CareError)(message)
+                    raise {"usage": Misuse, "bug": RuntimeError}.get(state, Failure)(message)
                 tell(f"{message}; trying again in {pause:g} s")
                 self._stop.wait(pause)
         finally:

@@ -15,6 +15,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from shards.errors import Failure, Stopped
+
 console = Console(stderr=True, highlight=False)
 PLAIN_SECONDS = float(os.environ.get("CARE_PROGRESS_SECONDS", "10"))  # between two plain lines
 LINE = re.compile(r"(.+): (\d+)/(\d+), (.*), ETA \d+ s")  # such a line
@@ -74,6 +76,28 @@ def _numbers(text: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:
         return tuple(map(kind, text.split(","))) if isinstance(text, str) else text
     except ValueError:
         raise typer.BadParameter(f"wanted numbers with commas between them, got {text!r}") from None
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """End the process by a ``Failure``, an ``OSError`` or a Ctrl-C in the block as a command does: by a message and an exit code."""
+    try:
+        yield
+    except (Failure, OSError) as error:
+        code, message = error.code if isinstance(error, Failure) else 1, str(error)
+    except SystemExit as ended:
+        cause: BaseException | None = ended
+        while cause and not isinstance(cause, KeyboardInterrupt):  # of which Typer makes an exit with a code of its own
+            cause = cause.__context__
+        if not cause:
+            raise
+        code, message = Stopped.code, "finished work is kept, the same command continues"
+    else:
+        return
+    stopped = code == Stopped.code
+    typer.secho(f"{'stopped' if stopped else 'error'}: {message}", fg="yellow" if stopped else "red", err=True)
+    # torchrun takes any other code for a crash; it is asked to stop, and the run's status says that it was
+    sys.exit(0 if stopped and "TORCHELASTIC_RUN_ID" in os.environ else code)
 
 
 @contextmanager

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 import shards
 from care.encoders import Encoder, evaluating
-from care.errors import CareError, Diverged, Misuse
+from care.errors import CareError, Diverged
 from care.evaluate.features import Accuracy, Evaluation, Rows, accuracy, centres, crops, same_classes
 from care.streams import lr_at
 from care.train.checkpoint import digest_of, local_copy
 from care.train.run import Precision, Run, autocast, fastest_precision
 from shards import storage
+from shards.errors import Misuse
 from shards.images import SUFFIXES
 from shards.reader import permutation
 from shards.terminal import Batch, Count, Natural, Positive, Share, Side, console

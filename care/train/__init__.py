@@ -1,9 +1,9 @@
 """From shards to a checkpoint: views and batches as pure functions of (seed, step), the loop, what a run saves."""
 
-from care.errors import Stopped
 from care.train.load import load_encoder
 from care.train.loop import Pretrained, pretrain
 from care.train.run import Run
 from care.train.views import VIEWS, View, batches
+from shards.errors import Stopped
 
 __all__ = ["VIEWS", "Pretrained", "Run", "Stopped", "View", "batches", "load_encoder", "pretrain"]

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 
 import shards
-from care import BYOL, CareError, streams_for
+from care import BYOL, streams_for
 from care.encoders import ENCODERS
 from care.evaluate import knn
-from care.train import Stopped, pretrain
+from care.train import pretrain
 from care.train.launch import joined, refuse_again, torchrun
-from shards.terminal import command
+from shards.terminal import command, told
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -57,9 +57,5 @@ command(app, pretrain, _run, "care pretrain sets/train runs/small --encoder resn
 
 
 if __name__ == "__main__":
-    try:
+    with told():
         app(prog_name="python -m care.train")
-    except (CareError, shards.ShardError, OSError, Stopped) as error:
-        print(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}", file=sys.stderr)
-        # torchrun takes any other code for a crash; it is asked to stop, and the record in the run directory says that it was
-        sys.exit(0 if isinstance(error, Stopped) and "TORCHELASTIC_RUN_ID" in os.environ else 3 if isinstance(error, Stopped) else 1)

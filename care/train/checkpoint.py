@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from care.errors import CareError, Stopped
+from care.errors import CareError
 from shards import Cache, ShardError, storage
+from shards.errors import Stopped
 from shards.terminal import console
 
 SCHEMA = 1

@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from care.errors import CareError, Stopped
+from care.errors import CareError
 from care.train.checkpoint import local_copy
 from shards import storage
+from shards.errors import Stopped
 from shards.terminal import console
 
 RESTARTS = 3  # times that all processes are started again after one has died; they continue from the last checkpoint

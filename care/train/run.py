@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from care import ranks
-from care.errors import CareError, Diverged, Stopped
+from care.errors import CareError, Diverged
 from care.train import checkpoint
 from shards import ShardError, storage
+from shards.errors import Failure, Stopped
 from shards.terminal import progress
 
 Precision = Literal["bf16", "fp16", "fp32"]
@@ -159,7 +160,7 @@ class Run:
 
     def _tell(self, kind: Any, error: BaseException | None, _traceback: Any) -> None:
         """Leave how the run ended for whoever started it; what is no error of ours counts as a crash: the state stays ``running``."""
-        if isinstance(error, Stopped | CareError | ShardError):
+        if isinstance(error, Failure):
             with suppress(ShardError):  # a full disk, which is what is told already
                 self._status("stopped" if isinstance(error, Stopped) else "failed", str(error))
         elif error is None and self.lead:

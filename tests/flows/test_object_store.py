@@ -7,6 +7,7 @@ import pytest
 from commands import TINY, care, environment, options
 
 pytestmark = pytest.mark.flows
+SECRET = "not-to-be-told"
 
 
 def test_everything_in_a_bucket_and_again_from_another_machine(tmp_path: Path) -> None:
@@ -16,7 +17,7 @@ def test_everything_in_a_bucket_and_again_from_another_machine(tmp_path: Path) -
         port = probe.getsockname()[1]
     store = moto.ThreadedMotoServer("127.0.0.1", port, verbose=False)
     store.start()
-    keys = {"ENDPOINT_URL": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "hidden", "DEFAULT_REGION": "us-east-1"}
+    keys = {"ENDPOINT_URL": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": SECRET, "DEFAULT_REGION": "us-east-1"}
     names = {f"AWS_{name}": value for name, value in keys.items()}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in names.items():
@@ -42,14 +43,14 @@ def test_everything_in_a_bucket_and_again_from_another_machine(tmp_path: Path) -
         assert again.count("finished before") == 23
         assert "pre-training" not in again
         everything = storage.listing("s3://bucket/lab", deep=True)
-        assert not [name for name in everything if b"hidden" in storage.read_bytes(f"s3://bucket/lab/{name}")]
+        assert not [name for name in everything if SECRET.encode() in storage.read_bytes(f"s3://bucket/lab/{name}")]
         report = care("report", "s3://bucket/lab", env=environment(**names))
         assert "s3://bucket/lab/report.html" in report.communicate(timeout=100)[0]
         status = care("pipeline", "status", "s3://bucket/lab", env=environment(**names))
         assert status.communicate(timeout=100)[0].count("finished") >= 23
-        secret = care("pipeline", "run", "--out", "s3://k:hidden@bucket/lab", env=environment())
+        secret = care("pipeline", "run", "--out", f"s3://k:{SECRET}@bucket/lab", env=environment())
         output = secret.communicate(timeout=100)[0]
         assert secret.returncode == 1
         assert "AWS_ACCESS_KEY_ID" in output
-        assert "hidden" not in output
+        assert SECRET not in output
     store.stop()

@@ -13,10 +13,10 @@ from prefect.client.schemas.filters import FlowRunFilter
 
 import shards
 from care import CareError
-from care.errors import Misuse
 from flows.pipeline import care_pipeline, splits
 from flows.server import server
 from shards import ShardError, scenes
+from shards.errors import Misuse
 
 NAMES = ["random initialisation", "C-stream alone", "CARE"]
 

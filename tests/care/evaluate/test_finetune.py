@@ -18,13 +18,13 @@ from torchvision import transforms
 
 import shards
 from care import CareError, TappedEncoder, lr_at, resnet18
-from care.errors import Misuse
 from care.evaluate import finetune, listed, stratified
 from care.evaluate.finetune import RECIPES
 from care.train import Stopped, checkpoint
 from care.train.run import Run
 from care.train.views import View, crop
 from shards import storage
+from shards.errors import Misuse
 from shards.reader import permutation
 
 module, run_module = import_module("care.evaluate.finetune"), import_module("care.train.run")
