@@ -1,32 +1,38 @@
 """The stages of one run: threads that wait for processes that work, and around each a Prefect task where a flow is running."""
 
+import base64
 import contextvars
 import json
 import logging
+import math
 import os
+import re
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
 
-from prefect import get_run_logger, task, unmapped
+from prefect import artifacts, get_run_logger, task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from flows import artifacts, records
+from flows import records
 from flows.pieces import piece, pieces
 from flows.records import Stage
 from flows.supervise import Children
 from flows.tables import Result
+from shards import storage
 from shards.errors import ShardError
 from shards.terminal import LINE, console
 
 Runner = Literal["threads", "dask", "ray"]
+SECONDS = 5.0  # between two updates of a progress in Prefect's UI
 _children: ContextVar[Children] = ContextVar("children")  # of this process; a Dask or Ray worker has none
 
 
@@ -102,9 +108,19 @@ class Chain:
 
 @task(cache_policy=NO_CACHE)  # the record is the cache
 def _shown(name: str, do: Callable[[Callable[[str], None]], tuple[Result, bool]], bars: Progress) -> Any:
-    tell = _Teller(name, bars, get_run_logger())
-    done, cached = do(tell)
-    artifacts.result(name, done)
+    done, cached = do(_Teller(name, bars, get_run_logger()))
+    with suppress(Exception):  # of a server that is gone: whatever its UI shows of a stage, the chain goes on
+        place, said = done.get("url"), done["text"]
+        if counts := done.get("counts"):
+            table = [{"files": part, "count": count} for part, count in counts.items()]
+            artifacts.create_table_artifact(table, key=_key(name, "files"), description=f"{place}: {said}")
+        if text := done.get("markdown"):
+            artifacts.create_markdown_artifact(text, key=_key(name, "results"), description=f"measured here: {said}")
+        if "report.html" in done.get("outputs", {}):
+            link = f"[{place}/report.html]({place}/report.html)"
+            artifacts.create_markdown_artifact(link, key=_key(name, "page"), description="the report: open it in a browser")
+            picture = "data:image/png;base64," + base64.b64encode(storage.read_bytes(f"{place}/maps.png")).decode()
+            artifacts.create_image_artifact(picture, key=_key(name, "maps"), description="where the encoders look")
     return Completed(name="Cached" if cached else "Completed", data=done)
 
 
@@ -120,17 +136,18 @@ class _Teller:
     """Tells a stage's lines: to Prefect's log, if that shows them, else here; progress as a bar on a terminal, and in Prefect's UI."""
 
     def __init__(self, name: str, bars: Progress, log: Any = None) -> None:
-        self._name, self._bars = name, bars
+        self._name, self._bars, self._log, self._next = name, bars, log, 0.0
         self._bar: Any = None
-        self._log, self._artifact = log, artifacts.Advance(name) if log else None
+        self._artifact: Any = None
 
     def __call__(self, line: str) -> None:
         if not line.strip():
             return
         if moved := LINE.fullmatch(line):
             title, done, total, status = moved[1], int(moved[2]), int(moved[3]), moved[4]
-            if self._artifact:
-                self._artifact(100 * done / max(total, 1), line)
+            if self._log and (time.monotonic() >= self._next or done == total):
+                self._next = time.monotonic() + SECONDS
+                self._show(100 * done / max(total, 1), line)
             if self._bars.live.is_started:
                 if self._bar is None:
                     self._bar = self._bars.add_task("", total=total, status="")
@@ -143,6 +160,19 @@ class _Teller:
             self._log.info(line)
         else:
             console.print(f"{self._name}: {line}", markup=False, soft_wrap=True)
+
+    def _show(self, per_cent: float, line: str) -> None:
+        try:
+            if self._artifact is None:
+                self._artifact = artifacts.create_progress_artifact(per_cent, key=_key(self._name, "progress"), description=line)
+            else:
+                artifacts.update_progress_artifact(self._artifact, per_cent, description=line)
+        except Exception:  # of a server that is gone
+            self._next = math.inf
+
+
+def _key(*parts: str) -> str:
+    return re.sub("[^a-z0-9]", "-", "-".join(parts).lower())
 
 
 def _number(text: str) -> float:  # one form of each: Prefect makes 100.0 of 100

@@ -22,21 +22,19 @@ from shards.terminal import told
 
 
 def serve(connection: socket.socket) -> None:
-    """Say how many GPUs there are, then fork for every request, a descriptor of JSON and one to write to, until the other end is closed."""
+    """Say how many GPUs there are, then fork for every socket sent, to read JSON from and to write to, until the other end is closed."""
     connection.send(bytes([torch.cuda.device_count()]))  # which does not touch them: no child could use them after that
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; a stage's process gets it, too
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: they tell by their descriptor
     while True:
         try:
-            byte, received, _, _ = socket.recv_fds(connection, 1, 2)
+            byte, received, _, _ = socket.recv_fds(connection, 1, 1)
         except ConnectionError:
             return
         if not byte:
             return
-        request, output = received
         if os.fork():
-            os.close(request)
-            os.close(output)
+            os.close(received[0])
             continue
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -44,12 +42,11 @@ def serve(connection: socket.socket) -> None:
             signal.signal(number, _interrupt)
         connection.close()
         for standard in (1, 2):
-            os.dup2(output, standard)
-        os.close(output)
+            os.dup2(received[0], standard)
         print(f"{OUTCOME}{json.dumps(['pid', os.getpid()])}", flush=True)
-        os.lseek(request, 0, os.SEEK_SET)
-        with os.fdopen(request) as file:
-            outcome = _outcome(*json.load(file))
+        with os.fdopen(received[0]) as request:
+            given = json.load(request)
+        outcome = _outcome(*given)
         print(f"\n{OUTCOME}{json.dumps(outcome)}", flush=True)
         os._exit(0)
 

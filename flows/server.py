@@ -58,12 +58,3 @@ def server() -> Iterator[str]:
     finally:
         ended.set()
         process[0].kill()
-
-
-def _forget_exit_hooks() -> None:
-    # In a forked child (a loader's worker) Prefect's exit hooks wait for threads that are not there, and end it with exit code 1.
-    hooks = getattr(threading, "_threading_atexits", [])
-    hooks[:] = [hook for hook in hooks if not hook.func.__module__.startswith("prefect.")]
-
-
-os.register_at_fork(after_in_child=_forget_exit_hooks)

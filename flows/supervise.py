@@ -91,26 +91,22 @@ class Children:
         return self._slots.get()
 
     def _attempt(self, do: str, arguments: Any, slot: dict[str, str], tell: Callable[[str], None]) -> tuple[str, str]:
-        read, write = os.pipe()
-        request = os.memfd_create("request")
-        with os.fdopen(request, "wb", closefd=False) as file:
-            file.write(json.dumps([do, arguments, slot]).encode())
-        try:
-            with self._lock:
-                if self._stop.is_set():
-                    return "stopped", "stopped on request; the same command continues"
-                if self._origin.poll() is not None:
-                    self._start()
-                socket.send_fds(self._connection, [b" "], [request, write])
-        except OSError as error:  # it has just died
-            return "died", f"the process that starts the stages died ({error})"
-        finally:
-            os.close(request)
-            os.close(write)
-        with os.fdopen(read, "rb", 0) as lines:
-            return self._follow(lines.fileno(), tell)
+        ours, other = socket.socketpair()
+        with ours:
+            try:
+                with self._lock, other:
+                    if self._stop.is_set():
+                        return "stopped", "stopped on request; the same command continues"
+                    if self._origin.poll() is not None:
+                        self._start()
+                    socket.send_fds(self._connection, [b" "], [other.fileno()])
+                ours.sendall(json.dumps([do, arguments, slot]).encode())
+                ours.shutdown(socket.SHUT_WR)
+            except OSError as error:  # it has just died
+                return "died", f"the process that starts the stages died ({error})"
+            return self._follow(ours, tell)
 
-    def _follow(self, lines: int, tell: Callable[[str], None]) -> tuple[str, str]:
+    def _follow(self, lines: socket.socket, tell: Callable[[str], None]) -> tuple[str, str]:
         pid, outcome, rest, heard, hung = 0, ("died", "its process died"), b"", time.monotonic(), 0
         while True:
             if not select.select([lines], [], [], 1)[0]:
@@ -120,7 +116,9 @@ class Children:
                         os.kill(pid, signal.SIGKILL if hung else signal.SIGTERM)
                     hung += 1
                 continue
-            data, heard = os.read(lines, 1 << 16), time.monotonic()
+            data, heard = b"", time.monotonic()
+            with suppress(ConnectionError):  # it died before it had read what to do
+                data = lines.recv(1 << 16)
             if not data:  # it, and all that it started, are gone
                 break
             *whole, rest = (rest + data).split(b"\n")

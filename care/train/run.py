@@ -43,8 +43,9 @@ class Run:
 
     def __enter__(self) -> "Run":
         with ExitStack() as stack:
-            if self.lead:  # a killed run's loader workers hold its lock for seconds
-                stack.enter_context(storage.exclusive(self.path, "training in", patience=15))
+            for place in dict.fromkeys(map(str, (self.url, self.path))) if self.lead else ():
+                # a killed run's loader workers hold its lock for seconds
+                stack.enter_context(storage.exclusive(place, "training in", patience=15))
             if storage.is_remote(self.url) and os.environ.get("LOCAL_RANK", str(ranks.rank())) == "0":  # one on each machine
                 checkpoint.pull(self.url, self.path)
             for old in self.path.glob("status*.json") if self.lead else ():

@@ -60,6 +60,19 @@ def test_another_machine_continues_it(data, tmp_path, url, monkeypatch):
         assert storage.read_bytes(f"{url}/{name}") == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_two_machines_do_not_train_one_run(data, tmp_path, url, monkeypatch):
+    monkeypatch.setattr("shards.locks.LEASE_SECONDS", 2.0)
+    train(data, url, steps=2)
+    steps = storage.listing(f"{url}/checkpoints", deep=True).keys()
+    with storage.exclusive(url, "training in"):
+        on_another_machine(monkeypatch, tmp_path, "second")
+        exclusive = storage.exclusive
+        monkeypatch.setattr(storage, "exclusive", lambda folder, doing, patience: exclusive(folder, doing, patience=1))
+        with pytest.raises(shards.ShardError, match="another process is training in memory://bucket/run; wait until it ends, or stop it"):
+            train(data, url)
+    assert storage.listing(f"{url}/checkpoints", deep=True).keys() == steps
+
+
 def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(data, tmp_path, url, monkeypatch, capsys):
     train(data, url)
     data_of = f"{url}/checkpoints/step-00000006/model.safetensors"
