@@ -91,5 +91,5 @@ def hostile(session: nox.Session) -> None:
 @shared
 def bench(session: nox.Session) -> None:
     """Speed beside other packages, interleaved in one process; arguments name the benchmarks."""
-    for name in session.posargs or ("views", "shards", "train", "checkpoint", "evaluate"):
+    for name in session.posargs or ("views", "shards", "train", "checkpoint", "evaluate", "flows"):
         run(session, f"tests.bench.{name}", group="bench")

@@ -1,6 +1,7 @@
 """Shards and features mapped over threads, Dask and Ray: `nox -s flows`."""
 
 import json
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def test_the_pieces_of_a_stage_are_done_there_and_give_the_same(tmp_path: Path, 
     process = care("pipeline", "run", "--out", tmp_path / "mapped", "--runner", runner, *many, env=environment())
     seen, addresses = set(), set()
     while process.poll() is None:
+        time.sleep(0.2)
         for pid, line in below(process.pid).items():
             seen |= {word for word in ("raylet", "spawn_main") if word in line}
             with suppress(OSError):  # it has ended
