@@ -30,9 +30,11 @@ def test_the_commands_exist() -> None:
     from care.train.__main__ import app as pretrain
     from flows.cli import app
     from flows.cli_evaluate import app as evaluate
+    from flows.cli_pipeline import app as pipeline
 
     root = get_command(app)
-    root.commands |= {"pretrain": get_command(pretrain), "evaluate": get_command(evaluate)}  # what `care` passes their arguments on to
+    apps = {"pretrain": pretrain, "evaluate": evaluate, "pipeline": pipeline}  # which `care` imports when they are called
+    root.commands |= {name: get_command(one) for name, one in apps.items()}
     for line in re.findall(r"^(?:pip install -e \. && )?care ([^#\n]+)", README.read_text(), re.MULTILINE):
         command, words = root, [word for word in line.split() if word != "&&"]
         while hasattr(command, "commands"):
