@@ -5,7 +5,6 @@
 
 import re
 from concurrent.futures import Future, wait
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,25 +144,27 @@ def care_pipeline(
         care, found = encoders["CARE"], list[tuple[Result, Future[Result]]]()
         for name, source in encoders.items():
             tag, one = "" if name == "CARE" else re.sub(r"\W+", "-", f"-{name.lower()}"), {"encoder": source, "seed": seed}
-            judge = partial(_judge, chain, found, name, tag, side)
+            todo, ready = list[tuple[str, str, Result]](), None  # stages, what their rows call the task, inputs
             if "val" in both:
                 ready = chain.start(f"features{tag}", "features", {"size": size, **both, **one}, aside=side)
-                judge("knn", {"verb": "knn", "size": size, **both, **one}, after=ready)
-                judge("linear", {"verb": "linear", "size": size, **both, **one, **given["linear"]}, after=ready)
+                todo = [(verb, "", {"verb": verb, "size": size, **both, **given.get(verb, {})}) for verb in ("knn", "linear")]
+            for share, count in few.items() if name != "C-stream alone" else ():
+                if count < 3:
+                    continue
+                epochs = {} if paper else {"epochs": [max(round(finetune_steps * min(32, count) / count), 1)]}
+                tuning = {"verb": "finetune", "size": size, "fraction": share, "trials": 3, **both, **given["finetune"], **epochs}
+                todo.append((f"finetune-{share:g}", f"{100 * share:g} % of the labels", tuning))
+            for kind in boxed if name != "C-stream alone" else ():
+                detector = given["detect"] | ({"head": "fpn", "mask": True} if paper and kind == "coco" else {})
+                detector |= {n: v for n, v in (("size", detection_size), ("iterations", detection_iterations)) if v is not None}
+                todo.append((kind, "", {"verb": "detect", "train": built[f"{kind}-train"], "val": built[f"{kind}-val"], **detector}))
+            for stage, task, inputs in todo:
+                inputs, after = {"called": name, **inputs, **one}, ready if stage in ("knn", "linear") else None
+                future = chain.start(stage + tag, "judge", inputs, aside=side, after=after)
+                found.append(({"encoder": name} | ({"task": task} if task else {}), future))
             if not images:
                 inside = {"start": train_scenes, "count": val_scenes, "size": size, **one}
                 found.append(({"encoder": name}, chain.start(f"attention{tag}", "attention", inside)))
-            if name == "C-stream alone":
-                continue
-            for share in (share for share, count in few.items() if count >= 3):
-                epochs = {} if paper else {"epochs": [max(round(finetune_steps * min(32, few[share]) / few[share]), 1)]}
-                tuning = {"verb": "finetune", "size": size, "fraction": share, "trials": 3, **both, **one, **given["finetune"], **epochs}
-                judge(f"finetune-{share:g}", tuning, {"task": f"{100 * share:g} % of the labels"})
-            for kind in boxed:
-                detector = given["detect"] | ({"head": "fpn", "mask": True} if paper and kind == "coco" else {})
-                detector |= {n: v for n, v in (("size", detection_size), ("iterations", detection_iterations)) if v is not None}
-                sets = {"train": built[f"{kind}-train"], "val": built[f"{kind}-val"]}
-                judge(kind, {"verb": "detect", **sets, **one, **detector})
         wait([future for _, future in found])  # what fails does not stop the others
         results = {
             "title": f"CARE on {title}", "note": note, "skipped": skipped, "settings": settings, "views": given["views"], "seed": seed,
@@ -177,13 +178,6 @@ def care_pipeline(
         for name, place in {**dict.fromkeys(pages["outputs"], pages["url"]), "encoder.safetensors": care["url"]}.items():
             storage.copy(f"{place}/{name}", f"{out}/{name}")
     return dict(storage.read_json(f"{out}/results.json"))
-
-
-def _judge(
-    chain: Chain, found: list[Any], name: str, tag: str, side: Result, stage: str, inputs: Result, told: Result | None = None, **more: Any
-) -> None:  # fmt: skip
-    future = chain.start(stage + tag, "judge", {**inputs, "called": name}, aside=side, **more)
-    found.append(({"encoder": name, **(told or {})}, future))
 
 
 def splits(images: str, val: str | None = None) -> tuple[dict[str, Result], list[str]]:

@@ -1,6 +1,7 @@
 """Every stage as a flow of its own, with the parameters of the function that it is for: their types, defaults and words."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -14,6 +15,7 @@ from flows.chain import Chain, Runner
 from flows.tables import Result
 
 _SETS = ("train", "val")
+warnings.filterwarnings("ignore", 'Field name "validate"')  # a keyword of shards.build, of which Prefect makes a field of pydantic's
 
 
 def _flow(work: str, function: Callable[..., Any], given: Collection[str], skip: Collection[str] = (), **more: Any) -> Flow[..., Result]:

@@ -10,14 +10,14 @@ from commands import TINY, below, care, environment, options
 from listeners import listening
 
 pytestmark = pytest.mark.flows
-SMALL = {name: value for name, value in TINY.items() if name not in ("train_scenes", "val_scenes")}
+SMALL = {name: value for name, value in TINY.items() if name not in ("train_scenes", "val_scenes", "labels")}
 
 
 @pytest.mark.parametrize("runner", ["threads", "dask", "ray"])
 def test_the_pieces_of_a_stage_are_done_there_and_give_the_same(tmp_path: Path, runner: str) -> None:
     if runner != "threads":
         pytest.importorskip(f"prefect_{runner}")
-    many = options(SMALL | {"train_scenes": 2300, "val_scenes": 40})  # three shards
+    many = options(SMALL | {"train_scenes": 2300, "val_scenes": 40, "labels": (0.01,)})  # three shards
     process = care("pipeline", "run", "--out", tmp_path / "mapped", "--runner", runner, *many, env=environment())
     seen, addresses = set(), set()
     while process.poll() is None:
