@@ -16,11 +16,11 @@ import care.evaluate
 import care.show
 import care.train
 import shards
-from care import ranks
 from care.encoders import Encoder
 from care.show.report import MEASURES, as_markdown, compared
+from care.train import ranks
 from care.train.checkpoint import digest_of
-from care.train.launch import joined, refuse_again, torchrun
+from care.train.ranks import joined, refuse_again, torchrun
 from flows.pieces import SCENE_SIZE, images_of
 from flows.tables import Result
 from shards import boxes, scenes, storage

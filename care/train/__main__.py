@@ -11,7 +11,7 @@ from care import BYOL, CareError, streams_for
 from care.encoders import ENCODERS
 from care.evaluate import knn
 from care.train import Stopped, pretrain
-from care.train.launch import joined, refuse_again, torchrun
+from care.train.ranks import joined, refuse_again, torchrun
 from shards.terminal import command
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from care import ranks
 from care.errors import CareError, Diverged, Stopped
-from care.train import checkpoint
+from care.train import checkpoint, ranks
 from shards import ShardError, storage
 from shards.terminal import progress
 
