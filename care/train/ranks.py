@@ -108,8 +108,13 @@ def synchronise(module: nn.Module) -> None:
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """Be in the group that torchrun's environment describes, if it does: NCCL, a process a GPU, else gloo, the CPU's cores divided."""
+def joined(run: str | Path) -> Iterator[None]:
+    """Be in the group for ``run`` that torchrun's environment describes, if it does: NCCL, a process a GPU, or gloo, the cores divided."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        state, message = outcome(run)
+        if state == "failed":  # and would fail again
+            raise CareError(message)
+        console.print("[yellow]a process died; all continue from the last checkpoint")
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
@@ -167,12 +172,3 @@ def outcome(run: str | Path) -> tuple[str, str]:
     by_state = {record["state"]: record["message"] for record in map(storage.read_json, reversed(paths))}
     state = next((state for state in ("failed", "stopped", "done") if state in by_state), "running")
     return state, by_state.get(state, "")
-
-
-def refuse_again(run: str | Path) -> None:
-    """In a group that torchrun has started again, raise the reason of a failure: it would fail again."""
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
-        state, message = outcome(run)
-        if state == "failed":
-            raise CareError(message)
-        console.print("[yellow]a process died; all continue from the last checkpoint")

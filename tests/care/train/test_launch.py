@@ -18,7 +18,7 @@ from care.train.ranks import joined
 from listeners import listening
 
 run, deaths, attempt, rank = Path(sys.argv[1]), int(sys.argv[2]), int(os.environ["TORCHELASTIC_RESTART_COUNT"]), int(os.environ["RANK"])
-with joined():
+with joined(run):
     total = torch.tensor([rank + 1.0])
     dist.all_reduce(total)
     told = {"mine": sorted(listening(os.getpid())), "starter": sorted(listening(os.getppid())), "total": float(total)}
