@@ -16,11 +16,11 @@ import care.evaluate
 import care.show
 import care.train
 import shards
-from care import ranks
 from care.encoders import Encoder
 from care.show.report import MEASURES, as_markdown, compared
+from care.train import ranks
 from care.train.checkpoint import digest_of
-from care.train.launch import joined, refuse_again, torchrun
+from care.train.ranks import joined, torchrun
 from flows.pieces import SCENE_SIZE, images_of
 from flows.tables import Result
 from shards import boxes, scenes, storage
@@ -51,8 +51,7 @@ def pretrain(
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         given = {"train": train, "encoder": encoder, "size": size, "hidden": hidden, "steps": steps, "views": views, "t_stream": t_stream}
         torchrun(out, nproc, [json.dumps(["pretrain", out, given | {"seed": seed, "nproc": nproc} | settings])], module="flows.child")
-    with joined():  # what is trained is only loaded, and told
-        refuse_again(out)
+    with joined(out):  # what is trained is only loaded, and told
         c, t = care.streams_for(encoder, size=size, seed=seed, objective=care.BYOL(hidden=hidden))
         changes: Result = {name: tuple(value) if isinstance(value, list) else value for name, value in (views or {}).items()}
         first, second = (view._replace(**changes) for view in care.train.VIEWS)
@@ -95,8 +94,7 @@ def judge(
             torchrun(run, nproc, [json.dumps(["judge", out, given])], module="flows.child")
             found.append(storage.read_json(f"{run}/result.json"))
             continue
-        with joined():
-            refuse_again(run)
+        with joined(run):
             places: dict[str, Any] = {"cache": cache, "seed": number, "run": run}
             done = work(network, *both, **{name: value for name, value in places.items() if name in work.__annotations__}, **settings)
             settings |= done.chosen  # of the first seed: the others train with it

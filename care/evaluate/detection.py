@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 import shards
-from care import CareError, ranks
 from care.encoders import Encoder
+from care.errors import CareError
 from care.evaluate import metrics
 from care.evaluate.detectors import Detector
 from care.evaluate.features import Evaluation
+from care.train import ranks
 from care.train.checkpoint import digest_of
 from care.train.run import Precision, Run, fastest_precision, seeded
 from care.train.views import loaded

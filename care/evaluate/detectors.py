@@ -11,8 +11,9 @@ from torchvision.models.detection import anchor_utils, faster_rcnn, image_list, 
 from torchvision.ops import FeaturePyramidNetwork, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from care import CareError, ranks
 from care.encoders import Encoder, ResNetEncoder
+from care.errors import CareError
+from care.train import ranks
 from care.train.views import normalize
 
 Maps = dict[str, Tensor]

@@ -136,10 +136,7 @@ def _held(count: int, share: float, seed: int) -> Int[Tensor, " n"]:
 
 def linear_on_features(train: Features, val: Features, *, lrs: tuple[float, ...] = FAST_LRS, epochs: int = 80, batch_size: int = 256,
                        norm: bool = False, held_out: float = 0.2, seed: int = 0) -> tuple[Accuracy, float]:  # fmt: skip
-    """Top-1 and top-5 of a linear layer on cached features, and its learning rate; recipe and keywords are those of ``linear``.
-
-    Features are standardised by the training set's mean and deviation. A label that is no class is a ``CareError``.
-    """
+    """Top-1, top-5 and rate of ``linear``'s layer on features standardised by train's mean and deviation; no class: ``CareError``."""
     all_known(torch.cat((train.y, val.y)), train.classes)
     held, batch = _held(len(train.x), held_out, seed), min(batch_size, len(train.x))
     mean, deviation = train.x.mean(0), train.x.std(0, correction=0).clamp_min(1e-6)

@@ -11,7 +11,7 @@ from care import BYOL, streams_for
 from care.encoders import ENCODERS
 from care.evaluate import knn
 from care.train import pretrain
-from care.train.launch import joined, refuse_again, torchrun
+from care.train.ranks import joined, torchrun
 from shards.terminal import command, told
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,8 +40,7 @@ def _run(
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         torchrun(run, nproc, sys.argv[2:] if sys.argv[1] == "pretrain" else sys.argv[1:])  # as they were typed
         return
-    with joined():
-        refuse_again(run)
+    with joined(run):
         asked = shards.open(knn_val) if knn_val else data
         c, t = streams_for(encoder, size=size, seed=settings["seed"], objective=BYOL(hidden=hidden))
         warmup = round(per_epoch * (min(10, epochs / 10) if warmup_epochs is None else warmup_epochs))

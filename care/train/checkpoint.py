@@ -5,8 +5,6 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +16,6 @@ from torch import Tensor, nn
 
 from care.errors import CareError
 from shards import Cache, ShardError, storage
-from shards.errors import Stopped
 from shards.terminal import console
 
 SCHEMA = 1
@@ -131,25 +128,6 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], *, source: st
     if told := misfit(module.state_dict(), tensors)[1]:
         raise CareError(f"{source} is of another architecture: {told}; use the encoder, size and blocks it was trained with")
     module.load_state_dict(tensors)
-
-
-class Saver(AbstractContextManager["Saver"]):
-    """Saves in the background, one checkpoint at a time, to ``run`` and to ``url`` if that is an object store; ends when all is written."""
-
-    def __init__(self, run: Path, url: str | Path, keep_every: int) -> None:
-        self._run, self._url, self._keep_every = run, url, keep_every
-        self._pool, self._pending = ThreadPoolExecutor(1), Future[None]()
-        self._pending.set_result(None)
-
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, manifest: dict[str, Any]) -> None:
-        """Copy the state and write it, after the one before; an error in writing that one is raised here."""
-        self._pending.result()
-        self._pending = self._pool.submit(save, self._run, snapshot(model, optimizer), manifest, keep_every=self._keep_every, url=self._url)
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        self._pool.shutdown()
-        if error is None or isinstance(error, Stopped):  # that says it has saved
-            self._pending.result()
 
 
 def push(run: Path, url: str) -> None:

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from care import CareError, CStream, TStream, care_loss, lr_at, momentum_at, ranks
+from care import CareError, CStream, TStream, care_loss, lr_at, momentum_at
 from care.encoders import Encoder, evaluating
 from care.objectives import update_targets
-from care.train import checkpoint
+from care.train import checkpoint, ranks
 from care.train.run import Precision, Run, fastest_precision
 from care.train.views import VIEWS, View, batches
 from shards import ShardSet, storage
@@ -59,7 +59,7 @@ def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = No
     """Train both streams together (Sec. 3.3) into the directory ``run``; called again, it continues from the last checkpoint.
 
     Leaves ``encoder.safetensors``, ``losses.jsonl`` (a line a step, deterministic), ``checkpoints/``, and more (docs/training.md).
-    Called by every process of a group (``care.train.launch.joined``), each takes its slice of every batch; losses and batch norms'
+    Called by every process of a group (``care.train.ranks.joined``), each takes its slice of every batch; losses and batch norms'
     statistics are those of all of them, so their number changes nothing but rounding. SIGINT and SIGTERM save, then it is ``Stopped``.
     A loss that is not finite, collapsed embeddings, a ``run`` of other settings, or processes that differ are a ``CareError``.
 

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from care import ranks
 from care.errors import CareError, Diverged
-from care.train import checkpoint
+from care.train import checkpoint, ranks
 from shards import ShardError, storage
 from shards.errors import Failure, Stopped
 from shards.terminal import progress
@@ -67,7 +67,8 @@ class Run:
                     storage.write_bytes(log, "".join(lines[: self.start]).encode())
                 self._losses, self._timing = (stack.enter_context(log.open("a", buffering=1)) for log in logs)  # always whole lines
                 self._advance = stack.enter_context(progress(self.title, steps * images, start=self.start * images))
-                self._saver = stack.enter_context(checkpoint.Saver(self.path, self.url, self.keep_every))
+                self._writer = stack.enter_context(ThreadPoolExecutor(1))  # saves in the background, one checkpoint at a time
+                self._written: Future[None] | None = None
                 self._status("running")
             self._stack = stack.pop_all()
         return self
@@ -136,8 +137,14 @@ class Run:
             if ranks.largest(*(both := [*sums, *(-value for value in sums)])) != both:
                 raise CareError(f"the processes' weights differ after step {step}; check the machines, then give the command again")
             if self.lead:
-                manifest = {"step": done, "settings": self.settings, "scaler": self.scaler.state_dict(), "world": ranks.world()}
-                self._saver.save(self.model, self.optimizer, manifest | {"threads": torch.get_num_threads()})
+                if self._written:
+                    self._written.result()  # raises what went wrong in the background
+                manifest = {"step": done, "settings": self.settings, "scaler": self.scaler.state_dict(), "world": ranks.world(),
+                            "threads": torch.get_num_threads()}  # fmt: skip
+                self._written = self._writer.submit(checkpoint.save, self.path, checkpoint.snapshot(self.model, self.optimizer), manifest,
+                                                    keep_every=self.keep_every, url=self.url)  # fmt: skip
+                if stop or done == steps:
+                    self._written.result()
         if stop and done < steps:
             raise Stopped(f"stopped on request after step {done} of {steps} and saved; the same command continues")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import shards
-from care import ranks
+from care.train import ranks
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB in 0…1
 CACHED = 1 << 18  # numbers that a CPU colours at a time, one view of 224 px, 37 of 48 px: more leave its cache, fewer are all overhead

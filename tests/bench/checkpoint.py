@@ -3,13 +3,13 @@
 import statistics
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
 from care import streams_for
 from care.train import checkpoint
-from care.train.checkpoint import Saver
 from care.train.loop import Losses, keep_memory
 from tests.bench.timing import interleaved
 
@@ -41,11 +41,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
         for done in (2, 1_000_000):
-            with Saver(run, run, 0) as saver:
+            with ThreadPoolExecutor(1) as writer:
                 began, steps = time.perf_counter(), 0
-                saver.save(model, optimizer, {"step": done, "settings": {}, "scaler": {}})
+                manifest = {"step": done, "settings": {}, "scaler": {}}
+                written = writer.submit(checkpoint.save, run, checkpoint.snapshot(model, optimizer), manifest)
                 held.append(time.perf_counter() - began)
-                while not saver._pending.done() or not steps:
+                while not written.done() or not steps:
                     step()
                     steps += 1
                 extra.append(time.perf_counter() - began - steps * calm)

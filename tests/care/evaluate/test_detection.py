@@ -18,12 +18,12 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.resnet import BasicBlock
 
 import shards
-from care import CareError, ranks
+from care import CareError
 from care.encoders import ResNetEncoder, TappedEncoder
 from care.evaluate import detect, metrics
 from care.evaluate.detection import Examples, View, average_statistics, detections, drawn, pasted, raster
 from care.evaluate.detectors import Detector
-from care.train import Stopped, checkpoint
+from care.train import Stopped, checkpoint, ranks
 from care.train.run import Run
 from shards import boxes, scenes, storage
 from shards.boxes import BoxSet, Picture

@@ -10,8 +10,8 @@ import torch
 from processes import together
 
 import shards
-from care import BYOL, BarlowTwins, CareError, SimCLR, care_loss, lr_at, ranks, streams_for
-from care.train import Stopped, batches, load_encoder, loop, pretrain
+from care import BYOL, BarlowTwins, CareError, SimCLR, care_loss, lr_at, streams_for
+from care.train import Stopped, batches, load_encoder, loop, pretrain, ranks
 
 SETTINGS = {"size": 32, "batch_size": 12, "steps": 5, "warmup": 2, "precision": "fp32", "device": "cpu", "checkpoint_every": 2}
 

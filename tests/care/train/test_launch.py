@@ -14,11 +14,11 @@ MEMBER = """
 import json, os, signal, sys
 from pathlib import Path
 import torch, torch.distributed as dist
-from care.train.launch import joined
+from care.train.ranks import joined
 from listeners import listening
 
 run, deaths, attempt, rank = Path(sys.argv[1]), int(sys.argv[2]), int(os.environ["TORCHELASTIC_RESTART_COUNT"]), int(os.environ["RANK"])
-with joined():
+with joined(run):
     total = torch.tensor([rank + 1.0])
     dist.all_reduce(total)
     told = {"mine": sorted(listening(os.getpid())), "starter": sorted(listening(os.getppid())), "total": float(total)}
@@ -30,7 +30,7 @@ with joined():
 if rank == 0:
     (run / "status.json").write_text('{"state": "done", "message": ""}')
 """
-START = "import sys; from care.train.launch import torchrun; torchrun(sys.argv[1], 2, sys.argv[1:], module='member')"
+START = "import sys; from care.train.ranks import torchrun; torchrun(sys.argv[1], 2, sys.argv[1:], module='member')"
 
 
 @pytest.mark.parametrize("deaths", [1, pytest.param(3, marks=pytest.mark.resume)])

@@ -1,7 +1,7 @@
 import torch
 from processes import together
 
-from care import ranks
+from care.train import ranks
 
 
 def test_alone_everything_is_the_identity():
