@@ -28,8 +28,7 @@ class _Group(TyperGroup):
 
 app = typer.Typer(
     cls=_Group, help="CARE: self-supervised pre-training of attentive CNNs, from image folders to a report. Start with: care demo",
-    no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
-)  # fmt: skip
+    no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
 _shards = typer.Typer(help="Image folders into WebDataset shards with an index.", no_args_is_help=True)
 app.add_typer(_shards, name="shards")
 
@@ -44,11 +43,10 @@ def main() -> NoReturn:
 
 @app.command()
 def demo(
-    images: Annotated[str | None, typer.Option(help="Your own image folder instead of procedural scenes.")] = None,
-    out: Annotated[str | None, typer.Option(help="Run directory; by default demo, or demo-NAME with --images.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Pre-training steps; default: 250, with --images 2000.")] = None,
-    seed: Seed = 0, as_json: Json = False,
-) -> None:  # fmt: skip
+        images: Annotated[str | None, typer.Option(help="Your own image folder instead of procedural scenes.")] = None,
+        out: Annotated[str | None, typer.Option(help="Run directory; by default demo, or demo-NAME with --images.")] = None,
+        steps: Annotated[int | None, typer.Option(min=1, help="Pre-training steps; default: 250, with --images 2000.")] = None,
+        seed: Seed = 0, as_json: Json = False) -> None:  # fmt: skip
     """The whole chain in minutes on a CPU: images, shards, pre-training, evaluation, report. Run again, it goes on.
 
     Example: care demo --images photos
@@ -107,10 +105,9 @@ def results(
 
 
 def _build(
-    src: Annotated[str, typer.Argument(metavar="SRC", help="Image folder, CSV, COCO JSON, VOC list, tars; path or URL.")],
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="New or empty folder for the set; path or URL.")],
-    as_json: Json = False, **settings: Any,
-) -> None:  # fmt: skip
+        src: Annotated[str, typer.Argument(metavar="SRC", help="Image folder, CSV, COCO JSON, VOC list, tars; path or URL.")],
+        dest: Annotated[str, typer.Argument(metavar="DEST", help="New or empty folder for the set; path or URL.")],
+        as_json: Json = False, **settings: Any) -> None:  # fmt: skip
     shards.build(src, dest, **settings)
     info(dest, as_json)
 
@@ -129,8 +126,7 @@ def info(path: Set, as_json: Json = False) -> None:
     facts = {
         "kept": len(index.samples), "seen": index.seen, "rejected": {reason: len(names) for reason, names in index.rejects.items()},
         "shards": len(index.shards), "bytes": sum(shard.filesize for shard in index.shards), "classes": per_class,
-        "digest": index.digest, "seed": index.seed,
-    }  # fmt: skip
+        "digest": index.digest, "seed": index.seed}  # fmt: skip
     if as_json:
         print_json(facts | {"rejects": dict(index.rejects)})
         return

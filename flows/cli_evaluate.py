@@ -13,22 +13,20 @@ from shards.terminal import command
 
 app = typer.Typer(
     help="Judge encoders: kNN, linear, few labels, detection; random:NAME and supervised:NAME are baselines.", no_args_is_help=True,
-    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
-)  # fmt: skip
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
 
 
 def _add(verb: Callable[..., Evaluation], default: int, example: str) -> None:
     kind = "COCO JSON, VOC list (ImageSets/Main/….txt), or shard set of one" if verb is detect else "Shard set with labels"
 
     def run(
-        encoder: Annotated[list[str], typer.Argument(metavar="ENCODER…", help="Runs, weights files, random:NAME, supervised:NAME.")],
-        train: Annotated[str, typer.Option(help=f"{kind}, to learn from.")],
-        val: Annotated[str, typer.Option(help=f"{kind}, to be scored.")],
-        out: Annotated[str, typer.Option(help="Folder for results, runs and features, path or URL.")] = "evaluations",
-        trials: Annotated[int, typer.Option(min=1, help="Seeds; their mean and deviation are told.")] = default,
-        nproc: Annotated[int, typer.Option(min=1, help="Processes that train a detector together, such as one a GPU.")] = 1,
-        as_json: Json = False, **settings: Any,
-    ) -> None:  # fmt: skip
+            encoder: Annotated[list[str], typer.Argument(metavar="ENCODER…", help="Runs, weights files, random:NAME, supervised:NAME.")],
+            train: Annotated[str, typer.Option(help=f"{kind}, to learn from.")],
+            val: Annotated[str, typer.Option(help=f"{kind}, to be scored.")],
+            out: Annotated[str, typer.Option(help="Folder for results, runs and features, path or URL.")] = "evaluations",
+            trials: Annotated[int, typer.Option(min=1, help="Seeds; their mean and deviation are told.")] = default,
+            nproc: Annotated[int, typer.Option(min=1, help="Processes that train a detector together, such as one a GPU.")] = 1,
+            as_json: Json = False, **settings: Any) -> None:  # fmt: skip
         if nproc > 1 and verb is not detect:
             raise typer.BadParameter("several processes train detectors only", param_hint="--nproc")
         rows, given = list[Result](), {option: value for option, value in settings.items() if value is not None}

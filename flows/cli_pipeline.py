@@ -26,8 +26,7 @@ from shards.terminal import command, console
 LOCAL = "http://127.0.0.1:4200/api"  # where `prefect server start` listens
 app = typer.Typer(
     help="The whole chain as one Prefect flow: here, or from deployments that a Prefect server starts.", no_args_is_help=True,
-    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
-)  # fmt: skip
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
 
 
 def chain(*, plain: bool = False, **settings: Any) -> Result:

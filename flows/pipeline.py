@@ -19,8 +19,7 @@ from shards.errors import Misuse, ShardError
 
 STAGES = (
     "train", "val", "voc-train", "voc-val", "coco-train", "coco-val", "pretrain", "features", "knn", "linear", "finetune", "voc", "coco",
-    "attention", "report",
-)  # fmt: skip
+    "attention", "report")  # fmt: skip
 _QUICK: Result = {
     "encoder": "resnet18-small-half", "size": 48, "hidden": 1024, "steps": 250, "batch_size": 32, "lr": 0.4, "momentum": 0.99,
     "checkpoint_every": 100, "views": {"scale": [0.2, 1.0], "blur": [0.1, 0.5], "jitter": [0.4, 0.4, 0.2, 0.1]},
@@ -30,8 +29,7 @@ _QUICK: Result = {
     "detect": {  # of a size that a CPU trains in a minute
         "head": "fpn", "batch_size": 8, "lr": 0.1, "warmup": 20, "channels": 32, "hidden": 128, "proposals": 64, "anchor_scale": 4,
         "checkpoint_every": 100, "size": 64, "iterations": 250,
-    },
-}  # fmt: skip
+    }}  # fmt: skip
 PROTOCOLS: dict[str, Result] = {
     "quick": _QUICK,
     # measured on a thousand photographs: colour is their shortcut, and they need more steps than the scenes
@@ -39,21 +37,19 @@ PROTOCOLS: dict[str, Result] = {
     "paper": {
         "encoder": "resnet50", "size": 224, "hidden": 4096, "epochs": 200, "batch_size": 1024, "lr": 0.05, "momentum": 0.99,
         "checkpoint_every": 500, "views": {}, "linear": {}, "finetune": {"recipe": "byol"}, "detect": {"head": "c4"},
-    },
-}  # fmt: skip
+    }}  # fmt: skip
 
 
 @flow(name="care-pipeline", persist_result=False)
-def care_pipeline(
-    *, out: str = "demo", images: str | None = None, val: str | None = None, protocol: Literal["quick", "photos", "paper"] | None = None,
-    encoder: str | None = None, size: int | None = None, hidden: int | None = None, steps: int | None = None, batch_size: int | None = None,
-    lr: float | None = None, momentum: float | None = None, attention_weight: float = 100, checkpoint_every: int | None = None,
-    c_stream: bool | None = None, baselines: list[str] | None = None, labels: tuple[float, ...] = (0.01, 0.1), finetune_steps: int = 50,
-    voc_train: str | None = None, voc_val: str | None = None, coco_train: str | None = None, coco_val: str | None = None,
-    detection_size: int | None = None, detection_iterations: int | None = None, train_scenes: int = 2000, val_scenes: int = 400,
-    seed: int = 0, nproc: int = 0, jobs: int = 0, workers: int = 0, runner: Runner = "threads", stall_minutes: float = 60,
-    refresh: list[str] | None = None,
-) -> Result:  # fmt: skip
+def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | None = None,
+                  protocol: Literal["quick", "photos", "paper"] | None = None, encoder: str | None = None, size: int | None = None,
+                  hidden: int | None = None, steps: int | None = None, batch_size: int | None = None, lr: float | None = None,
+                  momentum: float | None = None, attention_weight: float = 100, checkpoint_every: int | None = None,
+                  c_stream: bool | None = None, baselines: list[str] | None = None, labels: tuple[float, ...] = (0.01, 0.1),
+                  finetune_steps: int = 50, voc_train: str | None = None, voc_val: str | None = None, coco_train: str | None = None,
+                  coco_val: str | None = None, detection_size: int | None = None, detection_iterations: int | None = None,
+                  train_scenes: int = 2000, val_scenes: int = 400, seed: int = 0, nproc: int = 0, jobs: int = 0, workers: int = 0,
+                  runner: Runner = "threads", stall_minutes: float = 60, refresh: list[str] | None = None) -> Result:  # fmt: skip
     """Images → shards → CARE pre-training → evaluation beside random initialisation → report, all below ``out``.
 
     The evaluations are kNN, linear, fine-tuning on few labels and detection; the procedural scenes, the default images, also tell how
@@ -98,8 +94,7 @@ def care_pipeline(
     """
     chosen = {
         "encoder": encoder, "size": size, "hidden": hidden, "steps": steps, "batch_size": batch_size, "lr": lr, "momentum": momentum,
-        "checkpoint_every": checkpoint_every,
-    }  # fmt: skip
+        "checkpoint_every": checkpoint_every}  # fmt: skip
     given: Result = PROTOCOLS[protocol or ("photos" if images else "quick")] | {name: v for name, v in chosen.items() if v is not None}
     encoder, size, paper, side = given["encoder"], given["size"], protocol == "paper", {"workers": workers}
     for first, second in ((voc_train, voc_val), (coco_train, coco_val)):
@@ -132,8 +127,7 @@ def care_pipeline(
         total = given.get("steps") or given["epochs"] * max(len(train) // batch, 1)
         settings = {
             "steps": total, "batch_size": batch, "warmup": total // (20 if paper else 10), "lr": given["lr"], "momentum": given["momentum"],
-            "attention_weight": attention_weight, "checkpoint_every": given["checkpoint_every"],
-        }  # fmt: skip
+            "attention_weight": attention_weight, "checkpoint_every": given["checkpoint_every"]}  # fmt: skip
         beside = ([] if paper else [f"random:{encoder}"]) if baselines is None else baselines
         encoders: dict[str, Any] = {"random initialisation" if one == f"random:{encoder}" else one: one for one in beside}
         alone = c_stream or (c_stream is None and not images)
@@ -170,8 +164,7 @@ def care_pipeline(
             "title": f"CARE on {title}", "note": note, "skipped": skipped, "settings": settings, "views": given["views"], "seed": seed,
             "evaluations": [row | told for told, future in found for row in future.result()["rows"]],
             "losses": care["losses"], "encoder": {"name": encoder, "size": size, "sha256": care["digest"]},
-            "stages": [{"name": name, "text": done["text"]} for name, done in {**built, **encoders}.items() if "text" in done],
-        }  # fmt: skip
+            "stages": [{"name": name, "text": done["text"]} for name, done in {**built, **encoders}.items() if "text" in done]}  # fmt: skip
         pictured = built["val" if "val" in built else "train"]
         shown = {"results": results, "encoders": encoders, "pictured": pictured, "size": size}
         pages = chain.start("report", "report", {**shown, "seed": seed}).result()

@@ -28,8 +28,7 @@ _FEATURES = (*_METHOD, "care/evaluate/features.py")
 SOURCES = {  # by work or by verb: the files whose edit does a stage again
     "build": ("shards/*",), "pretrain": _METHOD, "features": _FEATURES, "knn": _FEATURES, "linear": (*_FEATURES, "care/evaluate/linear.py"),
     "finetune": (*_FEATURES, "care/evaluate/finetune.py"), "detect": (*_METHOD, "care/evaluate/[dm]*"),
-    "attention": (*_METHOD, "care/show/maps.py"), "report": ("shards/*", "care/*", "care/*/*"),
-}  # fmt: skip
+    "attention": (*_METHOD, "care/show/maps.py"), "report": ("shards/*", "care/*", "care/*/*")}  # fmt: skip
 
 
 class Stage(NamedTuple):

@@ -43,9 +43,8 @@ def build(out: str, *, source: str, annotated: bool = False, seed: int = 0, **se
 
 
 def pretrain(
-    out: str, *, train: str, encoder: str, size: int, hidden: int, steps: int, views: Result | None = None, t_stream: bool = True,
-    seed: int = 0, nproc: int = 1, **settings: Any,
-) -> Result:  # fmt: skip
+        out: str, *, train: str, encoder: str, size: int, hidden: int, steps: int, views: Result | None = None, t_stream: bool = True,
+        seed: int = 0, nproc: int = 1, **settings: Any) -> Result:  # fmt: skip
     """Both streams, or the C-stream alone, trained on a set with ``settings`` of ``care.train.pretrain``; ``nproc`` 0: a process a GPU."""
     nproc = nproc or torch.cuda.device_count() or 1
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -71,9 +70,8 @@ def features(out: str, *, encoder: str, train: str, val: str, size: int, seed: i
 
 
 def judge(
-    out: str, *, verb: str, encoder: str, train: str, val: str, called: str | None = None, cache: str | None = None, seed: int = 0,
-    trials: int = 1, nproc: int = 1, **settings: Any,
-) -> Result:  # fmt: skip
+        out: str, *, verb: str, encoder: str, train: str, val: str, called: str | None = None, cache: str | None = None, seed: int = 0,
+        trials: int = 1, nproc: int = 1, **settings: Any) -> Result:  # fmt: skip
     """An evaluation in ``care.evaluate``, with its ``settings``, of an encoder that the result calls so; the mean of ``trials`` seeds.
 
     ``results.json`` has the row, ``seed-N`` the runs. A detector may be trained by ``nproc`` processes (0: one a GPU).

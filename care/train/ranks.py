@@ -152,8 +152,7 @@ def torchrun(run: str | Path, nproc: int, arguments: Sequence[str], *, module: s
         with tempfile.TemporaryDirectory(prefix="care-") as folder:  # they meet in files: torch's servers listen on every address
             group = LaunchConfig(
                 1, 1, nproc, run_id=f"{folder}/group-", rdzv_backend="c10d", rdzv_endpoint=f"{folder}/starter", max_restarts=RESTARTS,
-                rdzv_configs={"store_type": "file", "keep_alive_interval": 600}, logs_specs=DefaultLogsSpecs(log_dir=folder),
-            )  # fmt: skip
+                rdzv_configs={"store_type": "file", "keep_alive_interval": 600}, logs_specs=DefaultLogsSpecs(log_dir=folder))  # fmt: skip
             elastic_launch(group, sys.executable)("-m", module, *arguments)
     except ChildFailedError as error:
         died = f"a process died ({', '.join(f'rank {n}: exit code {e.exitcode}' for n, e in sorted(error.failures.items()))})"
