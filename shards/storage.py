@@ -26,19 +26,12 @@ def remote(path: str | Path) -> tuple[Any, str]:
     """The fsspec file system of a URL, of this process and thread (they must not survive a fork), and the name in it."""
     import fsspec
 
-    refuse_secrets(str(path))
+    is_remote(path)  # or it is refused
     try:
         fs, name = fsspec.core.url_to_fs(str(path), use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise ShardError(f"cannot use {path}: {error}; for s3://, az:// and gs:// pip install 'care-ssl[s3]', [azure] or [gcs]") from None
     return fs, name
-
-
-def refuse_secrets(text: str) -> None:
-    """A ``ShardError``, which does not repeat it, if ``text`` is or has a URL with a password, a key or a signature in it."""
-    if _SECRET.search(text):
-        how = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_CONNECTION_STRING or GOOGLE_APPLICATION_CREDENTIALS"
-        raise ShardError(f"wanted an address without secrets, got one with a password, key or signature; {how}, or the store's own file")
 
 
 def attempt(what: str, action: Callable[[], Any]) -> Any:
@@ -69,8 +62,10 @@ def locate(path: str | Path) -> Path:
 
 
 def is_remote(path: str | Path) -> bool:
-    """Whether ``path`` is a URL; a ``ShardError`` if it is one with secrets in it."""
-    refuse_secrets(str(path))
+    """Whether ``path`` is a URL; a ``ShardError``, which does not repeat it, if it has one with a password, a key or a signature in it."""
+    if _SECRET.search(str(path)):
+        how = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_CONNECTION_STRING or GOOGLE_APPLICATION_CREDENTIALS"
+        raise ShardError(f"wanted an address without secrets, got one with a password, key or signature; {how}, or the store's own file")
     return "://" in str(path)
 
 
