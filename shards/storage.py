@@ -69,13 +69,6 @@ def is_remote(path: str | Path) -> bool:
     return "://" in str(path)
 
 
-def local(path: str | Path) -> Path:
-    """``path`` as a local ``Path``; object stores are refused by name."""
-    if is_remote(path):
-        raise ShardError(f"wanted a local path, got {path}: this does not work in object stores yet; copy it to a local folder")
-    return Path(path)
-
-
 def read_bytes(path: str | Path, start: int | None = None, end: int | None = None) -> bytes:
     """The bytes of a file from ``start`` to ``end``; an ``OSError`` if it is not there or unreadable, a ``ShardError`` if a store fails."""
     if is_remote(path):
@@ -163,14 +156,14 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
 @contextmanager
 def writing_directory(path: str | Path) -> Iterator[Path]:
     """A directory that appears under ``path``, fsynced, only when the block ends without an exception; a ``ShardError`` if there is one."""
-    final = local(path)
-    with _staged(final) as stage:
+    if is_remote(path):
+        raise ShardError(f"wanted a local path, got {path}: this does not work in object stores yet; copy it to a local folder")
+    with _staged(Path(path)) as stage:
         stage.mkdir()
         yield stage
         for entry in (*stage.rglob("*"), stage):
             _sync(entry)
-        if final.exists():  # replacing it could not be atomic
-            raise ShardError(f"{final} exists already; remove it or choose another name")
+        # a rename replaces no directory that has something in it
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
