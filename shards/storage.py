@@ -80,7 +80,10 @@ def read_bytes(path: str | Path, start: int | None = None, end: int | None = Non
 
 
 def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
-    """Names and sizes in bytes of the files in ``folder``, or with ``deep`` at any depth of a store, but leases; none if not there."""
+    """Names and sizes in bytes of the files in ``folder``, or with ``deep`` at any depth, but leases; none if not there.
+
+    Local links to folders are followed, but not up to a parent; the size of what is no file, such as a link to nothing, is -1.
+    """
     if is_remote(folder):
         fs, name = remote(folder)
         try:
@@ -88,10 +91,19 @@ def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
         except FileNotFoundError:
             return {}
         root = fs._strip_protocol(name).rstrip("/") + "/"
-        names = {path.removeprefix(root): int(info["size"] or 0) for path, info in found.items() if path.startswith(root)}
-        return {name: size for name, size in names.items() if not name.startswith(".lease/")}
-    root = Path(folder)
-    return {file.name: file.stat().st_size for file in sorted(root.iterdir()) if file.is_file()} if root.is_dir() else {}
+        sizes = {path.removeprefix(root): int(info["size"] or 0) for path, info in found.items() if path.startswith(root)}
+        return {name: size for name, size in sizes.items() if not name.startswith(".lease/")}
+    sizes = dict[str, int]()
+    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True) if Path(folder).is_dir() else ():
+        here = Path(place)
+        folders[:] = sorted(name for name in folders if deep and not any(map((here / name).samefile, (here / name).parents)))
+        above = "".join(f"{part}/" for part in here.relative_to(folder).parts)
+        sizes |= {above + name: (here / name).stat().st_size if (here / name).is_file() else -1 for name in sorted(names)}
+    return sizes
+
+
+def _refuse(error: OSError) -> None:
+    raise ShardError(f"cannot list {error.filename}: {error.strerror}; make it readable or move it away") from error
 
 
 def fetch(path: str | Path, to: Path) -> None:
