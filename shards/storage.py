@@ -186,12 +186,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Commit ``value`` as readable JSON with sorted keys: equal values give equal bytes."""
-    write_bytes(path, as_json(value))
-
-
-def as_json(value: Any) -> bytes:
-    """The bytes that ``write_json`` writes."""
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: str | Path) -> Any:
