@@ -133,17 +133,13 @@ def _problems(index: Index, shard: Shard, first: int) -> Iterator[str]:
                 yield f"is not a whole tar: {error}"
             for number, (offset, length, crc32, label, _) in enumerate(index.samples[first : first + shard.nsamples].tolist(), first):
                 sample = f"sample {number} ({(key := index.keys[number])!r})"
-                if key not in members:
-                    yield f"{sample}: not in the tar"
-                    continue
-                image, *extra = members.pop(key)
-                if (image.offset_data, image.size) != (offset, length):
-                    yield f"{sample}: at byte {image.offset_data} with {image.size}, wanted {offset} with {length}"
+                image, *extra = members.pop(key, [tarfile.TarInfo()])  # one of no bytes where it is missing
+                texts = [(info.name, storage.read_bytes(file, info.offset_data, info.offset_data + info.size)) for info in extra]
+                labels = [(f"{key}.cls", str(label).encode())] if label >= 0 else []
+                if (image.offset_data, image.size, texts) != (offset, length, labels):
+                    yield f"{sample}: at byte {image.offset_data} with {image.size}, {texts}, wanted {offset} with {length}, {labels}"
                 if zlib.crc32(storage.read_bytes(file, offset, offset + length)) != crc32:
                     yield f"{sample}: crc32 differs"
-                texts = [(info.name, storage.read_bytes(file, info.offset_data, info.offset_data + info.size)) for info in extra]
-                if texts != ([(f"{key}.cls", str(label).encode())] if label >= 0 else []):
-                    yield f"{sample}: label members {texts}, wanted {label}"
             yield from (f"{key!r}: not in the index" for key in members)
     except (OSError, ShardError) as error:
         yield f"cannot be read: {getattr(error, 'strerror', '') or error}"
