@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -136,14 +136,6 @@ def remove(path: str | Path) -> None:
         attempt(f"remove {path}", lambda: fs.rm_file(name))
     else:
         Path(path).unlink()
-
-
-def exclusive(folder: str | Path, doing: str, *, patience: float = 0) -> AbstractContextManager[None]:
-    """No other process in this block with ``folder``, which is made; a ``ShardError`` if one is after ``patience`` seconds."""
-    from shards import locks  # which writes through this module
-
-    busy = ShardError(f"another process is {doing} {folder}; wait until it ends, or stop it")
-    return locks.leased(str(folder).rstrip("/"), busy, patience) if is_remote(folder) else locks.locked(Path(folder), busy, patience)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from care import ranks
 from care.errors import CareError, Diverged, Stopped
 from care.train import checkpoint
-from shards import ShardError, storage
+from shards import ShardError, locks, storage
 from shards.terminal import progress
 
 Precision = Literal["bf16", "fp16", "fp32"]
@@ -43,7 +43,7 @@ class Run:
     def __enter__(self) -> "Run":
         with ExitStack() as stack:
             if self.lead:  # a killed run's loader workers hold its lock for seconds
-                stack.enter_context(storage.exclusive(self.path, "training in", patience=15))
+                stack.enter_context(locks.exclusive(self.path, "training in", patience=15))
             if storage.is_remote(self.url) and os.environ.get("LOCAL_RANK", str(ranks.rank())) == "0":  # one on each machine
                 checkpoint.pull(self.url, self.path)
             for old in self.path.glob("status*.json") if self.lead else ():
