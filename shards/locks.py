@@ -54,8 +54,7 @@ def _leased(folder: str, busy: ShardError, deadline: float) -> Iterator[None]:
     lost = f"{folder} was taken over by another process, or not reached for {LEASE_SECONDS:g} s; let only one write there, and run it again"
 
     def put(mode: str) -> None:
-        fs, name = storage.remote(own)
-        storage.attempt(f"write {own}", lambda: fs.pipe_file(name, f"{token} {time.monotonic()}".encode(), mode=mode))
+        storage.attempt("write", own, lambda fs, name: fs.pipe_file(name, f"{token} {time.monotonic()}".encode(), mode=mode))
 
     def renew() -> None:
         nonlocal renewed

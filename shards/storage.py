@@ -34,19 +34,19 @@ def remote(path: str | Path) -> tuple[Any, str]:
     return fs, name
 
 
-def attempt(what: str, action: Callable[[], Any]) -> Any:
-    """Do an operation of an object store, three times at most; a ``StoreError`` if it still fails, a ``ShardError`` if it may not be."""
-    pauses = iter(PAUSES)
+def attempt(what: str, path: str | Path, action: Callable[[Any, str], Any]) -> Any:
+    """``action(*remote(path))``, three times at most; a ``StoreError`` if it still fails, a ``ShardError`` if it may not be."""
+    (fs, name), pauses = remote(path), iter(PAUSES)
     while True:
         try:
-            return action()
+            return action(fs, name)
         except Exception as error:  # every store has its own
             if isinstance(error, FileNotFoundError | FileExistsError):
                 raise
             said = f"{type(error).__name__} {getattr(error, 'status_code', '')}"  # in S3's words, and Azure's
             denied = isinstance(error, PermissionError) or re.search("Credential|Authent| 40[13]", said)
             if denied or (pause := next(pauses, None)) is None:
-                message = f"cannot {what}: {type(error).__name__}: {error}; check the address, the credentials, the network"
+                message = f"cannot {what} {path}: {type(error).__name__}: {error}; check the address, the credentials, the network"
                 raise (ShardError if denied else StoreError)(message) from error
         time.sleep(pause)
 
@@ -72,8 +72,7 @@ def is_remote(path: str | Path) -> bool:
 def read_bytes(path: str | Path, start: int | None = None, end: int | None = None) -> bytes:
     """The bytes of a file from ``start`` to ``end``; an ``OSError`` if it is not there or unreadable, a ``ShardError`` if a store fails."""
     if is_remote(path):
-        fs, name = remote(path)
-        return bytes(attempt(f"read {path}", lambda: fs.cat_file(name, start=start, end=end)))
+        return bytes(attempt("read", path, lambda fs, name: fs.cat_file(name, start=start, end=end)))
     with Path(path).open("rb") as file:
         file.seek(start or 0)
         return file.read(-1 if end is None else end - (start or 0))
@@ -85,12 +84,11 @@ def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
     Local links to folders are followed, but not up to a parent; the size of what is no file, such as a link to nothing, is -1.
     """
     if is_remote(folder):
-        fs, name = remote(folder)
+        depth = None if deep else 1
         try:
-            found = attempt(f"list {folder}", lambda: fs.find(name, maxdepth=None if deep else 1, detail=True))
+            root, found = attempt("list", folder, lambda fs, name: (name.rstrip("/") + "/", fs.find(name, maxdepth=depth, detail=True)))
         except FileNotFoundError:
             return {}
-        root = fs._strip_protocol(name).rstrip("/") + "/"
         sizes = {path.removeprefix(root): int(info["size"] or 0) for path, info in found.items() if path.startswith(root)}
         return {name: size for name, size in sizes.items() if not name.startswith(".lease/")}
     sizes = dict[str, int]()
@@ -108,8 +106,7 @@ def _refuse(error: OSError) -> None:
 
 def fetch(path: str | Path, to: Path) -> None:
     """Copy an object to the local file ``to``, which is not made durable."""
-    fs, name = remote(path)
-    attempt(f"read {path}", lambda: fs.get_file(name, str(to)))
+    attempt("read", path, lambda fs, name: fs.get_file(name, str(to)))
 
 
 def copy(source: str | Path, to: str | Path) -> None:
@@ -132,8 +129,7 @@ def nearby(path: str | Path) -> Iterator[Path]:
 def remove(path: str | Path) -> None:
     """Remove a file."""
     if is_remote(path):
-        fs, name = remote(path)
-        attempt(f"remove {path}", lambda: fs.rm_file(name))
+        attempt("remove", path, lambda fs, name: fs.rm_file(name))
     else:
         Path(path).unlink()
 
@@ -142,13 +138,12 @@ def remove(path: str | Path) -> None:
 def writing(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under ``path`` only when the block ends without an exception."""
     if is_remote(path):
-        fs, name = remote(path)
         with tempfile.NamedTemporaryFile(prefix="care-") as upload:
             yield upload
             upload.flush()
             size = upload.tell()
-            attempt(f"write {path}", lambda: fs.put_file(upload.name, name))
-            if (stored := attempt(f"write {path}", lambda: fs.info(name)["size"])) != size:
+            attempt("write", path, lambda fs, name: fs.put_file(upload.name, name))
+            if (stored := attempt("write", path, lambda fs, name: fs.info(name)["size"])) != size:
                 raise ShardError(f"{path} has {stored} bytes after {size} were written; write it again")
         return
     with _staged(Path(path)) as stage, stage.open("w+b") as file:

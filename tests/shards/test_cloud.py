@@ -286,7 +286,7 @@ def test_of_many_threads_one_creates_an_object(bucket):
 
     def create(number):
         try:
-            storage.attempt("create", lambda: storage.remote(f"{bucket}/file")[0].pipe_file(name, b"%d" % number, mode="create"))
+            storage.attempt("create", f"{bucket}/file", lambda fs, name: fs.pipe_file(name, b"%d" % number, mode="create"))
         except FileExistsError:
             return None
         return b"%d" % number

@@ -165,11 +165,11 @@ def test_a_lease_that_is_lost_is_told_at_once_and_at_the_end(url, quick, capsys,
 def test_a_store_that_is_not_reached_loses_the_lease_and_a_short_failure_does_not(url, quick, monkeypatch, capsys):
     attempt, failing, failed = storage.attempt, threading.Event(), []
 
-    def flaky(what, action):
+    def flaky(what, *rest):
         if failing.is_set() and threading.current_thread() is not threading.main_thread():
             failed.append(what)
             raise storage.StoreError("no")
-        return attempt(what, action)
+        return attempt(what, *rest)
 
     monkeypatch.setattr(storage, "attempt", flaky)
     with locks.exclusive(url, "testing"):

@@ -137,12 +137,12 @@ def test_what_may_work_later_is_told_from_what_is_not_allowed(monkeypatch):
     ):  # fmt: skip
         calls = []
 
-        def fail(error=error, calls=calls):
+        def fail(fs, name, error=error, calls=calls):
             calls.append(error)
             raise error
 
         with pytest.raises(kind) as raised:
-            storage.attempt("read it", fail)
+            storage.attempt("read", "memory://it", fail)
         assert type(raised.value) is kind
         assert len(calls) == times
 
