@@ -32,27 +32,13 @@ class Shard(NamedTuple):
     sha256: str
 
 
-class Keys(Sequence[str]):
-    """Sample names by number, kept as one text: a million ``str`` would cost every worker 100 MB."""
-
-    def __init__(self, text: bytes) -> None:
-        self._text, self._ends = text, np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, i: int) -> str:  # type: ignore[override]
-        end = int(self._ends[i])
-        return self._text[self._text.rfind(b"\n", 0, end) + 1 : end].decode()
-
-
 class Index(NamedTuple):
     """The content of a set."""
 
     path: Path
     shards: tuple[Shard, ...]
     samples: NDArray[Any]  # ``ROW`` [count]
-    keys: Keys
+    keys: NDArray[Any]  # sample names [count], not as a list: a million ``str`` would cost every worker 100 MB
     classes: tuple[str, ...]
     seen: int  # files, kept or left out
     rejects: Mapping[str, Sequence[str]]  # the files left out, by reason
@@ -82,7 +68,8 @@ def load(path: str | Path, *, shards: bool = True) -> Index:
         tars = tuple(Shard(**shard) for shard in document["shardlist"])
         index = Index(
             path=root, shards=tars, starts=np.cumsum([0, *(shard.nsamples for shard in tars)]), seen=document["counts"]["seen"],
-            samples=np.load(io.BytesIO(sides["samples.npy"])), keys=Keys(sides["keys.txt"]), classes=tuple(document["classes"]),
+            samples=np.load(io.BytesIO(sides["samples.npy"])), classes=tuple(document["classes"]),
+            keys=np.array(sides["keys.txt"].decode().split("\n")[:-1], np.dtypes.StringDType()),
             digest=hashlib.sha256(text).hexdigest(), **{name: document[name] for name in ("rejects", "plan", "seed", "sha256")},
         )  # fmt: skip
         own = storage.digest({name: value for name, value in document.items() if name != "own"})
