@@ -6,7 +6,7 @@ from typing import Any
 
 import shards
 from flows.tables import Result
-from shards import scenes, storage
+from shards import locks, scenes, storage
 from shards.build import Plan, make_plan, write_shard
 
 SCENE_SIZE = 96
@@ -48,6 +48,6 @@ def images_of(source: str, annotated: bool, seed: int) -> str:
     start, count = map(int, source.removeprefix("scenes:").split("+"))
     name = f"{seed}-{start}-{count}-{storage.sha256(str(scenes.__file__))[:8]}"
     place = shards.Cache().folder.parent / "scenes" / name
-    with storage.exclusive(place.with_name(f".{name}"), "rendering", patience=600):
+    with locks.exclusive(place.with_name(f".{name}"), "rendering", patience=600):
         scenes.write(place, count=count, seed=seed, size=SCENE_SIZE, start=start)
     return str(place if annotated else place / "images")

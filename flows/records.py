@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import shards
 from flows.tables import Result
-from shards import boxes, storage
+from shards import boxes, locks, storage
 from shards.build import make_plan
 from shards.terminal import console
 
@@ -142,7 +142,7 @@ def finish(one: Stage) -> Result:
 
 def locked(one: Stage, patience: float = WAIT) -> AbstractContextManager[None]:
     """No other process at this stage in the block."""
-    return storage.exclusive(storage.locate(f"{one.out}/stages/.{one.name}-{one.key[:8]}"), "working on", patience=patience)
+    return locks.exclusive(storage.locate(f"{one.out}/stages/.{one.name}-{one.key[:8]}"), "working on", patience=patience)
 
 
 def _clear(one: Stage) -> None:

@@ -49,11 +49,6 @@ class BoxSet(NamedTuple):
     shards: reader.ShardSet | None = None
     samples: Sequence[int] = ()
 
-    @property
-    def counted(self) -> int:
-        """Boxes that are not ignored."""
-        return sum(int((~picture.ignored).sum()) for picture in self.pictures)
-
     def image(self, number: int) -> Image.Image:
         """Picture ``number`` decoded; a ``ShardError`` if it cannot be read, does not decode, or is not of the annotated size."""
         path, size = self.pictures[number][:2]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple, get_args
 
 import numpy as np
 
-from shards import boxes, index, reader, sources, storage
+from shards import boxes, index, locks, reader, sources, storage
 from shards.errors import ShardError
 from shards.images import Reject, RejectError, Validation, check, shrink
 from shards.terminal import Count, Natural, Range, Share, progress
@@ -66,7 +66,7 @@ def build(
     if f"{inside}/".startswith(f"{outside}/"):
         raise ShardError(f"{dest} lies in the source {src}; choose a DEST outside of it")
     plan = make_plan(src, shard_size=shard_size, seed=seed, share=share, validate=validate, max_side=max_side, quality=quality)
-    with storage.exclusive(root, "building"):
+    with locks.exclusive(root, "building"):
         names = [*storage.listing(root, deep=True)] if storage.is_remote(root) else sorted(path.name for path in root.iterdir())
         if foreign := [name for name in names if not _OURS.fullmatch(name)]:
             raise ShardError(f"{root} holds other things ({', '.join(foreign[:3])}); choose a new or empty folder as DEST")

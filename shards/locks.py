@@ -22,13 +22,17 @@ LEASE_SECONDS = 20.0  # a holder that could not renew its lease for so long has 
 
 
 @contextmanager
-def locked(folder: Path, busy: ShardError, patience: float) -> Iterator[None]:
-    """Hold the lock of a local folder, which is made; ``busy`` is raised if another process still does after ``patience`` seconds."""
-    with storage.readable_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        fd = os.open(folder, os.O_RDONLY)
+def exclusive(folder: str | Path, doing: str, *, patience: float = 0) -> Iterator[None]:
+    """No other process in this block with ``folder``, which is made; a ``ShardError`` if one is after ``patience`` seconds."""
+    deadline, busy = time.monotonic() + patience, ShardError(f"another process is {doing} {folder}; wait until it ends, or stop it")
+    if storage.is_remote(folder):
+        with _leased(str(folder).rstrip("/"), busy, deadline):
+            yield
+        return
+    with storage.readable_errors(local := Path(folder)):
+        local.mkdir(parents=True, exist_ok=True)
+        fd = os.open(local, os.O_RDONLY)
     try:
-        deadline = time.monotonic() + patience
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel ends it with the process
@@ -43,15 +47,14 @@ def locked(folder: Path, busy: ShardError, patience: float) -> Iterator[None]:
 
 
 @contextmanager
-def leased(folder: str, busy: ShardError, patience: float) -> Iterator[None]:
-    """Hold the lease of a folder by URL, or raise ``busy``; if it is lost, stderr says so at once, at the end a ``ShardError`` does."""
+def _leased(folder: str, busy: ShardError, deadline: float) -> Iterator[None]:
+    # Hold the lease of a folder by URL, or raise ``busy``; if it is lost, stderr says so at once, at the end a ``ShardError`` does.
     token, place, own, ended = uuid.uuid4().hex, f"{folder}/.lease", "", threading.Event()
-    deadline, renewed, since, seen = time.monotonic() + patience, 0.0, 0.0, (-1, "")
+    renewed, since, seen = 0.0, 0.0, (-1, "")
     lost = f"{folder} was taken over by another process, or not reached for {LEASE_SECONDS:g} s; let only one write there, and run it again"
 
     def put(mode: str) -> None:
-        fs, name = storage.remote(own)
-        storage.attempt(f"write {own}", lambda: fs.pipe_file(name, f"{token} {time.monotonic()}".encode(), mode=mode))
+        storage.attempt("write", own, lambda fs, name: fs.pipe_file(name, f"{token} {time.monotonic()}".encode(), mode=mode))
 
     def renew() -> None:
         nonlocal renewed

@@ -71,7 +71,7 @@ def render(seed: int, index: int, *, size: int = 96) -> Scene:
 
 def write(dest: str | Path, *, count: int, seed: int = 0, size: int = 96, start: int = 0) -> None:
     """Write scenes as ``dest/images/<class>/<index>.jpg`` and COCO's ``dest/annotations.json``, or ``ShardError`` if it holds others."""
-    final = storage.local(dest)
+    final = Path(dest)
     info = {"description": "procedural images, not photographs", "version": "1", "seed": seed, "size": size, "count": count, "start": start}
     if final.exists():
         found = storage.read_json(final / "annotations.json").get("info", {})
@@ -79,7 +79,7 @@ def write(dest: str | Path, *, count: int, seed: int = 0, size: int = 96, start:
             raise ShardError(f"{final} holds other scenes: {', '.join(differing)}; remove it or choose another name")
         return
     categories, images, annotations = [{"id": n, "name": name} for n, name in enumerate(CLASSES, 1)], list[Any](), list[Any]()
-    with storage.writing_directory(final) as stage, progress("rendering procedural scenes", count) as advance:
+    with storage.writing_directory(dest) as stage, progress("rendering procedural scenes", count) as advance:
         for name in CLASSES:
             (stage / "images" / name).mkdir(parents=True)
         for index in range(start, start + count):

@@ -6,7 +6,6 @@ import os
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -87,22 +86,19 @@ def find(src: str | Path, *, share: tuple[float, float] = (0, 1), known: boxes.A
 
 def read(image: Candidate) -> bytes:
     """The bytes of a candidate, or ``RejectError``; another ``ShardError`` if the object store fails."""
+    if image.size > MAX_BYTES:
+        raise RejectError(Reject.TOO_LARGE)
+    if image.size < 0 and not storage.is_remote(image.path):  # no file: a pipe would block
+        raise RejectError(Reject.UNREADABLE)
+    part = (image.offset, image.offset + image.size) if image.offset >= 0 else ()
     try:
-        if image.offset >= 0:
-            return storage.read_bytes(image.path, image.offset, image.offset + image.size)
-        remote = storage.is_remote(image.path)
-        if not remote and not Path(image.path).is_file():  # a pipe would block
-            raise RejectError(Reject.UNREADABLE)
-        if (image.size if remote else Path(image.path).stat().st_size) > MAX_BYTES:
-            raise RejectError(Reject.TOO_LARGE)
-        return storage.read_bytes(image.path)
+        return storage.read_bytes(image.path, *part)
     except OSError:
         raise RejectError(Reject.UNREADABLE) from None
 
 
 def _folder(src: str | Path, rejects: list[Any]) -> list[Candidate]:
-    root = storage.locate(src)
-    sizes = storage.listing(src, deep=True) if storage.is_remote(src) else dict(_files(root)) if root.is_dir() else {}
+    root, sizes = storage.locate(src), storage.listing(src, deep=True)
     above, names = str(src).rstrip("/"), [name for name in sizes if suffix(name) in SUFFIXES]
     if names:
         rejects += [(Reject.OTHER_FILE, name) for name in sizes.keys() - set(names)]
@@ -167,18 +163,3 @@ def suffix(name: str) -> str:
     """``.jpg`` of ``a/b.JPG``; pathlib's takes ten times as long."""
     stem, dot, end = name.rpartition("/")[2].rpartition(".")
     return dot + end.lower() if stem and end else ""
-
-
-def _files(directory: Path, prefix: str = "", *above: Path) -> Iterator[tuple[str, int]]:
-    try:
-        if any(map(directory.samefile, above)):
-            return
-        with os.scandir(directory) as listing:
-            entries = [(entry, entry.is_dir()) for entry in listing]
-    except OSError as error:
-        raise ShardError(f"cannot list {directory}: {error.strerror or error}; make it readable or move it out of the source") from error
-    for entry, is_folder in entries:
-        if is_folder:
-            yield from _files(directory / entry.name, f"{prefix}{entry.name}/", *above, directory)
-        else:
-            yield prefix + entry.name, entry.stat().st_size if Path(entry).exists() else -1

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -26,7 +26,7 @@ def remote(path: str | Path) -> tuple[Any, str]:
     """The fsspec file system of a URL, of this process and thread (they must not survive a fork), and the name in it."""
     import fsspec
 
-    refuse_secrets(str(path))
+    is_remote(path)  # or it is refused
     try:
         fs, name = fsspec.core.url_to_fs(str(path), use_listings_cache=False)
     except (ImportError, ValueError) as error:
@@ -34,26 +34,19 @@ def remote(path: str | Path) -> tuple[Any, str]:
     return fs, name
 
 
-def refuse_secrets(text: str) -> None:
-    """A ``ShardError``, which does not repeat it, if ``text`` is or has a URL with a password, a key or a signature in it."""
-    if _SECRET.search(text):
-        how = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_CONNECTION_STRING or GOOGLE_APPLICATION_CREDENTIALS"
-        raise ShardError(f"wanted an address without secrets, got one with a password, key or signature; {how}, or the store's own file")
-
-
-def attempt(what: str, action: Callable[[], Any]) -> Any:
-    """Do an operation of an object store, three times at most; a ``StoreError`` if it still fails, a ``ShardError`` if it may not be."""
-    pauses = iter(PAUSES)
+def attempt(what: str, path: str | Path, action: Callable[[Any, str], Any]) -> Any:
+    """``action(*remote(path))``, three times at most; a ``StoreError`` if it still fails, a ``ShardError`` if it may not be."""
+    (fs, name), pauses = remote(path), iter(PAUSES)
     while True:
         try:
-            return action()
+            return action(fs, name)
         except Exception as error:  # every store has its own
             if isinstance(error, FileNotFoundError | FileExistsError):
                 raise
             said = f"{type(error).__name__} {getattr(error, 'status_code', '')}"  # in S3's words, and Azure's
             denied = isinstance(error, PermissionError) or re.search("Credential|Authent| 40[13]", said)
             if denied or (pause := next(pauses, None)) is None:
-                message = f"cannot {what}: {type(error).__name__}: {error}; check the address, the credentials, the network"
+                message = f"cannot {what} {path}: {type(error).__name__}: {error}; check the address, the credentials, the network"
                 raise (ShardError if denied else StoreError)(message) from error
         time.sleep(pause)
 
@@ -69,47 +62,51 @@ def locate(path: str | Path) -> Path:
 
 
 def is_remote(path: str | Path) -> bool:
-    """Whether ``path`` is a URL; a ``ShardError`` if it is one with secrets in it."""
-    refuse_secrets(str(path))
+    """Whether ``path`` is a URL; a ``ShardError``, which does not repeat it, if it has one with a password, a key or a signature in it."""
+    if _SECRET.search(str(path)):
+        how = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_CONNECTION_STRING or GOOGLE_APPLICATION_CREDENTIALS"
+        raise ShardError(f"wanted an address without secrets, got one with a password, key or signature; {how}, or the store's own file")
     return "://" in str(path)
-
-
-def local(path: str | Path) -> Path:
-    """``path`` as a local ``Path``; object stores are refused by name."""
-    if is_remote(path):
-        raise ShardError(f"wanted a local path, got {path}: this does not work in object stores yet; copy it to a local folder")
-    return Path(path)
 
 
 def read_bytes(path: str | Path, start: int | None = None, end: int | None = None) -> bytes:
     """The bytes of a file from ``start`` to ``end``; an ``OSError`` if it is not there or unreadable, a ``ShardError`` if a store fails."""
     if is_remote(path):
-        fs, name = remote(path)
-        return bytes(attempt(f"read {path}", lambda: fs.cat_file(name, start=start, end=end)))
+        return bytes(attempt("read", path, lambda fs, name: fs.cat_file(name, start=start, end=end)))
     with Path(path).open("rb") as file:
         file.seek(start or 0)
         return file.read(-1 if end is None else end - (start or 0))
 
 
 def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
-    """Names and sizes in bytes of the files in ``folder``, or with ``deep`` at any depth of a store, but leases; none if not there."""
+    """Names and sizes in bytes of the files in ``folder``, or with ``deep`` at any depth, but leases; none if not there.
+
+    Local links to folders are followed, but not up to a parent; the size of what is no file, such as a link to nothing, is -1.
+    """
     if is_remote(folder):
-        fs, name = remote(folder)
+        depth = None if deep else 1
         try:
-            found = attempt(f"list {folder}", lambda: fs.find(name, maxdepth=None if deep else 1, detail=True))
+            root, found = attempt("list", folder, lambda fs, name: (name.rstrip("/") + "/", fs.find(name, maxdepth=depth, detail=True)))
         except FileNotFoundError:
             return {}
-        root = fs._strip_protocol(name).rstrip("/") + "/"
-        names = {path.removeprefix(root): int(info["size"] or 0) for path, info in found.items() if path.startswith(root)}
-        return {name: size for name, size in names.items() if not name.startswith(".lease/")}
-    root = Path(folder)
-    return {file.name: file.stat().st_size for file in sorted(root.iterdir()) if file.is_file()} if root.is_dir() else {}
+        sizes = {path.removeprefix(root): int(info["size"] or 0) for path, info in found.items() if path.startswith(root)}
+        return {name: size for name, size in sizes.items() if not name.startswith(".lease/")}
+    sizes = dict[str, int]()
+    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True) if Path(folder).is_dir() else ():
+        here = Path(place)
+        folders[:] = sorted(name for name in folders if deep and not any(map((here / name).samefile, (here / name).parents)))
+        above = "".join(f"{part}/" for part in here.relative_to(folder).parts)
+        sizes |= {above + name: (here / name).stat().st_size if (here / name).is_file() else -1 for name in sorted(names)}
+    return sizes
+
+
+def _refuse(error: OSError) -> None:
+    raise ShardError(f"cannot list {error.filename}: {error.strerror}; make it readable or move it away") from error
 
 
 def fetch(path: str | Path, to: Path) -> None:
     """Copy an object to the local file ``to``, which is not made durable."""
-    fs, name = remote(path)
-    attempt(f"read {path}", lambda: fs.get_file(name, str(to)))
+    attempt("read", path, lambda fs, name: fs.get_file(name, str(to)))
 
 
 def copy(source: str | Path, to: str | Path) -> None:
@@ -132,31 +129,21 @@ def nearby(path: str | Path) -> Iterator[Path]:
 def remove(path: str | Path) -> None:
     """Remove a file."""
     if is_remote(path):
-        fs, name = remote(path)
-        attempt(f"remove {path}", lambda: fs.rm_file(name))
+        attempt("remove", path, lambda fs, name: fs.rm_file(name))
     else:
         Path(path).unlink()
-
-
-def exclusive(folder: str | Path, doing: str, *, patience: float = 0) -> AbstractContextManager[None]:
-    """No other process in this block with ``folder``, which is made; a ``ShardError`` if one is after ``patience`` seconds."""
-    from shards import locks  # which writes through this module
-
-    busy = ShardError(f"another process is {doing} {folder}; wait until it ends, or stop it")
-    return locks.leased(str(folder).rstrip("/"), busy, patience) if is_remote(folder) else locks.locked(Path(folder), busy, patience)
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under ``path`` only when the block ends without an exception."""
     if is_remote(path):
-        fs, name = remote(path)
         with tempfile.NamedTemporaryFile(prefix="care-") as upload:
             yield upload
             upload.flush()
             size = upload.tell()
-            attempt(f"write {path}", lambda: fs.put_file(upload.name, name))
-            if (stored := attempt(f"write {path}", lambda: fs.info(name)["size"])) != size:
+            attempt("write", path, lambda fs, name: fs.put_file(upload.name, name))
+            if (stored := attempt("write", path, lambda fs, name: fs.info(name)["size"])) != size:
                 raise ShardError(f"{path} has {stored} bytes after {size} were written; write it again")
         return
     with _staged(Path(path)) as stage, stage.open("w+b") as file:
@@ -168,14 +155,14 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
 @contextmanager
 def writing_directory(path: str | Path) -> Iterator[Path]:
     """A directory that appears under ``path``, fsynced, only when the block ends without an exception; a ``ShardError`` if there is one."""
-    final = local(path)
-    with _staged(final) as stage:
+    if is_remote(path):
+        raise ShardError(f"wanted a local path, got {path}: this does not work in object stores yet; copy it to a local folder")
+    with _staged(Path(path)) as stage:
         stage.mkdir()
         yield stage
         for entry in (*stage.rglob("*"), stage):
             _sync(entry)
-        if final.exists():  # replacing it could not be atomic
-            raise ShardError(f"{final} exists already; remove it or choose another name")
+        # a rename replaces no directory that has something in it
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -186,12 +173,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Commit ``value`` as readable JSON with sorted keys: equal values give equal bytes."""
-    write_bytes(path, as_json(value))
-
-
-def as_json(value: Any) -> bytes:
-    """The bytes that ``write_json`` writes."""
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: str | Path) -> Any:

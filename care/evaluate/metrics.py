@@ -33,7 +33,7 @@ class Detections(NamedTuple):
 
 def check(truth: BoxSet, found: Sequence[Detections] = ()) -> None:
     """Raise a ``CareError`` if ``truth`` has no box that counts, or a detection is not finite: NaN would match every box."""
-    if truth.counted == 0:
+    if all(picture.ignored.all() for picture in truth.pictures):
         raise CareError(f"{truth.path} has no box that counts; detection needs some to learn from and to score")
     if not all(np.isfinite(one.boxes).all() and np.isfinite(one.scores).all() for one in found):
         raise CareError("a detection is not finite: the detector diverged; lower lr or lengthen warmup")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from care.errors import CareError, Diverged
 from care.train import checkpoint, ranks
-from shards import ShardError, storage
+from shards import ShardError, locks, storage
 from shards.errors import Failure, Stopped
 from shards.terminal import progress
 
@@ -45,7 +45,7 @@ class Run:
         with ExitStack() as stack:
             for place in dict.fromkeys(map(str, (self.url, self.path))) if self.lead else ():
                 # a killed run's loader workers hold its lock for seconds
-                stack.enter_context(storage.exclusive(place, "training in", patience=15))
+                stack.enter_context(locks.exclusive(place, "training in", patience=15))
             if storage.is_remote(self.url) and os.environ.get("LOCAL_RANK", str(ranks.rank())) == "0":  # one on each machine
                 checkpoint.pull(self.url, self.path)
             for old in self.path.glob("status*.json") if self.lead else ():

@@ -16,7 +16,7 @@ from made_images import image_bytes, populate
 from PIL import Image, ImageOps
 
 import shards
-from shards import ShardError, storage
+from shards import ShardError, locks, storage
 
 build_module = importlib.import_module("shards.build")
 
@@ -375,7 +375,7 @@ def test_the_orientation_is_recorded_unless_nothing_is_looked_at(tmp_path):
 
 
 def test_two_builds_into_one_folder_do_not_meet(photos, tmp_path):
-    with storage.exclusive(tmp_path / "set", "building"), pytest.raises(ShardError, match=r"another process is building .*set; wait"):
+    with locks.exclusive(tmp_path / "set", "building"), pytest.raises(ShardError, match=r"another process is building .*set; wait"):
         shards.build(photos, tmp_path / "set")
     assert len(shards.build(photos, tmp_path / "set").samples) == 17
 

@@ -247,9 +247,9 @@ def test_one_process_at_a_time_writes_a_folder(bucket, photos, tmp_path, monkeyp
     monkeypatch.setattr(locks, "LEASE_SECONDS", 4.0)
     script = f"""
 import sys
-from shards import locks, storage
+from shards import locks
 locks.LEASE_SECONDS = 4.0
-with storage.exclusive({bucket + "/set"!r}, "building"):
+with locks.exclusive({bucket + "/set"!r}, "building"):
     print("in", flush=True)
     sys.stdin.read()
 """
@@ -269,9 +269,9 @@ def test_of_many_processes_one_wins_at_a_time(bucket, tmp_path):
     storage.write_bytes(f"{bucket}/.lease/00000007", b"of a dead one")
     script = f"""
 import os, time
-from shards import locks, storage
+from shards import locks
 locks.LEASE_SECONDS = 4.0
-with storage.exclusive({bucket!r}, "testing", patience=120):
+with locks.exclusive({bucket!r}, "testing", patience=120):
     os.mkdir({str(tmp_path / "inside")!r})  # fails if it is there
     time.sleep(0.1)
     os.rmdir({str(tmp_path / "inside")!r})
@@ -286,7 +286,7 @@ def test_of_many_threads_one_creates_an_object(bucket):
 
     def create(number):
         try:
-            storage.attempt("create", lambda: storage.remote(f"{bucket}/file")[0].pipe_file(name, b"%d" % number, mode="create"))
+            storage.attempt("create", f"{bucket}/file", lambda fs, name: fs.pipe_file(name, b"%d" % number, mode="create"))
         except FileExistsError:
             return None
         return b"%d" % number

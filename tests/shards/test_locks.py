@@ -16,9 +16,9 @@ BUSY = "another process is testing .*; wait until it ends, or stop it"
 HOLD = """
 import sys
 from pathlib import Path
-from shards import locks, storage
+from shards import locks
 url, locks.LEASE_SECONDS, ready = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
-with storage.exclusive(url, "testing"):
+with locks.exclusive(url, "testing"):
     ready.touch()
     sys.stdin.read()
 """
@@ -69,7 +69,7 @@ def holder(place, tmp_path, seconds=2.0):
 
 
 def enter(place, patience=0.0):
-    with storage.exclusive(place, "testing", patience=patience):
+    with locks.exclusive(place, "testing", patience=patience):
         return time.monotonic()
 
 
@@ -92,7 +92,7 @@ def test_a_killed_holder_is_taken_for_dead_and_leaves_nothing(folder, tmp_path, 
     process = holder(folder, tmp_path)
     process.kill()
     process.wait()
-    with storage.exclusive(folder, "testing"):
+    with locks.exclusive(folder, "testing"):
         if isinstance(folder, str):
             assert leases(folder) == ["00000002"]
     assert leases(f"file://{tmp_path}/f") == []
@@ -101,7 +101,7 @@ def test_a_killed_holder_is_taken_for_dead_and_leaves_nothing(folder, tmp_path, 
 def test_a_holder_that_was_stopped_for_long_learns_that_it_lost(url, tmp_path, quick):
     process = holder(url, tmp_path)
     process.send_signal(signal.SIGSTOP)
-    with storage.exclusive(url, "testing"):
+    with locks.exclusive(url, "testing"):
         process.send_signal(signal.SIGCONT)
         process.stdin.close()
         assert process.wait() == 1
@@ -120,7 +120,7 @@ def test_of_many_that_wait_for_a_dead_ones_lease_one_wins_at_a_time(quick, monke
     inside, most = [], []
 
     def contend(number):
-        with storage.exclusive("memory://contended", "testing", patience=60):
+        with locks.exclusive("memory://contended", "testing", patience=60):
             inside.append(number)
             most.append(len(inside))
             time.sleep(0.02)
@@ -133,7 +133,7 @@ def test_of_many_that_wait_for_a_dead_ones_lease_one_wins_at_a_time(quick, monke
 
 
 def test_a_lease_outlives_its_length_while_its_holder_does(url, quick):
-    with storage.exclusive(url, "testing"):
+    with locks.exclusive(url, "testing"):
         before = storage.read_bytes(f"{url}/.lease/00000001")
         time.sleep(3)
         assert leases(url) == ["00000001"]
@@ -153,7 +153,7 @@ def test_a_lease_that_is_lost_is_told_at_once_and_at_the_end(url, quick, capsys,
             storage.write_bytes(f"{url}/.lease/00000001", b"of another")
 
     def hold():
-        with storage.exclusive(url, "testing"):
+        with locks.exclusive(url, "testing"):
             lose()
             wait_for_word("taken over", capsys)
 
@@ -165,14 +165,14 @@ def test_a_lease_that_is_lost_is_told_at_once_and_at_the_end(url, quick, capsys,
 def test_a_store_that_is_not_reached_loses_the_lease_and_a_short_failure_does_not(url, quick, monkeypatch, capsys):
     attempt, failing, failed = storage.attempt, threading.Event(), []
 
-    def flaky(what, action):
+    def flaky(what, *rest):
         if failing.is_set() and threading.current_thread() is not threading.main_thread():
             failed.append(what)
             raise storage.StoreError("no")
-        return attempt(what, action)
+        return attempt(what, *rest)
 
     monkeypatch.setattr(storage, "attempt", flaky)
-    with storage.exclusive(url, "testing"):
+    with locks.exclusive(url, "testing"):
         before = storage.read_bytes(f"{url}/.lease/00000001")
         failing.set()
         wait_for(lambda: failed)
@@ -181,7 +181,7 @@ def test_a_store_that_is_not_reached_loses_the_lease_and_a_short_failure_does_no
     assert capsys.readouterr().err == ""
 
     def hold():
-        with storage.exclusive(url, "testing"):
+        with locks.exclusive(url, "testing"):
             failing.set()
             wait_for_word("not reached", capsys)
 
@@ -190,12 +190,12 @@ def test_a_store_that_is_not_reached_loses_the_lease_and_a_short_failure_does_no
 
 
 def test_what_the_block_raises_is_not_hidden(url, quick, capsys):
-    with pytest.raises(ZeroDivisionError), storage.exclusive(url, "testing"):
+    with pytest.raises(ZeroDivisionError), locks.exclusive(url, "testing"):
         raise ZeroDivisionError
     assert leases(url) == []
 
     def hold():
-        with storage.exclusive(url, "testing"):
+        with locks.exclusive(url, "testing"):
             storage.write_bytes(f"{url}/.lease/00000002", b"of another")
             wait_for_word("taken over", capsys)
             raise ZeroDivisionError
@@ -205,7 +205,7 @@ def test_what_the_block_raises_is_not_hidden(url, quick, capsys):
 
 
 def test_leases_are_no_files_of_the_folder_and_neighbours_do_not_exclude_each_other():
-    with storage.exclusive("memory://leases/one/", "testing"), storage.exclusive("memory://leases/two", "testing"):
+    with locks.exclusive("memory://leases/one/", "testing"), locks.exclusive("memory://leases/two", "testing"):
         storage.write_bytes("memory://leases/one/a.json", b"1")
         assert leases("memory://leases/one") == ["00000001"]
         assert storage.listing("memory://leases/one") == storage.listing("memory://leases/one", deep=True) == {"a.json": 1}

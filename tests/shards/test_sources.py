@@ -3,7 +3,7 @@ import os
 import pytest
 from made_images import populate
 
-from shards import Reject, ShardError
+from shards import Reject, ShardError, storage
 from shards.images import RejectError
 from shards.sources import Candidate, find, read
 
@@ -44,13 +44,18 @@ def test_the_order_is_not_the_file_systems(tmp_path, monkeypatch):
     class Reversed:
         def __init__(self, path):
             with scandir(path) as entries:
-                self.entries = list(entries)[::-1]
+                self.entries = list(entries)
 
         def __enter__(self):
-            return self.entries
+            return self
 
         def __exit__(self, *_):
             pass
+
+        def __next__(self):
+            if not self.entries:
+                raise StopIteration
+            return self.entries.pop()
 
     monkeypatch.setattr(os, "scandir", Reversed)
     assert find(tmp_path) == want
@@ -63,6 +68,7 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
     (src / "dog" / "up").symlink_to(src)
     (src / "self").symlink_to(src)
     (src / "dog" / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    (src / "above").symlink_to(tmp_path)
     source = find(src)
     assert listing(source) == [("cat/a.jpg", 0), ("dog/b.jpg", 1), ("dog/gone.jpg", 1)]
     assert source.samples[2].size == -1
@@ -119,7 +125,7 @@ def test_names_that_are_not_utf8(tmp_path):
 def test_reading_never_blocks_and_names_its_refusals(tmp_path):
     def refusal(name):
         with pytest.raises(RejectError) as rejected:
-            read(Candidate(str(tmp_path / name), name, -1, name, -1))
+            read(Candidate(str(tmp_path / name), name, size=storage.listing(tmp_path).get(name, 9)))
         return rejected.value.reason
 
     os.mkfifo(tmp_path / "pipe.jpg")

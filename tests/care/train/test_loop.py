@@ -552,12 +552,12 @@ def test_how_a_run_ended_is_recorded(whole, data, tmp_path, at_step):
 
 
 def test_two_processes_do_not_train_in_one_directory(data, tmp_path, monkeypatch):
-    from shards import storage
+    from shards import locks
 
-    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(locks.time, "sleep", lambda seconds: None)
     ticks = iter(range(0, 1000, 5))
-    monkeypatch.setattr(storage.time, "monotonic", lambda: next(ticks))
-    with storage.exclusive(tmp_path, "training in"), pytest.raises(shards.ShardError, match="another process is training in"):
+    monkeypatch.setattr(locks.time, "monotonic", lambda: next(ticks))
+    with locks.exclusive(tmp_path, "training in"), pytest.raises(shards.ShardError, match="another process is training in"):
         train(data, tmp_path)
 
 

@@ -7,7 +7,7 @@ import shards
 from care import BYOL, CareError, streams_for
 from care.train import checkpoint, load_encoder, loop, pretrain
 from care.train.checkpoint import pull
-from shards import storage
+from shards import locks, storage
 
 SETTINGS = {"size": 32, "batch_size": 8, "steps": 6, "precision": "fp32", "device": "cpu", "checkpoint_every": 2}
 
@@ -64,10 +64,10 @@ def test_two_machines_do_not_train_one_run(data, tmp_path, url, monkeypatch):
     monkeypatch.setattr("shards.locks.LEASE_SECONDS", 2.0)
     train(data, url, steps=2)
     steps = storage.listing(f"{url}/checkpoints", deep=True).keys()
-    with storage.exclusive(url, "training in"):
+    with locks.exclusive(url, "training in"):
         on_another_machine(monkeypatch, tmp_path, "second")
-        exclusive = storage.exclusive
-        monkeypatch.setattr(storage, "exclusive", lambda folder, doing, patience: exclusive(folder, doing, patience=1))
+        exclusive = locks.exclusive
+        monkeypatch.setattr(locks, "exclusive", lambda folder, doing, patience: exclusive(folder, doing, patience=1))
         with pytest.raises(shards.ShardError, match="another process is training in memory://bucket/run; wait until it ends, or stop it"):
             train(data, url)
     assert storage.listing(f"{url}/checkpoints", deep=True).keys() == steps
