@@ -23,7 +23,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from flows import records
-from flows.pieces import piece, pieces
 from flows.records import Stage
 from flows.supervise import Children
 from flows.tables import Result
@@ -99,7 +98,7 @@ class Chain:
 
     def _map(self, one: Stage) -> None:
         with records.locked(one):
-            if len(parts := pieces(one.work, one.url, one.arguments())) > 1:
+            if len(parts := records.pieces(one.work, one.url, one.arguments())) > 1:
                 with _pool(self._runner) as pool:
                     same = {name: unmapped(value) for name, value in (("work", one.work), ("out", one.url), ("inputs", one.arguments()))}
                     for future in pool.map(_piece, same | {"number": parts}):
@@ -129,7 +128,7 @@ def _piece(work: str, out: str, inputs: Result, number: Any) -> None:
     if work == "features" and (children := _children.get(None)):
         children.run("piece", [work, out, inputs, number], console.print)
     else:
-        piece(work, out, inputs, number)
+        records.piece(work, out, inputs, number)
 
 
 class _Teller:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from flows import records, stages
-from flows.pieces import piece
 from flows.supervise import OUTCOME
 from shards.errors import Failure, Misuse, Stopped, StoreError
 from shards.terminal import told
@@ -63,7 +62,7 @@ def _outcome(do: str, arguments: Any, slot: dict[str, str]) -> tuple[str, str]:
         torch.set_num_threads(int(slot["CARE_THREADS"]))
     try:
         if do == "piece":
-            piece(*arguments)
+            records.piece(*arguments)
         else:
             records.finish(records.Stage(*arguments))
     except (Stopped, KeyboardInterrupt) as error:

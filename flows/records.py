@@ -6,6 +6,7 @@ result: experiments, and machines with one bucket, share what is equal between t
 
 import hashlib
 import inspect
+import json
 import os
 import re
 import shutil
@@ -17,11 +18,12 @@ from typing import Any, NamedTuple
 
 import shards
 from flows.tables import Result
-from shards import boxes, locks, storage
-from shards.build import make_plan
+from shards import boxes, locks, scenes, storage
+from shards.build import Plan, make_plan, missing, write_shard
 from shards.terminal import console
 
 SCHEMA = 1
+SCENE_SIZE = 96
 WAIT = 7 * 24 * 3600.0  # seconds that a stage waits for another process that does the same
 _METHOD = ("shards/*", "care/*.py", "care/train/*")
 _FEATURES = (*_METHOD, "care/evaluate/features.py")
@@ -81,8 +83,7 @@ def identity(name: str, value: Any, inputs: Result) -> Any:
     if name not in ("source", "train", "val", "encoder", "names") or value is None or re.fullmatch(*known):
         return value
     if name == "source":
-        options = inspect.signature(make_plan).parameters.keys() & inputs.keys()
-        return make_plan(value, **{option: inputs[option] for option in options}).digest
+        return _plan(inputs).digest
     place = storage.locate(value)
     for inside in ("index.json", "encoder.safetensors"):
         if (place / inside).exists():
@@ -146,11 +147,11 @@ def locked(one: Stage, patience: float = WAIT) -> AbstractContextManager[None]:
 
 
 def _clear(one: Stage) -> None:
+    if not storage.is_remote(one.url):
+        shutil.rmtree(one.url, ignore_errors=True)
     for url in (one.record, *(f"{one.url}/{name}" for name in storage.listing(one.url, deep=True))):
         if storage.locate(url).exists():
             storage.remove(url)
-    if not storage.is_remote(one.url):
-        shutil.rmtree(one.url, ignore_errors=True)
 
 
 def status(out: str) -> list[Result]:
@@ -175,3 +176,47 @@ def link(one: Stage) -> None:
         link = Path(one.out, f".part-{one.name}-{os.getpid()}")
         link.symlink_to(Path("stages", Path(one.url).name))
         link.replace(Path(one.out, one.name))
+
+
+def pieces(work: str, out: str, inputs: Result) -> list[Any]:
+    """The parts of a stage that are not there yet, each for ``piece``; none where a stage has no parts."""
+    there = {*storage.listing(out)}
+    if work == "build" and "index.json" not in there:
+        return missing(_plan(inputs), there)
+    parts = ("train", "val") if work == "features" else ()
+    return [[part, n] for part in parts for n in range(len(shards.open(inputs[part]).index.shards))]
+
+
+def piece(work: str, out: str, inputs: Result, number: Any) -> None:
+    """Do one of ``pieces``."""
+    if work == "build":
+        write_shard(_known_plan(out, json.dumps(inputs)), storage.locate(out), number)
+        return
+    from care.evaluate import extract
+    from flows.stages import loaded
+
+    encoder, data = loaded(inputs["encoder"], inputs["seed"]), shards.open(inputs[number[0]])
+    extract(encoder, data, size=inputs["size"], cache=out, only=[number[1]])
+
+
+def _plan(inputs: Result) -> Plan:
+    options = inspect.signature(make_plan).parameters.keys() & inputs.keys()
+    source = images_of(inputs["source"], inputs.get("annotated", False), inputs.get("seed", 0))
+    return make_plan(source, **{option: inputs[option] for option in options})
+
+
+@cache
+def _known_plan(_: str, inputs: str) -> Plan:  # of a folder, by a text, which can be looked up
+    return _plan(json.loads(inputs))
+
+
+def images_of(source: str, annotated: bool, seed: int) -> str:
+    """A source, or for ``scenes:START+COUNT`` the folder of those scenes among the user's caches: classes, or ``annotated`` ones."""
+    if not source.startswith("scenes:"):
+        return source
+    start, count = map(int, source.removeprefix("scenes:").split("+"))
+    name = f"{seed}-{start}-{count}-{storage.sha256(str(scenes.__file__))[:8]}"
+    place = shards.Cache().folder.parent / "scenes" / name
+    with locks.exclusive(place.with_name(f".{name}"), "rendering", patience=600):
+        scenes.write(place, count=count, seed=seed, size=SCENE_SIZE, start=start)
+    return str(place if annotated else place / "images")

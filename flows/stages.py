@@ -21,7 +21,7 @@ from care.show.report import MEASURES, as_markdown, compared
 from care.train import ranks
 from care.train.checkpoint import digest_of
 from care.train.ranks import joined, torchrun
-from flows.pieces import SCENE_SIZE, images_of
+from flows.records import SCENE_SIZE, images_of
 from flows.tables import Result
 from shards import boxes, scenes, storage
 from shards.terminal import console

@@ -8,7 +8,7 @@ import re
 import tarfile
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
@@ -78,8 +78,8 @@ def build(
             for record in records:  # left by a kill after the index was committed
                 storage.remove(record)
             return found
-        missing = [n for n in range(len(plan.shards)) if not {_TAR.format(n), _RECORD.format(n)}.issubset(names)]
-        count, todo = len(plan.source.samples), sum(len(plan.shards[n]) for n in missing)
+        left = missing(plan, names)
+        count, todo = len(plan.source.samples), sum(len(plan.shards[n]) for n in left)
         stop, lock = threading.Event(), threading.Lock()
         with progress("building", count, start=count - todo) as advance, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
 
@@ -90,7 +90,7 @@ def build(
                     advance(1, "")
 
             try:
-                list(pool.map(lambda n: write_shard(plan, root, n, tick), missing))  # which cancels those after one that fails
+                list(pool.map(lambda n: write_shard(plan, root, n, tick), left))  # which cancels those after one that fails
             finally:
                 stop.set()
         return commit(plan, root, max_rejects=max_rejects)
@@ -112,6 +112,11 @@ def make_plan(
     files = [[image.name, image.size, image.label] for image in source.samples]
     options = [seed, shard_size, validate, max_side, quality, index.SCHEMA, *([known.content] if known else [])]
     return Plan(source, known, shards, validate, seed, max_side, quality, storage.digest([files, source.classes, source.rejects, *options]))
+
+
+def missing(plan: Plan, names: Collection[str]) -> list[int]:
+    """The shards that are not among the files in a set's folder."""
+    return [n for n in range(len(plan.shards)) if not {_TAR.format(n), _RECORD.format(n)}.issubset(names)]
 
 
 def write_shard(plan: Plan, dest: Path, number: int, tick: Callable[[], None] = lambda: None) -> None:

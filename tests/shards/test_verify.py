@@ -1,12 +1,10 @@
-import io
-import json
 import os
 import tarfile
 
 import pytest
 
 import shards
-from shards import storage, verify
+from shards import verify
 
 
 @pytest.fixture
@@ -59,37 +57,12 @@ def test_missing_cut_and_foreign_shards_are_all_listed(built):
     assert lines[0] == "other.tar: not in the index"
     assert "shard-000001.tar: cannot be read: No such file or directory" in lines
     assert any(line.startswith("shard-000003.tar: 700 bytes, wanted") for line in lines)
-    assert any("at byte 0 with 0, []" in line for line in lines if line.startswith("shard-000003"))
+    assert any("crc32 differs" in line for line in lines if line.startswith("shard-000003"))
 
 
-def test_an_index_that_disagrees_with_its_tars_is_found(built):
-    """Every digest is right here: only the tars' own members tell."""
-    data = shards.open(built)
-    with tarfile.open(built / "shard-000000.tar") as tar:
-        members = [(info, tar.extractfile(info).read()) for info in tar]
-    infos = [info for info, _ in members]
-    infos[0].name, infos[2].name = infos[2].name, infos[0].name
-    infos[1].name, infos[3].name = infos[3].name, infos[1].name
-    members.append((tarfile.TarInfo("cat/extra.jpg"), b""))
-    with tarfile.open(built / "shard-000000.tar", "w", format=tarfile.GNU_FORMAT) as tar:
-        for info, payload in members:
-            tar.addfile(info, io.BytesIO(payload))
-    document = json.loads((built / "index.json").read_text())
-    document["shardlist"][0] |= {
-        "sha256": storage.sha256(built / "shard-000000.tar"),
-        "filesize": (built / "shard-000000.tar").stat().st_size,
-    }
-    document["own"] = storage.digest({name: value for name, value in document.items() if name != "own"})
-    storage.write_json(built / "index.json", document)
-    lines = verify(built)
-    assert any(f"sample 0 ({data.keys[0]!r}): at byte" in line for line in lines)
-    assert any(f"sample 1 ({data.keys[1]!r}): at byte" in line for line in lines)
-    assert lines[-1] == "shard-000000.tar: 'cat/extra': not in the index"
-
-
-def test_a_wrong_label_member_is_found(built):
+def test_another_label_is_found(built):
     data = shards.open(built)
     with tarfile.open(built / "shard-000000.tar") as tar:
         label = next(info for info in tar if info.name == f"{data.keys[0]}.cls")
     flip(built / "shard-000000.tar", label.offset_data)
-    assert any(f"sample 0 ({data.keys[0]!r}): at byte" in line and ", [('cat" in line for line in verify(built))
+    assert verify(built) == ["shard-000000.tar: sha256 differs from the index"]
