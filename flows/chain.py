@@ -35,29 +35,20 @@ SECONDS = 5.0  # between two updates of a progress in Prefect's UI
 _children: ContextVar[Children] = ContextVar("children")  # of this process; a Dask or Ray worker has none
 
 
-class Chain:
+class Chain(ExitStack):
     """Starts stages below ``out``, as a context manager that stops those that are left at its end; ``refresh`` names what is done again.
 
     ``jobs`` and ``stall`` are those of ``Children``; ``runner`` maps the pieces of a stage, in a flow.
     """
 
     def __init__(self, out: str, refresh: Sequence[str] = (), *, jobs: int = 0, stall: float = 3600, runner: Runner = "threads") -> None:
-        self._out, self._refresh, self._jobs, self._stall, self._runner = out, refresh, jobs, stall, runner
-
-    def __enter__(self) -> "Chain":
-        with ExitStack() as stack:
-            self._threads = ThreadPoolExecutor(64)  # they only wait
-            stack.callback(self._threads.shutdown, cancel_futures=True)
-            self._children = stack.enter_context(Children(self._jobs, self._stall))
-            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[status]}")
-            self._bars = stack.enter_context(Progress(*columns, console=console, disable=not console.is_terminal, transient=True))
-            token = _children.set(self._children)
-            stack.callback(_children.reset, token)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+        super().__init__()
+        self._out, self._refresh, self._runner, self._threads = out, refresh, runner, ThreadPoolExecutor(64)  # which only wait
+        self.callback(self._threads.shutdown, cancel_futures=True)
+        self._children = self.enter_context(Children(jobs, stall))
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[status]}")
+        self._bars = self.enter_context(Progress(*columns, console=console, disable=not console.is_terminal, transient=True))
+        self.callback(_children.reset, _children.set(self._children))
 
     def start(
         self, name: str, work: str, inputs: Result, *, aside: Result | None = None, after: Future[Result] | None = None, alone: bool = False

@@ -13,8 +13,8 @@ from prefect.client.schemas.filters import FlowRunFilter
 
 import shards
 from care import CareError
+from flows.cli_pipeline import server
 from flows.pipeline import care_pipeline, splits
-from flows.server import server
 from shards import ShardError, scenes
 from shards.errors import Misuse
 
