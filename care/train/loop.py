@@ -94,8 +94,10 @@ def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = No
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = precision or fastest_precision(where)
     ranks.synchronise(model := Losses(c, t, attention_weight).to(where).to(memory_format=torch.channels_last).train())
-    if where.type == "cpu":
-        keep_memory()
+    if where.type == "cpu" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        # glibc: returning and faulting in every large tensor again takes a tenth of a step; all from the heap, whose end is kept
+        mallopt(-4, 0)  # M_MMAP_MAX
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD([{"params": parameters, "initial_lr": 1}], lr=lr, momentum=0.9, weight_decay=weight_decay, fused=True)
     settings = {"encoder": getattr(c.backbone.online, "name", ""), "data": data.digest, "size": size, "batch_size": batch_size,
@@ -138,13 +140,6 @@ def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = No
     rows = [json.loads(line) for line in log.read_text().splitlines()[-max(steps // 10, 1) :]] if state.lead else []
     means = ranks.largest(*(sum(row[name] for row in rows) / len(rows) if rows else -torch.inf for name in TERMS))  # the first process's
     return Pretrained(encoder, steps, dict(zip(TERMS, means, strict=True)))
-
-
-def keep_memory() -> None:
-    """Let glibc keep freed memory: returning and faulting in every large tensor again takes a tenth of a step on a CPU."""
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(-4, 0)  # M_MMAP_MAX: all from the heap
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD: whose end is not given back
 
 
 def spread(embeddings: Float[Tensor, "b d"]) -> Float[Tensor, ""]:

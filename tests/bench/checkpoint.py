@@ -10,8 +10,8 @@ import torch
 
 from care import streams_for
 from care.train import checkpoint
-from care.train.loop import Losses, keep_memory
-from tests.bench.timing import interleaved
+from care.train.loop import Losses
+from tests.bench.timing import interleaved, keep_memory
 
 BATCH, SIZE, EVERY = 8, 224, 500
 

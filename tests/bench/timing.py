@@ -1,5 +1,6 @@
 """What the benchmarks share: rounds in which every peer runs once, medians, ratios."""
 
+import ctypes
 import os
 import statistics
 import time
@@ -27,3 +28,10 @@ def show(title: str, times: dict[str, float], *, count: int, unit: str, referenc
     for name, seconds in times.items():
         table.add_row(name, f"{seconds / count * 1e3:.3f}", f"{count / seconds:,.0f}", f"{times[reference] / seconds:.2f}×")
     Console(width=140).print(table)
+
+
+def keep_memory() -> None:
+    """Let glibc keep freed memory, as ``pretrain`` does on a CPU."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-4, 0)  # M_MMAP_MAX
+    libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD

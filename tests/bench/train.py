@@ -19,8 +19,7 @@ from torchvision.models import resnet50 as torchvision_resnet50
 
 from care import AbsolutePosition, CStream, MomentumPair, RelativePosition, Transformer, TStream, care_loss, mlp_head, resnet50
 from care.objectives import update_targets
-from care.train.loop import keep_memory
-from tests.bench.timing import interleaved, show
+from tests.bench.timing import interleaved, keep_memory, show
 
 SIZE, LR, TAU = 224, 0.05, 0.99
 
