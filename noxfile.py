@@ -3,7 +3,6 @@
 import shutil
 import sys
 from pathlib import Path
-
 import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"

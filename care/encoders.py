@@ -5,12 +5,10 @@ from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, NamedTuple
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models, resnet
-
 from care.errors import CareError
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
 from care.errors import CareError
 
 Embeddings = tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]  # of the two views

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from math import cos, pi
 from typing import NamedTuple
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
 from care.attention import Transformer
 from care.encoders import Encoder, build_encoder, map_shape
 from care.errors import CareError

@@ -1,7 +1,6 @@
 """Table 7: the number n of attention blocks. After `care demo`: python examples/blocks.py [STEPS]."""
 
 import sys
-
 import shards
 from care import BYOL, streams_for
 from care.evaluate import knn

@@ -3,10 +3,8 @@
 import sys
 from dataclasses import dataclass
 from typing import ClassVar
-
 import torch
 from torch.nn import functional as F
-
 import shards
 from care import Objective, Siamese, mlp_head, streams_for
 from care.evaluate import knn

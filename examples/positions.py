@@ -1,9 +1,7 @@
 """Table 8: the position encoding of the attention. After `care demo`: python examples/positions.py [STEPS]."""
 
 import sys
-
 import torch
-
 import shards
 from care import (
     BYOL,

@@ -4,11 +4,9 @@ After `care demo`: python examples/released.py [STEPS [CHECKPOINT]] trains it fo
 """
 
 import sys
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
 import shards
 from care import AbsolutePosition, CareLoss, CStream, MomentumPair, Transformer, TStream, attention_loss, care_loss, encoders, momentum_at
 from care.evaluate import knn

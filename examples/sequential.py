@@ -1,9 +1,7 @@
 """Sec. 4.3: the transformer behind the encoder in one stream, against both in parallel. After `care demo`: as weight.py."""
 
 import sys
-
 import torch
-
 import shards
 from care import BYOL, CStream, Encoded, MomentumPair, Transformer, resnet18, streams_for
 from care.evaluate import knn

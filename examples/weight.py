@@ -1,7 +1,6 @@
 """Table 6: the weight λ of the attention supervision. After `care demo`: python examples/weight.py [STEPS]."""
 
 import sys
-
 import shards
 from care import BYOL, streams_for
 from care.evaluate import knn

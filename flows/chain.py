@@ -14,14 +14,12 @@ from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
-
 from prefect import artifacts, get_run_logger, task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
 from flows import records
 from flows.records import Stage
 from flows.supervise import Children

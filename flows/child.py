@@ -11,9 +11,7 @@ import socket
 import sys
 import traceback
 from typing import Any
-
 import torch
-
 from flows import records, stages
 from flows.supervise import OUTCOME
 from shards.errors import Failure, Misuse, Stopped, StoreError

@@ -5,10 +5,8 @@ import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
-
 import typer
 from typer.core import TyperGroup
-
 import shards
 from flows.tables import Json, Seed, Set, print_json, show_results, table
 from shards import sources, storage

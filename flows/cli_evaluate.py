@@ -3,9 +3,7 @@
 import re
 from collections.abc import Callable
 from typing import Annotated, Any
-
 import typer
-
 from care.evaluate import Evaluation, detect, finetune, knn, linear
 from flows import records
 from flows.tables import Json, Result, show_results

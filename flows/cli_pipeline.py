@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.request import urlopen
-
 import prefect
 import typer
 from httpx import TransportError
@@ -21,7 +20,6 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined]
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
-
 from flows import records
 from flows.pipeline import care_pipeline
 from flows.tables import Json, Result, print_json, show_results, table

@@ -7,10 +7,8 @@ import re
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, Literal
-
 import numpy as np
 from prefect import flow
-
 import shards
 from flows.chain import Chain, Runner
 from flows.tables import Result

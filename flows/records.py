@@ -15,7 +15,6 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
-
 import shards
 from flows.tables import Result
 from shards import boxes, locks, scenes, storage

@@ -4,9 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Collection
 from typing import Any
-
 from prefect import Flow, flow
-
 import shards
 from care.evaluate import detect, finetune, knn, linear
 from care.show import report

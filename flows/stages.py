@@ -7,11 +7,9 @@ from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from typing import Any
-
 import numpy as np
 import torch
 from PIL import Image
-
 import care.evaluate
 import care.show
 import care.train

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-
 from shards.errors import Failure, Misuse, Stopped
 from shards.terminal import console
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from typing import Annotated, Any
-
 import typer
 
 Result = dict[str, Any]  # JSON; ``outputs``, where a stage's has any, are digests by path below the run directory

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
 from shards import images, reader, storage
 from shards.errors import ShardError
 from shards.images import Reject

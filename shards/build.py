@@ -12,9 +12,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
-
 import numpy as np
-
 from shards import boxes, index, locks, reader, sources, storage
 from shards.errors import ShardError
 from shards.images import Reject, RejectError, Validation, check, shrink

@@ -3,10 +3,8 @@
 import io
 from enum import StrEnum
 from typing import Literal
-
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
-
 from shards.errors import ShardError
 
 Validation = Literal["decode", "header", "none"]  # what a build looks at: all of an image, its header, or only that it is not empty

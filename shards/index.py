@@ -10,10 +10,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
-
 from shards import storage
 from shards.errors import ShardError
 

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
 from shards import storage
 from shards.errors import ShardError
 from shards.terminal import console

@@ -8,11 +8,9 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
 from shards import storage
 from shards.errors import ShardError
 from shards.images import decode

@@ -4,11 +4,9 @@ import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
-
 from shards import storage
 from shards.errors import ShardError
 from shards.terminal import progress

@@ -8,7 +8,6 @@ import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-
 from shards import boxes, storage
 from shards.errors import ShardError
 from shards.images import SUFFIXES, Reject, RejectError

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
-
 from shards.errors import ShardError, StoreError
 
 PAUSES = (0.5, 2.0)  # seconds before the second and the third attempt at an operation of an object store

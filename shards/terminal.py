@@ -10,11 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
-
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
 from shards.errors import Failure, Stopped
 
 console = Console(stderr=True, highlight=False)

@@ -1,7 +1,6 @@
 import os
 import tarfile
 from pathlib import Path
-
 import pytest
 
 

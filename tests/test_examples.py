@@ -1,9 +1,7 @@
 import re
 import runpy
 from pathlib import Path
-
 import pytest
-
 import shards
 from shards import scenes
 

@@ -2,9 +2,7 @@ import importlib
 import pkgutil
 import re
 from pathlib import Path
-
 import pytest
-
 import shards
 from shards import scenes
 
@@ -26,7 +24,6 @@ def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_commands_exist() -> None:
     from typer.main import get_command
-
     from care.train.__main__ import app as pretrain
     from flows.cli import app
     from flows.cli_evaluate import app as evaluate

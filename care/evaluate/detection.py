@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,7 +13,6 @@ from pycocotools import mask as rle
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-
 import shards
 from care.encoders import Encoder
 from care.errors import CareError

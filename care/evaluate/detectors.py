@@ -3,14 +3,12 @@
 import copy
 from collections.abc import Sequence
 from typing import Any, Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection import anchor_utils, faster_rcnn, image_list, mask_rcnn, roi_heads, rpn
 from torchvision.ops import FeaturePyramidNetwork, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
-
 from care.encoders import Encoder, ResNetEncoder
 from care.errors import CareError
 from care.train import ranks

@@ -5,7 +5,6 @@ from contextlib import suppress
 from itertools import islice, tee
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +15,6 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import center_crop, resize
-
 import shards
 from care.encoders import Encoder, evaluating
 from care.errors import CareError

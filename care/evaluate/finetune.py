@@ -7,13 +7,11 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import unquote
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
-
 import shards
 from care.encoders import Encoder, evaluating
 from care.errors import CareError, Diverged

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any, NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
-
 from care.errors import CareError
 from shards.boxes import BoxSet
 

@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from io import BytesIO
 from typing import NamedTuple
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
-
 from care.encoders import Encoder, evaluating
 from care.errors import CareError
 from care.evaluate.features import centre_crop

@@ -7,9 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
 from jinja2 import Environment, PackageLoader
-
 from care.errors import CareError
 from care.show.maps import SCALE
 from shards import storage

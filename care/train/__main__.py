@@ -3,9 +3,7 @@
 import os
 import sys
 from typing import Annotated, Any
-
 import typer
-
 import shards
 from care import BYOL, streams_for
 from care.encoders import ENCODERS

@@ -7,13 +7,11 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
-
 from care.errors import CareError
 from shards import Cache, ShardError, storage
 from shards.terminal import console

@@ -5,12 +5,10 @@ import os
 import re
 from pathlib import Path
 from typing import Any
-
 import torch
 from safetensors import safe_open
 from torch import Tensor
 from torchvision import models
-
 from care.encoders import ENCODERS, STAGES, Encoder, TappedEncoder, build_encoder
 from care.errors import CareError
 from care.train.checkpoint import latest, load_exactly, local_copy, misfit, pull

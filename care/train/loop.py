@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Literal, NamedTuple
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
 from care import CareError, CStream, TStream, care_loss, lr_at, momentum_at
 from care.encoders import Encoder, evaluating
 from care.objectives import update_targets

@@ -13,11 +13,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-
 from care.errors import CareError
 from care.train.checkpoint import local_copy
 from shards import storage

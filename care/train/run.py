@@ -10,11 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
-
 import numpy as np
 import torch
 from torch import Tensor, nn
-
 from care.errors import CareError, Diverged
 from care.train import checkpoint, ranks
 from shards import ShardError, locks, storage

@@ -3,13 +3,11 @@
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
-
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-
 import shards
 from care.train import ranks
 

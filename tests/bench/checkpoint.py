@@ -5,9 +5,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
 import torch
-
 from care import streams_for
 from care.train import checkpoint
 from care.train.loop import Losses

@@ -2,10 +2,8 @@
 
 import tempfile
 from pathlib import Path
-
 import torch
 from torch.nn import functional as F
-
 import shards
 from care import build_encoder
 from care.evaluate import extract

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import tempfile
-
 from flows import records
 from tests.bench.timing import interleaved
 

@@ -11,11 +11,9 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-
 import numpy as np
 import webdataset
 import wids
-
 import shards
 from shards import storage
 from shards.build import Plan, commit

@@ -5,7 +5,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-
 from rich.console import Console
 from rich.table import Table
 

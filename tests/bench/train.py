@@ -8,7 +8,6 @@ with ours in float64. All peers run interleaved in one process on the same views
 import argparse
 import copy
 from collections.abc import Callable
-
 import torch
 from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
@@ -16,7 +15,6 @@ from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet50 as torchvision_resnet50
-
 from care import AbsolutePosition, CStream, MomentumPair, RelativePosition, Transformer, TStream, care_loss, mlp_head, resnet50
 from care.objectives import update_targets
 from tests.bench.timing import interleaved, keep_memory, show

@@ -7,12 +7,10 @@ BYOLTransform, albumentations, and webdataset reading our tars into the released
 import io
 import tempfile
 from pathlib import Path
-
 import numpy as np
 import torch
 from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms
-
 import shards
 from care.train import VIEWS
 from care.train.views import MEAN, STD, Crops, batches, colour

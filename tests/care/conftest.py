@@ -1,12 +1,10 @@
 import shutil
 from contextlib import contextmanager
-
 import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
 from PIL import Image
-
 import shards
 
 install_import_hook("care", "shape_checks.check")  # before the first import of care: the shapes in its annotations are tests

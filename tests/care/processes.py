@@ -5,7 +5,6 @@ import pickle
 import tempfile
 import traceback
 from pathlib import Path
-
 import torch.distributed as dist
 
 

@@ -2,7 +2,6 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 from torch.nn import functional as F
-
 from care import AbsolutePosition, NoPosition, RelativePosition, SinCosPosition, Transformer
 from care.attention import AttentionBlock, SelfAttention2d
 

@@ -1,11 +1,9 @@
 from copy import deepcopy
-
 import pytest
 import torch
 import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
 from care import ENCODERS, CareError, TappedEncoder, build_encoder, resnet18, resnet50, streams_for
 from care.encoders import STAGES, map_shape
 

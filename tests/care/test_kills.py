@@ -9,9 +9,7 @@ import multiprocessing
 import random
 import shutil
 import time
-
 import pytest
-
 import shards
 from care import BYOL, resnet18, streams_for
 from care.evaluate import detect, finetune, knn, linear

@@ -1,9 +1,7 @@
 import math
-
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-
 from care import CStreamOut, TStreamOut, attention_loss, care_loss, similarity_loss
 from care.streams import Maps
 

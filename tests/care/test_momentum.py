@@ -1,7 +1,6 @@
 import pytest
 import torch
 from torch import nn
-
 from care import CareError, MomentumPair
 from care.objectives import update_targets
 

@@ -1,9 +1,7 @@
 from math import exp, log
-
 import pytest
 import torch
 from torch import nn
-
 from care import (
     BYOL,
     BarlowTwins,

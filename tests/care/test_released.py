@@ -1,12 +1,10 @@
 import json
 import os
 from pathlib import Path
-
 import numpy as np
 import pytest
 import released
 import torch
-
 from care import CareError
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "official_resnet50.json").read_text())

@@ -1,10 +1,8 @@
 from itertools import pairwise
 from math import cos, pi
-
 import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
-
 from care import lr_at, momentum_at
 
 

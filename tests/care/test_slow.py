@@ -1,10 +1,8 @@
 """Minutes of training on real images (nox -s slow)."""
 
 import json
-
 import pytest
 import torch
-
 import shards
 from care import BYOL, BarlowTwins, MoCoV3, SimCLR, SimSiam, streams_for
 from care.evaluate import knn

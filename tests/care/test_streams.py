@@ -1,7 +1,6 @@
 import pytest
 import torch
 from torch import nn
-
 from care import BYOL, CareError, CStream, MomentumPair, Transformer, TStream, care_loss, mlp_head, resnet18, similarity_loss, streams_for
 
 

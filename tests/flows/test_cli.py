@@ -2,10 +2,8 @@ import json
 import statistics
 import sys
 from pathlib import Path
-
 import pytest
 from PIL import Image
-
 from flows.cli import main
 from shards import scenes
 

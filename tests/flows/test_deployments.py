@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-
 import pytest
 from commands import TINY, care, environment, until
 

@@ -2,7 +2,6 @@
 
 import socket
 from pathlib import Path
-
 import pytest
 from commands import TINY, care, environment, options
 

@@ -4,13 +4,11 @@ import multiprocessing
 import shutil
 import time
 from pathlib import Path
-
 import pytest
 from commands import TINY
 from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
-
 import shards
 from care import CareError
 from flows.cli_pipeline import server

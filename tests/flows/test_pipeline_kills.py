@@ -5,7 +5,6 @@ import random
 import signal
 import time
 from pathlib import Path
-
 import pytest
 from commands import below, care, environment, options, table, until
 

@@ -4,7 +4,6 @@ import json
 import time
 from contextlib import suppress
 from pathlib import Path
-
 import pytest
 from commands import TINY, below, care, environment, options
 from listeners import listening

@@ -1,7 +1,6 @@
 """Random images for the tests of this folder."""
 
 import io
-
 import numpy as np
 from PIL import Image
 

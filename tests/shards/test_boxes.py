@@ -3,12 +3,10 @@ import math
 import multiprocessing
 import pickle
 import shutil
-
 import numpy as np
 import pytest
 from made_images import image_bytes, populate
 from pycocotools.coco import COCO
-
 import shards
 from shards import Reject, ShardError, scenes
 from shards.boxes import load

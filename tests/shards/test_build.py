@@ -9,12 +9,10 @@ import sys
 import tarfile
 import time
 from collections import Counter
-
 import numpy as np
 import pytest
 from made_images import image_bytes, populate
 from PIL import Image, ImageOps
-
 import shards
 from shards import ShardError, locks, storage
 

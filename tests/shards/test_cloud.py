@@ -11,10 +11,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
 import pytest
 from made_images import populate
-
 import shards
 from shards import Cache, ShardError, locks, storage
 from shards.errors import StoreError

@@ -5,10 +5,8 @@ import io
 import json
 import random
 import tarfile
-
 import pytest
 from made_images import image_bytes, populate
-
 import shards
 from shards import Reject, ShardError
 from shards.sources import find

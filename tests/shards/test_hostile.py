@@ -7,9 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
-
 import pytest
-
 import shards
 
 pytestmark = pytest.mark.hostile

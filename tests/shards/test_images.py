@@ -4,12 +4,10 @@ import json
 import resource
 import subprocess
 import sys
-
 import numpy as np
 import pytest
 from made_images import image_bytes
 from PIL import Image, ImageOps
-
 from shards import Reject, ShardError, decode, images
 from shards.images import RejectError, check
 

@@ -6,10 +6,8 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-
 from shards import ShardError, locks, storage
 
 BUSY = "another process is testing .*; wait until it ends, or stop it"

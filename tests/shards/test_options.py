@@ -2,11 +2,9 @@ import inspect
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
-
 import pytest
 import typer
 from typer.testing import CliRunner
-
 from shards.terminal import Amount, Count, Natural, Positive, Range, Share, command, words
 
 Kind = Literal["decode", "header"]

@@ -1,10 +1,8 @@
 import subprocess
 import sys
 import tracemalloc
-
 import numpy as np
 import pytest
-
 from shards import ShardError, step_ids
 
 

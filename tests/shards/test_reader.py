@@ -6,10 +6,8 @@ import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
 import numpy as np
 import pytest
-
 import shards
 from shards import ShardError, storage
 

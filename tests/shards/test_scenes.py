@@ -1,10 +1,8 @@
 import itertools
 import json
-
 import numpy as np
 import pytest
 from PIL import Image
-
 from shards import scenes
 from shards.errors import ShardError
 from shards.scenes import CLASSES, MAIN_VISIBLE, render, write

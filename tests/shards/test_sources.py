@@ -1,8 +1,6 @@
 import os
-
 import pytest
 from made_images import populate
-
 from shards import Reject, ShardError, storage
 from shards.images import RejectError
 from shards.sources import Candidate, find, read

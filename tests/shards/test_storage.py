@@ -3,9 +3,7 @@ import hashlib
 import os
 import subprocess
 import sys
-
 import pytest
-
 from shards import ShardError, storage
 from shards.errors import StoreError
 

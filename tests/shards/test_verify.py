@@ -1,8 +1,6 @@
 import os
 import tarfile
-
 import pytest
-
 import shards
 from shards import verify
 

@@ -1,6 +1,5 @@
 import fsspec
 import pytest
-
 import shards
 from care.train import Run
 from shards import storage

@@ -2,13 +2,11 @@ import contextlib
 import io
 import json
 from pathlib import Path
-
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from pycocotools.mask import encode
-
 from care.errors import CareError
 from care.evaluate.metrics import Detections, average_precision
 from shards import boxes

@@ -5,7 +5,6 @@ import shutil
 import signal
 from collections import Counter
 from importlib import import_module
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +15,6 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.resnet import BasicBlock
-
 import shards
 from care import CareError
 from care.encoders import ResNetEncoder, TappedEncoder

@@ -1,5 +1,4 @@
 import copy
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +8,6 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
-
 from care import CareError, resnet18
 from care.encoders import TappedEncoder
 from care.evaluate.detectors import RPN, Anchors, Detector, RoIAlign

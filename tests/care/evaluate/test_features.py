@@ -1,5 +1,4 @@
 import shutil
-
 import fsspec
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ from safetensors.torch import load_file
 from sklearn.metrics import top_k_accuracy_score
 from torch import nn
 from torchvision import transforms
-
 import shards
 from care import CareError, resnet18
 from care.evaluate import extract

@@ -7,7 +7,6 @@ import shutil
 import signal
 from importlib import import_module
 from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +14,6 @@ from PIL import Image
 from sklearn.metrics import top_k_accuracy_score
 from torch import nn
 from torchvision import transforms
-
 import shards
 from care import CareError, TappedEncoder, lr_at, resnet18
 from care.evaluate import finetune, listed, stratified

@@ -1,11 +1,9 @@
 import math
-
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
-
 import shards
 from care import CareError, resnet18
 from care.evaluate import Evaluation, Features, extract, knn, weighted_knn

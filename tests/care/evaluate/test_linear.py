@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 from importlib import import_module
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +15,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchvision import transforms
-
 import shards
 from care import CareError, TappedEncoder
 from care.evaluate import Features, extract, linear, linear_on_features

@@ -1,8 +1,6 @@
 from pathlib import Path
-
 import numpy as np
 import pytest
-
 from care.errors import CareError
 from care.evaluate.metrics import Detections
 from care.evaluate.metrics import voc_average_precision as average_precision

@@ -1,12 +1,10 @@
 from io import BytesIO
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.nn import functional as F
 from torchvision import transforms
-
 from care import resnet18
 from care.evaluate.features import centre_crop
 from care.show import attention_map, attention_share, overlay, sheet

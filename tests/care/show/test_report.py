@@ -2,11 +2,9 @@ import base64
 import json
 from html.parser import HTMLParser
 from io import BytesIO
-
 import fsspec
 import pytest
 from PIL import Image
-
 from care import CareError
 from care.show import report
 

@@ -4,9 +4,7 @@ import json
 import math
 import random
 import re
-
 import pytest
-
 from care import CareError
 from care.show import as_csv, as_markdown, compared, gather
 from care.show.report import MEASURES, paper, tables

@@ -1,11 +1,9 @@
 import itertools
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import functional as pil_ops
-
 import shards
 from care.train import View, batches
 

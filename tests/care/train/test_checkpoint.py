@@ -3,12 +3,10 @@ import json
 import os
 import resource
 from contextlib import contextmanager
-
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-
 from care import CareError, MomentumPair
 from care.train import checkpoint
 from shards import ShardError

@@ -4,11 +4,9 @@ import json
 import os
 import signal
 from pathlib import Path
-
 import pytest
 import torch
 from processes import together
-
 import shards
 from care import BYOL, BarlowTwins, CareError, SimCLR, care_loss, lr_at, streams_for
 from care.train import Stopped, batches, load_encoder, loop, pretrain, ranks

@@ -6,11 +6,9 @@ import os
 import resource
 import shutil
 from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
-
 from care.train import checkpoint
 from shards import ShardError, storage
 

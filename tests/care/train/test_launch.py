@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-
 import pytest
 from listeners import listening
 

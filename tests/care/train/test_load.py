@@ -5,7 +5,6 @@ import os
 import re
 from pathlib import Path
 from urllib.error import URLError
-
 import fsspec
 import pytest
 import timm
@@ -13,7 +12,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
-
 from care import BYOL, ENCODERS, CareError, CStream, MomentumPair, TappedEncoder, mlp_head, resnet18
 from care.train import checkpoint, load, load_encoder
 

@@ -6,12 +6,10 @@ import shutil
 import signal
 import threading
 from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-
 import shards
 from care import (
     BYOL,

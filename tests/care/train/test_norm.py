@@ -2,7 +2,6 @@ import pytest
 import torch
 from processes import together
 from torch import nn
-
 from care.train import ranks
 from care.train.ranks import CPUSyncNorm, synchronise
 

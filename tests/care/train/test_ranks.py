@@ -1,6 +1,5 @@
 import torch
 from processes import together
-
 from care.train import ranks
 
 

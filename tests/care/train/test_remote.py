@@ -2,7 +2,6 @@
 
 import fsspec
 import pytest
-
 import shards
 from care import BYOL, CareError, streams_for
 from care.train import checkpoint, load_encoder, loop, pretrain

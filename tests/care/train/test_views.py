@@ -1,6 +1,5 @@
 import itertools
 import math
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +8,6 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as pil_ops
 from torchvision.transforms.v2 import functional as tv
-
 from care.train import VIEWS, View
 from care.train.views import colour, crop, normalize
 
