@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,7 @@ from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
-from prefect import artifacts, get_run_logger, task, unmapped
+from prefect import Task, artifacts, get_run_logger, task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.states import Completed
@@ -43,6 +44,8 @@ class Chain(ExitStack):
         super().__init__()
         self._out, self._refresh, self._runner, self._threads = out, refresh, runner, ThreadPoolExecutor(64)  # which only wait
         self.callback(self._threads.shutdown, cancel_futures=True)
+        self._lock, self._pools = threading.Lock(), self.enter_context(ExitStack())
+        self._pool: Any = None
         self._children = self.enter_context(Children(jobs, stall))
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[status]}")
         self._bars = self.enter_context(Progress(*columns, console=console, disable=not console.is_terminal, transient=True))
@@ -88,10 +91,11 @@ class Chain(ExitStack):
     def _map(self, one: Stage) -> None:
         with records.locked(one):
             if len(parts := records.pieces(one.work, one.url, one.arguments())) > 1:
-                with _pool(self._runner) as pool:
-                    same = {name: unmapped(value) for name, value in (("work", one.work), ("out", one.url), ("inputs", one.arguments()))}
-                    for future in pool.map(_piece, same | {"number": parts}):
-                        future.result()
+                with self._lock:  # one for all: a process can have one Ray, and starting Dask takes seconds
+                    self._pool = self._pool or self._pools.enter_context(_pool(self._runner))
+                same = {name: unmapped(value) for name, value in (("work", one.work), ("out", one.url), ("inputs", one.arguments()))}
+                for future in self._pool.map(_piece, same | {"number": parts}):
+                    future.result()
 
 
 @task(cache_policy=NO_CACHE)  # the record is the cache
@@ -112,12 +116,15 @@ def _shown(name: str, do: Callable[[Callable[[str], None]], tuple[Result, bool]]
     return Completed(name="Cached" if cached else "Completed", data=done)
 
 
-@task(cache_policy=NO_CACHE, task_run_name="{work} {number}")
-def _piece(work: str, out: str, inputs: Result, number: Any) -> None:
+def do_piece(work: str, out: str, inputs: Result, number: Any) -> None:
+    """``records.piece``; here, not on a worker of Dask or Ray, what needs torch in a process of its own."""
     if work == "features" and (children := _children.get(None)):
         children.run("piece", [work, out, inputs, number], console.print)
     else:
         records.piece(work, out, inputs, number)
+
+
+_piece = Task(do_piece, cache_policy=NO_CACHE, task_run_name="{work} {number}")  # whose function other processes find by its name
 
 
 class _Teller:
@@ -174,7 +181,8 @@ def _pool(runner: Runner) -> Any:
         if runner == "dask":
             from prefect_dask.task_runners import DaskTaskRunner
 
-            local = {"n_workers": cores, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+            logging.getLogger("distributed").setLevel(logging.WARNING)
+            local = {"n_workers": cores, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
             address = os.environ.get("DASK_SCHEDULER_ADDRESS")
             return DaskTaskRunner(address=address) if address else DaskTaskRunner(cluster_kwargs=local)
         if runner == "ray":

@@ -131,7 +131,7 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
         alone = c_stream or (c_stream is None and not images)
         network = {"encoder": encoder, "size": size, "hidden": given["hidden"], "views": given["views"], "seed": seed, **settings}
         for name, stage in [("C-stream alone", "pretrain-c-stream")] * alone + [("CARE", "pretrain")]:
-            inputs = {"train": built["train"], "t_stream": name == "CARE", **network}
+            inputs = {"train": built["train"], "t_stream": name == "CARE", **network} | ({} if name == "CARE" else {"attention_weight": 0})
             encoders[name] = chain.start(stage, "pretrain", inputs, aside={"nproc": nproc, **side}, alone=True).result()
         care, found = encoders["CARE"], list[tuple[Result, Future[Result]]]()
         for name, source in encoders.items():
