@@ -51,9 +51,8 @@ class Chain(ExitStack):
         self._bars = self.enter_context(Progress(*columns, console=console, disable=not console.is_terminal, transient=True))
         self.callback(_children.reset, _children.set(self._children))
 
-    def start(
-        self, name: str, work: str, inputs: Result, *, aside: Result | None = None, after: Future[Result] | None = None, alone: bool = False
-    ) -> Future[Result]:  # fmt: skip
+    def start(self, name: str, work: str, inputs: Result, *, aside: Result | None = None, after: Future[Result] | None = None,
+              alone: bool = False) -> Future[Result]:  # fmt: skip
         """The result of a stage to come: ``work``, a function in ``flows.stages``, with ``inputs`` and what is ``aside`` of the key.
 
         ``after`` is the stage whose folder is its cache; ``alone``, it has the whole machine.

@@ -217,5 +217,6 @@ def images_of(source: str, annotated: bool, seed: int) -> str:
     name = f"{seed}-{start}-{count}-{storage.sha256(str(scenes.__file__))[:8]}"
     place = shards.Cache().folder.parent / "scenes" / name
     with locks.exclusive(place.with_name(f".{name}"), "rendering", patience=600):
-        scenes.write(place, count=count, seed=seed, size=SCENE_SIZE, start=start)
+        if not place.exists():
+            scenes.write(place, count=count, seed=seed, size=SCENE_SIZE, start=start)
     return str(place if annotated else place / "images")

@@ -36,10 +36,9 @@ class Plan(NamedTuple):
 
 
 def build(
-    src: str | Path, dest: str | Path, *, workers: Count | None = None, shard_size: Count = 1000, seed: Natural = 0,
-    share: tuple[float, float] = (0, 1), max_rejects: Share = 0.01, validate: Validation = "decode",
-    max_side: Count | None = None, quality: Annotated[int, Range(1, 100)] = 90,
-) -> index.Index:  # fmt: skip
+        src: str | Path, dest: str | Path, *, workers: Count | None = None, shard_size: Count = 1000, seed: Natural = 0,
+        share: tuple[float, float] = (0, 1), max_rejects: Share = 0.01, validate: Validation = "decode",
+        max_side: Count | None = None, quality: Annotated[int, Range(1, 100)] = 90) -> index.Index:  # fmt: skip
     """Build the images of ``src`` into the shard set ``dest``, in an order drawn from ``seed``.
 
     An interrupted build goes on where it stopped, a finished one returns at once. The bytes do not depend on ``workers``.
@@ -95,9 +94,8 @@ def build(
 
 
 def make_plan(
-    src: str | Path, *, shard_size: int = 1000, seed: int = 0, share: tuple[float, float] = (0, 1), validate: Validation = "decode",
-    max_side: int | None = None, quality: int = 90,
-) -> Plan:  # fmt: skip
+        src: str | Path, *, shard_size: int = 1000, seed: int = 0, share: tuple[float, float] = (0, 1), validate: Validation = "decode",
+        max_side: int | None = None, quality: int = 90) -> Plan:  # fmt: skip
     """List ``src`` and cut it into shards."""
     if min(shard_size, quality, 1 if max_side is None else max_side) < 1 or quality > 100 or validate not in get_args(Validation):
         got = f"{shard_size}, {max_side}, {quality} and {validate!r}"
@@ -180,8 +178,7 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> index.Index:
         "name": storage.digest(shardlist)[:16],  # wids caches by name: other content needs another one
         "shardlist": shardlist, "classes": plan.source.classes, "rejects": rejects,
         "counts": {"seen": len(entries) + sum(rejected.values()), "kept": len(entries), "rejected": rejected},
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in sides.items()},
-    }  # fmt: skip
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in sides.items()}}  # fmt: skip
     storage.write_json(dest / "index.json", document | {"own": storage.digest(document)})
     for number in range(len(plan.shards)):
         storage.remove(dest / _RECORD.format(number))

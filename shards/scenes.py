@@ -68,14 +68,10 @@ def render(seed: int, index: int, *, size: int = 96) -> Scene:
 
 
 def write(dest: str | Path, *, count: int, seed: int = 0, size: int = 96, start: int = 0) -> None:
-    """Write scenes as ``dest/images/<class>/<index>.jpg`` and COCO's ``dest/annotations.json``, or ``ShardError`` if it holds others."""
-    final = Path(dest)
+    """Write scenes as ``dest/images/<class>/<index>.jpg`` and COCO's ``dest/annotations.json``, or ``ShardError`` if it is there."""
+    if Path(dest).exists():
+        raise ShardError(f"wanted a new folder for scenes, got {dest}, which is there; remove it or choose another name")
     info = {"description": "procedural images, not photographs", "version": "1", "seed": seed, "size": size, "count": count, "start": start}
-    if final.exists():
-        found = storage.read_json(final / "annotations.json").get("info", {})
-        if differing := [f"{name} {found.get(name)!r} (wanted {value!r})" for name, value in info.items() if found.get(name) != value]:
-            raise ShardError(f"{final} holds other scenes: {', '.join(differing)}; remove it or choose another name")
-        return
     categories, images, annotations = [{"id": n, "name": name} for n, name in enumerate(CLASSES, 1)], list[Any](), list[Any]()
     with storage.writing_directory(dest) as stage, progress("rendering procedural scenes", count) as advance:
         for name in CLASSES:

@@ -44,9 +44,8 @@ def words(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
 
 
 def command(
-    app: typer.Typer, function: Callable[..., Any], run: Callable[..., None], example: str, *, skip: Collection[str] = (),
-    names: Mapping[str, str] | None = None, name: str = "",
-) -> None:  # fmt: skip
+        app: typer.Typer, function: Callable[..., Any], run: Callable[..., None], example: str, *, skip: Collection[str] = (),
+        names: Mapping[str, str] | None = None, name: str = "") -> None:  # fmt: skip
     """Add ``run``, which gets them beside its own parameters, as a command with ``function``'s name, docstring, keywords but ``skip``."""
     given = [one.replace(kind=one.KEYWORD_ONLY) for one in inspect.signature(run).parameters.values() if one.kind is not one.VAR_KEYWORD]
     kinds, hints, (about, said) = get_type_hints(function), get_type_hints(function, include_extras=True), words(function)

@@ -163,29 +163,11 @@ def test_equal_arguments_give_equal_bytes(written, tmp_path):
     assert content(tmp_path / "other") == content(written)
 
 
-def test_a_second_call_renders_nothing(written, monkeypatch):
-    monkeypatch.setattr(scenes, "render", lambda *_, **__: pytest.fail("rendered again"))
+def test_what_is_there_is_not_touched(written):
     before = content(written)
-    write(written, count=COUNT, seed=SEED, size=SIZE, start=START)
+    with pytest.raises(ShardError, match="wanted a new folder for scenes"):
+        write(written, count=COUNT, seed=SEED, size=SIZE, start=START)
     assert content(written) == before
-
-
-@pytest.mark.parametrize(("name", "value"), [("count", 4), ("seed", 6), ("size", 32), ("start", 0)])
-def test_other_scenes_under_the_name_are_refused(written, name, value):
-    arguments = {"count": COUNT, "seed": SEED, "size": SIZE, "start": START}
-    before = content(written)
-    with pytest.raises(ShardError, match=rf"{name} {arguments[name]} \(wanted {value}\)"):
-        write(written, **arguments | {name: value})
-    assert content(written) == before
-
-
-def test_a_folder_of_something_else_is_refused(tmp_path):
-    (tmp_path / "photos").mkdir()
-    with pytest.raises(ShardError, match=r"annotations\.json"):
-        write(tmp_path / "photos", count=1)
-    (tmp_path / "photos" / "annotations.json").write_text('{"images": []}')
-    with pytest.raises(ShardError, match="holds other scenes"):
-        write(tmp_path / "photos", count=1)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
