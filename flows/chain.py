@@ -9,11 +9,10 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
-from functools import partial
 from typing import Any, Literal
 from prefect import Task, artifacts, get_run_logger, task, unmapped
 from prefect.cache_policies import NO_CACHE
@@ -31,7 +30,7 @@ from shards.terminal import LINE, console
 
 Runner = Literal["threads", "dask", "ray"]
 SECONDS = 5.0  # between two updates of a progress in Prefect's UI
-_children: ContextVar[Children] = ContextVar("children")  # of this process; a Dask or Ray worker has none
+_chain: ContextVar["Chain"] = ContextVar("chain")  # of this process; a Dask or Ray worker has none
 
 
 class Chain(ExitStack):
@@ -46,10 +45,10 @@ class Chain(ExitStack):
         self.callback(self._threads.shutdown, cancel_futures=True)
         self._lock, self._pools = threading.Lock(), self.enter_context(ExitStack())
         self._pool: Any = None
-        self._children = self.enter_context(Children(jobs, stall))
+        self.children = self.enter_context(Children(jobs, stall))
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[status]}")
         self._bars = self.enter_context(Progress(*columns, console=console, disable=not console.is_terminal, transient=True))
-        self.callback(_children.reset, _children.set(self._children))
+        self.callback(_chain.reset, _chain.set(self))
 
     def start(self, name: str, work: str, inputs: Result, *, aside: Result | None = None, after: Future[Result] | None = None,
               alone: bool = False) -> Future[Result]:  # fmt: skip
@@ -60,18 +59,19 @@ class Chain(ExitStack):
         given = json.loads(json.dumps(inputs), parse_float=_number)
 
         def begin() -> Result:
-            one = records.stage(self._out, name, work, given, (aside or {}) | ({"cache": after.result()["url"]} if after else {}))
+            beside = (aside or {}) | ({"cache": after.result()["url"]} if after else {})
             if FlowRunContext.get() is None:
-                return self._do(one, alone, _Teller(one.name, self._bars))[0]
+                return self.do(records.stage(self._out, name, work, given, beside), alone)[0]
             shown = _shown.with_options(name=given.get("verb", work), task_run_name=name)
             # return_state: called plainly, a task that returned a state gives that state, not its data
-            done: Result = shown(one.name, partial(self._do, one, alone), self._bars, return_state=True).result()
+            done: Result = shown(self._out, name, work, given, beside, alone, return_state=True).result()
             return done
 
         return self._threads.submit(contextvars.copy_context().run, begin)
 
-    def _do(self, one: Stage, alone: bool, tell: Callable[[str], None]) -> tuple[Result, bool]:
-        # the result, and whether it was there
+    def do(self, one: Stage, alone: bool, log: Any = None) -> tuple[Result, bool]:
+        """The result of a stage, and whether it was there."""
+        tell = _Teller(one.name, self._bars, log)
         # voc is not voc-train, the set: those of other encoders and shares have longer names, sets do not
         if any(one.name == name or (one.work != "build" and one.name.startswith(f"{name}-")) for name in self._refresh):
             records.forget(one)
@@ -81,7 +81,7 @@ class Chain(ExitStack):
         else:
             if FlowRunContext.get():
                 self._map(one)
-            self._children.run("stage", [*one], tell, alone=alone)
+            self.children.run("stage", [*one], tell, alone=alone)
             if (done := records.found(one)) is None:
                 raise ShardError(f"{one.url} is not what {one.name} has just left there; look who else writes there, then run it again")
         records.link(one)
@@ -98,8 +98,9 @@ class Chain(ExitStack):
 
 
 @task(cache_policy=NO_CACHE)  # the record is the cache
-def _shown(name: str, do: Callable[[Callable[[str], None]], tuple[Result, bool]], bars: Progress) -> Any:
-    done, cached = do(_Teller(name, bars, get_run_logger()))
+def _shown(out: str, name: str, work: str, inputs: Result, aside: Result, alone: bool) -> Any:
+    # of JSON alone: a piece takes its task's context along to a worker
+    done, cached = _chain.get().do(records.stage(out, name, work, inputs, aside), alone, get_run_logger())
     with suppress(Exception):  # of a server that is gone: whatever its UI shows of a stage, the chain goes on
         place, said = done.get("url"), done["text"]
         if counts := done.get("counts"):
@@ -117,8 +118,8 @@ def _shown(name: str, do: Callable[[Callable[[str], None]], tuple[Result, bool]]
 
 def do_piece(work: str, out: str, inputs: Result, number: Any) -> None:
     """``records.piece``; here, not on a worker of Dask or Ray, what needs torch in a process of its own."""
-    if work == "features" and (children := _children.get(None)):
-        children.run("piece", [work, out, inputs, number], console.print)
+    if work == "features" and (chain := _chain.get(None)):
+        chain.children.run("piece", [work, out, inputs, number], console.print)
     else:
         records.piece(work, out, inputs, number)
 
