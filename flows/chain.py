@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from typing import Any, Literal
-from prefect import Task, artifacts, get_run_logger, task, unmapped
+from prefect import Task, artifacts, get_run_logger, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.states import Completed
@@ -62,9 +62,9 @@ class Chain(ExitStack):
             beside = (aside or {}) | ({"cache": after.result()["url"]} if after else {})
             if FlowRunContext.get() is None:
                 return self.do(records.stage(self._out, name, work, given, beside), alone)[0]
-            shown = _shown.with_options(name=given.get("verb", work), task_run_name=name)
+            of_prefect = Task(show, cache_policy=NO_CACHE, name=given.get("verb", work), task_run_name=name)  # the record is the cache
             # return_state: called plainly, a task that returned a state gives that state, not its data
-            done: Result = shown(self._out, name, work, given, beside, alone, return_state=True).result()
+            done: Result = of_prefect(self._out, name, work, given, beside, alone, return_state=True).result()
             return done
 
         return self._threads.submit(contextvars.copy_context().run, begin)
@@ -97,9 +97,12 @@ class Chain(ExitStack):
                     future.result()
 
 
-@task(cache_policy=NO_CACHE)  # the record is the cache
-def _shown(out: str, name: str, work: str, inputs: Result, aside: Result, alone: bool) -> Any:
-    # of JSON alone: a piece takes its task's context along to a worker
+# The functions of tasks are not decorated: a piece takes the tasks along to a worker, which finds functions by their names. For the
+# same reason what they are given is JSON.
+
+
+def show(out: str, name: str, work: str, inputs: Result, aside: Result, alone: bool) -> Any:
+    """Do a stage and show it in Prefect's UI."""
     done, cached = _chain.get().do(records.stage(out, name, work, inputs, aside), alone, get_run_logger())
     with suppress(Exception):  # of a server that is gone: whatever its UI shows of a stage, the chain goes on
         place, said = done.get("url"), done["text"]
@@ -124,7 +127,7 @@ def do_piece(work: str, out: str, inputs: Result, number: Any) -> None:
         records.piece(work, out, inputs, number)
 
 
-_piece = Task(do_piece, cache_policy=NO_CACHE, task_run_name="{work} {number}")  # whose function other processes find by its name
+_piece = Task(do_piece, cache_policy=NO_CACHE, task_run_name="{work} {number}")
 
 
 class _Teller:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 import torch
 from flows import records, stages
@@ -20,7 +21,8 @@ from shards.terminal import told
 
 def serve(connection: socket.socket) -> None:
     """Say how many GPUs there are, then fork for every socket sent, to read JSON from and to write to, until the other end is closed."""
-    connection.send(bytes([torch.cuda.device_count()]))  # which does not touch them: no child could use them after that
+    with suppress(ConnectionError):  # of one who has ended already
+        connection.send(bytes([torch.cuda.device_count()]))  # which does not touch them: no child could use them after that
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; a stage's process gets it, too
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: they tell by their descriptor
     while True:
