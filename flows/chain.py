@@ -189,11 +189,11 @@ def _pool(runner: Runner) -> Any:
             address = os.environ.get("DASK_SCHEDULER_ADDRESS")
             return DaskTaskRunner(address=address) if address else DaskTaskRunner(cluster_kwargs=local)
         if runner == "ray":
+            if not (address := os.environ.get("RAY_ADDRESS")):
+                os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # which on Linux, too, lets it listen on loopback alone
             from prefect_ray.task_runners import RayTaskRunner
 
-            local = {"num_cpus": cores, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-            address = os.environ.get("RAY_ADDRESS")
-            return RayTaskRunner(address=address) if address else RayTaskRunner(init_kwargs=local)
+            return RayTaskRunner(address=address) if address else RayTaskRunner(init_kwargs={"num_cpus": cores, "include_dashboard": False})
     except ImportError:
         raise ShardError(f"the {runner} runner is not installed; pip install 'care-ssl[{runner}]'") from None
     return ThreadPoolTaskRunner(max_workers=cores)
