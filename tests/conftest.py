@@ -17,3 +17,7 @@ def unpacked(tmp_path_factory):
         return folder
 
     return unpack
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: "flows" not in item.path.parts)  # the longest file first: pytest-xdist gives a file to one process

@@ -36,7 +36,7 @@ RECIPES = {  # as published: learning rates for 256 images, the head's for each 
 def stratified(labels: NDArray[np.int32], fraction: float, *, seed: int = 0) -> Rows:
     """Row numbers, ascending, of a part of every class, at least one image; of equal seeds a smaller fraction is a subset of a larger one.
 
-    Labels [n] below 0 are none and never chosen. A fraction that is not above 0 and at most 1 is a ``CareError``.
+    Labels [n] below 0 are none and never chosen. A fraction that is not above 0 and at most 1 is a ``Misuse``.
     """
     if not 0 < fraction <= 1:
         raise Misuse(f"wanted a fraction of the labels above 0 and at most 1, got {fraction}")

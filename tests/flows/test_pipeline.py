@@ -9,11 +9,10 @@ from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 import shards
-from care import CareError
 from flows.cli_pipeline import server
 from flows.pipeline import care_pipeline, splits
 from shards import ShardError, scenes
-from shards.errors import Misuse
+from shards.errors import Failure, Misuse
 
 NAMES = ["random initialisation", "C-stream alone", "CARE"]
 
@@ -97,13 +96,14 @@ def test_without_prefect_the_same_bytes_and_prefect_sees_its_stages_as_cached(fi
 
 def test_a_changed_evaluation_runs_again_and_nothing_else(out) -> None:
     before = stage_times(out)
-    care_pipeline(out=str(out), **TINY | {"finetune_steps": 4})
+    care_pipeline.fn(out=str(out), **TINY | {"finetune_steps": 4})
     again = {name for name, time in stage_times(out).items() if time != before[name]}
     assert again == {"finetune-0.5-random-initialisation", "finetune-0.5", "report"}
-    care_pipeline(out=str(out), **TINY)  # and back: all are there
+    care_pipeline.fn(out=str(out), **TINY)  # and back: all are there
     assert stage_times(out) == before
 
 
+@pytest.mark.flows
 def test_another_lambda_trains_and_evaluates_again_but_builds_no_shards(out) -> None:
     before = stage_times(out)
     care_pipeline(out=str(out), **TINY | {"attention_weight": 0})
@@ -111,6 +111,7 @@ def test_another_lambda_trains_and_evaluates_again_but_builds_no_shards(out) -> 
     assert again == {"pretrain", "features", "knn", "linear", "finetune-0.5", "coco", "attention", "report"}
 
 
+@pytest.mark.flows
 def test_refresh_does_a_stage_again(out) -> None:
     before = stage_times(out)
     assert care_pipeline(out=str(out), refresh=["knn", "pretrain"], **TINY)["evaluations"]
@@ -133,6 +134,7 @@ def test_lost_outputs_are_made_again(out, finished) -> None:
         assert (out / name).read_bytes() == (finished[0] / name).read_bytes()
 
 
+@pytest.mark.flows
 def test_own_images_and_own_boxes(tmp_path: Path) -> None:
     for part, start in (("train", 0), ("val", 24)):
         scenes.write(tmp_path / part, count=24, start=start, size=40)
@@ -154,7 +156,7 @@ def test_too_few_labels_skip_aloud_and_bad_boxes_are_told_before_training(tmp_pa
     results = care_pipeline.fn(out=str(tmp_path / "run"), images=photos, **TINY | {"labels": (0.01, 0.5)})
     assert results["skipped"][-1] == "1 % of the labels: that is 2 images, too few to hold one out"
     assert {row["task"] for row in results["evaluations"]} == {"kNN", "linear on cached features", "50 % of the labels"}
-    with pytest.raises(CareError, match="wanted a COCO JSON"):
+    with pytest.raises(Failure, match="wanted a COCO JSON"):
         care_pipeline.fn(out=str(tmp_path / "other"), images=photos, coco_train=photos, coco_val=photos, **TINY)
     assert not [*(tmp_path / "other" / "stages").glob("pretrain-*")]
     with pytest.raises(Misuse, match="give both or none"):

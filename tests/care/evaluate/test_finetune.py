@@ -197,7 +197,7 @@ def test_without_labels_nothing_is_chosen():
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.01])
 def test_a_fraction_out_of_range_is_refused(fraction):
-    with pytest.raises(CareError, match=rf"wanted a fraction of the labels above 0 and at most 1, got {fraction}"):
+    with pytest.raises(Misuse, match=rf"wanted a fraction of the labels above 0 and at most 1, got {fraction}"):
         stratified(draw_labels(), fraction)
 
 
@@ -390,7 +390,7 @@ def test_the_images_are_given_in_exactly_one_way(tiny, train, val, reads, tmp_pa
         for chosen in itertools.combinations(ways, count):
             with pytest.raises(Misuse, match=r"as one of fraction and names, such as --fraction 0\.1 or --list NAMES\.txt"):
                 tune(tiny, train, val, tmp_path / "run", **{name: ways[name] for name in chosen})
-    with pytest.raises(CareError, match="wanted a fraction of the labels above 0 and at most 1, got 0"):
+    with pytest.raises(Misuse, match="wanted a fraction of the labels above 0 and at most 1, got 0"):
         tune(tiny, train, val, tmp_path / "run", fraction=0.0)
     assert not reads
     assert not (tmp_path / "run").exists()
