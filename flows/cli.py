@@ -12,8 +12,11 @@ from flows.tables import Json, Seed, Set, print_json, show_results, table
 from shards import sources, storage
 from shards.terminal import command, told
 
-# commands that are apps of their own, of modules whose import takes seconds
-_APPS = {"pretrain": "care.train.__main__", "evaluate": "flows.cli_evaluate", "pipeline": "flows.cli_pipeline"}
+_APPS = {  # commands that are apps of their own, of modules whose import takes seconds
+    "pretrain": ("care.train.__main__", "Pre-train an encoder by CARE; interrupted, the same command continues from the last checkpoint."),
+    "evaluate": ("flows.cli_evaluate", "Judge encoders: kNN, linear, few labels, detection; interrupted, the same command continues."),
+    "pipeline": ("flows.cli_pipeline", "The whole chain as one Prefect flow, here or from deployments; killed anywhere, it continues."),
+}
 
 
 class _Group(TyperGroup):
@@ -21,7 +24,7 @@ class _Group(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, found, rest = super().resolve_command(ctx, args)
-        return name, typer.main.get_command(import_module(_APPS[name]).app) if name in _APPS else found, rest
+        return name, typer.main.get_command(import_module(_APPS[name][0]).app) if name in _APPS else found, rest
 
 
 app = typer.Typer(
@@ -57,19 +60,8 @@ def demo(
     show(folder, chain(out=folder, images=images, seed=seed, steps=steps), as_json)
 
 
-@app.command("pretrain")
-def _pretrain() -> None:
-    """Pre-train an encoder by CARE; interrupted, the same command continues from the last checkpoint."""
-
-
-@app.command("evaluate")
-def _evaluate() -> None:
-    """Judge encoders: kNN, linear, few labels, detection; interrupted, the same command continues."""
-
-
-@app.command("pipeline")
-def _pipeline() -> None:
-    """The whole chain as one Prefect flow, here or from deployments; killed at any moment, the same command continues."""
+for _name, (_, _about) in _APPS.items():
+    app.command(_name, help=_about)(lambda: None)
 
 
 @app.command()

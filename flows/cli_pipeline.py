@@ -20,9 +20,11 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined]
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from rich.console import Console
+from rich.markdown import Markdown
 from flows import records
 from flows.pipeline import care_pipeline
-from flows.tables import Json, Result, print_json, show_results, table
+from flows.tables import Json, Result, print_json, table
 from shards import storage
 from shards.errors import ShardError
 from shards.terminal import command, console
@@ -56,7 +58,10 @@ def show(out: str, results: Result, as_json: bool) -> None:
     """Print what came out."""
     for line in results["skipped"]:
         console.print(f"[yellow]skipped: {line}", soft_wrap=True)
-    show_results(results["evaluations"], results if as_json else None)
+    if as_json:
+        print_json(results)
+    else:  # of a file: making it imports torch
+        Console().print(Markdown(storage.read_bytes(f"{out}/results.md").decode()))
     console.print(f"report: {storage.locate(out) / 'report.html'}", soft_wrap=True)
 
 

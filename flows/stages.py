@@ -136,7 +136,9 @@ def report(out: str, *, results: Result, encoders: dict[str, str], pictured: str
     storage.write_json(f"{out}/results.json", results)
     storage.copy(f"{encoders['CARE']}/losses.jsonl", f"{out}/losses.jsonl")
     care.show.report(out)
-    return {"outputs": outputs(out, "results.json", "losses.jsonl", "maps.png", "report.html"), "text": "report.html"}
+    storage.write_bytes(f"{out}/results.md", (text := as_markdown(results["evaluations"])).encode())
+    files = outputs(out, "results.json", "results.md", "losses.jsonl", "maps.png", "report.html")
+    return {"outputs": files, "text": "report.html", "markdown": text}
 
 
 WORKS: dict[str, Callable[..., Result]] = {one.__name__: one for one in (build, pretrain, features, judge, attention, report)}

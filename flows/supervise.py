@@ -55,6 +55,7 @@ class Children:
         self._signal(signal.SIGKILL)
         with self._lock:
             self._connection.close()
+            self._origin.kill()  # it may still be importing
             self._origin.wait()
 
     def run(self, do: str, arguments: Any, tell: Callable[[str], None], *, alone: bool = False) -> None:

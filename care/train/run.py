@@ -41,8 +41,7 @@ class Run:
 
     def __enter__(self) -> "Run":
         with ExitStack() as stack:
-            for place in dict.fromkeys(map(str, (self.url, self.path))) if self.lead else ():
-                # a killed run's loader workers hold its lock for seconds
+            for place in sorted({str(self.url), str(self.path)}) if self.lead else ():  # a killed run's loader workers hold it for seconds
                 stack.enter_context(locks.exclusive(place, "training in", patience=15))
             if storage.is_remote(self.url) and os.environ.get("LOCAL_RANK", str(ranks.rank())) == "0":  # one on each machine
                 checkpoint.pull(self.url, self.path)
