@@ -36,7 +36,7 @@ def test_everything_in_a_bucket_and_again_from_another_machine(tmp_path: Path) -
         run(tmp_path / "local", "a")
         first = run("s3://bucket/lab", "b")
         assert "pretrain: pre-training: 24/24" in first
-        for name in ("results.json", "encoder.safetensors", "losses.jsonl", "maps.png", "report.html"):
+        for name in ("results.json", "results.md", "encoder.safetensors", "losses.jsonl", "maps.png", "report.html"):
             assert storage.read_bytes(f"s3://bucket/lab/{name}") == (tmp_path / "local" / name).read_bytes(), name
         again = run("s3://bucket/lab", "c")
         assert again.count("finished before") == 23

@@ -73,7 +73,7 @@ def test_the_whole_chain(finished) -> None:
 def test_without_prefect_the_same_bytes_and_prefect_sees_its_stages_as_cached(finished, tmp_path, monkeypatch) -> None:
     other = tmp_path / "other"
     care_pipeline.fn(out=str(other), **TINY)
-    for name in ("results.json", "encoder.safetensors", "losses.jsonl", "maps.png", "report.html"):
+    for name in ("results.json", "results.md", "encoder.safetensors", "losses.jsonl", "maps.png", "report.html"):
         assert (other / name).read_bytes() == (finished[0] / name).read_bytes()
     assert {path.name for path in (other / "stages").iterdir()} == {path.name for path in (finished[0] / "stages").iterdir()}
     before = stage_times(other)
