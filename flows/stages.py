@@ -138,7 +138,7 @@ def report(out: str, *, results: Result, encoders: dict[str, str], pictured: str
     care.show.report(out)
     storage.write_bytes(f"{out}/results.md", (text := as_markdown(results["evaluations"])).encode())
     files = outputs(out, "results.json", "results.md", "losses.jsonl", "maps.png", "report.html")
-    return {"outputs": files, "text": "report.html", "markdown": text}
+    return {"outputs": files, "text": f"{len(results['evaluations'])} results", "markdown": text}
 
 
 WORKS: dict[str, Callable[..., Result]] = {one.__name__: one for one in (build, pretrain, features, judge, attention, report)}
