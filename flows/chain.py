@@ -185,7 +185,8 @@ def _pool(runner: Runner) -> Any:
             from prefect_dask.task_runners import DaskTaskRunner
 
             logging.getLogger("distributed").setLevel(logging.WARNING)
-            local = {"n_workers": cores, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+            local: dict[str, Any] = {"n_workers": cores, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+            local["scheduler_kwargs"] = {"dashboard": False}  # whose import fails now and then
             address = os.environ.get("DASK_SCHEDULER_ADDRESS")
             return DaskTaskRunner(address=address) if address else DaskTaskRunner(cluster_kwargs=local)
         if runner == "ray":
