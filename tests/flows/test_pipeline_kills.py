@@ -3,14 +3,10 @@
 import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 import pytest
 from commands import below, care, environment, options, table, until
-from flows.cli_pipeline import answers
 
 pytestmark = pytest.mark.flows
 SETTINGS = {
@@ -102,20 +98,4 @@ def test_a_server_that_is_gone_for_good_is_done_without(tmp_path: Path) -> None:
     output = process.communicate(timeout=500)[0]
     assert process.returncode == 0, output
     assert "going on without it" in output
-    assert (tmp_path / "a" / "results.json").exists()
-
-
-def test_a_server_that_dies_in_the_middle_is_done_without(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    own = environment(PREFECT_HOME=str(tmp_path / "home"), PREFECT_API_URL=f"http://127.0.0.1:{port}/api")
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
-    server = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    until(lambda: answers(own["PREFECT_API_URL"]), 120, "server")
-    process = care("pipeline", "run", "--out", tmp_path / "a", *options(SETTINGS), env=own)
-    until(lambda: finished(tmp_path / "a"), 300, "a stage")
-    os.killpg(server.pid, signal.SIGKILL)
-    output = process.communicate(timeout=500)[0]
-    assert process.returncode == 0, output
     assert (tmp_path / "a" / "results.json").exists()
