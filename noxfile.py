@@ -65,7 +65,7 @@ def crash(session: nox.Session) -> None:
 
 @shared
 def flows(session: nox.Session) -> None:
-    """The pipeline killed 50 times, served and by a worker, in a bucket, on Dask and Ray, about half an hour."""
+    """The pipeline killed 50 times, served and by a worker, in a bucket, on Dask and Ray, up to an hour."""
     run(session, "pytest", "-m", "flows", *session.posargs, group="flows")
 
 

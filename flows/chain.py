@@ -191,7 +191,7 @@ def _pool(runner: Runner) -> Any:
             return DaskTaskRunner(address=address) if address else DaskTaskRunner(cluster_kwargs=local)
         if runner == "ray":
             if not (address := os.environ.get("RAY_ADDRESS")):
-                os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # which on Linux, too, lets it listen on loopback alone
+                os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}  # loopback alone; tells nobody
             from prefect_ray.task_runners import RayTaskRunner
 
             return RayTaskRunner(address=address) if address else RayTaskRunner(init_kwargs={"num_cpus": cores, "include_dashboard": False})
