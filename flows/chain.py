@@ -4,14 +4,13 @@ import base64
 import contextvars
 import json
 import logging
-import math
 import os
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from contextvars import ContextVar
 from typing import Any, Literal
 from prefect import Task, artifacts, get_run_logger, unmapped
@@ -45,6 +44,7 @@ class Chain(ExitStack):
         self.callback(self._threads.shutdown, cancel_futures=True)
         self._lock, self._pools = threading.Lock(), self.enter_context(ExitStack())
         self._pool: Any = None
+        self._watched = FlowRunContext.get() is not None
         self.children = self.enter_context(Children(jobs, stall))
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[status]}")
         self._bars = self.enter_context(Progress(*columns, console=console, disable=not console.is_terminal, transient=True))
@@ -60,7 +60,7 @@ class Chain(ExitStack):
 
         def begin() -> Result:
             beside = (aside or {}) | ({"cache": after.result()["url"]} if after else {})
-            if FlowRunContext.get() is None:
+            if not self._watched:
                 return self.do(records.stage(self._out, name, work, given, beside), alone)[0]
             of_prefect = Task(show, cache_policy=NO_CACHE, name=given.get("verb", work), task_run_name=name)  # the record is the cache
             # return_state: called plainly, a task that returned a state gives that state, not its data
@@ -71,7 +71,7 @@ class Chain(ExitStack):
 
     def do(self, one: Stage, alone: bool, log: Any = None) -> tuple[Result, bool]:
         """The result of a stage, and whether it was there."""
-        tell = _Teller(one.name, self._bars, log)
+        tell = _Teller(one.name, self._bars, log, self.ui)
         # voc is not voc-train, the set: those of other encoders and shares have longer names, sets do not
         if any(one.name == name or (one.work != "build" and one.name.startswith(f"{name}-")) for name in self._refresh):
             records.forget(one)
@@ -86,6 +86,14 @@ class Chain(ExitStack):
                 raise ShardError(f"{one.url} is not what {one.name} has just left there; look who else writes there, then run it again")
         records.link(one)
         return done, cached
+
+    def ui(self, artifact: Callable[..., Any], *what: Any, **more: Any) -> Any:
+        """An artifact in Prefect's UI; after one that failed no other, since each would wait a minute for a server that is gone."""
+        try:
+            return artifact(*what, **more) if self._watched else None
+        except Exception:  # whatever it is, the chain goes on
+            self._watched = False
+            return None
 
     def _map(self, one: Stage) -> None:
         with records.locked(one):
@@ -103,19 +111,19 @@ class Chain(ExitStack):
 
 def show(out: str, name: str, work: str, inputs: Result, aside: Result, alone: bool) -> Any:
     """Do a stage and show it in Prefect's UI."""
-    done, cached = _chain.get().do(records.stage(out, name, work, inputs, aside), alone, get_run_logger())
-    with suppress(Exception):  # of a server that is gone: whatever its UI shows of a stage, the chain goes on
-        place, said = done.get("url"), done["text"]
-        if counts := done.get("counts"):
-            table = [{"files": part, "count": count} for part, count in counts.items()]
-            artifacts.create_table_artifact(table, key=_key(name, "files"), description=f"{place}: {said}")
-        if text := done.get("markdown"):
-            artifacts.create_markdown_artifact(text, key=_key(name, "results"), description=f"measured here: {said}")
-        if "report.html" in done.get("outputs", {}):
-            link = f"[{place}/report.html]({place}/report.html)"
-            artifacts.create_markdown_artifact(link, key=_key(name, "page"), description="the report: open it in a browser")
-            picture = "data:image/png;base64," + base64.b64encode(storage.read_bytes(f"{place}/maps.png")).decode()
-            artifacts.create_image_artifact(picture, key=_key(name, "maps"), description="where the encoders look")
+    chain = _chain.get()
+    done, cached = chain.do(records.stage(out, name, work, inputs, aside), alone, get_run_logger())
+    place, said = done.get("url"), done["text"]
+    if counts := done.get("counts"):
+        table = [{"files": part, "count": count} for part, count in counts.items()]
+        chain.ui(artifacts.create_table_artifact, table, key=_key(name, "files"), description=f"{place}: {said}")
+    if text := done.get("markdown"):
+        chain.ui(artifacts.create_markdown_artifact, text, key=_key(name, "results"), description=f"measured here: {said}")
+    if "report.html" in done.get("outputs", {}):
+        link = f"[{place}/report.html]({place}/report.html)"
+        chain.ui(artifacts.create_markdown_artifact, link, key=_key(name, "page"), description="the report: open it in a browser")
+        picture = "data:image/png;base64," + base64.b64encode(storage.read_bytes(f"{place}/maps.png")).decode()
+        chain.ui(artifacts.create_image_artifact, picture, key=_key(name, "maps"), description="where the encoders look")
     return Completed(name="Cached" if cached else "Completed", data=done)
 
 
@@ -133,8 +141,8 @@ _piece = Task(do_piece, cache_policy=NO_CACHE, task_run_name="{work} {number}")
 class _Teller:
     """Tells a stage's lines: to Prefect's log, if that shows them, else here; progress as a bar on a terminal, and in Prefect's UI."""
 
-    def __init__(self, name: str, bars: Progress, log: Any = None) -> None:
-        self._name, self._bars, self._log, self._next = name, bars, log, 0.0
+    def __init__(self, name: str, bars: Progress, log: Any, ui: Callable[..., Any]) -> None:
+        self._name, self._bars, self._log, self._ui, self._next = name, bars, log, ui, 0.0
         self._bar: Any = None
         self._artifact: Any = None
 
@@ -145,7 +153,12 @@ class _Teller:
             title, done, total, status = moved[1], int(moved[2]), int(moved[3]), moved[4]
             if self._log and (time.monotonic() >= self._next or done == total):
                 self._next = time.monotonic() + SECONDS
-                self._show(100 * done / max(total, 1), line)
+                per_cent = 100 * done / max(total, 1)
+                if self._artifact is None:
+                    key = _key(self._name, "progress")
+                    self._artifact = self._ui(artifacts.create_progress_artifact, per_cent, key=key, description=line)
+                else:
+                    self._ui(artifacts.update_progress_artifact, self._artifact, per_cent, description=line)
             if self._bars.live.is_started:
                 if self._bar is None:
                     self._bar = self._bars.add_task("", total=total, status="")
@@ -158,15 +171,6 @@ class _Teller:
             self._log.info(line)
         else:
             console.print(f"{self._name}: {line}", markup=False, soft_wrap=True)
-
-    def _show(self, per_cent: float, line: str) -> None:
-        try:
-            if self._artifact is None:
-                self._artifact = artifacts.create_progress_artifact(per_cent, key=_key(self._name, "progress"), description=line)
-            else:
-                artifacts.update_progress_artifact(self._artifact, per_cent, description=line)
-        except Exception:  # of a server that is gone
-            self._next = math.inf
 
 
 def _key(*parts: str) -> str:

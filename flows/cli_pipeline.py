@@ -40,18 +40,19 @@ app = typer.Typer(
 
 def chain(*, plain: bool = False, **settings: Any) -> Result:
     """The results of `care-pipeline` with a Prefect server, the configured one or one of our own, or if none answers without it."""
-    if plain:
+    if plain or "CARE_PLAIN" in os.environ:
         return dict(care_pipeline.fn(**settings))
     if not PREFECT_API_URL.value():  # nobody could look at logs there; all is told here
         for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     console.print("starting the workflow engine")
-    with server() as address:
+    with server() as address, suppress(TransportError):
         if address:
-            with suppress(TransportError):
-                return dict(care_pipeline(**settings))
-        console.print("[yellow]Prefect's server does not answer; going on without it")
-        return dict(care_pipeline.fn(**settings))
+            return dict(care_pipeline(**settings))
+    console.print("[yellow]Prefect's server does not answer; going on without it")
+    os.environ["CARE_PLAIN"] = "1"
+    # anew, for our end would wait minutes for all that Prefect has yet to tell that server
+    return os.execv(sys.executable, sys.orig_argv)
 
 
 def show(out: str, results: Result, as_json: bool) -> None:
@@ -142,8 +143,7 @@ def server() -> Iterator[str]:
     if address := PREFECT_API_URL.value():
         yield address if answers(address) else ""
         return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     null = subprocess.DEVNULL
     address, ended, process = f"http://127.0.0.1:{port}/api", threading.Event(), list[subprocess.Popen[bytes]]()

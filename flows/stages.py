@@ -52,9 +52,8 @@ def pretrain(
         c, t = care.streams_for(encoder, size=size, seed=seed, objective=care.BYOL(hidden=hidden))
         changes: Result = {name: tuple(value) if isinstance(value, list) else value for name, value in (views or {}).items()}
         first, second = (view._replace(**changes) for view in care.train.VIEWS)
-        done = care.train.pretrain(
-            shards.open(train), out, c, t if t_stream else None, size=size, steps=steps, views=(first, second), seed=seed, **settings
-        )
+        asked: Result = {"size": size, "steps": steps, "views": (first, second), "seed": seed, **settings}
+        done = care.train.pretrain(shards.open(train), out, c, t if t_stream else None, **asked)
     files = outputs(out, "encoder.safetensors", "losses.jsonl")
     text = f"{encoder} at {size} px, {steps:,} steps of {settings['batch_size']} images"
     return {"digest": files["encoder.safetensors"]["sha256"], "outputs": files, "text": text, "losses": done.losses}
@@ -120,10 +119,8 @@ def attention(out: str, *, encoder: str, start: int, count: int, size: int, seed
     rendered = [scenes.render(seed, start + n, size=SCENE_SIZE) for n in range(count)]
     masks = [np.any([one.mask for one in scene.objects], axis=0) for scene in rendered]
     share = care.show.attention_share(loaded(encoder, seed), [Image.fromarray(scene.image) for scene in rendered], masks, size=size)
-    protocol = (
-        f"share of the label-free Grad-CAM of the last stage inside the objects' masks, mean over {count} scenes; "
-        f"a map without preference would have {share.area:.1f} %"
-    )
+    how = f"share of the label-free Grad-CAM of the last stage inside the objects' masks, mean over {count} scenes"
+    protocol = f"{how}; a map without preference would have {share.area:.1f} %"
     row = {"task": "attention inside objects", "protocol": protocol, **share._asdict()}
     return {"rows": [row], "text": f"{share.inside:.1f} % inside"}
 

@@ -3,10 +3,14 @@
 import os
 import random
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 import pytest
 from commands import below, care, environment, options, table, until
+from flows.cli_pipeline import answers
 
 pytestmark = pytest.mark.flows
 SETTINGS = {
@@ -89,6 +93,34 @@ def test_two_at_once_do_every_stage_once(tmp_path: Path) -> None:
     assert sum(text.count("pretrain: pre-training: 192/192") for text in outputs) == 1
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("stages/*.json")}
     assert len(times) == len({path.name.rpartition("-")[0] for path in times})
+
+
+def test_a_configured_server_that_dies_is_done_without(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    variables = environment(PREFECT_HOME=str(tmp_path / "prefect"), PREFECT_API_URL=f"http://127.0.0.1:{port}/api")
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+    null, out = subprocess.DEVNULL, tmp_path / "a"
+    server = subprocess.Popen(command, env=variables, stdin=null, stdout=null, stderr=null, start_new_session=True)
+    try:
+        until(lambda: answers(variables["PREFECT_API_URL"]), 120, "a server")
+        process = care("pipeline", "run", "--out", out, *options(SETTINGS), env=variables)
+        until(lambda: finished(out), 300, "a stage")
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    known = finished(out)
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+    assert "going on without it" in output
+    now = finished(out)
+    assert {name: now[name] for name in known} == known, "a finished stage was done again"
+    assert len(now) == len({name.rpartition("-")[0] for name in now}) > 20
+    plain = care("pipeline", "run", "--plain", "--out", tmp_path / "plain", *options(SETTINGS), env=environment())
+    output = plain.communicate(timeout=500)[0]
+    assert plain.returncode == 0, output
+    for name in FILES:
+        assert (out / name).read_bytes() == (tmp_path / "plain" / name).read_bytes(), name
 
 
 def test_a_server_that_is_gone_for_good_is_done_without(tmp_path: Path) -> None:
