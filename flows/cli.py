@@ -1,5 +1,6 @@
 """The command line `care`. Every command is a few lines around one public function; heavy imports wait until a command runs."""
 
+import signal
 import sys
 import warnings
 from importlib import import_module
@@ -15,8 +16,7 @@ from shards.terminal import command, told
 _APPS = {  # commands that are apps of their own, of modules whose import takes seconds
     "pretrain": ("care.train.__main__", "Pre-train an encoder by CARE; interrupted, the same command continues from the last checkpoint."),
     "evaluate": ("flows.cli_evaluate", "Judge encoders: kNN, linear, few labels, detection; interrupted, the same command continues."),
-    "pipeline": ("flows.cli_pipeline", "The whole chain as one Prefect flow, here or from deployments; killed anywhere, it continues."),
-}
+    "pipeline": ("flows.cli_pipeline", "The whole chain as one Prefect flow, here or from deployments; killed, it continues.")}  # fmt: skip
 
 
 class _Group(TyperGroup):
@@ -37,6 +37,7 @@ app.add_typer(_shards, name="shards")
 def main() -> NoReturn:
     """Entry point; exit codes: 0 done, 1 failed, 2 usage, 3 stopped on request and saved."""
     warnings.filterwarnings("ignore", module="PIL")  # about odd files, which the build rejects by name or decodes
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a Ctrl-C, too
     with told():
         app()
     sys.exit(0)
@@ -80,8 +81,7 @@ def results(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder with runs and evaluations, path or URL.")],
     csv: Annotated[str | None, typer.Option(help="Also write every figure, unrounded, to this file.")] = None,
     markdown: Annotated[str | None, typer.Option(help="Also write the tables to this file.")] = None,
-    as_json: Json = False,
-) -> None:
+    as_json: Json = False) -> None:  # fmt: skip
     """All results below a folder, beside what the paper reports for the same tasks.
 
     Example: care results evaluations --csv results.csv

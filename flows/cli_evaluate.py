@@ -28,11 +28,10 @@ def _add(verb: Callable[..., Evaluation], default: int, example: str) -> None:
         if nproc > 1 and verb is not detect:
             raise typer.BadParameter("several processes train detectors only", param_hint="--nproc")
         rows, given = list[Result](), {option: value for option, value in settings.items() if value is not None}
-        workers = given.pop("workers")  # decides nothing
         for source in encoder:
             name = "-".join((verb.__name__, re.sub(r"[^\w.]+", "-", source).strip("-")))
             inputs = {"verb": verb.__name__, "encoder": source, "train": train, "val": val, "trials": trials, **given}
-            one = records.stage(out, name, "judge", inputs, {"cache": f"{out}/features", "nproc": nproc, "workers": workers})
+            one = records.stage(out, name, "judge", inputs | {"cache": f"{out}/features", "nproc": nproc})
             rows += records.finish(one)["rows"]
         show_results(rows, rows if as_json else None)
 

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,12 +13,12 @@ from typing import Annotated, Any
 from urllib.request import urlopen
 import prefect
 import typer
-from httpx import TransportError
+from httpx import HTTPError
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined]
-from prefect.exceptions import ObjectAlreadyExists
-from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from prefect.exceptions import ObjectAlreadyExists, TerminationSignal
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from rich.console import Console
 from rich.markdown import Markdown
 from flows import records
@@ -27,12 +26,10 @@ from flows.pipeline import care_pipeline
 from flows.tables import Json, Result, print_json, table
 from shards import storage
 from shards.errors import ShardError
-from shards.terminal import command, console
+from shards.terminal import caused, command, console
 
-STARTUP_SECONDS = 120
 # Prefect's own ephemeral server outlives a SIGKILL of its parent, and dies of its Ctrl-C before we could save: PR_SET_PDEATHSIG, SIGKILL
 _SERVE = "import ctypes, sys; ctypes.CDLL(None).prctl(1, 9); from uvicorn.main import main; main(sys.argv[1:])"
-LOCAL = "http://127.0.0.1:4200/api"  # where `prefect server start` listens
 app = typer.Typer(
     help="The whole chain as one Prefect flow: here, or from deployments that a Prefect server starts.", no_args_is_help=True,
     pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
@@ -40,15 +37,20 @@ app = typer.Typer(
 
 def chain(*, plain: bool = False, **settings: Any) -> Result:
     """The results of `care-pipeline` with a Prefect server, the configured one or one of our own, or if none answers without it."""
+    for value in settings.values():
+        storage.is_remote(str(value))  # Prefect stores them before the flow could refuse one with a secret
     if plain or "CARE_PLAIN" in os.environ:
         return dict(care_pipeline.fn(**settings))
     if not PREFECT_API_URL.value():  # nobody could look at logs there; all is told here
-        for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.disable(logging.ERROR)
     console.print("starting the workflow engine")
-    with server() as address, suppress(TransportError):
-        if address:
-            return dict(care_pipeline(**settings))
+    with server() as address:
+        try:
+            if address:
+                return dict(care_pipeline(**settings))
+        except HTTPError as error:
+            if caused(error, KeyboardInterrupt, TerminationSignal):
+                raise KeyboardInterrupt from None
     console.print("[yellow]Prefect's server does not answer; going on without it")
     os.environ["CARE_PLAIN"] = "1"
     # anew, for our end would wait minutes for all that Prefect has yet to tell that server
@@ -75,9 +77,8 @@ command(app, care_pipeline.fn, _run, "care pipeline run --images s3://bucket/pho
 
 @app.command()
 def status(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder of a pipeline, path or URL.")] = "demo",
-    everything: Annotated[bool, typer.Option("--all", help="Those of earlier settings, too.")] = False, as_json: Json = False,
-) -> None:  # fmt: skip
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder of a pipeline, path or URL.")] = "demo", as_json: Json = False,
+    everything: Annotated[bool, typer.Option("--all", help="Those of earlier settings, too.")] = False) -> None:  # fmt: skip
     """Which stages below a folder are finished, and how far the others are; asks the files, not a server.
 
     Example: care pipeline status demo
@@ -124,7 +125,7 @@ def _deployments(**settings: Any) -> list[Any]:
 
 @contextmanager
 def _configured() -> Iterator[str]:
-    if not answers(address := PREFECT_API_URL.value() or LOCAL):
+    if not answers(address := PREFECT_API_URL.value() or "http://127.0.0.1:4200/api"):  # where `prefect server start` listens
         raise ShardError(f"no Prefect server answers at {address}; start one with: prefect server start, or set PREFECT_API_URL")
     with temporary_settings({PREFECT_API_URL: address}):
         yield address
@@ -139,33 +140,24 @@ def answers(address: str) -> bool:
 
 @contextmanager
 def server() -> Iterator[str]:
-    """The address of the configured Prefect server, or of one here for the block, started again if it dies; "" if none answers."""
+    """The address of the configured Prefect server, or of one here for the block; "" if none answers."""
     if address := PREFECT_API_URL.value():
         yield address if answers(address) else ""
         return
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    null = subprocess.DEVNULL
-    address, ended, process = f"http://127.0.0.1:{port}/api", threading.Event(), list[subprocess.Popen[bytes]]()
+    address, null = f"http://127.0.0.1:{port}/api", subprocess.DEVNULL
     options = ("--host", "127.0.0.1", "--port", str(port), "--log-level", "critical", "--lifespan", "on")
     command = [sys.executable, "-c", _SERVE, "--app-dir", str(prefect.__module_path__.parent), "--factory"]
     command += [*options, "prefect.server.api.server:create_app"]
     environment = os.environ | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-
-    def keep() -> None:
-        while not ended.is_set():
-            process[:] = [subprocess.Popen(command, env=environment, start_new_session=True, stdin=null, stdout=null, stderr=null)]
-            process[0].wait()
-            ended.wait(1)
-
-    threading.Thread(target=keep, daemon=True).start()  # whose end is that of the process: it is the parent that the kernel looks at
+    process = subprocess.Popen(command, env=environment, start_new_session=True, stdin=null, stdout=null, stderr=null)
     try:
-        deadline = time.monotonic() + STARTUP_SECONDS
-        while not (up := answers(address)) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 120
+        while not (up := answers(address)) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
-        # logs would go to a server that is gone before the last of them
-        with temporary_settings({PREFECT_API_URL: address, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        # logs would go to a server that is gone before the last of them; one of our own that does not answer is dead
+        with temporary_settings({PREFECT_API_URL: address, PREFECT_LOGGING_TO_API_ENABLED: False, PREFECT_CLIENT_MAX_RETRIES: 2}):
             yield address if up else ""
     finally:
-        ended.set()
-        process[0].kill()
+        process.kill()

@@ -12,8 +12,9 @@ from prefect import flow
 import shards
 from flows.chain import Chain, Runner
 from flows.tables import Result
-from shards import sources, storage
+from shards import locks, sources, storage
 from shards.errors import Misuse, ShardError
+from shards.terminal import Amount, Batch, Count, Natural, Positive, Share, Side
 
 STAGES = (
     "train", "val", "voc-train", "voc-val", "coco-train", "coco-val", "pretrain", "features", "knn", "linear", "finetune", "voc", "coco",
@@ -40,14 +41,15 @@ PROTOCOLS: dict[str, Result] = {
 
 @flow(name="care-pipeline", persist_result=False)
 def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | None = None,
-                  protocol: Literal["quick", "photos", "paper"] | None = None, encoder: str | None = None, size: int | None = None,
-                  hidden: int | None = None, steps: int | None = None, batch_size: int | None = None, lr: float | None = None,
-                  momentum: float | None = None, attention_weight: float = 100, checkpoint_every: int | None = None,
+                  protocol: Literal["quick", "photos", "paper"] | None = None, encoder: str | None = None, size: Side | None = None,
+                  hidden: Count | None = None, steps: Count | None = None, batch_size: Batch | None = None, lr: Positive | None = None,
+                  momentum: Share | None = None, attention_weight: Amount = 100, checkpoint_every: Count | None = None,
                   c_stream: bool | None = None, baselines: list[str] | None = None, labels: tuple[float, ...] = (0.01, 0.1),
-                  finetune_steps: int = 50, voc_train: str | None = None, voc_val: str | None = None, coco_train: str | None = None,
-                  coco_val: str | None = None, detection_size: int | None = None, detection_iterations: int | None = None,
-                  train_scenes: int = 2000, val_scenes: int = 400, seed: int = 0, nproc: int = 0, jobs: int = 0, workers: int = 0,
-                  runner: Runner = "threads", stall_minutes: float = 60, refresh: list[str] | None = None) -> Result:  # fmt: skip
+                  finetune_steps: Count = 50, voc_train: str | None = None, voc_val: str | None = None, coco_train: str | None = None,
+                  coco_val: str | None = None, detection_size: Side | None = None, detection_iterations: Count | None = None,
+                  train_scenes: Count = 2000, val_scenes: Count = 400, seed: Natural = 0, nproc: Natural = 0, jobs: Natural = 0,
+                  workers: Natural = 0, runner: Runner = "threads", stall_minutes: Positive = 60,
+                  refresh: list[str] | None = None) -> Result:  # fmt: skip
     """Images → shards → CARE pre-training → evaluation beside random initialisation → report, all below ``out``.
 
     The evaluations are kNN, linear, fine-tuning on few labels and detection; the procedural scenes, the default images, also tell how
@@ -95,6 +97,8 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
         "checkpoint_every": checkpoint_every}  # fmt: skip
     given: Result = PROTOCOLS[protocol or ("photos" if images else "quick")] | {name: v for name, v in chosen.items() if v is not None}
     encoder, size, paper, side = given["encoder"], given["size"], protocol == "paper", {"workers": workers}
+    if wrong := [part for part in labels if not 0 < part <= 1]:
+        raise Misuse(f"wanted shares of the labels above 0 and up to 1, got {wrong[0]:g}")
     for first, second in ((voc_train, voc_val), (coco_train, coco_val)):
         if bool(first) != bool(second):
             raise Misuse(f"wanted annotated images both to train on and to score, got only {first or second}; give both or none")
@@ -122,7 +126,7 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
         few = {part: int(np.maximum(np.rint(part * np.bincount(train.labels)), 1).sum()) for part in labels if "val" in both}
         skipped += [f"{100 * part:g} % of the labels: that is {n} images, too few to hold one out" for part, n in few.items() if n < 3]
         batch = min(given["batch_size"], len(train))
-        total = given.get("steps") or given["epochs"] * max(len(train) // batch, 1)
+        total = given["steps"] if "steps" in given else given["epochs"] * max(len(train) // batch, 1)
         settings = {
             "steps": total, "batch_size": batch, "warmup": total // (20 if paper else 10), "lr": given["lr"], "momentum": given["momentum"],
             "attention_weight": attention_weight, "checkpoint_every": given["checkpoint_every"]}  # fmt: skip
@@ -132,13 +136,13 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
         network = {"encoder": encoder, "size": size, "hidden": given["hidden"], "views": given["views"], "seed": seed, **settings}
         for name, stage in [("C-stream alone", "pretrain-c-stream")] * alone + [("CARE", "pretrain")]:
             inputs = {"train": built["train"], "t_stream": name == "CARE", **network} | ({} if name == "CARE" else {"attention_weight": 0})
-            encoders[name] = chain.start(stage, "pretrain", inputs, aside={"nproc": nproc, **side}, alone=True).result()
+            encoders[name] = chain.start(stage, "pretrain", inputs | {"nproc": nproc, **side}, alone=True).result()
         care, found = encoders["CARE"], list[tuple[Result, Future[Result]]]()
         for name, source in encoders.items():
             tag, one = "" if name == "CARE" else re.sub(r"\W+", "-", f"-{name.lower()}"), {"encoder": source, "seed": seed}
             todo, ready = list[tuple[str, str, Result]](), None  # stages, what their rows call the task, inputs
             if "val" in both:
-                ready = chain.start(f"features{tag}", "features", {"size": size, **both, **one}, aside=side)
+                ready = chain.start(f"features{tag}", "features", {"size": size, **both, **one, **side})
                 todo = [(verb, "", {"verb": verb, "size": size, **both, **given.get(verb, {})}) for verb in ("knn", "linear")]
             for share, count in few.items() if name != "C-stream alone" else ():
                 if count < 3:
@@ -151,8 +155,8 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
                 detector |= {n: v for n, v in (("size", detection_size), ("iterations", detection_iterations)) if v is not None}
                 todo.append((kind, "", {"verb": "detect", "train": built[f"{kind}-train"], "val": built[f"{kind}-val"], **detector}))
             for stage, task, inputs in todo:
-                inputs, after = {"called": name, **inputs, **one}, ready if stage in ("knn", "linear") else None
-                future = chain.start(stage + tag, "judge", inputs, aside=side, after=after)
+                inputs, after = {"called": name, **inputs, **one, **side}, ready if stage in ("knn", "linear") else None
+                future = chain.start(stage + tag, "judge", inputs, after=after)
                 found.append(({"encoder": name} | ({"task": task} if task else {}), future))
             if not images:
                 inside = {"start": train_scenes, "count": val_scenes, "size": size, **one}
@@ -166,8 +170,9 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
         pictured = built["val" if "val" in built else "train"]
         shown = {"results": results, "encoders": encoders, "pictured": pictured, "size": size}
         pages = chain.start("report", "report", {**shown, "seed": seed}).result()
-        for name, place in {**dict.fromkeys(pages["outputs"], pages["url"]), "encoder.safetensors": care["url"]}.items():
-            storage.copy(f"{place}/{name}", f"{out}/{name}")
+        with locks.exclusive(f"{out}/stages/.results", "copying results into", patience=600):
+            for name, place in {**dict.fromkeys(pages["outputs"], pages["url"]), "encoder.safetensors": care["url"]}.items():
+                storage.copy(f"{place}/{name}", f"{out}/{name}")
     return dict(storage.read_json(f"{out}/results.json"))
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -22,18 +22,17 @@ from shards.build import Plan, make_plan, missing, write_shard
 from shards.terminal import console
 
 SCHEMA = 1
-SCENE_SIZE = 96
-WAIT = 7 * 24 * 3600.0  # seconds that a stage waits for another process that does the same
+FREE = {"cache", "workers", "nproc", "checkpoint_every", "keep_every", "max_rejects"}  # inputs that decide nothing
 _METHOD = ("shards/*", "care/*.py", "care/train/*")
 _FEATURES = (*_METHOD, "care/evaluate/features.py")
 SOURCES = {  # by work or by verb: the files whose edit does a stage again
     "build": ("shards/*",), "pretrain": _METHOD, "features": _FEATURES, "knn": _FEATURES, "linear": (*_FEATURES, "care/evaluate/linear.py"),
     "finetune": (*_FEATURES, "care/evaluate/finetune.py"), "detect": (*_METHOD, "care/evaluate/[dm]*"),
-    "attention": (*_METHOD, "care/show/maps.py"), "report": ("shards/*", "care/*", "care/*/*")}  # fmt: skip
+    "attention": (*_FEATURES, "care/show/maps.py"), "report": ("shards/*", "care/*", "care/*/*")}  # fmt: skip
 
 
 class Stage(NamedTuple):
-    """A stage to do: a function in ``flows.stages``, its inputs, which decide the result, and what is set ``aside``, which does not.
+    """A stage to do: a function in ``flows.stages`` and its inputs, which decide the result but for those that are ``FREE``.
 
     An input is JSON, or the result of another stage: its digest counts, and the function is given its ``url``.
     """
@@ -42,29 +41,23 @@ class Stage(NamedTuple):
     name: str
     work: str
     inputs: Result
-    aside: Result
     key: str
 
     @property
     def url(self) -> str:
-        """The folder of its outputs."""
+        """The folder of its outputs; the record is beside it, named so and ``.json``."""
         return f"{self.out}/stages/{self.name}-{self.key[:8]}"
-
-    @property
-    def record(self) -> str:
-        """Where its record is."""
-        return f"{self.url}.json"
 
     def arguments(self) -> Result:
         """What the function is called with beside its folder."""
-        return dict(_each(self.inputs | self.aside, "url"))
+        return dict(_each(self.inputs, "url"))
 
 
-def stage(out: str, name: str, work: str, inputs: Result, aside: Result | None = None) -> Stage:
+def stage(out: str, name: str, work: str, inputs: Result) -> Stage:
     """A stage with its key: schema, work, and the digests of inputs and source files."""
-    told = {part: identity(part, value, inputs) for part, value in _each(inputs, "digest").items()}
+    told = {part: identity(part, value, inputs) for part, value in _each(inputs, "digest").items() if part not in FREE}
     key = storage.digest([SCHEMA, work, code(work, inputs.get("verb", work)), told])
-    return Stage(str(out).rstrip("/"), name, work, inputs, aside or {}, key)
+    return Stage(str(out).rstrip("/"), name, work, inputs, key)
 
 
 def _each(value: Any, *fields: str) -> Any:
@@ -83,13 +76,13 @@ def identity(name: str, value: Any, inputs: Result) -> Any:
         return value
     if name == "source":
         return _plan(inputs).digest
-    place = storage.locate(value)
-    for inside in ("index.json", "encoder.safetensors"):
-        if (place / inside).exists():
-            return storage.sha256(f"{value}/{inside}")
+    if "index.json" in storage.listing(value):
+        return storage.sha256(f"{value}/index.json")
     if name in ("encoder", "names"):  # a file, or a run that goes on: its newest checkpoint
-        steps = sorted(place.glob("checkpoints/step-*/manifest.json")) if place.is_dir() else [place]
-        return storage.sha256(str(steps[-1])) if steps and steps[-1].exists() else value
+        steps = [one for one in storage.listing(f"{value}/checkpoints", deep=True) if one.endswith("/manifest.json")]
+        with suppress(FileNotFoundError, IsADirectoryError):
+            return storage.sha256(f"{value}/checkpoints/{max(steps)}" if steps else value)
+        return value
     return (boxes.load(value) if inputs.get("verb") == "detect" else shards.open(value)).digest
 
 
@@ -106,16 +99,17 @@ def code(work: str, verb: str) -> str:
 def found(one: Stage) -> Result | None:
     """The result of a finished stage whose outputs are there and are what they were; shards by their sizes, all others by content."""
     try:
-        record = storage.read_json(one.record)
+        record = json.loads(storage.read_bytes(f"{one.url}.json"))
         files, there = record["result"].get("outputs", {}), storage.listing(one.url)
         lost = [name for name, file in files.items() if there.get(name) != file["size"]]
         lost = lost or [n for n, file in files.items() if not n.endswith(".tar") and storage.sha256(f"{one.url}/{n}") != file["sha256"]]
         if record["key"] == one.key and not lost:
             return dict(record["result"]) | {"url": one.url}
         console.print(f"[yellow]{one.name} is done again: {', '.join(lost[:3]) or 'its record'} is not what it was", soft_wrap=True)
-    except (shards.ShardError, KeyError, TypeError, AttributeError) as error:
-        if storage.locate(one.record).exists():
-            console.print(f"[yellow]{one.name} is done again: {error}", soft_wrap=True)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # but no StoreError: all may be there
+        console.print(f"[yellow]{one.name} is done again: {error}", soft_wrap=True)
     return None
 
 
@@ -132,15 +126,17 @@ def finish(one: Stage) -> Result:
     with locked(one):
         if (done := found(one)) is not None:
             return done
-        if one.work == "build" and storage.locate(one.record).exists():  # a set with a part that is lost is no plan to go on with
+        if one.work == "build" and f"{Path(one.url).name}.json" in storage.listing(
+            f"{one.out}/stages"
+        ):  # a set with a part that is lost is no plan to go on with
             _clear(one)
         result = stages.WORKS[one.work](one.url, **one.arguments())
         record = {"key": one.key, "inputs": _each(one.inputs, "url", "digest"), "result": {"digest": storage.digest(result)} | result}
-        storage.write_json(one.record, record)
+        storage.write_json(f"{one.url}.json", record)
     return dict(record["result"]) | {"url": one.url}
 
 
-def locked(one: Stage, patience: float = WAIT) -> AbstractContextManager[None]:
+def locked(one: Stage, patience: float = 7 * 24 * 3600) -> AbstractContextManager[None]:
     """No other process at this stage in the block."""
     return locks.exclusive(storage.locate(f"{one.out}/stages/.{one.name}-{one.key[:8]}"), "working on", patience=patience)
 
@@ -148,8 +144,8 @@ def locked(one: Stage, patience: float = WAIT) -> AbstractContextManager[None]:
 def _clear(one: Stage) -> None:
     if not storage.is_remote(one.url):
         shutil.rmtree(one.url, ignore_errors=True)
-    for url in (one.record, *(f"{one.url}/{name}" for name in storage.listing(one.url, deep=True))):
-        if storage.locate(url).exists():
+    for url in (f"{one.url}.json", *(f"{one.url}/{name}" for name in storage.listing(one.url, deep=True))):
+        with suppress(FileNotFoundError):
             storage.remove(url)
 
 
@@ -173,8 +169,11 @@ def link(one: Stage) -> None:
     """Let the last stage of a name be found by that name, on a local disk."""
     if not storage.is_remote(one.out):
         link = Path(one.out, f".part-{one.name}-{os.getpid()}")
+        link.unlink(missing_ok=True)  # of one that was killed and had our number
         link.symlink_to(Path("stages", Path(one.url).name))
-        link.replace(Path(one.out, one.name))
+        with suppress(IsADirectoryError):  # the user's, where OUT holds the images, too
+            link.replace(Path(one.out, one.name))
+        link.unlink(missing_ok=True)
 
 
 def pieces(work: str, out: str, inputs: Result) -> list[Any]:
@@ -218,5 +217,5 @@ def images_of(source: str, annotated: bool, seed: int) -> str:
     place = shards.Cache().folder.parent / "scenes" / name
     with locks.exclusive(place.with_name(f".{name}"), "rendering", patience=600):
         if not place.exists():
-            scenes.write(place, count=count, seed=seed, size=SCENE_SIZE, start=start)
+            scenes.write(place, count=count, seed=seed, start=start)
     return str(place if annotated else place / "images")

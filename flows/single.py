@@ -22,9 +22,8 @@ def _flow(work: str, function: Callable[..., Any], given: Collection[str], skip:
 
     def run(out: str, runner: Runner = "threads", **inputs: Any) -> Result:
         chosen = {option: value for option, value in inputs.items() if value is not None}
-        aside: Result = {option: chosen.pop(option) for option in ("workers", "nproc") if option in chosen}
         with Chain(out, runner=runner) as chain:
-            return chain.start(name, work, fixed | chosen, aside=aside, alone=work == "pretrain").result()
+            return chain.start(name, work, fixed | chosen, alone=work == "pretrain").result()
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     options = {one.name: one for one in inspect.signature(function).parameters.values() if one.kind is keyword and one.name not in skip}

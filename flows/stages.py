@@ -19,7 +19,7 @@ from care.show.report import MEASURES, as_markdown, compared
 from care.train import ranks
 from care.train.checkpoint import digest_of
 from care.train.ranks import joined, torchrun
-from flows.records import SCENE_SIZE, images_of
+from flows.records import images_of
 from flows.tables import Result
 from shards import boxes, scenes, storage
 from shards.terminal import console
@@ -116,7 +116,7 @@ def judge(
 
 def attention(out: str, *, encoder: str, start: int, count: int, size: int, seed: int = 0) -> Result:
     """Share of the encoder's attention inside the objects of the procedural scenes from number ``start`` on."""
-    rendered = [scenes.render(seed, start + n, size=SCENE_SIZE) for n in range(count)]
+    rendered = [scenes.render(seed, start + n) for n in range(count)]
     masks = [np.any([one.mask for one in scene.objects], axis=0) for scene in rendered]
     share = care.show.attention_share(loaded(encoder, seed), [Image.fromarray(scene.image) for scene in rendered], masks, size=size)
     how = f"share of the label-free Grad-CAM of the last stage inside the objects' masks, mean over {count} scenes"

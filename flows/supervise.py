@@ -85,9 +85,10 @@ class Children:
                 with suppress(OSError):  # we are stopping
                     hello = self._connection.recv(1)
                 self._counted, gpus, cores = True, sum(hello), os.cpu_count() or 1
-                jobs = self._jobs or gpus or max(cores // 4, 1)
+                own = [*filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","))] or [*map(str, range(gpus))]
+                jobs = max(self._jobs, 0) or gpus or max(cores // 4, 1)
                 for n in range(jobs):
-                    self._slots.put({"CUDA_VISIBLE_DEVICES": str(n % gpus)} if gpus else {"CARE_THREADS": str(max(cores // jobs, 1))})
+                    self._slots.put({"CUDA_VISIBLE_DEVICES": own[n % gpus]} if gpus else {"CARE_THREADS": str(max(cores // jobs, 1))})
         return self._slots.get()
 
     def _attempt(self, do: str, arguments: Any, slot: dict[str, str], tell: Callable[[str], None]) -> tuple[str, str]:

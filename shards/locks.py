@@ -39,7 +39,7 @@ def exclusive(folder: str | Path, doing: str, *, patience: float = 0) -> Iterato
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise busy from None
-            time.sleep(0.1)
+            _pause(0.1, busy)
         yield
     finally:
         os.close(fd)
@@ -74,7 +74,7 @@ def _leased(folder: str, busy: ShardError, deadline: float) -> Iterator[None]:
                 raise busy
             seen, since = newest, now
         if newest[0] and now - since <= LEASE_SECONDS:
-            time.sleep(LEASE_SECONDS / 20)
+            _pause(LEASE_SECONDS / 20, busy)
         else:
             own, renewed = f"{place}/{newest[0] + 1:08}", now
             with suppress(FileExistsError):  # another was faster
@@ -94,6 +94,12 @@ def _leased(folder: str, busy: ShardError, deadline: float) -> Iterator[None]:
                 storage.remove(own)
     if not held:
         raise ShardError(lost)
+
+
+def _pause(seconds: float, busy: ShardError) -> None:
+    time.sleep(seconds)
+    if time.monotonic() % 60 < seconds:  # a sign of life
+        console.print(f"waiting: {busy}", soft_wrap=True)
 
 
 def _newest(place: str) -> tuple[int, str]:

@@ -75,6 +75,13 @@ def _numbers(text: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:
         raise typer.BadParameter(f"wanted numbers with commas between them, got {text!r}") from None
 
 
+def caused(error: BaseException | None, *kinds: type[BaseException]) -> bool:
+    """Whether an exception is one of those, or was raised in the handling of one."""
+    while error and not isinstance(error, kinds):
+        error = error.__context__
+    return error is not None
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """End the process by a ``Failure``, an ``OSError`` or a Ctrl-C in the block as a command does: by a message and an exit code."""
@@ -83,10 +90,7 @@ def told() -> Iterator[None]:
     except (Failure, OSError) as error:
         code, message = error.code if isinstance(error, Failure) else 1, str(error)
     except SystemExit as ended:
-        cause: BaseException | None = ended
-        while cause and not isinstance(cause, KeyboardInterrupt):  # of which Typer makes an exit with a code of its own
-            cause = cause.__context__
-        if not cause:
+        if not caused(ended, KeyboardInterrupt):  # of which Typer makes an exit with a code of its own
             raise
         code, message = Stopped.code, "finished work is kept, the same command continues"
     else:

@@ -26,8 +26,7 @@ def _run(
     allow_change: Annotated[list[str] | None, typer.Option(help="A setting that may differ from the run's.")] = None,
     knn_every: Annotated[int, typer.Option(min=0, help="Epochs between kNN evaluations on the way; 0: none.")] = 0,
     knn_val: Annotated[str | None, typer.Option(help="Labelled set for them; SET has the neighbours.")] = None,
-    **settings: Any,
-) -> None:
+    **settings: Any) -> None:  # fmt: skip
     data, size, batch_size, accumulate = shards.open(path), settings["size"], settings["batch_size"], settings["accumulate"]
     per_epoch = len(data) // batch_size
     wrong = f"more than the {len(data)} images of {path}" if per_epoch == 0 else f"no multiple of {nproc} processes × {accumulate} parts"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torchvision import models
 from care.encoders import ENCODERS, STAGES, Encoder, TappedEncoder, build_encoder
 from care.errors import CareError
-from care.train.checkpoint import latest, load_exactly, local_copy, misfit, pull
+from care.train.checkpoint import latest, load_exactly, misfit, pull
 from care.train.views import MEAN, STD
 from shards import storage
 from shards.terminal import console
@@ -36,12 +37,13 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
             return (build_encoder(name) if kind == "random" else _supervised(name)).eval()
     path = storage.locate(source)
     if path.is_dir():
-        if storage.is_remote(source):
-            pull(source, local_copy(source))
-        if (checkpoint := latest(source)) is None:
-            raise CareError(f"{path} holds no checkpoint; wanted {WANTED}")
-        recorded, prefix = checkpoint.manifest["settings"], "c.backbone.online."
-        tensors = {k.removeprefix(prefix): v for k, v in checkpoint.tensors("model").items() if k.startswith(prefix)}
+        with tempfile.TemporaryDirectory(prefix="care-") as near:  # other processes read it, too, and one may train it here
+            if storage.is_remote(source):
+                pull(source, Path(near))
+            if (checkpoint := latest(near if storage.is_remote(source) else source)) is None:
+                raise CareError(f"{path} holds no checkpoint; wanted {WANTED}")
+            recorded, prefix = checkpoint.manifest["settings"], "c.backbone.online."
+            tensors = {k.removeprefix(prefix): v for k, v in checkpoint.tensors("model").items() if k.startswith(prefix)}
     elif path.is_file():
         with storage.nearby(source) as near:
             recorded, tensors = _read(near, source)
