@@ -179,6 +179,12 @@ def test_a_damaged_set_is_told_by_verify(care, photos: Path, tmp_path: Path) -> 
         (["evaluate", "detect", "x", "--train", "photos", "--val", "photos"], 1, "wanted a COCO JSON or a VOC list"),
         (["report", "empty"], 1, "neither results.json nor losses.jsonl"),
         (["frobnicate"], 2, "No such command"),
+        (["pipeline", "run", "--out", "s3://k:hidden@bucket/lab"], 1, "wanted an address without secrets"),
+        (["pipeline", "run", "--steps", "0"], 2, "--steps"),
+        (["pipeline", "run", "--jobs", "-1"], 2, "--jobs"),
+        (["pipeline", "run", "--plain", "--labels", "5"], 2, "shares of the labels"),
+        (["pipeline", "run", "--plain", "--refresh", "shards"], 2, "got shards"),
+        (["pipeline", "status", "empty"], 1, "without stages"),
     ],
 )
 def test_mistakes_are_one_clear_message(care, photos: Path, tmp_path: Path, monkeypatch, arguments, code, says) -> None:
@@ -190,6 +196,7 @@ def test_mistakes_are_one_clear_message(care, photos: Path, tmp_path: Path, monk
     assert got == code
     assert says in error
     assert "Traceback" not in error
+    assert "hidden" not in error
     assert one_line(error) or code == 2
     assert not (tmp_path / "set").exists()
 

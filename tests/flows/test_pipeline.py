@@ -9,10 +9,12 @@ from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 import shards
+from flows import records
 from flows.cli_pipeline import server
 from flows.pipeline import care_pipeline, splits
+from flows.single import care_build
 from shards import ShardError, scenes
-from shards.errors import Failure, Misuse
+from shards.errors import Failure, Misuse, StoreError
 
 NAMES = ["random initialisation", "C-stream alone", "CARE"]
 
@@ -132,6 +134,18 @@ def test_lost_outputs_are_made_again(out, finished) -> None:
     assert care_pipeline.fn(out=str(out), **TINY) == finished[1]
     for name in lost:
         assert (out / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
+def test_pieces_that_fail_are_done_by_the_process_of_their_stage(tmp_path, monkeypatch, caplog) -> None:
+    def fail(*_):
+        raise StoreError("cannot write a piece")
+
+    for n in range(8):
+        image(tmp_path / "photos" / f"{n}.png")
+    monkeypatch.setattr(records, "piece", fail)
+    done = care_build(str(tmp_path / "run"), source=str(tmp_path / "photos"), shard_size=3)
+    assert done["counts"] == {"seen": 8, "kept": 8}
+    assert "on its own: cannot write a piece" in caplog.text
 
 
 @pytest.mark.flows

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from shards import ShardError, locks, storage
@@ -83,6 +84,15 @@ def test_another_process_is_refused_waited_for_and_outlived(folder, tmp_path, qu
     process = holder(folder, tmp_path)
     threading.Timer(0.5, process.stdin.close).start()
     enter(folder, patience=60)
+    process.wait()
+
+
+def test_who_waits_says_so(folder, tmp_path, quick, monkeypatch, capsys):
+    process = holder(folder, tmp_path)
+    monkeypatch.setattr(locks, "time", SimpleNamespace(sleep=time.sleep, monotonic=lambda: 60.0))  # each minute
+    threading.Timer(0.5, process.stdin.close).start()
+    enter(folder, patience=60)
+    assert "waiting: another process is testing" in capsys.readouterr().err
     process.wait()
 
 

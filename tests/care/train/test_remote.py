@@ -1,5 +1,6 @@
 """A run directory in an object store: fsspec's own one in memory, by the code that serves the others."""
 
+import shutil
 import fsspec
 import pytest
 import shards
@@ -90,6 +91,16 @@ def test_a_checkpoint_without_manifest_is_none_and_a_run_that_is_gone_is_not_con
     assert checkpoint.latest(url) is None
     with pytest.raises(CareError, match="bucket/other does not exist"):
         load_encoder("memory://bucket/other")
+
+
+def test_reading_its_encoder_leaves_the_copy_of_a_training_alone(data, url):
+    train(data, url, steps=2)
+    mine = checkpoint.local_copy(url)
+    (mine / "losses.jsonl").write_text("of one that is trained here")
+    shutil.copytree(mine / "checkpoints" / "step-00000002", mine / "checkpoints" / "step-00000004")  # not put there yet
+    before = sorted(storage.listing(mine, deep=True).items())
+    load_encoder(url)
+    assert sorted(storage.listing(mine, deep=True).items()) == before
 
 
 def test_older_ones_go_there_too(data, url):

@@ -1,0 +1,101 @@
+"""Keys, records and links of stages, without doing any."""
+
+import json
+import os
+from pathlib import Path
+import pytest
+from flows import records
+from shards import ShardError, storage
+from shards.errors import StoreError
+
+SET = {"url": "s/train", "digest": "a" * 64}
+
+
+def key(work="pretrain", **changes):
+    return records.stage("out", "name", work, {"train": SET, "steps": 3, "lr": 0.4, **changes}).key
+
+
+def finished(out: Path) -> records.Stage:
+    one = records.stage(str(out), "knn", "judge", {"verb": "knn"})
+    storage.write_bytes(f"{one.url}/results.json", b"{}")
+    file = {"size": 2, "sha256": storage.sha256(f"{one.url}/results.json")}
+    storage.write_json(f"{one.url}.json", {"key": one.key, "result": {"text": "done", "outputs": {"results.json": file}}})
+    return one
+
+
+@pytest.mark.parametrize("change", [{"steps": 4}, {"lr": 0.5}, {"train": SET | {"digest": "b" * 64}}, {"seed": 1}, {"work": "features"}])
+def test_what_decides_a_result_is_in_the_key(change) -> None:
+    assert key(**change) != key()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"train": SET | {"url": "elsewhere"}}, {"workers": 3}, {"nproc": 8}, {"checkpoint_every": 2}, {"cache": "x"}, {"max_rejects": 0.5}],
+)
+def test_what_decides_nothing_is_not(change) -> None:
+    assert key(**change) == key()
+
+
+def test_a_run_is_known_by_its_newest_checkpoint_and_a_file_by_its_bytes(tmp_path: Path) -> None:
+    known = lambda: records.identity("encoder", str(tmp_path / "run"), {})  # noqa: E731
+    assert known() == str(tmp_path / "run")  # nothing there yet: loading it will tell
+    storage.write_bytes(tmp_path / "run" / "encoder.safetensors", b"of the run's end")
+    assert known() == str(tmp_path / "run")
+    seen = []
+    for step in (99999998, 99999999):
+        storage.write_bytes(tmp_path / "run" / "checkpoints" / f"step-{step:08}" / "manifest.json", f"{step}".encode())
+        seen.append(known())
+    assert seen == [storage.sha256(file) for file in sorted(tmp_path.glob("run/checkpoints/*/manifest.json"))]
+    file = tmp_path / "run" / "encoder.safetensors"
+    assert records.identity("encoder", str(file), {}) == storage.sha256(file)
+
+
+def test_a_record_counts_while_its_outputs_are_what_they_were(tmp_path: Path, capsys) -> None:
+    one = finished(tmp_path)
+    assert records.found(one) == {"text": "done", "outputs": records.found(one)["outputs"], "url": one.url}
+    storage.write_bytes(f"{one.url}/results.json", b"[]")
+    assert records.found(one) is None
+    assert "knn is done again: results.json is not what it was" in capsys.readouterr().err
+    storage.write_bytes(f"{one.url}.json", b"no JSON")
+    assert records.found(one) is None
+    assert "knn is done again: Expecting value" in capsys.readouterr().err
+    assert records.found(one._replace(key="other" * 10)) is None
+    assert capsys.readouterr().err == ""  # one that never was
+
+
+def test_a_store_that_fails_does_not_make_a_stage_unfinished(tmp_path: Path, monkeypatch) -> None:
+    one = finished(tmp_path)
+
+    def fail(*_):
+        raise StoreError("cannot read")
+
+    monkeypatch.setattr(storage, "read_bytes", fail)
+    with pytest.raises(StoreError):
+        records.found(one)
+    with pytest.raises(StoreError):
+        records.finish(one)  # nor is it cleared
+    assert json.loads(Path(f"{one.url}.json").read_text())["key"] == one.key
+
+
+def test_links_give_way_to_folders_of_the_user_and_to_left_over_ones(tmp_path: Path) -> None:
+    one = finished(tmp_path)
+    (tmp_path / f".part-knn-{os.getpid()}").symlink_to("nowhere")
+    records.link(one)
+    records.link(one)
+    assert (tmp_path / "knn").resolve() == Path(one.url).resolve()
+    (tmp_path / "knn").unlink()
+    (tmp_path / "knn").mkdir()
+    records.link(one)
+    assert not (tmp_path / "knn").is_symlink()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".part")] == []
+
+
+def test_a_stage_at_which_another_works_is_not_forgotten(tmp_path: Path, monkeypatch) -> None:
+    one, locked = finished(tmp_path), records.locked
+    monkeypatch.setattr(records, "locked", lambda one, patience: locked(one, 0.2))
+    with locked(one, 0), pytest.raises(ShardError, match="another process is working on"):
+        records.forget(one)
+    assert records.found(one)
+    records.forget(one)
+    assert not Path(one.url).exists()
+    assert not records.found(one)
