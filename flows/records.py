@@ -126,9 +126,8 @@ def finish(one: Stage) -> Result:
     with locked(one):
         if (done := found(one)) is not None:
             return done
-        if one.work == "build" and f"{Path(one.url).name}.json" in storage.listing(
-            f"{one.out}/stages"
-        ):  # a set with a part that is lost is no plan to go on with
+        there = storage.listing(f"{one.out}/stages")
+        if one.work == "build" and f"{Path(one.url).name}.json" in there:  # a set with a part that is lost is no plan to go on with
             _clear(one)
         result = stages.WORKS[one.work](one.url, **one.arguments())
         record = {"key": one.key, "inputs": _each(one.inputs, "url", "digest"), "result": {"digest": storage.digest(result)} | result}

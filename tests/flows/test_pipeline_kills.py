@@ -74,11 +74,16 @@ def test_killed_anywhere_it_ends_with_the_same_results(tmp_path: Path) -> None:
     until(lambda: not mine(), 90, "orphans")
 
 
-def test_interrupted_it_saves_and_exits_with_3(tmp_path: Path) -> None:
-    process = care("pipeline", "run", "--out", tmp_path, *options(SETTINGS | {"steps": 100_000}), env=environment())
+@pytest.mark.parametrize("more", [(), ("--plain",)], ids=["prefect", "plain"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_saves_and_exits_with_3(tmp_path: Path, number: signal.Signals, more: tuple[str, ...]) -> None:
+    process = care("pipeline", "run", *more, "--out", tmp_path, *options(SETTINGS | {"steps": 100_000}), env=environment())
     until(lambda: [*tmp_path.glob("stages/pretrain-c-stream-*/timing.jsonl")], 300, "training")
     time.sleep(1)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does: to the whole foreground group
+    else:
+        process.send_signal(number)  # as a scheduler does
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 3, output
     assert "stopped" in output
