@@ -29,6 +29,7 @@ from shards.errors import ShardError, StoreError
 from shards.terminal import LINE, console
 
 Runner = Literal["threads", "dask", "ray"]
+REDONE = list[str]()  # by this process, of what was to be refreshed
 _chain: ContextVar["Chain"] = ContextVar("chain")  # of this process; a Dask or Ray worker has none
 
 
@@ -47,7 +48,8 @@ class Chain(ExitStack):
         self._lock, self._pools = threading.Lock(), self.enter_context(ExitStack())
         self._pool: Any = None
         self._watched = FlowRunContext.get() is not None
-        self.children = self.enter_context(Children(jobs, stall))
+        self.children = Children(jobs, stall)
+        self.callback(self.children.stop)
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[status]}")
         self._bars = self.enter_context(Progress(*columns, console=console, disable=not console.is_terminal, transient=True))
         self.callback(_chain.reset, _chain.set(self))
@@ -76,10 +78,13 @@ class Chain(ExitStack):
         tell, done = _Teller(one.name, self._bars, log, self.ui), None
         # voc is not voc-train, the set: those of other encoders and shares have longer names, sets do not
         again = any(one.name == name or (one.work != "build" and one.name.startswith(f"{name}-")) for name in self._refresh)
+        again = again and one.url not in os.environ.get("CARE_PLAIN", "")
         with suppress(StoreError):  # its process tries for longer
             done = records.found(one)
         if done and again:  # what such a one has only begun, it goes on with
-            records.forget(one)
+            with records.locked(one, 60):
+                records.clear(one)
+            REDONE.append(one.url)
             done = None
         if cached := done is not None:
             tell("finished before")
@@ -108,14 +113,13 @@ class Chain(ExitStack):
                     with self._lock:  # one for all: a process can have one Ray, and starting Dask takes seconds
                         self._pool = self._pool or self._pools.enter_context(_pool(self._runner))
                     same = {name: unmapped(value) for name, value in (("work", one.work), ("out", one.url), ("inputs", one.arguments()))}
-                    for future in self._pool.map(_piece, same | {"number": parts}):
-                        future.result()
+                    (futures := self._pool.map(_piece, same | {"number": parts})).wait()  # or the stage's process meets one that writes
+                    futures.result()
         except Exception as error:  # its own process does what is left, or waits for who else does it, or raises what cannot be mended
             tell(f"on its own: {error}")
 
 
-# The functions of tasks are not decorated: a piece takes the tasks along to a worker, which finds functions by their names. For the
-# same reason what they are given is JSON.
+# The functions of tasks are not decorated, and given JSON: a piece takes the tasks along to a worker, which finds functions by names.
 
 
 def show(out: str, name: str, work: str, inputs: Result, alone: bool) -> Any:

@@ -22,6 +22,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFEC
 from rich.console import Console
 from rich.markdown import Markdown
 from flows import records
+from flows.chain import REDONE
 from flows.pipeline import care_pipeline
 from flows.tables import Json, Result, print_json, table
 from shards import storage
@@ -37,8 +38,7 @@ app = typer.Typer(
 
 def chain(*, plain: bool = False, **settings: Any) -> Result:
     """The results of `care-pipeline` with a Prefect server, the configured one or one of our own, or if none answers without it."""
-    for value in settings.values():
-        storage.is_remote(str(value))  # Prefect stores them before the flow could refuse one with a secret
+    storage.is_remote(str(settings))  # Prefect stores them before the flow could refuse one with a secret
     if plain or "CARE_PLAIN" in os.environ:
         return dict(care_pipeline.fn(**settings))
     if not PREFECT_API_URL.value():  # nobody could look at logs there; all is told here
@@ -48,11 +48,13 @@ def chain(*, plain: bool = False, **settings: Any) -> Result:
         try:
             if address:
                 return dict(care_pipeline(**settings))
-        except HTTPError as error:
+        except (HTTPError, RuntimeError) as error:
             if caused(error, KeyboardInterrupt, TerminationSignal):
                 raise KeyboardInterrupt from None
+            if not caused(error, HTTPError):
+                raise
     console.print("[yellow]Prefect's server does not answer; going on without it")
-    os.environ["CARE_PLAIN"] = "1"
+    os.environ["CARE_PLAIN"] = " ".join(("1", *REDONE))
     # anew, for our end would wait minutes for all that Prefect has yet to tell that server
     return os.execv(sys.executable, sys.orig_argv)
 
@@ -147,9 +149,8 @@ def server() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     address, null = f"http://127.0.0.1:{port}/api", subprocess.DEVNULL
-    options = ("--host", "127.0.0.1", "--port", str(port), "--log-level", "critical", "--lifespan", "on")
-    command = [sys.executable, "-c", _SERVE, "--app-dir", str(prefect.__module_path__.parent), "--factory"]
-    command += [*options, "prefect.server.api.server:create_app"]
+    served = ["--app-dir", str(prefect.__module_path__.parent), "--factory", "prefect.server.api.server:create_app"]
+    command = [sys.executable, "-c", _SERVE, *served, "--host", "127.0.0.1", "--port", str(port), "--log-level", "critical"]
     environment = os.environ | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     process = subprocess.Popen(command, env=environment, start_new_session=True, stdin=null, stdout=null, stderr=null)
     try:

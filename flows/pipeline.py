@@ -104,6 +104,8 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
             raise Misuse(f"wanted annotated images both to train on and to score, got only {first or second}; give both or none")
     if unknown := {*(refresh or [])} - {*STAGES}:
         raise Misuse(f"wanted stages to do again of {', '.join(STAGES)}; got {', '.join(sorted(unknown))}")
+    if images and f"{storage.locate(out).absolute()}/".startswith(f"{storage.locate(images).absolute()}/"):
+        raise Misuse(f"wanted another folder for results than that of the images, {images}, got {out}; they would become images, too")
     if images:
         title, note, (parts, skipped) = Path(images).resolve().name, "", splits(images, val)
     else:
@@ -138,7 +140,8 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
             inputs = {"train": built["train"], "t_stream": name == "CARE", **network} | ({} if name == "CARE" else {"attention_weight": 0})
             encoders[name] = chain.start(stage, "pretrain", inputs | {"nproc": nproc, **side}, alone=True).result()
         care, found = encoders["CARE"], list[tuple[Result, Future[Result]]]()
-        for name, source in encoders.items():
+        for name, whole in encoders.items():
+            source = whole if isinstance(whole, str) else whole | {"url": f"{whole['url']}/encoder.safetensors"}  # not all of the run
             tag, one = "" if name == "CARE" else re.sub(r"\W+", "-", f"-{name.lower()}"), {"encoder": source, "seed": seed}
             todo, ready = list[tuple[str, str, Result]](), None  # stages, what their rows call the task, inputs
             if "val" in both:
@@ -173,7 +176,7 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
         with locks.exclusive(f"{out}/stages/.results", "copying results into", patience=600):
             for name, place in {**dict.fromkeys(pages["outputs"], pages["url"]), "encoder.safetensors": care["url"]}.items():
                 storage.copy(f"{place}/{name}", f"{out}/{name}")
-    return dict(storage.read_json(f"{out}/results.json"))
+            return dict(storage.read_json(f"{out}/results.json"))
 
 
 def splits(images: str, val: str | None = None) -> tuple[dict[str, Result], list[str]]:

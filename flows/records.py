@@ -113,12 +113,6 @@ def found(one: Stage) -> Result | None:
     return None
 
 
-def forget(one: Stage) -> None:
-    """Remove the record of a stage and its folder."""
-    with locked(one, 60):
-        _clear(one)
-
-
 def finish(one: Stage) -> Result:
     """Do a stage in this process, unless it is done, or another process has just done it, and commit its record; its result."""
     from flows import stages
@@ -126,9 +120,8 @@ def finish(one: Stage) -> Result:
     with locked(one):
         if (done := found(one)) is not None:
             return done
-        there = storage.listing(f"{one.out}/stages")
-        if one.work == "build" and f"{Path(one.url).name}.json" in there:  # a set with a part that is lost is no plan to go on with
-            _clear(one)
+        if one.work == "build" and f"{Path(one.url).name}.json" in storage.listing(f"{one.out}/stages"):
+            clear(one)  # a set with a part that is lost is no plan to go on with
         result = stages.WORKS[one.work](one.url, **one.arguments())
         record = {"key": one.key, "inputs": _each(one.inputs, "url", "digest"), "result": {"digest": storage.digest(result)} | result}
         storage.write_json(f"{one.url}.json", record)
@@ -140,7 +133,8 @@ def locked(one: Stage, patience: float = 7 * 24 * 3600) -> AbstractContextManage
     return locks.exclusive(storage.locate(f"{one.out}/stages/.{one.name}-{one.key[:8]}"), "working on", patience=patience)
 
 
-def _clear(one: Stage) -> None:
+def clear(one: Stage) -> None:
+    """Remove a stage's folder and its record."""
     if not storage.is_remote(one.url):
         shutil.rmtree(one.url, ignore_errors=True)
     for url in (f"{one.url}.json", *(f"{one.url}/{name}" for name in storage.listing(one.url, deep=True))):

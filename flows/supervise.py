@@ -23,7 +23,7 @@ AGAIN = {"stopped", "died", "hung", "store"}  # what another attempt may mend; n
 
 
 class Children:
-    """The processes of one run, as a context manager, whose end stops those that are left.
+    """The processes of one run, until ``stop``.
 
     Args:
         jobs: stages at a time, each with its share of the CPU's cores; 0: one a GPU, or else one for every four cores.
@@ -43,10 +43,8 @@ class Children:
         self._origin = subprocess.Popen(command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, env=environment)
         other.close()
 
-    def __enter__(self) -> "Children":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
+    def stop(self) -> None:
+        """Have those that are left save themselves, or after ``GRACE`` seconds killed."""
         self._stop.set()
         deadline = time.monotonic() + GRACE
         self._signal(signal.SIGTERM)
@@ -85,7 +83,7 @@ class Children:
                 with suppress(OSError):  # we are stopping
                     hello = self._connection.recv(1)
                 self._counted, gpus, cores = True, sum(hello), os.cpu_count() or 1
-                own = [*filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","))] or [*map(str, range(gpus))]
+                own = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
                 jobs = max(self._jobs, 0) or gpus or max(cores // 4, 1)
                 for n in range(jobs):
                     self._slots.put({"CUDA_VISIBLE_DEVICES": own[n % gpus]} if gpus else {"CARE_THREADS": str(max(cores // jobs, 1))})

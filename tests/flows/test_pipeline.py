@@ -114,7 +114,7 @@ def test_another_lambda_trains_and_evaluates_again_but_builds_no_shards(out) -> 
 
 
 @pytest.mark.flows
-def test_refresh_does_a_stage_again(out) -> None:
+def test_refresh_does_a_stage_again(out, monkeypatch) -> None:
     before = stage_times(out)
     assert care_pipeline(out=str(out), refresh=["knn", "pretrain"], **TINY)["evaluations"]
     again = {name for name, time in stage_times(out).items() if time != before[name]}
@@ -123,6 +123,11 @@ def test_refresh_does_a_stage_again(out) -> None:
     care_pipeline.fn(out=str(out), refresh=["coco"], **TINY)
     again = {name for name, time in stage_times(out).items() if time != before[name]}
     assert again == {"coco", "coco-random-initialisation"}  # and not its sets
+    monkeypatch.setenv("CARE_PLAIN", f"1 {out}/stages/{Path(out, 'coco').readlink().name}")
+    before = stage_times(out)  # a run that starts itself again
+    care_pipeline.fn(out=str(out), refresh=["coco"], **TINY)
+    again = {name for name, time in stage_times(out).items() if time != before[name]}
+    assert again == {"coco-random-initialisation"}
     with pytest.raises(Misuse, match="got shards"):
         care_pipeline(out=str(out), refresh=["shards"], **TINY)
 
@@ -137,8 +142,14 @@ def test_lost_outputs_are_made_again(out, finished) -> None:
 
 
 def test_pieces_that_fail_are_done_by_the_process_of_their_stage(tmp_path, monkeypatch, caplog) -> None:
-    def fail(*_):
-        raise StoreError("cannot write a piece")
+    did, written = records.piece, []
+
+    def fail(work, out, inputs, number):
+        if number == 0:
+            raise StoreError("cannot write a piece")
+        time.sleep(1)
+        did(work, out, inputs, number)
+        written.append(number)
 
     for n in range(8):
         image(tmp_path / "photos" / f"{n}.png")
@@ -146,6 +157,7 @@ def test_pieces_that_fail_are_done_by_the_process_of_their_stage(tmp_path, monke
     done = care_build(str(tmp_path / "run"), source=str(tmp_path / "photos"), shard_size=3)
     assert done["counts"] == {"seen": 8, "kept": 8}
     assert "on its own: cannot write a piece" in caplog.text
+    assert sorted(written) == [1, 2]  # waited for, as the stage's own process would meet them
 
 
 @pytest.mark.flows
@@ -191,6 +203,14 @@ def test_own_images_without_labels_skip_aloud(tmp_path: Path) -> None:
 def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="nothing of that name"):
         care_pipeline.fn(out=str(tmp_path / "run"), images=str(tmp_path / "nowhere"), **TINY)
+
+
+def test_results_among_the_images_are_refused(tmp_path: Path) -> None:
+    image(tmp_path / "photos" / "1.png")
+    for out in ("photos", "photos/lab"):
+        with pytest.raises(Misuse, match="wanted another folder for results"):
+            care_pipeline.fn(out=str(tmp_path / out), images=str(tmp_path / "photos"), **TINY)
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["1.png"]
 
 
 def test_splits_of_every_layout(tmp_path: Path) -> None:

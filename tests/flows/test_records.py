@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 import pytest
 from flows import records
-from shards import ShardError, storage
+from shards import storage
 from shards.errors import StoreError
 
 SET = {"url": "s/train", "digest": "a" * 64}
@@ -90,12 +90,8 @@ def test_links_give_way_to_folders_of_the_user_and_to_left_over_ones(tmp_path: P
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".part")] == []
 
 
-def test_a_stage_at_which_another_works_is_not_forgotten(tmp_path: Path, monkeypatch) -> None:
-    one, locked = finished(tmp_path), records.locked
-    monkeypatch.setattr(records, "locked", lambda one, patience: locked(one, 0.2))
-    with locked(one, 0), pytest.raises(ShardError, match="another process is working on"):
-        records.forget(one)
-    assert records.found(one)
-    records.forget(one)
-    assert not Path(one.url).exists()
-    assert not records.found(one)
+def test_a_cleared_stage_is_gone(tmp_path: Path) -> None:
+    one = finished(tmp_path)
+    records.clear(one)
+    records.clear(one)
+    assert [*(tmp_path / "stages").iterdir()] == []

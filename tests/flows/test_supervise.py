@@ -16,10 +16,12 @@ class Origin:
 
 def slots(monkeypatch, gpus, cores, **given):
     monkeypatch.setattr("flows.supervise.os.cpu_count", lambda: cores)
-    with Children(**given) as children:
-        children._connection.close()
-        children._connection = Origin(gpus)
-        return [children._slot()] + [children._slots.get() for _ in range(children._slots.qsize())]
+    children = Children(**given)
+    children._connection.close()
+    children._connection = Origin(gpus)
+    found = [children._slot()] + [children._slots.get() for _ in range(children._slots.qsize())]
+    children.stop()
+    return found
 
 
 def test_stages_share_a_machine(monkeypatch) -> None:
