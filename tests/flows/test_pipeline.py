@@ -96,6 +96,7 @@ def test_without_prefect_the_same_bytes_and_prefect_sees_its_stages_as_cached(fi
     assert "report.html" in artifacts["report-page"].data
 
 
+@pytest.mark.flows
 def test_a_changed_evaluation_runs_again_and_nothing_else(out) -> None:
     before = stage_times(out)
     care_pipeline.fn(out=str(out), **TINY | {"finetune_steps": 4})
@@ -132,6 +133,7 @@ def test_refresh_does_a_stage_again(out, monkeypatch) -> None:
         care_pipeline(out=str(out), refresh=["shards"], **TINY)
 
 
+@pytest.mark.flows
 def test_lost_outputs_are_made_again(out, finished) -> None:
     lost = ["pretrain/encoder.safetensors", "val/index.json", "train/shard-000000.tar", "knn/results.json"]
     for name in lost:
