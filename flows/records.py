@@ -164,7 +164,7 @@ def link(one: Stage) -> None:
         link = Path(one.out, f".part-{one.name}-{os.getpid()}")
         link.unlink(missing_ok=True)  # of one that was killed and had our number
         link.symlink_to(Path("stages", Path(one.url).name))
-        with suppress(IsADirectoryError):  # the user's, where OUT holds the images, too
+        with suppress(IsADirectoryError):  # a folder of the user's has that name: it stays
             link.replace(Path(one.out, one.name))
         link.unlink(missing_ok=True)
 
