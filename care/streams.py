@@ -62,9 +62,15 @@ class Stream(nn.Module):
         """Move both targets towards their online twins."""
         update_targets([self.backbone, self.projector], momentum)
 
-    def _embed(self, online: Sequence[Tensor], target: Sequence[Tensor]) -> tuple[Embeddings, Embeddings]:
-        (one, two), (three, four) = self.projector(online, target)
-        return (self.predictor(one), self.predictor(two)), (three.detach(), four.detach())
+    def embed(
+        self,
+        online: Sequence[Float[Tensor, "b _"]],
+        target: Sequence[Float[Tensor, "b _"]],
+    ) -> tuple[tuple[Float[Tensor, "b d"], ...], tuple[Float[Tensor, "b d"], ...]]:
+        """Embeddings of pooled features, a tensor a view, of the online and the target network."""
+        online_projections, target_projections = self.projector(online, target)
+        embeddings = tuple(self.predictor(projection) for projection in online_projections)
+        return embeddings, tuple(projection.detach() for projection in target_projections)
 
 
 class CStream(Stream):
@@ -74,7 +80,8 @@ class CStream(Stream):
         """Embed the two views; each goes through the network by itself, so batch norm sees one view at a time."""
         (one, two), (three, four) = self.backbone((x1, x2), (x1, x2))
         maps = Maps((one.map, two.map), (three.map.detach(), four.map.detach()))
-        return CStreamOut(*self._embed((one.features, two.features), (three.features, four.features)), maps, self.objective)
+        online, target = self.embed((one.features, two.features), (three.features, four.features))
+        return CStreamOut((online[0], online[1]), (target[0], target[1]), maps, self.objective)
 
 
 class TStream(Stream):
@@ -86,8 +93,18 @@ class TStream(Stream):
 
     def forward(self, maps: Maps) -> TStreamOut:
         """Embed the maps of the two views."""
-        online = [m.detach() for m in maps.online] if self.detach else maps.online
-        return TStreamOut(*self._embed(*self.backbone(online, maps.target)), self.objective)
+        online, target = self.embed_maps(maps.online, maps.target)
+        return TStreamOut((online[0], online[1]), (target[0], target[1]), self.objective)
+
+    def embed_maps(
+        self,
+        online: Sequence[Float[Tensor, "b c h w"]],
+        target: Sequence[Float[Tensor, "b c h w"]],
+    ) -> tuple[tuple[Float[Tensor, "b d"], ...], tuple[Float[Tensor, "b d"], ...]]:
+        """Embeddings of the maps of any number of views, of the online and the target encoder."""
+        if self.detach:
+            online = [feature_map.detach() for feature_map in online]
+        return self.embed(*self.backbone(online, target))
 
 
 def attention_loss(c: Embeddings, t: Embeddings, *, norm: bool = False) -> Float[Tensor, ""]:

@@ -3,17 +3,20 @@
 import ctypes
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from care import CareError, CStream, TStream, care_loss, lr_at, momentum_at
 from care.encoders import Encoder, evaluating
 from care.objectives import update_targets
+from care.streams import CStreamOut, TStreamOut
 from care.train import checkpoint, ranks
 from care.train.run import Precision, Run, fastest_precision
+from care.train.view_threads import ViewThreads, views_in_threads
 from care.train.views import VIEWS, View, batches
 from shards import ShardSet, storage
 from shards.terminal import Amount, Batch, Count, Natural, Share, Side, console
@@ -37,15 +40,20 @@ class Losses(nn.Module):
     def __init__(self, c: CStream, t: TStream | None, attention_weight: float) -> None:
         super().__init__()
         self.c, self.t, self.weight = c, t, attention_weight
+        self.view_threads: ViewThreads | None = None  # a CPU's way to both streams' outputs
 
     def forward(self, x1: Float[Tensor, "b 3 h w"], x2: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
         """``TERMS`` by name; ``total`` is the loss."""
-        own = self.c(x1, x2)
-        outs = [own, self.t(own.maps)] if self.t else [own]
+        c_own, t_own = self.view_threads(x1, x2) if self.view_threads else self._embed(x1, x2)
+        outs: list[Any] = [c_own, t_own] if t_own else [c_own]
         c_out, *t_out = (out._replace(online=(ranks.gathered(out.online[0]), ranks.gathered(out.online[1])),
                                       target=(ranks.gathered(out.target[0]), ranks.gathered(out.target[1]))) for out in outs)  # fmt: skip
         loss = care_loss(c_out, *t_out, attention_weight=self.weight)
         return dict(zip(TERMS, (loss.cnn, loss.transformer, loss.attention, loss.total, spread(c_out.target[0])), strict=True))
+
+    def _embed(self, x1: Tensor, x2: Tensor) -> tuple[CStreamOut, TStreamOut | None]:
+        c_out = self.c(x1, x2)
+        return c_out, self.t(c_out.maps) if self.t else None
 
 
 def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = None, *, size: Side = 224, batch_size: Batch = 1024,
@@ -106,8 +114,10 @@ def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = No
     rate = lambda step: lr_at(step, total=steps, base=lr * batch_size / 256, warmup=warmup)  # noqa: E731
     pairs = [pair for stream in (c, t) if stream for pair in (stream.backbone, stream.projector)]
     shown = "C {cnn:.3f} T {transformer:.3f} att {attention:.5f} spread {spread:.2f}" if t else "C {cnn:.3f} spread {spread:.2f}"
-    with Run(run, model, optimizer, settings, title="pre-training", precision=precision, checkpoint_every=checkpoint_every,
-             keep_every=keep_every, allow_change=allow_change) as state:  # fmt: skip
+    by_view = views_in_threads(c, t, size=size) if where.type == "cpu" and ranks.world() == 1 else nullcontext()
+    with by_view as model.view_threads, Run(
+            run, model, optimizer, settings, title="pre-training", precision=precision, checkpoint_every=checkpoint_every,
+            keep_every=keep_every, allow_change=allow_change) as state:  # fmt: skip
         log = state.path / "losses.jsonl"
         lines = log.read_text().splitlines()[-PATIENCE:] if log.exists() else []
         low = len([*takewhile(lambda line: json.loads(line)["spread"] < COLLAPSED, reversed(lines))])  # collapsed steps at the end

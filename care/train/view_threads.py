@@ -1,0 +1,252 @@
+"""Both views of a batch at once, a thread each, where a CPU computes.
+
+Until the loss the views do not meet: each goes through the same networks by itself. Two threads
+that meet twice a step, after the forward and after the backward pass, use two cores better than
+threads that meet in each of a step's thousands of small operations, and they lose less beside a
+busy process, which holds up everybody who waits for a core. Whether the threads run at the same
+time changes no bit: one core gives the results of two.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from care.streams import CStream, CStreamOut, Maps, TStream, TStreamOut
+
+Output = TypeVar("Output")
+
+
+class ViewOut(NamedTuple):
+    """One view's embeddings, of the C-stream and then of the T-stream if there is one; its maps."""
+
+    online: tuple[Float[Tensor, "b d"], ...]
+    target: tuple[Float[Tensor, "b d"], ...]
+    online_map: Float[Tensor, "b c h w"]
+    target_map: Float[Tensor, "b c h w"]
+
+
+class OneView(nn.Module):
+    """Both streams, for one view at a time."""
+
+    def __init__(self, c: CStream, t: TStream | None) -> None:
+        super().__init__()
+        self.c, self.t = c, t
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> ViewOut:
+        """What becomes of one view."""
+        (online,), (target,) = self.c.backbone([x], [x])
+        (c_online,), (c_target,) = self.c.embed([online.features], [target.features])
+        if self.t is None:
+            return ViewOut((c_online,), (c_target,), online.map, target.map)
+        (t_online,), (t_target,) = self.t.embed_maps([online.map], [target.map.detach()])
+        return ViewOut((c_online, t_online), (c_target, t_target), online.map, target.map)
+
+
+@contextmanager
+def views_in_threads(c: CStream, t: TStream | None, *, size: int) -> Iterator["ViewThreads | None"]:
+    """Divide this process's threads between the two views for the length of the block.
+
+    Args:
+        c: the C-stream, on the CPU, in train mode.
+        t: the T-stream, or None.
+        size: side of the views, pixels.
+
+    Yields:
+        What embeds two views; None where the streams are the caller's own classes, or do not fit
+        (``ViewThreads.fits``): torch's threads then share every operation.
+    """
+    if type(c) is not CStream or type(t) not in (TStream, type(None)):
+        yield None
+        return
+    threads = torch.get_num_threads()
+    with closing(ViewThreads(c, t, together=threads > 1)) as view_threads:
+        if not view_threads.fits(size):
+            yield None
+            return
+        torch.set_num_threads(max(threads // 2, 1))
+        try:
+            yield view_threads
+        finally:
+            torch.set_num_threads(threads)
+
+
+class ViewThreads:
+    """The two views of a batch through both streams, each in a thread of its own.
+
+    The networks of the second view share every parameter with those of the first. Batch norms'
+    running statistics they keep for themselves, until these join the first's after each forward
+    pass: so the statistics are updated in the order of the views, whichever is ready first.
+
+    Args:
+        c: the C-stream, in train mode, in its final memory layout.
+        t: the T-stream, or None.
+        together: compute the views at the same time, otherwise one after the other.
+    """
+
+    def __init__(self, c: CStream, t: TStream | None, *, together: bool) -> None:
+        self._first = OneView(c, t)
+        parameters = {id(parameter): parameter for parameter in self._first.parameters()}
+        self._second = copy.deepcopy(self._first, parameters)
+        pairs = zip(self._first.modules(), self._second.modules(), strict=True)
+        self._norms = list[tuple[_BatchNorm, _BatchNorm]]()
+        for first, second in pairs:
+            if isinstance(first, _BatchNorm) and _averages(first):
+                assert isinstance(second, _BatchNorm)  # it is the first's copy
+                self._norms.append((first, second))
+        self._forget_second_statistics()
+        self._trained = [p for p in self._first.parameters() if p.requires_grad]
+        self._pool = ThreadPoolExecutor(1, "view") if together else None
+
+    def __call__(
+        self,
+        x1: Float[Tensor, "b 3 h w"],
+        x2: Float[Tensor, "b 3 h w"],
+    ) -> tuple[CStreamOut, TStreamOut | None]:
+        """What ``c(x1, x2)``, and ``t`` of its maps, give; the maps without gradient.
+
+        A backward pass through the embeddings goes on in the threads.
+        """
+        enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+
+        def view(network: OneView, x: Tensor) -> ViewOut:
+            # a thread has its own autocast; without its cache, which all threads would share, and
+            # in which a view would find nothing: it uses each weight once
+            with torch.autocast("cpu", dtype, enabled=enabled, cache_enabled=False):
+                out: ViewOut = network(x)
+            return out
+
+        views = self._both(partial(view, self._first, x1), partial(view, self._second, x2))
+        self._join_statistics()
+        return self._joined(*views)
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._pool:
+            self._pool.shutdown()
+
+    def fits(self, size: int) -> bool:
+        """Whether the streams may be computed so, tried on two blank images of ``size`` px.
+
+        They may not where a network draws random numbers (dropout, stochastic depth), of which
+        threads would take turns in no fixed order, or where it keeps a state from step to step
+        that is no batch norm's running mean, such as a cumulative one.
+        """
+        generator = torch.get_rng_state()
+        state = {name: buffer.clone() for name, buffer in self._second.named_buffers()}
+        example = next(self._second.parameters()).new_zeros(2, 3, size, size)
+        with torch.no_grad():
+            self._second(example)
+        drew = not torch.equal(generator, torch.get_rng_state())
+        torch.set_rng_state(generator)
+        self._forget_second_statistics()
+        kept = all(torch.equal(state[name], now) for name, now in self._second.named_buffers())
+        return kept and not drew
+
+    def _joined(self, first: ViewOut, second: ViewOut) -> tuple[CStreamOut, TStreamOut | None]:
+        def backward(gradients: Sequence[Tensor]) -> None:
+            half = len(first.online)
+            views = self._both(
+                partial(self._gradients, first.online, gradients[:half]),
+                partial(self._gradients, second.online, gradients[half:]),
+            )
+            # in the order of the views, whichever was ready first: sums of floats depend on it
+            for of_view in views:
+                self._accumulate(of_view)
+
+        needed = torch.zeros((), requires_grad=True)
+        detached = [embedding.detach() for embedding in first.online + second.online]
+        online = _Backward.apply(needed, backward, *detached)
+        streams = len(first.online)
+        maps = Maps(
+            (first.online_map.detach(), second.online_map.detach()),
+            (first.target_map.detach(), second.target_map.detach()),
+        )
+        c_online, c_target = (online[0], online[streams]), (first.target[0], second.target[0])
+        c_out = CStreamOut(c_online, c_target, maps, self._first.c.objective)
+        if self._first.t is None:
+            return c_out, None
+        t_online, t_target = (online[1], online[streams + 1]), (first.target[1], second.target[1])
+        return c_out, TStreamOut(t_online, t_target, self._first.t.objective)
+
+    def _gradients(
+        self,
+        embeddings: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+    ) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad(embeddings, self._trained, gradients, allow_unused=True)
+
+    def _accumulate(self, gradients: Sequence[Tensor | None]) -> None:
+        sums, summands = list[Tensor](), list[Tensor]()
+        for parameter, gradient in zip(self._trained, gradients, strict=True):
+            if gradient is None:
+                continue
+            if gradient.stride() != parameter.stride():  # a fused optimizer goes by the memory
+                gradient = torch.empty_like(parameter).copy_(gradient)
+            if parameter.grad is None:
+                parameter.grad = gradient
+            else:
+                sums.append(parameter.grad)
+                summands.append(gradient)
+        if sums:
+            torch._foreach_add_(sums, summands)
+
+    def _both(
+        self,
+        first: Callable[[], Output],
+        second: Callable[[], Output],
+    ) -> tuple[Output, Output]:
+        if self._pool is None:
+            return first(), second()
+        later = self._pool.submit(second)
+        try:
+            now = first()
+        finally:  # nothing goes on behind the back of an error
+            later.exception()
+        return now, later.result()
+
+    def _join_statistics(self) -> None:
+        for first, second in self._norms:
+            for name in ("running_mean", "running_var"):
+                # the second began at 0 and holds momentum · statistic; data: the backward pass, for
+                # which batch norm keeps a running statistic though in training it reads none, is
+                # not to count this as a change of something that it needs
+                statistic, of_second = getattr(first, name).data, getattr(second, name)
+                statistic.mul_(1 - float(first.momentum or 0)).add_(of_second)
+            if first.num_batches_tracked is not None:
+                first.num_batches_tracked += 1
+        self._forget_second_statistics()
+
+    def _forget_second_statistics(self) -> None:
+        for _, norm in self._norms:
+            for buffer in norm.buffers():
+                buffer.data.zero_()
+
+
+class _Backward(torch.autograd.Function):
+    """The embeddings as they are; their gradients are handed to a function."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        _needed: Tensor,
+        backward: Callable[[Sequence[Tensor]], None],
+        *embeddings: Tensor,
+    ) -> tuple[Tensor, ...]:
+        context.hand_over = backward
+        return tuple(embedding.view_as(embedding) for embedding in embeddings)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[None, ...]:
+        context.hand_over(gradients)
+        return (None, None, *[None] * len(gradients))
+
+
+def _averages(norm: _BatchNorm) -> bool:
+    kind = type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return kind and norm.momentum is not None and norm.running_mean is not None
