@@ -107,7 +107,8 @@ def detect(encoder: Encoder, train: BoxSet, val: BoxSet, run: str | Path, *, hea
     def batches(start: int, stop: int) -> Iterator[Batch]:
         order = (shards.step_ids(len(train.pictures), batch_size=batch_size, step=step, seed=seed) for step in range(start, stop))
         views = ([drawn(seed, ids.epoch, int(n), sides) for n in ids.of_rank(ranks.rank(), ranks.world())] for ids in order)
-        for batch in loaded(Examples(train, size, mask), views, state.workers, collate_fn=list):
+        decoders = min(state.workers, max(stop - start, 0))
+        for batch in loaded(Examples(train, size, mask), views, decoders, collate_fn=list):
             yield [x.to(where) for x, _ in batch], [{name: value.to(where) for name, value in target.items()} for _, target in batch]
 
     with Run(run, model, optimizer, settings, title="detection", precision=precision, checkpoint_every=checkpoint_every,

@@ -37,7 +37,7 @@ def worker_count(
         workers = automatic_workers(device) if batches >= SHORT_STREAM else 0
         if workers and batch_bytes:
             workers = _fitting_shared_memory(workers, batch_bytes)
-    return min(workers, batches)
+    return min(workers, max(batches, 0))  # a run of fewer steps than it has taken has none left
 
 
 def automatic_workers(device: torch.device) -> int:

@@ -51,7 +51,7 @@ def test_what_is_asked_for_is_obeyed_but_for_workers_without_a_batch(machine):
     assert worker_count(6, CPU, batches=100) == 6
     assert worker_count(0, CUDA, batches=100) == 0
     assert worker_count(6, CPU, batches=2) == 2
-    assert worker_count(None, CPU, batches=0) == 0
+    assert worker_count(6, CPU, batches=0) == worker_count(None, CPU, batches=-3) == 0
 
 
 def test_a_short_stream_starts_no_workers(machine):
