@@ -1,4 +1,4 @@
-"""How many processes decode images beside one that computes; a choice of speed that changes no result."""
+"""How many processes decode images beside one that computes: speed, never the result."""
 
 import multiprocessing
 import shutil

@@ -36,7 +36,7 @@ def test_the_largest_of_each_value():
 
 @pytest.fixture
 def threads(monkeypatch):
-    """The numbers of threads that torch is given, on a machine of twelve cores; it starts with twelve."""
+    """The numbers of threads that torch is given, from 12 on, on a machine of twelve cores."""
     chosen = [12]
     monkeypatch.setattr("shards.cores.available_cores", lambda: 12)
     monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[-1])
