@@ -25,6 +25,7 @@ from flows.records import Stage
 from flows.supervise import Children
 from flows.tables import Result
 from shards import storage
+from shards.cores import available_cores
 from shards.errors import ShardError, StoreError
 from shards.terminal import LINE, console
 
@@ -188,7 +189,7 @@ class _Teller:
 
 def _pool(runner: Runner) -> Any:
     # All on this machine and on its loopback, unless the environment names a cluster.
-    cores = os.cpu_count() or 1
+    cores = available_cores()
     if runner == "dask":
         from prefect_dask.task_runners import DaskTaskRunner
 

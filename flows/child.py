@@ -13,6 +13,7 @@ import traceback
 from contextlib import suppress
 from typing import Any
 import torch
+from care.train.ranks import limit_threads
 from flows import records, stages
 from flows.supervise import OUTCOME
 from shards.errors import Failure, Misuse, Stopped, StoreError
@@ -58,8 +59,7 @@ def _interrupt(*_: Any) -> None:
 
 def _outcome(do: str, arguments: Any, slot: dict[str, str]) -> tuple[str, str]:
     os.environ |= slot
-    if "CARE_THREADS" in slot:
-        torch.set_num_threads(int(slot["CARE_THREADS"]))
+    limit_threads()  # alone, too: torch does not know of a container's quota
     try:
         if do == "piece":
             records.piece(*arguments)

@@ -48,7 +48,7 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
                   finetune_steps: Count = 50, voc_train: str | None = None, voc_val: str | None = None, coco_train: str | None = None,
                   coco_val: str | None = None, detection_size: Side | None = None, detection_iterations: Count | None = None,
                   train_scenes: Count = 2000, val_scenes: Count = 400, seed: Natural = 0, nproc: Natural = 0, jobs: Natural = 0,
-                  workers: Natural = 0, runner: Runner = "threads", stall_minutes: Positive = 60,
+                  workers: Natural | None = None, runner: Runner = "threads", stall_minutes: Positive = 60,
                   refresh: list[str] | None = None) -> Result:  # fmt: skip
     """Images → shards → CARE pre-training → evaluation beside random initialisation → report, all below ``out``.
 
@@ -84,7 +84,7 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
         seed: of everything random.
         nproc: training processes on this machine; 0: one a GPU.
         jobs: evaluations at a time; 0: one a GPU, or one for every four cores.
-        workers: processes that decode images, beside each process that computes.
+        workers: processes that decode images, beside each process that computes; by default what is best here.
         runner: maps shard building and features over Prefect's threads here, or over Dask or Ray workers.
         stall_minutes: without any progress, after which a stage is stopped and tried again.
         refresh: stages to do again though they are finished.

@@ -187,7 +187,8 @@ def piece(work: str, out: str, inputs: Result, number: Any) -> None:
     from flows.stages import loaded
 
     encoder, data = loaded(inputs["encoder"], inputs["seed"]), shards.open(inputs[number[0]])
-    extract(encoder, data, size=inputs["size"], cache=out, only=[number[1]])
+    # pieces are spread over the cores already
+    extract(encoder, data, size=inputs["size"], cache=out, only=[number[1]], workers=0)
 
 
 def _plan(inputs: Result) -> Plan:

@@ -59,7 +59,7 @@ def pretrain(
     return {"digest": files["encoder.safetensors"]["sha256"], "outputs": files, "text": text, "losses": done.losses}
 
 
-def features(out: str, *, encoder: str, train: str, val: str, size: int, seed: int = 0, workers: int = 0) -> Result:
+def features(out: str, *, encoder: str, train: str, val: str, size: int, seed: int = 0, workers: int | None = None) -> Result:
     """Features of both sets by an encoder, a file a shard, for kNN and linear evaluation."""
     for data in (train, val):
         care.evaluate.extract(loaded(encoder, seed), shards.open(data), size=size, workers=workers, cache=out)

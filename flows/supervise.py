@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from shards.cores import available_cores, cores_per_process
 from shards.errors import Failure, Misuse, Stopped
 from shards.terminal import console
 
@@ -82,11 +83,12 @@ class Children:
                 hello = b""
                 with suppress(OSError):  # we are stopping
                     hello = self._connection.recv(1)
-                self._counted, gpus, cores = True, sum(hello), os.cpu_count() or 1
+                self._counted, gpus, cores = True, sum(hello), available_cores()
                 own = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
                 jobs = max(self._jobs, 0) or gpus or max(cores // 4, 1)
                 for n in range(jobs):
-                    self._slots.put({"CUDA_VISIBLE_DEVICES": own[n % gpus]} if gpus else {"CARE_THREADS": str(max(cores // jobs, 1))})
+                    share = {"CARE_CORES": str(cores_per_process(jobs))}
+                    self._slots.put(share | ({"CUDA_VISIBLE_DEVICES": own[n % gpus]} if gpus else {}))
         return self._slots.get()
 
     def _attempt(self, do: str, arguments: Any, slot: dict[str, str], tell: Callable[[str], None]) -> tuple[str, str]:

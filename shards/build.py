@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import re
 import tarfile
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
 import numpy as np
 from shards import boxes, index, locks, reader, sources, storage
+from shards.cores import available_cores
 from shards.errors import ShardError
 from shards.images import Reject, RejectError, Validation, check, shrink
 from shards.terminal import Count, Natural, Range, Share, progress
@@ -47,7 +47,7 @@ def build(
     Args:
         src: a folder, CSV, COCO JSON, VOC list or WebDataset; a path or a URL, see ``shards.sources.find``.
         dest: a new or empty folder, or what an earlier run with the same arguments left; a path or a URL.
-        workers: threads; by default one a core (reading, decoding and checksums release the GIL).
+        workers: threads; by default one a core that it may use (reading, decoding and checksums release the GIL).
         shard_size: images a shard, before rejects.
         seed: of the order.
         share: see ``shards.sources.find``.
@@ -78,7 +78,7 @@ def build(
         left = missing(plan, names)
         count, todo = len(plan.source.samples), sum(len(plan.shards[n]) for n in left)
         stop, lock = threading.Event(), threading.Lock()
-        with progress("building", count, start=count - todo) as advance, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        with progress("building", count, start=count - todo) as advance, ThreadPoolExecutor(workers or available_cores()) as pool:
 
             def tick() -> None:
                 if stop.is_set():

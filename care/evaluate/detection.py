@@ -21,6 +21,7 @@ from care.evaluate.detectors import Detector
 from care.evaluate.features import Evaluation
 from care.train import ranks
 from care.train.checkpoint import digest_of
+from care.train.loading import worker_count
 from care.train.run import Precision, Run, fastest_precision, seeded
 from care.train.views import loaded
 from shards.boxes import BoxSet
@@ -41,7 +42,7 @@ def detect(encoder: Encoder, train: BoxSet, val: BoxSet, run: str | Path, *, hea
            size: Annotated[int, Range(32)] = 800, iterations: Count | None = None, batch_size: Count = 16, lr: Amount = 0.02,
            warmup: Natural = 100, weight_decay: Amount = 1e-4, proposals: Count = 1000, anchor_scale: Annotated[float, Range(0.5)] = 8,
            channels: Annotated[int, Range(8)] = 256, hidden: Annotated[int, Range(8)] = 1024, precise: Natural = 200, seed: Natural = 0,
-           precision: Precision | None = None, device: Literal["cuda", "cpu"] | None = None, workers: Natural = 0,
+           precision: Precision | None = None, device: Literal["cuda", "cpu"] | None = None, workers: Natural | None = None,
            checkpoint_every: Count = 500) -> Evaluation:  # fmt: skip
     """Faster R-CNN, or with masks Mask R-CNN, trained on train from the encoder; its last iteration is scored on val (Sec. 4.3).
 
@@ -73,7 +74,7 @@ def detect(encoder: Encoder, train: BoxSet, val: BoxSet, run: str | Path, *, hea
         seed: of the new layers' weights, the order, the sizes, the flips, the boxes that are learned from.
         precision: of the arithmetic; by default what the device computes natively.
         device: by default cuda where there is one.
-        workers: processes that decode images.
+        workers: processes that decode images, by default what is best here.
         checkpoint_every: iterations between checkpoints.
     """
     if train.classes != val.classes:
@@ -106,10 +107,12 @@ def detect(encoder: Encoder, train: BoxSet, val: BoxSet, run: str | Path, *, hea
     def batches(start: int, stop: int) -> Iterator[Batch]:
         order = (shards.step_ids(len(train.pictures), batch_size=batch_size, step=step, seed=seed) for step in range(start, stop))
         views = ([drawn(seed, ids.epoch, int(n), sides) for n in ids.of_rank(ranks.rank(), ranks.world())] for ids in order)
-        for batch in loaded(Examples(train, size, mask), views, workers, collate_fn=list):
+        decoders = min(state.workers, max(stop - start, 0))
+        for batch in loaded(Examples(train, size, mask), views, decoders, collate_fn=list):
             yield [x.to(where) for x, _ in batch], [{name: value.to(where) for name, value in target.items()} for _, target in batch]
 
-    with Run(run, model, optimizer, settings, title="detection", precision=precision, checkpoint_every=checkpoint_every) as state:
+    with Run(run, model, optimizer, settings, title="detection", precision=precision, checkpoint_every=checkpoint_every,
+             workers=workers) as state:  # fmt: skip
         state.steps(batches(state.start, iterations), ranks.parallel(model),
                     lambda step: min(1, (step + 1) / max(warmup, 1)) * 0.1 ** sum(step >= iterations * part for part in falls),
                     "loss {total:.3f} class {classifier:.3f} box {box_reg:.3f}")  # fmt: skip
@@ -177,9 +180,10 @@ def average_statistics(model: nn.Module, batches: Iterable[Batch], images: int, 
             advance(len(batch[0]) * ranks.world(), "")
 
 
-def detections(model: nn.Module, data: BoxSet, size: int, workers: int = 0) -> list[metrics.Detections]:
+def detections(model: nn.Module, data: BoxSet, size: int, workers: int | None = None) -> list[metrics.Detections]:
     """What a detector in eval mode finds in every picture, one at a time, each process in its part of them; all return all."""
     where, own = next(model.parameters()).device, range(ranks.rank(), len(data.pictures), ranks.world())
+    workers = worker_count(workers, where, batches=len(own), batch_bytes=2 * 3 * size**2)
     examples, found = loaded(Examples(data, size), [[View(n, size)] for n in own], workers, collate_fn=list), list[metrics.Detections]()
     with progress(f"detecting in {data.path}", len(data.pictures)) if ranks.rank() == 0 else nullcontext(lambda *_: None) as advance:
         for number, ((image, _),) in zip(own, examples, strict=True):

@@ -18,7 +18,9 @@ from torchvision.transforms.functional import center_crop, resize
 import shards
 from care.encoders import Encoder, evaluating
 from care.errors import CareError
+from care.train import ranks
 from care.train.checkpoint import digest_of
+from care.train.loading import worker_count
 from care.train.run import Precision, Run, autocast
 from care.train.views import Crops, View, loaded, normalize
 from shards import storage
@@ -89,8 +91,8 @@ def frozen(encoder: Encoder, images: Float[Tensor, "b 3 h w"], precision: Precis
     return features.float()
 
 
-def extract(encoder: Encoder, data: shards.ShardSet, *, size: int, batch_size: int = 256, workers: int = 0, precision: Precision = "fp32",
-            cache: str | Path | None = None, only: Iterable[int] | None = None) -> Features:  # fmt: skip
+def extract(encoder: Encoder, data: shards.ShardSet, *, size: int, batch_size: int = 256, workers: int | None = None,
+            precision: Precision = "fp32", cache: str | Path | None = None, only: Iterable[int] | None = None) -> Features:  # fmt: skip
     """Features of the centre crop, ``size`` px, of every image of a labelled set, by the encoder in eval mode, without gradient.
 
     Those of a shard are a pure function of encoder, shard, size and precision: with a ``cache``, a directory or URL that machines share,
@@ -106,6 +108,9 @@ def extract(encoder: Encoder, data: shards.ShardSet, *, size: int, batch_size: i
             parts[n] = load(storage.read_bytes(f"{folder}/{n}.safetensors"))["x"]
     left = {n: range(starts[n], starts[n + 1]) for n in numbers if n not in parts and starts[n + 1] > starts[n]}
     batches = [[*rows[at : at + batch_size]] for rows in left.values() for at in range(0, len(rows), batch_size)]
+    ranks.limit_threads()
+    where, batch_bytes = next(encoder.parameters()).device, batch_size * 3 * size**2
+    workers = worker_count(workers, where, batches=len(batches), batch_bytes=batch_bytes)
     with progress(f"features of {data.path}", sum(map(len, left.values()))) as advance, evaluating(encoder):
         stream = centres(data, batches, size=size, workers=workers)
         for number, rows in left.items():
@@ -142,7 +147,7 @@ def accuracy(scores: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> A
 
 
 def knn(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, *, size: Side | None = None, k: Count = 20,
-        temperature: Annotated[float, Range(1e-3)] = 0.07, precision: Precision = "fp32", workers: Natural = 0,
+        temperature: Annotated[float, Range(1e-3)] = 0.07, precision: Precision = "fp32", workers: Natural | None = None,
         cache: str | Path | None = None) -> Evaluation:  # fmt: skip
     """Weighted nearest neighbours on frozen features of centre crops; nothing is trained or chosen.
 
@@ -154,7 +159,7 @@ def knn(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, *, size:
         k: neighbours; DINO's protocol has 20, instance discrimination's 200.
         temperature: of the votes' weights; DINO's is 0.07, instance discrimination's 0.1.
         precision: of the encoder's arithmetic.
-        workers: processes that decode images.
+        workers: processes that decode images, by default what is best here.
         cache: see ``extract``.
     """
     same_classes(train, val)

@@ -18,6 +18,7 @@ from care.errors import CareError, Diverged
 from care.evaluate.features import Accuracy, Evaluation, Rows, accuracy, centres, crops, same_classes
 from care.streams import lr_at
 from care.train.checkpoint import digest_of, local_copy
+from care.train.loading import worker_count
 from care.train.run import Precision, Run, autocast, fastest_precision
 from shards import storage
 from shards.errors import Misuse
@@ -73,7 +74,7 @@ def finetune(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run
              recipe: Literal["swav", "byol", "barlow-twins"] = "swav", lrs: tuple[float, ...] | None = None,
              head_lrs: tuple[float, ...] | None = None, epochs: tuple[int, ...] | None = None, batch_size: Batch | None = None,
              min_scale: Positive = 0.08, held_out: Share = 0.2, seed: Natural = 0, precision: Precision | None = None,
-             workers: Natural = 0, checkpoint_every: Count = 500) -> Evaluation:  # fmt: skip
+             workers: Natural | None = None, checkpoint_every: Count = 500) -> Evaluation:  # fmt: skip
     """The whole network and a linear head fine-tuned on few labels of train; the last epoch is scored on val.
 
     Random resized crops and flips; SGD with Nesterov momentum 0.9, no weight decay, cosine to 0 (BYOL's). Where there is more than one,
@@ -98,7 +99,7 @@ def finetune(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run
         held_out: share of the labelled images that chooses.
         seed: of the labelled and the held-out part, the order and the crops.
         precision: of the arithmetic; by default what the device computes natively.
-        workers: processes that decode images.
+        workers: processes that decode images, by default what is best here.
         checkpoint_every: steps between checkpoints.
     """
     same_classes(train, val)
@@ -131,13 +132,15 @@ def finetune(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run
         optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, fused=True)
         settings = {"encoder": start, "data": train.digest, "rows": storage.digest(part.tolist()), "size": size, "rates": pair,
                     "steps": steps, "batch_size": batch, "min_scale": min_scale, "seed": seed, "precision": precision}  # fmt: skip
-        with Run(folder, model, optimizer, settings, title=title, precision=precision, checkpoint_every=checkpoint_every) as state:
+        with Run(folder, model, optimizer, settings, title=title, precision=precision, checkpoint_every=checkpoint_every,
+                 workers=workers) as state:  # fmt: skip
             losses = lambda x, y, _: {"cross_entropy": nn.functional.cross_entropy(model(x).float(), y.to(where))}  # noqa: E731
-            stream = crops(state, train, part, workers)
+            stream = crops(state, train, part, state.workers)
             state.steps(stream, losses, lambda step: lr_at(step, total=steps, base=1), "loss {cross_entropy:.3f}")
-        batches = (rows.tolist() for rows in np.split(of, range(256, len(of), 256)))
+        batches = [rows.tolist() for rows in np.split(of, range(256, len(of), 256))]
+        decoders = worker_count(workers, where, batches=len(batches), batch_bytes=256 * 3 * size**2)
         with torch.no_grad(), evaluating(model), autocast(where, precision):
-            logits = torch.cat([model(x).float().cpu() for x in centres(data, batches, size=size, workers=workers)])
+            logits = torch.cat([model(x).float().cpu() for x in centres(data, batches, size=size, workers=decoders)])
         if not logits.isfinite().all():
             raise Diverged(f"{title} diverged at the learning rates {candidate[:2]}; try lower ones")
         labels = torch.from_numpy(data.labels[of].astype(np.int64))

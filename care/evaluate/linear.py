@@ -12,6 +12,7 @@ from care import CareError, lr_at
 from care.encoders import Encoder, evaluating
 from care.evaluate.features import Accuracy, Evaluation, Features, all_known, centres, crops, extract, frozen, same_classes
 from care.train.checkpoint import digest_of
+from care.train.loading import worker_count
 from care.train.run import Precision, Run
 from shards.reader import permutation
 from shards.terminal import Count, Natural, Positive, Share, Side
@@ -23,8 +24,8 @@ SCORED = (1, 2, 5, 7)  # epochs after which the released code scores, beside eve
 
 def linear(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: str | Path, *, size: Side | None = None, fast: bool = False,
            lrs: tuple[float, ...] | None = None, epochs: Count = 80, batch_size: Count = 256, norm: bool = False,
-           min_scale: Positive = 0.08, held_out: Share = 0.2, seed: Natural = 0, precision: Precision = "fp32", workers: Natural = 0,
-           checkpoint_every: Count = 500, cache: str | Path | None = None) -> Evaluation:  # fmt: skip
+           min_scale: Positive = 0.08, held_out: Share = 0.2, seed: Natural = 0, precision: Precision = "fp32",
+           workers: Natural | None = None, checkpoint_every: Count = 500, cache: str | Path | None = None) -> Evaluation:  # fmt: skip
     """A linear layer on a frozen encoder, trained on random crops and flips by the paper's recipe (Sec. 4.1).
 
     SGD with momentum 0.9, no weight decay, cosine to 0. All learning rates are trained in one pass, each twice: without the held-out
@@ -46,7 +47,7 @@ def linear(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: 
         held_out: share of train that chooses the learning rate, at most 10,000 images (BYOL's number).
         seed: of the layer's weights, the held-out part, the order and the crops.
         precision: of the encoder's arithmetic; the layer's is float32.
-        workers: processes that decode images.
+        workers: processes that decode images, by default what is best here.
         checkpoint_every: steps between checkpoints.
         cache: see ``extract``.
     """
@@ -76,11 +77,13 @@ def linear(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: 
         scored = rest == 0 and (epoch in SCORED or epoch % 10 == 0 or epoch == epochs)
         return {f"val {lr:g}": top for lr, top in zip(lrs, heads.scores(asked.x, asked.y)[0, 1].tolist(), strict=True)} if scored else {}
 
-    state = Run(run, heads, optimizer, settings, title="linear", precision="fp32", checkpoint_every=checkpoint_every)
+    state = Run(run, heads, optimizer, settings, title="linear", precision="fp32", checkpoint_every=checkpoint_every, workers=workers)
     with evaluating(encoder), state:
-        stream = crops(state, train, np.arange(len(train)), workers)
+        stream = crops(state, train, np.arange(len(train)), state.workers)
         state.steps(stream, losses, lambda step: lr_at(step, total=steps, base=1), "", then=scores)
         batches = [part.tolist() for part in torch.split(held, batch_size)]
+        batch_bytes = batch_size * 3 * size**2
+        workers = worker_count(workers, where, batches=len(batches), batch_bytes=batch_bytes)
         x = torch.cat([frozen(encoder, images, precision) for images in centres(train, batches, size=size, workers=workers)])
     if digest_of(encoder) != before:
         raise CareError("the encoder has changed under a linear evaluation, which must not be: its result would be of another encoder")

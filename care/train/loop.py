@@ -59,9 +59,9 @@ class Losses(nn.Module):
 def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = None, *, size: Side = 224, batch_size: Batch = 1024,
              steps: int, warmup: int = 0, lr: Amount = 0.05, weight_decay: Amount = 1e-4, momentum: Share = 0.99,
              attention_weight: Amount = 100, views: tuple[View, View] = VIEWS, seed: Natural = 0, precision: Precision | None = None,
-             device: Literal["cuda", "cpu"] | None = None, workers: Natural = 0, accumulate: Count = 1, checkpoint_every: Count = 500,
-             keep_every: Natural = 0, allow_change: Sequence[str] = (), probe: Callable[[Encoder], dict[str, float]] | None = None,
-             probe_every: int = 0) -> Pretrained:  # fmt: skip
+             device: Literal["cuda", "cpu"] | None = None, workers: Natural | None = None, accumulate: Count = 1,
+             checkpoint_every: Count = 500, keep_every: Natural = 0, allow_change: Sequence[str] = (),
+             probe: Callable[[Encoder], dict[str, float]] | None = None, probe_every: int = 0) -> Pretrained:  # fmt: skip
     """Train both streams together (Sec. 3.3) into the directory ``run``; called again, it continues from the last checkpoint.
 
     Leaves ``encoder.safetensors``, ``losses.jsonl`` (a line a step, deterministic), ``checkpoints/``, and more (docs/training.md).
@@ -86,7 +86,7 @@ def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = No
         seed: fixes order and views. Initial weights are the caller's.
         precision: of the networks' arithmetic, by autocast; None for what the hardware computes natively, see ``fastest_precision``.
         device: "cuda", "cpu" or None for what there is.
-        workers: processes that decode beside this one; the result does not depend on it.
+        workers: processes that decode beside each that computes, by default what is best here; the result does not depend on it.
         accumulate: parts in which a process takes its slice, for less memory; batch norm sees one part (of all processes) at a time.
         checkpoint_every: steps between checkpoints.
         keep_every: steps between checkpoints that stay for good.
@@ -117,7 +117,7 @@ def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = No
     by_view = views_in_threads(c, t, size=size) if where.type == "cpu" and ranks.world() == 1 else nullcontext()
     with by_view as model.view_threads, Run(
             run, model, optimizer, settings, title="pre-training", precision=precision, checkpoint_every=checkpoint_every,
-            keep_every=keep_every, allow_change=allow_change) as state:  # fmt: skip
+            keep_every=keep_every, allow_change=allow_change, workers=workers) as state:  # fmt: skip
         log = state.path / "losses.jsonl"
         lines = log.read_text().splitlines()[-PATIENCE:] if log.exists() else []
         low = len([*takewhile(lambda line: json.loads(line)["spread"] < COLLAPSED, reversed(lines))])  # collapsed steps at the end
@@ -137,8 +137,8 @@ def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = No
             with evaluating(c.backbone.online):
                 return probe(c.backbone.online)  # type: ignore[arg-type]
 
-        stream = batches(data, size=size, batch_size=batch_size, steps=steps, seed=seed, start=state.start, views=views, workers=workers,
-                         device=where)  # fmt: skip
+        stream = batches(data, size=size, batch_size=batch_size, steps=steps, seed=seed, start=state.start, views=views,
+                         workers=state.workers, device=where)  # fmt: skip
         kind, form = parameters[0].dtype, torch.channels_last
         parts = lambda both: [*zip(*(x.to(kind, memory_format=form).chunk(accumulate) for x in both), strict=True)]  # noqa: E731
         state.steps((both for _, both in stream), ranks.parallel(model), rate, shown, cut=parts, then=after)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from care.errors import CareError
 from care.train.checkpoint import local_copy
 from shards import storage
+from shards.cores import threads_per_process
 from shards.errors import Stopped
 from shards.terminal import console
 
@@ -33,6 +34,37 @@ def world() -> int:
 def rank() -> int:
     """Number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def local_world() -> int:
+    """Processes on this machine that train together and share its cores; 1 without others."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def limit_threads() -> None:
+    """Have torch compute with no more threads than this process may have; fewer stay as they are.
+
+    Torch itself obeys the affinity and ``OMP_NUM_THREADS``, but not a container's quota.
+    """
+    if (most := threads_per_process(local_world())) < torch.get_num_threads():
+        torch.set_num_threads(most)
+
+
+def resume_threads(threads: int) -> None:
+    """Compute with the threads of a checkpoint, if this process may have as many.
+
+    Args:
+        threads: their number; with another one the gradient of a convolution has other bits.
+    """
+    if threads <= threads_per_process(local_world()):
+        torch.set_num_threads(threads)
+    elif rank() == 0:
+        kept = torch.get_num_threads()
+        console.print(
+            f"[yellow]the run had {threads} threads, here it has {kept}: its bits may differ from "
+            "those of a run that was not interrupted, in rounding",
+            soft_wrap=True,
+        )
 
 
 class _Gathered(torch.autograd.Function):
@@ -119,10 +151,10 @@ def joined(run: str | Path) -> Iterator[None]:
         return
     # torchrun gives every worker a session of its own: without this they would outlive it
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if gpus := torch.cuda.is_available():
+    gpus = torch.cuda.is_available()
+    if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    else:
-        torch.set_num_threads(max((os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"]), 1))
+    limit_threads()
     number, count, meeting = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://"
     if (place := os.environ.get("TORCHELASTIC_RUN_ID", "")).startswith("/"):  # by ``torchrun`` below
         os.environ |= {name: os.environ.get(name, "lo") for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
@@ -143,9 +175,11 @@ def torchrun(run: str | Path, nproc: int, arguments: Sequence[str], *, module: s
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes tell themselves what went wrong
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # it would listen on every address
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does; ``joined`` sets it
     os.environ["CARE_LAUNCHED"] = str(time.time())
     died = "it ended without saying how"
+    threads_before = os.environ.get("OMP_NUM_THREADS")
+    # the processes divide the cores; unset, torch's launcher would set it to 1
+    os.environ["OMP_NUM_THREADS"] = str(threads_per_process(nproc))
     try:
         with tempfile.TemporaryDirectory(prefix="care-") as folder:  # they meet in files: torch's servers listen on every address
             group = LaunchConfig(
@@ -156,6 +190,11 @@ def torchrun(run: str | Path, nproc: int, arguments: Sequence[str], *, module: s
         died = f"a process died ({', '.join(f'rank {n}: exit code {e.exitcode}' for n, e in sorted(error.failures.items()))})"
     except SignalException:
         died = "stopped by a signal before it could save"
+    finally:
+        if threads_before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = threads_before
     state, message = outcome(run)
     if state == "stopped":
         raise Stopped(message)

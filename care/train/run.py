@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from care.errors import CareError, Diverged
 from care.train import checkpoint, ranks
+from care.train.loading import worker_count
 from shards import ShardError, locks, storage
 from shards.errors import Failure, Stopped
-from shards.terminal import progress
+from shards.terminal import console, progress
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
@@ -29,17 +30,21 @@ class Run:
     On entering, its newest whole checkpoint is restored into ``model``, on its device, and the SGD ``optimizer``; ``start`` is its step.
     ``settings`` are JSON values, ``steps``, ``batch_size`` and ``seed`` among them: one that differs from the earlier calls' and is not in
     ``allow_change`` is a ``CareError``. Every ``checkpoint_every`` steps all is saved in the background; one every ``keep_every`` stays.
+    After entering, ``run.workers`` are the processes to decode with: ``workers``, or for None what is best here.
     """
 
     def __init__(self, path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any], *, title: str,
-                 precision: Precision, checkpoint_every: int, keep_every: int = 0, allow_change: Sequence[str] = ()) -> None:  # fmt: skip
+                 precision: Precision, checkpoint_every: int, keep_every: int = 0, allow_change: Sequence[str] = (),
+                 workers: int | None = 0) -> None:  # fmt: skip
         self.url, self.path, self.title, self.allow_change = path, checkpoint.local_copy(path), title, allow_change
         self.model, self.optimizer, self.settings = model, optimizer, json.loads(json.dumps(settings))
         self.every, self.keep_every, self.start, self.lead = checkpoint_every, keep_every, 0, ranks.rank() == 0
-        self.device = next(model.parameters()).device
+        self.device, self.precision, self.workers = next(model.parameters()).device, precision, workers or 0
+        self._workers_wanted = workers
         self.autocast, self.scaler = autocast(self.device, precision), torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
 
     def __enter__(self) -> "Run":
+        ranks.limit_threads()
         with ExitStack() as stack:
             for place in sorted({str(self.url), str(self.path)}) if self.lead else ():  # a killed run's loader workers hold it for seconds
                 stack.enter_context(locks.exclusive(place, "training in", patience=15))
@@ -52,6 +57,7 @@ class Run:
             self._restore()
             if ranks.largest(self.start, -self.start) != [self.start, -self.start]:
                 raise CareError(f"the processes see different checkpoints in {self.url}; give a RUN that all machines share")
+            self._choose_workers()
             steps, images = self.settings["steps"], self.settings["batch_size"]
             # signals, which Python handles in the main thread alone, join a list: an Event's lock would meet itself in a second signal
             self._stop, self._began, self._waited = list[int](), time.monotonic(), 0.0
@@ -137,7 +143,7 @@ class Run:
                 if self._written:
                     self._written.result()  # raises what went wrong in the background
                 manifest = {"step": done, "settings": self.settings, "scaler": self.scaler.state_dict(), "world": ranks.world(),
-                            "threads": torch.get_num_threads()}  # fmt: skip
+                            "threads": torch.get_num_threads(), "precision": self.precision, "workers": self.workers}  # fmt: skip
                 self._written = self._writer.submit(checkpoint.save, self.path, checkpoint.snapshot(self.model, self.optimizer), manifest,
                                                     keep_every=self.keep_every, url=self.url)  # fmt: skip
                 if stop or done == steps:
@@ -157,7 +163,26 @@ class Run:
         self.scaler.load_state_dict(found.manifest["scaler"])
         self.start = found.step
         if self.device.type == "cpu" and found.manifest.get("world") == ranks.world():
-            torch.set_num_threads(found.manifest["threads"])  # a convolution's gradient has other bits with other threads
+            ranks.resume_threads(found.manifest["threads"])
+
+    def _choose_workers(self) -> None:
+        """Settle how many processes decode, and say with what the steps that are left are taken."""
+        steps_left = self.settings["steps"] - self.start
+        side = self.settings.get("size", 224)
+        images = self.settings["batch_size"] // ranks.world()
+        batch_bytes = images * 2 * 3 * side**2  # two views of uint8
+        self.workers = worker_count(
+            self._workers_wanted,
+            self.device,
+            batches=steps_left,
+            batch_bytes=batch_bytes,
+        )
+        if self.lead and steps_left > 0:
+            precision = self.settings.get("precision", self.precision)
+            each = f" on each of {ranks.world()} processes" if ranks.world() > 1 else ""
+            line = f"{self.title}: {self.device.type}, {precision}, "
+            line += f"threads {torch.get_num_threads()}, workers {self.workers}{each}"
+            console.print(line, soft_wrap=True)
 
     def _status(self, state: str, message: str = "") -> None:
         own = "" if self.lead else f"-{ranks.rank()}"

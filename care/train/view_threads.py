@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from care.streams import CStream, CStreamOut, Maps, TStream, TStreamOut
+from care.train.ranks import limit_threads
 
 Output = TypeVar("Output")
 
@@ -64,8 +65,9 @@ def views_in_threads(c: CStream, t: TStream | None, *, size: int) -> Iterator["V
     if type(c) is not CStream or type(t) not in (TStream, type(None)):
         yield None
         return
+    limit_threads()
     threads = torch.get_num_threads()
-    with closing(ViewThreads(c, t, together=threads > 1)) as view_threads:
+    with closing(ViewThreads(c, t, threads=threads)) as view_threads:
         if not view_threads.fits(size):
             yield None
             return
@@ -86,10 +88,11 @@ class ViewThreads:
     Args:
         c: the C-stream, in train mode, in its final memory layout.
         t: the T-stream, or None.
-        together: compute the views at the same time, otherwise one after the other.
+        threads: computing threads of both views together; the views are computed one after the
+            other where torch's number, for one view, leaves none for a second.
     """
 
-    def __init__(self, c: CStream, t: TStream | None, *, together: bool) -> None:
+    def __init__(self, c: CStream, t: TStream | None, *, threads: int) -> None:
         self._first = OneView(c, t)
         parameters = {id(parameter): parameter for parameter in self._first.parameters()}
         self._second = copy.deepcopy(self._first, parameters)
@@ -101,7 +104,7 @@ class ViewThreads:
                 self._norms.append((first, second))
         self._forget_second_statistics()
         self._trained = [p for p in self._first.parameters() if p.requires_grad]
-        self._pool = ThreadPoolExecutor(1, "view") if together else None
+        self._threads, self._pool = threads, ThreadPoolExecutor(1, "view")
 
     def __call__(
         self,
@@ -127,8 +130,7 @@ class ViewThreads:
 
     def close(self) -> None:
         """End the thread."""
-        if self._pool:
-            self._pool.shutdown()
+        self._pool.shutdown()
 
     def fits(self, size: int) -> bool:
         """Whether the streams may be computed so, tried on two blank images of ``size`` px.
@@ -201,14 +203,20 @@ class ViewThreads:
         first: Callable[[], Output],
         second: Callable[[], Output],
     ) -> tuple[Output, Output]:
-        if self._pool is None:
+        threads = torch.get_num_threads()
+        if 2 * threads > self._threads:
             return first(), second()
-        later = self._pool.submit(second)
+
+        def second_there() -> Output:
+            torch.set_num_threads(threads)  # each thread has its own number
+            return second()
+
+        later = self._pool.submit(second_there)
         try:
-            now = first()
+            output = first()
         finally:  # nothing goes on behind the back of an error
             later.exception()
-        return now, later.result()
+        return output, later.result()
 
     def _join_statistics(self) -> None:
         for first, second in self._norms:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 import shards
 from care.train import ranks
+from care.train.loading import worker_count
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB in 0…1
 CACHED = 1 << 18  # numbers that a CPU colours at a time, one view of 224 px, 37 of 48 px: more leave its cache, fewer are all overhead
@@ -166,17 +167,21 @@ class Crops(Dataset[tuple[np.ndarray, np.ndarray]]):
         return np.stack([crop(image, d, self.size) for d in drawn]), np.stack([d.colour for d in drawn])
 
 
-def batches(data: shards.ShardSet, *, size: int, batch_size: int, steps: int, seed: int = 0, start: int = 0, workers: int = 0,
+def batches(data: shards.ShardSet, *, size: int, batch_size: int, steps: int, seed: int = 0, start: int = 0, workers: int | None = None,
             views: tuple[View, View] = VIEWS, device: torch.device | str = "cpu",
             ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:  # fmt: skip
     """Yield (step, (x1, x2)) for the steps ``start`` … ``steps`` − 1, both views [batch_size, 3, size, size], normalised.
 
-    Of several processes each gets its slice of them. ``workers`` cut both crops from one decoded image, ``device`` colours whole batches.
+    Of several processes each gets its slice of them. ``workers``, by default as many as are best here, cut both crops
+    from one decoded image, ``device`` colours whole batches.
     ``seed`` fixes order and views; an epoch leaves its last, incomplete batch out. Fewer images, or a damaged one: ``shards.ShardError``.
     """
     of_steps = (shards.step_ids(len(data), batch_size=batch_size, step=n, seed=seed, run=data.run) for n in range(start, steps))
     ids = ([(batch.epoch, int(sample)) for sample in batch.of_rank(ranks.rank(), ranks.world())] for batch in of_steps)
-    examples = loaded(Crops(data, size, seed, views), ids, workers, pin_memory=torch.device(device).type == "cuda")
+    where = torch.device(device)
+    batch_bytes = batch_size // ranks.world() * len(views) * 3 * size**2
+    workers = worker_count(workers, where, batches=steps - start, batch_bytes=batch_bytes)
+    examples = loaded(Crops(data, size, seed, views), ids, workers, pin_memory=where.type == "cuda")
     for step, (crops, numbers) in enumerate(examples, start):
         one, two = (colour(crops[:, n].to(device, non_blocking=True), numbers[:, n]) for n in range(2))
         yield step, (one, two)

@@ -1,3 +1,7 @@
+import os
+import pytest
+import torch
+from flows import child
 from flows.supervise import Children
 
 
@@ -15,7 +19,8 @@ class Origin:
 
 
 def slots(monkeypatch, gpus, cores, **given):
-    monkeypatch.setattr("flows.supervise.os.cpu_count", lambda: cores)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr("shards.cores.cgroup_quota", lambda: None)
     children = Children(**given)
     children._connection.close()
     children._connection = Origin(gpus)
@@ -26,8 +31,35 @@ def slots(monkeypatch, gpus, cores, **given):
 
 def test_stages_share_a_machine(monkeypatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert slots(monkeypatch, 0, 16) == [{"CARE_THREADS": "4"}] * 4
-    assert slots(monkeypatch, 0, 2, jobs=-1) == [{"CARE_THREADS": "2"}]
-    assert slots(monkeypatch, 2, 16, jobs=3) == [{"CUDA_VISIBLE_DEVICES": number} for number in "010"]
+    assert slots(monkeypatch, 0, 16) == [{"CARE_CORES": "4"}] * 4
+    assert slots(monkeypatch, 0, 2, jobs=-1) == [{"CARE_CORES": "2"}]
+    assert slots(monkeypatch, 0, 2, jobs=3) == [{"CARE_CORES": "1"}] * 3
+    shared = [{"CARE_CORES": "5", "CUDA_VISIBLE_DEVICES": number} for number in "010"]
+    assert slots(monkeypatch, 2, 16, jobs=3) == shared
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
-    assert slots(monkeypatch, 2, 16) == [{"CUDA_VISIBLE_DEVICES": number} for number in "53"]
+    shared = [{"CARE_CORES": "8", "CUDA_VISIBLE_DEVICES": number} for number in "53"]
+    assert slots(monkeypatch, 2, 16) == shared
+
+
+def test_a_container_share_of_a_machine_is_what_its_stages_share(monkeypatch) -> None:
+    monkeypatch.setenv("CARE_CORES", "8")
+    assert slots(monkeypatch, 0, 64) == [{"CARE_CORES": "4"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("slot", "omp", "threads"),
+    [({"CARE_CORES": "3"}, None, 3), ({"CARE_CORES": "3"}, "2", 2), ({}, None, 4), ({}, "1", 1)],
+)
+def test_a_stage_computes_with_its_share_or_as_omp_num_threads_says(monkeypatch, slot, omp, threads) -> None:
+    chosen = []
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr("shards.cores.cgroup_quota", lambda: 3.5)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr("flows.records.piece", lambda: None)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if omp:
+        monkeypatch.setenv("OMP_NUM_THREADS", omp)
+    assert child._outcome("piece", (), slot) == ("done", "")
+    assert chosen == [threads]

@@ -225,7 +225,8 @@ def test_the_kind_of_data_sets_schedule_sizes_and_metric(sets, tmp_path, monkeyp
     for name, value in (("voc_average_precision", 3), ("average_precision", 4)):
         monkeypatch.setattr(metrics, name, lambda *_, value=value, **masks: metrics.AveragePrecision(value, 0, 0))
     data = sets[0]._replace(voc=of_train), sets[1]._replace(voc=of_val)
-    done = train(data, tmp_path, iterations=None, size=80, precise=24)
+    # what is counted is decoded in this process
+    done = train(data, tmp_path, iterations=None, size=80, precise=24, workers=0)
     assert done.task == ("VOC C4" if of_val else "COCO C4")
     assert (done.measures["ap"], done.measures["mask_ap"]) == (3 if of_val else 4, 4)
     ((count, _, _, rate, _),) = steps

@@ -523,10 +523,46 @@ def test_a_run_continues_with_the_threads_it_was_started_with(whole, data, tmp_p
     torch.set_num_threads(2)
     try:
         train(data, tmp_path)
-        assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2  # those of the caller, as before
+        manifest = checkpoint.latest(tmp_path).manifest
+        assert manifest["threads"] == 1  # of each view
     finally:
         torch.set_num_threads(1)
     assert result(tmp_path) == result(whole)
+
+
+def test_a_run_never_takes_more_threads_than_it_may(data, tmp_path, at_step, monkeypatch, capsys):
+    at_step(3, crash)
+    with pytest.raises(CrashError):
+        train(data, tmp_path)
+    at_step(None, crash)
+    for manifest in tmp_path.glob("checkpoints/*/manifest.json"):
+        content = json.loads(manifest.read_text()) | {"threads": 64}
+        manifest.write_text(json.dumps(content))
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    train(data, tmp_path)
+    assert torch.get_num_threads() == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the run had 64 threads, here it has 1: its bits may differ" in told
+
+
+def test_a_container_quota_limits_the_threads(data, tmp_path, monkeypatch):
+    chosen = []
+    monkeypatch.setattr("shards.cores.cgroup_quota", lambda: 1.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    train(data, tmp_path)
+    assert chosen == [1]
+
+
+def test_what_a_training_computes_with_is_told_once_and_recorded(data, tmp_path, capsys):
+    train(data, tmp_path, workers=2)
+    line = "pre-training: cpu, fp32, threads 1, workers 2"
+    assert capsys.readouterr().err.count(line) == 1
+    manifest = checkpoint.latest(tmp_path).manifest
+    assert [manifest[name] for name in ("threads", "precision", "workers")] == [1, "fp32", 2]
+    train(data, tmp_path)  # all is done
+    assert line not in capsys.readouterr().err
 
 
 def test_the_time_spent_waiting_for_data_is_told(data, tmp_path, capsys):
