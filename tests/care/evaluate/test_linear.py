@@ -19,6 +19,7 @@ import shards
 from care import CareError, TappedEncoder
 from care.evaluate import Features, extract, linear, linear_on_features
 from care.evaluate.linear import FAST_LRS, LRS, _Heads, _held
+from care.evaluate.resampling import resampled_mean
 from care.train import Stopped, checkpoint
 from care.train.views import View, crop
 from shards import storage
@@ -137,7 +138,8 @@ def test_the_layer_is_trained_as_torchs_own_modules(trained, norm):
     train, lrs = blobs(0, 64), (0.1, 1.0, 8.0)
     linear_on_features(train, train, lrs=lrs, epochs=6, norm=norm, seed=3)
     (heads,), steps = trained
-    x = (train.x - train.x.mean(0)) / train.x.std(0, correction=0).clamp_min(1e-6)
+    wide = train.x.double()
+    x = (train.x - wide.mean(0).float()) / wide.std(0, correction=0).float().clamp_min(1e-6)
     kept = torch.ones(64, dtype=torch.bool)
     kept[_held(64, 0.2, 3)] = False
     assert sorted(steps[0][0][:, 0].tolist()) == sorted(x[:, 0].tolist())
@@ -307,6 +309,7 @@ def test_both_classifiers_of_every_rate_are_those_of_a_plain_loop(encoder, train
     assert got.chosen == {"lrs": (rates[best],)}
     want = [100 * top_k_accuracy_score(val.labels, last[best][0], k=k, labels=range(CLASSES)) for k in (1, 5)]
     assert got.measures == pytest.approx({"top1": want[0], "top5": want[1], "best1": last[best][1]}, abs=1e-3)
+    assert got.resampled == resampled_mean(last[best][0].argmax(1) == val.labels)
     assert 0 < got.measures["top1"] < 100
 
 
@@ -463,6 +466,7 @@ def test_fast_is_another_protocol_and_says_so(encoder, train, val, reads, tmp_pa
         got = linear(encoder, train, val, tmp_path / "run", size=SIZE, fast=True, cache=tmp_path / "cache", **settings)
         want, lr = linear_on_features(*features, **settings)
         assert got.measures == want._asdict()
+        assert sum(got.resampled) / len(got.resampled) == pytest.approx(want.top1, abs=5)
         assert got.chosen == {"lrs": (lr,)}
         assert got.task == "linear on cached features"
         assert got.protocol.startswith("one linear layer on standardised frozen features of centre crops of 32 px, ")
