@@ -7,6 +7,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+from memory import peak
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
@@ -76,6 +77,14 @@ def test_the_learning_rate_that_is_best_on_the_held_out_part_is_used():
     chosen = linear_on_features(train, val, lrs=(1e-9, 1.0), epochs=20)
     assert chosen[1] == 1.0
     assert chosen == linear_on_features(train, val, lrs=(1.0,), epochs=20)
+
+
+def test_features_are_standardised_without_a_copy_of_the_set():
+    train = Features(torch.rand(100_000, 64), torch.arange(100_000) % 3, 3)
+    val = Features(torch.rand(50_000, 64), torch.arange(50_000) % 3, 3)
+    settings = {"lrs": (0.1,), "epochs": 1, "batch_size": 4096, "held_out": 0.01}
+    most = peak(lambda: linear_on_features(train, val, **settings))
+    assert most < 0.6 * 4 * train.x.numel()
 
 
 def test_features_too_few_to_hold_a_part_out_are_refused():

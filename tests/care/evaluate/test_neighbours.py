@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
+from memory import peak
 from care.evaluate import Features, weighted_knn
 from care.evaluate import features as module
 from care.evaluate.neighbours import Blocks, choose_blocks, knn_memory, nearest
@@ -83,18 +83,6 @@ def test_every_key_is_sent_once_for_the_resident_queries(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "to", record)
     nearest(draw(0, 60), draw(1, 120), 5, blocks=Blocks(60, 7, 50))
     assert sent == [7] * 8 + [4] + [50, 50, 20]
-
-
-def peak(work):
-    """Bytes of tensors at most, beside those that were there."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        work()
-    events = [one for one in seen.profiler.kineto_results.events() if one.name() == "[memory]"]
-    most = now = 0
-    for one in sorted(events, key=lambda one: one.start_ns()):
-        now += one.nbytes()
-        most = max(most, now)
-    return most
 
 
 @pytest.mark.parametrize(
