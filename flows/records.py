@@ -25,10 +25,14 @@ SCHEMA = 1
 FREE = {"cache", "workers", "nproc", "checkpoint_every", "keep_every", "max_rejects"}  # inputs that decide nothing
 _METHOD = ("shards/*", "care/*.py", "care/train/*")
 _FEATURES = (*_METHOD, "care/evaluate/features.py")
+_JUDGED = (*_FEATURES, "care/evaluate/resampling.py")
 SOURCES = {  # by work or by verb: the files whose edit does a stage again
-    "build": ("shards/*",), "pretrain": _METHOD, "features": _FEATURES, "knn": _FEATURES, "linear": (*_FEATURES, "care/evaluate/linear.py"),
-    "finetune": (*_FEATURES, "care/evaluate/finetune.py"), "detect": (*_METHOD, "care/evaluate/[dm]*"),
-    "attention": (*_FEATURES, "care/show/maps.py"), "report": ("shards/*", "care/*", "care/*/*")}  # fmt: skip
+    "build": ("shards/*",), "pretrain": _METHOD, "features": _FEATURES,
+    "knn": (*_JUDGED, "care/evaluate/neighbours.py"),
+    "linear": (*_JUDGED, "care/evaluate/linear.py"),
+    "finetune": (*_JUDGED, "care/evaluate/finetune.py"),
+    "detect": (*_METHOD, "care/evaluate/[dm]*", "care/evaluate/resampling.py"),
+    "attention": (*_JUDGED, "care/show/maps.py"), "report": ("shards/*", "care/*", "care/*/*")}  # fmt: skip
 
 
 class Stage(NamedTuple):

@@ -15,6 +15,7 @@ import care.show
 import care.train
 import shards
 from care.encoders import Encoder
+from care.evaluate.resampling import resampled_mean, rounded
 from care.show.report import MEASURES, as_markdown, compared
 from care.train import ranks
 from care.train.checkpoint import digest_of
@@ -101,6 +102,9 @@ def judge(
         values = [one["measures"][measure] for one in found]
         row[measure] = statistics.fmean(values)
         row |= {f"{measure}_std": statistics.stdev(values)} if trials > 1 else {}
+    # the trials are of the same images, and so of the same draws
+    by_draw = zip(*(one["resampled"] for one in found), strict=True)
+    row["resampled"] = rounded([statistics.fmean(figures) for figures in by_draw])
     for part, data in zip(("train", "val"), both, strict=True) if verb == "detect" else ():
         for reason, names in data.rejects.items():
             row["protocol"] += f"; {len(names):,} left out of {part}: {reason}"
@@ -118,10 +122,13 @@ def attention(out: str, *, encoder: str, start: int, count: int, size: int, seed
     """Share of the encoder's attention inside the objects of the procedural scenes from number ``start`` on."""
     rendered = [scenes.render(seed, start + n) for n in range(count)]
     masks = [np.any([one.mask for one in scene.objects], axis=0) for scene in rendered]
-    share = care.show.attention_share(loaded(encoder, seed), [Image.fromarray(scene.image) for scene in rendered], masks, size=size)
+    images = [Image.fromarray(scene.image) for scene in rendered]
+    shares = care.show.attention_shares(loaded(encoder, seed), images, masks, size=size)
+    share = care.show.Share(*(100 * float(part.mean()) for part in shares))
     how = f"share of the label-free Grad-CAM of the last stage inside the objects' masks, mean over {count} scenes"
     protocol = f"{how}; a map without preference would have {share.area:.1f} %"
     row = {"task": "attention inside objects", "protocol": protocol, **share._asdict()}
+    row["resampled"] = resampled_mean(shares.inside)
     return {"rows": [row], "text": f"{share.inside:.1f} % inside"}
 
 

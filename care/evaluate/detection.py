@@ -120,12 +120,15 @@ def detect(encoder: Encoder, train: BoxSet, val: BoxSet, run: str | Path, *, hea
         if precise:
             average_statistics(model, batches(0, min(precise, iterations)), min(precise, iterations) * batch_size, seed)
         found = detections(model.eval(), val, size, workers)
-    measures = (metrics.voc_average_precision if val.voc else metrics.average_precision)(val, found)._asdict()
+    judged = metrics.judge_voc(val, found) if val.voc else metrics.judge_coco(val, found)
+    measures = judged.precision._asdict()
     if mask:
         measures |= {f"mask_{name}": value for name, value in metrics.average_precision(val, found, masks=True)._asdict().items()}
     protocol = f"{'Mask' if mask else 'Faster'} R-CNN, everything trained for {iterations:,} iterations of {batch_size} images at a rate"
     protocol += f" of {rate:g}, short sides of {sides[0]}…{size} px, at test {size} px; {proposals} proposals"
-    return Evaluation(f"{'VOC' if val.voc else 'COCO'} {head.upper()}{' without masks' * (not val.voc and not mask)}", protocol, measures)
+    task = f"{'VOC' if val.voc else 'COCO'} {head.upper()}"
+    task += " without masks" if not val.voc and not mask else ""
+    return Evaluation(task, protocol, measures, resampled=judged.resampled())
 
 
 def drawn(seed: int, epoch: int, number: int, sides: list[int]) -> View:

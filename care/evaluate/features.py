@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import center_crop, resize
 import shards
 from care.encoders import Encoder, evaluating
 from care.errors import CareError
+from care.evaluate.neighbours import nearest
+from care.evaluate.resampling import resampled_mean
 from care.train import ranks
 from care.train.checkpoint import digest_of
 from care.train.loading import worker_count
@@ -36,6 +38,7 @@ class Evaluation(NamedTuple):
     protocol: str
     measures: dict[str, float]  # in per cent
     chosen: dict[str, Any] = {}  # noqa: RUF012 (a NamedTuple's default is never changed)
+    resampled: list[float] = []  # noqa: RUF012 (the first measure on the draws of ``resampling``)
 
 
 class Features(NamedTuple):
@@ -141,9 +144,28 @@ def all_known(labels: Int[Tensor, " n"], classes: int) -> None:
 
 def accuracy(scores: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Accuracy:
     """Top-1 and top-5 of the highest scores; a label that is no class is a ``CareError``."""
+    return accuracy_of(hits(scores, labels))
+
+
+def hits(scores: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Bool[Tensor, "n 2"]:
+    """Whether an image's class has the highest score, and whether one of the five highest.
+
+    Args:
+        scores: of every image and class.
+        labels: classes by number.
+
+    Raises:
+        CareError: a label is no class.
+    """
     all_known(labels, scores.shape[1])
-    hits = scores.topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
-    return Accuracy(100 * float(hits[:, 0].float().mean()), 100 * float(hits.any(1).float().mean()))
+    right = scores.topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
+    return torch.stack((right[:, 0], right.any(1)), 1)
+
+
+def accuracy_of(right: Bool[Tensor, "n 2"]) -> Accuracy:
+    """The mean over images of what ``hits`` gives."""
+    top1, top5 = right.float().mean(0).tolist()
+    return Accuracy(100 * top1, 100 * top5)
 
 
 def knn(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, *, size: Side | None = None, k: Count = 20,
@@ -166,15 +188,62 @@ def knn(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, *, size:
     size = size or encoder.size
     known, asked = (extract(encoder, data, size=size, workers=workers, precision=precision, cache=cache) for data in (train, val))
     protocol = f"weighted nearest neighbours on frozen features (k {k}, temperature {temperature:g}), centre crops of {size} px"
-    tops = weighted_knn(known, asked, k=k, temperature=temperature)
-    return Evaluation("kNN", f"{protocol}; nothing is trained or chosen", tops._asdict())
+    device = next(encoder.parameters()).device
+    right = knn_hits(known, asked, k=k, temperature=temperature, device=device)
+    return Evaluation(
+        "kNN",
+        f"{protocol}; nothing is trained or chosen",
+        accuracy_of(right)._asdict(),
+        resampled=resampled_mean(right[:, 0]),
+    )
 
 
-def weighted_knn(train: Features, val: Features, *, k: int = 20, temperature: float = 0.07) -> Accuracy:
-    """The ``k`` training images (or all) of highest cosine vote with weight exp(cosine / temperature) (Wu et al. 2018)."""
-    keys, scores = nn.functional.normalize(train.x, dim=1), list[Tensor]()
-    for queries in torch.split(nn.functional.normalize(val.x, dim=1), 1024):
-        cosine, nearest = (queries @ keys.T).topk(min(k, len(keys)), dim=1)
-        votes = torch.zeros(len(queries), train.classes)
-        scores.append(votes.scatter_add_(1, train.y[nearest], ((cosine - 1) / temperature).exp()))
-    return accuracy(torch.cat(scores), val.y)
+def weighted_knn(
+    train: Features,
+    val: Features,
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
+    device: torch.device | str = "cpu",
+) -> Accuracy:
+    """Accuracy of ``knn_hits``, whose arguments these are."""
+    right = knn_hits(train, val, k=k, temperature=temperature, device=device)
+    return accuracy_of(right)
+
+
+def knn_hits(
+    train: Features,
+    val: Features,
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
+    device: torch.device | str = "cpu",
+) -> Bool[Tensor, "n 2"]:
+    """Which of val's images are classified rightly by a vote of their nearest training images.
+
+    The ``k`` training images (or all) of highest cosine vote with weight exp(cosine / temperature)
+    for their class (Wu et al. 2018).
+
+    Args:
+        train: features and labels that vote; on the CPU, as val's are.
+        val: features to classify and their labels.
+        k: neighbours.
+        temperature: of the votes' weights.
+        device: where the cosines are computed, in the memory that ``choose_blocks`` allows.
+
+    Returns:
+        ``hits`` of the votes [n, 2].
+
+    Raises:
+        CareError: a label of val is no class of train.
+    """
+    all_known(val.y, train.classes)
+    neighbours = nearest(val.x, train.x, k, device=device)
+    right = [torch.empty(0, 2, dtype=torch.bool)]
+    # on the CPU, where the votes of a class are always added in the same order
+    for rows in torch.split(torch.arange(len(val.x)), 1024):
+        weights = ((neighbours.cosines[rows] - 1) / temperature).exp()
+        votes = torch.zeros(len(rows), train.classes)
+        votes.scatter_add_(1, train.y[neighbours.rows[rows]], weights)
+        right.append(hits(votes, val.y[rows]))
+    return torch.cat(right)

@@ -9,13 +9,14 @@ from typing import Literal
 from urllib.parse import unquote
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 import shards
 from care.encoders import Encoder, evaluating
 from care.errors import CareError, Diverged
-from care.evaluate.features import Accuracy, Evaluation, Rows, accuracy, centres, crops, same_classes
+from care.evaluate.features import Evaluation, Rows, accuracy_of, centres, crops, hits, same_classes
+from care.evaluate.resampling import resampled_mean
 from care.streams import lr_at
 from care.train.checkpoint import digest_of, local_copy
 from care.train.loading import worker_count
@@ -123,8 +124,18 @@ def finetune(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run
     size, where = size or encoder.size, next(encoder.parameters()).device
     precision, start = precision or fastest_precision(where), digest_of(encoder)
 
-    def trial(part: Rows, candidate: tuple[float, float, int], folder: str, data: shards.ShardSet, of: Rows) -> tuple[Accuracy, float]:
-        """Accuracy and likelihood on images of a set after training on a part of train; ``Diverged`` if they are not finite."""
+    def trial(
+        part: Rows,
+        candidate: tuple[float, float, int],
+        folder: str,
+        data: shards.ShardSet,
+        of: Rows,
+    ) -> tuple[Bool[Tensor, "n 2"], float]:
+        """``hits`` and likelihood on images of a set after training on a part of train.
+
+        Raises:
+            Diverged: the scores are not finite.
+        """
         *pair, passes = candidate
         batch, model = min(most, len(part)), _Classifier(encoder, len(train.classes)).train()
         steps, title = passes * (len(part) // batch), f"fine-tuning on {len(part)} labels"
@@ -144,7 +155,7 @@ def finetune(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run
         if not logits.isfinite().all():
             raise Diverged(f"{title} diverged at the learning rates {candidate[:2]}; try lower ones")
         labels = torch.from_numpy(data.labels[of].astype(np.int64))
-        return accuracy(logits, labels), -float(nn.functional.cross_entropy(logits, labels))
+        return hits(logits, labels), -float(nn.functional.cross_entropy(logits, labels))
 
     key = storage.digest([start, train.digest, known.tolist(), len(asked), candidates, size, most, min_scale, seed, precision])
     place, best = storage.locate(run), candidates[0]
@@ -154,8 +165,8 @@ def finetune(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run
             scores = [(-1.0, 0.0)] * len(candidates)  # of those that diverge
             for number, (candidate, folder) in enumerate(zip(candidates, folders, strict=True)):
                 with suppress(Diverged):
-                    tops, likelihood = trial(kept, candidate, folder, train, asked)
-                    scores[number] = tops.top1, likelihood
+                    right, likelihood = trial(kept, candidate, folder, train, asked)
+                    scores[number] = accuracy_of(right).top1, likelihood
             if max(scores)[0] < 0:
                 raise CareError(f"fine-tuning diverged at all of the learning rates {lrs}; try lower ones")
             storage.write_json(memory, {"key": key, "best": scores.index(max(scores)), "scores": scores})
@@ -166,11 +177,17 @@ def finetune(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run
         shutil.rmtree(local_copy(folder), ignore_errors=True)
         for name in storage.listing(folder, deep=True):
             storage.remove(f"{folder}/{name}")
-    tops, _ = trial(known, best, f"{place}/all labels", val, np.arange(len(val)))
+    right, _ = trial(known, best, f"{place}/all labels", val, np.arange(len(val)))
     protocol = f"the whole network fine-tuned on {len(known)} labelled images, crops of {size} px, batch {min(most, len(known))}, learning"
     protocol += f" rates and epochs the best of {len(candidates)} on held-out ones" if len(candidates) > 1 else " rates and epochs as given"
     chosen = {"lrs": best[:1], "head_lrs": best[1:2], "epochs": best[2:]}
-    return Evaluation(f"{100 * len(known) / len(train):.0f} % of the labels", protocol, tops._asdict(), chosen)
+    return Evaluation(
+        f"{100 * len(known) / len(train):.0f} % of the labels",
+        protocol,
+        accuracy_of(right)._asdict(),
+        chosen,
+        resampled_mean(right[:, 0]),
+    )
 
 
 class _Classifier(nn.Module):

@@ -1,7 +1,7 @@
 """A linear classifier on a frozen encoder."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 import numpy as np
 import torch
@@ -10,7 +10,18 @@ from torch import Tensor, nn
 import shards
 from care import CareError, lr_at
 from care.encoders import Encoder, evaluating
-from care.evaluate.features import Accuracy, Evaluation, Features, all_known, centres, crops, extract, frozen, same_classes
+from care.evaluate.features import (
+    Accuracy,
+    Evaluation,
+    Features,
+    all_known,
+    centres,
+    crops,
+    extract,
+    frozen,
+    same_classes,
+)
+from care.evaluate.resampling import resampled_mean
 from care.train.checkpoint import digest_of
 from care.train.loading import worker_count
 from care.train.run import Precision, Run
@@ -60,10 +71,25 @@ def linear(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: 
     asked = extract(encoder, val, size=size, workers=workers, precision=precision, cache=cache)
     if fast:
         known = extract(encoder, train, size=size, workers=workers, precision=precision, cache=cache)
-        tops, lr = linear_on_features(known, asked, lrs=lrs or FAST_LRS, epochs=epochs, batch_size=batch_size, norm=norm,
-                                      held_out=held_out, seed=seed)  # fmt: skip
+        right, lr = linear_hits(
+            known,
+            asked,
+            lrs=lrs or FAST_LRS,
+            epochs=epochs,
+            batch_size=batch_size,
+            norm=norm,
+            held_out=held_out,
+            seed=seed,
+            device=where,
+        )
         protocol = f"one linear layer on standardised frozen features of centre crops of {size} px, {recipe}; not the paper's protocol"
-        return Evaluation("linear on cached features", protocol, tops._asdict(), {"lrs": (lr,)})
+        return Evaluation(
+            "linear on cached features",
+            protocol,
+            Accuracy(*_percent(right).tolist())._asdict(),
+            {"lrs": (lr,)},
+            resampled_mean(right[:, 0]),
+        )
     lrs, per_epoch = lrs or LRS, len(train) // batch
     steps, kept = epochs * per_epoch, ~torch.isin(torch.arange(len(train)), held)
     heads = _Heads(encoder.features, len(train.classes), lrs, norm, seed).to(where)
@@ -75,7 +101,10 @@ def linear(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: 
     def scores(step: int, _: dict[str, float]) -> dict[str, float]:
         epoch, rest = divmod(step + 1, per_epoch)
         scored = rest == 0 and (epoch in SCORED or epoch % 10 == 0 or epoch == epochs)
-        return {f"val {lr:g}": top for lr, top in zip(lrs, heads.scores(asked.x, asked.y)[0, 1].tolist(), strict=True)} if scored else {}
+        if not scored:
+            return {}
+        tops = heads.scores(torch.split(asked.x, 1024), asked.y)[0, 1].tolist()
+        return {f"val {lr:g}": top for lr, top in zip(lrs, tops, strict=True)}
 
     state = Run(run, heads, optimizer, settings, title="linear", precision="fp32", checkpoint_every=checkpoint_every, workers=workers)
     with evaluating(encoder), state:
@@ -87,12 +116,15 @@ def linear(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: 
         x = torch.cat([frozen(encoder, images, precision) for images in centres(train, batches, size=size, workers=workers)])
     if digest_of(encoder) != before:
         raise CareError("the encoder has changed under a linear evaluation, which must not be: its result would be of another encoder")
-    best = int(heads.scores(x, torch.from_numpy(train.labels[held]))[0, 0].argmax())
-    top1, top5 = heads.scores(asked.x, asked.y)[:, 1, best].tolist()
+    held_out_labels = torch.from_numpy(train.labels[held])
+    best = int(heads.scores(torch.split(x, 1024), held_out_labels)[0, 0].argmax())
+    right = heads.hits(torch.split(asked.x, 1024), asked.y)[:, :, 1, best]
+    top1, top5 = _percent(right).tolist()
     rows = [json.loads(line) for line in (state.path / "losses.jsonl").read_text().splitlines()]
     measures = {"top1": top1, "top5": top5, "best1": max(row.get(f"val {lrs[best]:g}", 0.0) for row in rows)}
     protocol = f"one linear layer{' and batch norm' * norm} on the frozen encoder, random crops of {size} px and flips, {recipe}"
-    return Evaluation("linear", protocol, measures, {"lrs": (lrs[best],)})
+    chosen = {"lrs": (lrs[best],)}
+    return Evaluation("linear", protocol, measures, chosen, resampled_mean(right[:, 0]))
 
 
 class _Heads(nn.Module):
@@ -119,12 +151,39 @@ class _Heads(nn.Module):
         return (each.view(len(y), *self.shape[:2]) * shares[:, :, None] * self.rates.to(each)).sum()
 
     @torch.no_grad()
-    def scores(self, x: Float[Tensor, "n d"], y: Int[Tensor, " n"]) -> Float[Tensor, "2 2 m"]:
-        """Top-1 and top-5, per cent, of all classifiers, with the norm's running statistics."""
+    def hits(
+        self,
+        parts: Iterable[Float[Tensor, "b d"]],
+        y: Int[Tensor, " n"],
+    ) -> Bool[Tensor, "n 2 2 m"]:
+        """Whether an image is among the first and the five first predictions of all classifiers.
+
+        Args:
+            parts: features of all images, in order; each is sent to the layer's device.
+            y: classes by number.
+
+        Returns:
+            By image, first or five first, part of train, and learning rate, on the CPU, with the
+            running statistics of the norm.
+        """
+        best = min(5, self.shape[2])
         with evaluating(self):
-            tops = [self(part.to(self.linear.weight)).topk(min(5, self.shape[2]), 3).indices.cpu() for part in torch.split(x, 1024)]
-        hits = torch.cat(tops) == y[:, None, None, None].cpu()
-        return 100 * torch.stack((hits[..., 0], hits.any(3))).float().mean(1)
+            tops = [self(part.to(self.linear.weight)).topk(best, 3).indices.cpu() for part in parts]
+        right = torch.cat(tops) == y[:, None, None, None].cpu()
+        return torch.stack((right[..., 0], right.any(3)), 1)
+
+    def scores(
+        self,
+        parts: Iterable[Float[Tensor, "b d"]],
+        y: Int[Tensor, " n"],
+    ) -> Float[Tensor, "2 2 m"]:
+        """Top-1 and top-5, per cent, of all classifiers: the mean of ``hits``."""
+        return _percent(self.hits(parts, y))
+
+
+def _percent(right: Bool[Tensor, "n ..."]) -> Float[Tensor, "..."]:
+    """How many of the images, by whatever else there is."""
+    return 100 * right.float().mean(0)
 
 
 def _held(count: int, share: float, seed: int) -> Int[Tensor, " n"]:
@@ -135,21 +194,117 @@ def _held(count: int, share: float, seed: int) -> Int[Tensor, " n"]:
     return chosen
 
 
-def linear_on_features(train: Features, val: Features, *, lrs: tuple[float, ...] = FAST_LRS, epochs: int = 80, batch_size: int = 256,
-                       norm: bool = False, held_out: float = 0.2, seed: int = 0) -> tuple[Accuracy, float]:  # fmt: skip
-    """Top-1, top-5 and rate of ``linear``'s layer on features standardised by train's mean and deviation; no class: ``CareError``."""
+def linear_on_features(
+    train: Features,
+    val: Features,
+    *,
+    lrs: tuple[float, ...] = FAST_LRS,
+    epochs: int = 80,
+    batch_size: int = 256,
+    norm: bool = False,
+    held_out: float = 0.2,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> tuple[Accuracy, float]:
+    """Accuracy of ``linear_hits``, whose arguments these are, and the learning rate."""
+    right, lr = linear_hits(
+        train,
+        val,
+        lrs=lrs,
+        epochs=epochs,
+        batch_size=batch_size,
+        norm=norm,
+        held_out=held_out,
+        seed=seed,
+        device=device,
+    )
+    return Accuracy(*_percent(right).tolist()), lr
+
+
+def linear_hits(
+    train: Features,
+    val: Features,
+    *,
+    lrs: tuple[float, ...] = FAST_LRS,
+    epochs: int = 80,
+    batch_size: int = 256,
+    norm: bool = False,
+    held_out: float = 0.2,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> tuple[Bool[Tensor, "n 2"], float]:
+    """Which of val's images ``linear``'s layer classifies rightly from standardised features.
+
+    The features stay on the CPU as they are: the batches of a step, or 1,024 rows to score, are
+    sent to the device and standardised there by train's mean and deviation.
+
+    Args:
+        train: features and labels to learn from.
+        val: features to classify and their labels.
+        lrs: learning rates to choose from, for 256 images a step.
+        epochs: passes over train.
+        batch_size: images a step, fewer where train is smaller.
+        norm: batch norm after the layer.
+        held_out: share of train that chooses the learning rate, at most 10,000 images.
+        seed: of the layer's weights, the held-out part and the order.
+        device: where the layer is trained.
+
+    Returns:
+        Whether an image's class is the first, and among the five first predictions [n, 2], and
+        the learning rate that is best on the held-out part.
+
+    Raises:
+        CareError: a label is no class, or train is too small to hold a part of it out.
+    """
     all_known(torch.cat((train.y, val.y)), train.classes)
-    held, batch = _held(len(train.x), held_out, seed), min(batch_size, len(train.x))
-    mean, deviation = train.x.mean(0), train.x.std(0, correction=0).clamp_min(1e-6)
-    x, y, kept = (train.x - mean) / deviation, train.y, ~torch.isin(torch.arange(len(train.x)), held)
-    heads = _Heads(x.shape[1], train.classes, lrs, norm, seed)
+    where, count = torch.device(device), len(train.x)
+    held, batch = _held(count, held_out, seed), min(batch_size, count)
+    kept = ~torch.isin(torch.arange(count), held)
+    standard = _Standard(train.x, where)
+    heads = _Heads(train.x.shape[1], train.classes, lrs, norm, seed).to(where)
     optimizer = torch.optim.SGD(heads.parameters(), lr=0, momentum=0.9, fused=True)
-    for step in range(steps := epochs * (len(x) // batch)):
-        rows = torch.tensor(shards.step_ids(len(x), batch_size=batch, step=step, seed=seed).ids)
+    steps = epochs * (count // batch)
+    for step in range(steps):
+        ids = shards.step_ids(count, batch_size=batch, step=step, seed=seed).ids
+        rows = torch.from_numpy(ids)
         optimizer.param_groups[0]["lr"] = batch / 256 * lr_at(step, total=steps, base=1)
-        torch.autograd.backward(heads.loss(x[rows], y[rows], kept[rows]))
+        labels, counted = (_send(part[rows], where) for part in (train.y, kept))
+        torch.autograd.backward(heads.loss(standard(train.x[rows]), labels, counted))
         optimizer.step()
         optimizer.zero_grad()
-    best = int(heads.scores(x[held], y[held])[0, 0].argmax())
-    top1, top5 = heads.scores((val.x - mean) / deviation, val.y)[:, 1, best].tolist()
-    return Accuracy(top1, top5), lrs[best]
+    held_out_scores = heads.scores(standard.parts(train.x[held]), train.y[held])
+    best = int(held_out_scores[0, 0].argmax())
+    return heads.hits(standard.parts(val.x), val.y)[:, :, 1, best], lrs[best]
+
+
+class _Standard:
+    """Rows sent to a device and standardised there by the mean and deviation of a set's features.
+
+    Args:
+        x: the set's features [n, d]; they are read twice, and summed in float64.
+        device: where rows are sent.
+    """
+
+    def __init__(self, x: Float[Tensor, "n d"], device: torch.device) -> None:
+        self.device = device
+        total = torch.zeros(x.shape[1], dtype=torch.float64, device=device)
+        for part in torch.split(x, 8192):
+            total += _send(part, device).double().sum(0)
+        mean = total / len(x)
+        squares = torch.zeros_like(total)
+        for part in torch.split(x, 8192):
+            squares += (_send(part, device).double() - mean).square_().sum(0)
+        self.mean = mean.float()
+        self.deviation = (squares / len(x)).sqrt().float().clamp_min(1e-6)
+
+    def __call__(self, rows: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        return (_send(rows, self.device) - self.mean) / self.deviation
+
+    def parts(self, x: Float[Tensor, "n d"]) -> Iterator[Float[Tensor, "b d"]]:
+        """All rows of a set, 1,024 at a time."""
+        return map(self, torch.split(x, 1024))
+
+
+def _send(rows: Tensor, device: torch.device) -> Tensor:
+    """Rows on the device; a GPU takes them from pinned memory, which the host does not wait for."""
+    return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows

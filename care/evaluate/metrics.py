@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from care.errors import CareError
+from care.evaluate.matches import Matches, mean_precision, resampled_precision
+from care.evaluate.resampling import DETECTION_DRAWS
 from shards.boxes import BoxSet
 
 THRESHOLDS = np.arange(50, 100, 5) / 100
 RECALLS = np.arange(0, 1.1, 0.1)  # with detectron2's rounding: 0.3, 0.6 and 0.7 are larger, so that 3 of 10 objects do not reach 0.3
+COCO_RECALLS = np.linspace(0, 1, 101)  # pycocotools' own
 
 
 class AveragePrecision(NamedTuple):
@@ -29,6 +32,18 @@ class Detections(NamedTuple):
     masks: list[dict[str, Any]] | None = None
 
 
+class Judged(NamedTuple):
+    """An average precision, and what it is made of: matches of every class, points of recall."""
+
+    precision: AveragePrecision
+    classes: list[Matches]
+    recalls: NDArray[np.float64]
+
+    def resampled(self, draws: int = DETECTION_DRAWS) -> list[float]:
+        """``resampled_precision`` of these matches."""
+        return resampled_precision(self.classes, self.recalls, draws)
+
+
 def check(truth: BoxSet, found: Sequence[Detections] = ()) -> None:
     """Raise a ``CareError`` if ``truth`` has no box that counts, or a detection is not finite: NaN would match every box."""
     if all(picture.ignored.all() for picture in truth.pictures):
@@ -37,7 +52,17 @@ def check(truth: BoxSet, found: Sequence[Detections] = ()) -> None:
         raise CareError("a detection is not finite: the detector diverged; lower lr or lengthen warmup")
 
 
-def average_precision(truth: BoxSet, found: Sequence[Detections], *, masks: bool = False) -> AveragePrecision:
+def average_precision(
+    truth: BoxSet,
+    found: Sequence[Detections],
+    *,
+    masks: bool = False,
+) -> AveragePrecision:
+    """COCO's average precision: that of ``judge_coco``."""
+    return judge_coco(truth, found, masks=masks).precision
+
+
+def judge_coco(truth: BoxSet, found: Sequence[Detections], *, masks: bool = False) -> Judged:
     """COCO's average precision by pycocotools: the mean over the classes that ``truth`` has boxes of.
 
     At most 100 detections of a class count in an image. Ignored boxes count as crowds: detections on them, or on parts of them, are
@@ -71,12 +96,42 @@ def average_precision(truth: BoxSet, found: Sequence[Detections], *, masks: bool
             if picture.size != (size := tuple(one["segmentation"]["size"]))[::-1]:  # which pycocotools lets match nothing
                 raise CareError(f"a mask of {picture.path} has {size[1]} × {size[0]} pixels, the image {picture.size}; correct the mask")
         if not results:
-            return AveragePrecision(0, 0, 0)
+            return Judged(AveragePrecision(0, 0, 0), _nothing_found(truth), COCO_RECALLS)
         evaluation = COCOeval(coco, coco.loadRes(results), "segm" if masks else "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return AveragePrecision(*(100 * float(value) for value in evaluation.stats[:3]))
+    precision = AveragePrecision(*(100 * float(value) for value in evaluation.stats[:3]))
+    return Judged(precision, _coco_matches(evaluation, len(truth.pictures)), COCO_RECALLS)
+
+
+def _coco_matches(evaluation: Any, pictures: int) -> list[Matches]:
+    """The matches that a ``COCOeval`` has found, of objects of every size."""
+    first, classes = 0, list[Matches]()
+    for _ in evaluation.params.catIds:
+        images = evaluation.evalImgs[first : first + pictures]
+        first += pictures * len(evaluation.params.areaRng)  # the first range is that of all sizes
+        filled = [(number, image) for number, image in enumerate(images) if image]
+        objects = np.zeros(pictures, np.int64)
+        for number, image in filled:
+            objects[number] = np.count_nonzero(image["gtIgnore"] == 0)
+        if not objects.any():
+            continue
+        scores = np.concatenate([image["dtScores"] for _, image in filled])
+        order = np.argsort(-scores, kind="stable")
+        matched = np.concatenate([image["dtMatches"] > 0 for _, image in filled], 1)[:, order]
+        ignored = np.concatenate([image["dtIgnore"] for _, image in filled], 1)[:, order] > 0
+        counts = [len(image["dtScores"]) for _, image in filled]
+        homes = np.repeat([number for number, _ in filled], counts)
+        classes.append(Matches(matched & ~ignored, ~matched & ~ignored, homes[order], objects))
+    return classes
+
+
+def _nothing_found(truth: BoxSet) -> list[Matches]:
+    """The matches of no detection at all."""
+    nothing = np.zeros((len(THRESHOLDS), 0), np.bool_)
+    counts = [np.count_nonzero(~picture.ignored) for picture in truth.pictures]
+    return [Matches(nothing, nothing, np.zeros(0, np.int64), np.array(counts, np.int64))]
 
 
 def _bbox(box: NDArray[np.float32]) -> list[float]:
@@ -85,6 +140,11 @@ def _bbox(box: NDArray[np.float32]) -> list[float]:
 
 
 def voc_average_precision(truth: BoxSet, found: Sequence[Detections]) -> AveragePrecision:
+    """Pascal VOC's average precision: that of ``judge_voc``."""
+    return judge_voc(truth, found).precision
+
+
+def judge_voc(truth: BoxSet, found: Sequence[Detections]) -> Judged:
     """VOC2007's 11-point AP at every IoU 0.50:0.05:0.95, the mean over classes, as detectron2's Pascal VOC evaluation has it (Sec. 4.3).
 
     Detections of a class come by falling score over all images, equal scores in the order of ``found``. Each asks for the object of its
@@ -92,7 +152,7 @@ def voc_average_precision(truth: BoxSet, found: Sequence[Detections]) -> Average
     if an earlier one asked for the same. Asking for an ignored object is neither; classes without one that counts are left out.
     """
     check(truth, found)
-    overlaps, nearest, precisions, first = list[Any](), list[Any](), list[Any](), 0
+    overlaps, nearest, first = list[Any](), list[Any](), 0
     for picture, one in zip(truth.pictures, found, strict=True):
         # VOC's sides are inclusive, hence its + 1; shards.boxes reads xmin - 1 and xmax, and detections are of the same kind
         a, b = one.boxes[:, None].astype(np.float64), picture.boxes[None].astype(np.float64)
@@ -104,19 +164,26 @@ def voc_average_precision(truth: BoxSet, found: Sequence[Detections]) -> Average
         first += len(picture.boxes)
     overlap, near, scores, labels = map(np.concatenate, (overlaps, nearest, [one.scores for one in found], [one.labels for one in found]))
     objects = np.concatenate([picture.labels for picture in truth.pictures])
+    # the pictures of the detections and of the objects
+    homes = np.repeat(np.arange(len(found)), [len(one.scores) for one in found])
+    object_homes = np.repeat(np.arange(len(found)), [len(one.boxes) for one in truth.pictures])
     counts = ~np.concatenate([*(picture.ignored for picture in truth.pictures), [True]])
+    classes = list[Matches]()
     for label in np.unique(objects[counts[:-1]]):
         rows = np.flatnonzero(labels == label)
         rows = rows[np.argsort(-scores[rows], kind="stable")]
-        wanted = np.count_nonzero(counts[:-1] & (objects == label))
-        for threshold in THRESHOLDS:
+        wanted = object_homes[counts[:-1] & (objects == label)]
+        right = np.zeros((len(THRESHOLDS), len(rows)), np.bool_)
+        wrong = np.zeros_like(right)
+        for level, threshold in enumerate(THRESHOLDS):
             close = overlap[rows] > threshold
             asked = np.flatnonzero(close & counts[near[rows]])
-            right, wrong = np.zeros(len(rows)), ~close + 0.0
-            wrong[asked] = 1
-            right[asked[np.unique(near[rows[asked]], return_index=True)[1]]] = 1
-            right, wrong = np.cumsum(right), np.cumsum(wrong - right)
-            precision = right / np.maximum(right + wrong, np.finfo(np.float64).eps)
-            precisions.append([precision[right / wanted >= recall].max(initial=0) for recall in RECALLS])
-    ap = 100 * np.mean(precisions, 1).reshape(-1, len(THRESHOLDS)).mean(0)
-    return AveragePrecision(float(ap.mean()), float(ap[0]), float(ap[5]))
+            right[level, asked[np.unique(near[rows[asked]], return_index=True)[1]]] = True
+            wrong[level] = ~close
+            wrong[level, asked] = True
+        wrong &= ~right
+        in_pictures = np.bincount(wanted, minlength=len(found))
+        classes.append(Matches(right, wrong, homes[rows], in_pictures))
+    ap = 100 * mean_precision(classes, RECALLS, np.ones(len(found), np.int64))
+    precision = AveragePrecision(float(ap.mean()), float(ap[0]), float(ap[5]))
+    return Judged(precision, classes, RECALLS)

@@ -1,6 +1,27 @@
 """For looking rather than reading: attention maps, the report, and results beside the paper's."""
 
-from care.show.maps import Share, attention_map, attention_share, overlay, sheet
+from care.show.maps import (
+    Share,
+    Shares,
+    attention_map,
+    attention_share,
+    attention_shares,
+    overlay,
+    sheet,
+)
 from care.show.report import as_csv, as_markdown, compared, gather, report
 
-__all__ = ["Share", "as_csv", "as_markdown", "attention_map", "attention_share", "compared", "gather", "overlay", "report", "sheet"]
+__all__ = [
+    "Share",
+    "Shares",
+    "as_csv",
+    "as_markdown",
+    "attention_map",
+    "attention_share",
+    "attention_shares",
+    "compared",
+    "gather",
+    "overlay",
+    "report",
+    "sheet",
+]

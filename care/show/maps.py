@@ -40,10 +40,39 @@ class Share(NamedTuple):
 
 def attention_share(encoder: Encoder, images: Sequence[Image.Image], masks: Sequence[NDArray[np.bool_]], *, size: int) -> Share:
     """How much of ``attention_map`` at the last stage lies inside masks [h, w] of the images' objects, all centre-cropped alike."""
+    shares, areas = attention_shares(encoder, images, masks, size=size)
+    return Share(100 * float(shares.mean()), 100 * float(areas.mean()))
+
+
+class Shares(NamedTuple):
+    """By image, from 0 to 1, what ``Share`` has the means of, on the CPU."""
+
+    inside: Float[Tensor, " n"]
+    area: Float[Tensor, " n"]
+
+
+def attention_shares(
+    encoder: Encoder,
+    images: Sequence[Image.Image],
+    masks: Sequence[NDArray[np.bool_]],
+    *,
+    size: int,
+) -> Shares:
+    """How much of each image's ``attention_map`` at the last stage lies inside its mask.
+
+    Args:
+        encoder: used on the device it is on, in eval mode.
+        images: RGB.
+        masks: of the images' objects, [h, w]; centre-cropped as the images are.
+        size: side of the crops, pixels.
+    """
     inside = _pixels([Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks], size)
     batches = zip(torch.split(_pixels(images, size), 256), torch.split(inside, 256), strict=True)
-    shares = [(attention_map(encoder, normalize(x)) * mask).mean((1, 2)) for x, mask in batches]  # a map's mean is 1
-    return Share(100 * float(torch.cat(shares).mean()), 100 * float(inside.mean()))
+    device, shares = next(encoder.parameters()).device, list[Tensor]()
+    for pixels, mask in batches:
+        maps = attention_map(encoder, normalize(pixels.to(device)))
+        shares.append((maps * mask.to(maps)).mean((1, 2)).cpu())  # a map's mean is 1
+    return Shares(torch.cat(shares), inside.mean((1, 2)))
 
 
 def overlay(image: Image.Image, cam: Float[Tensor, "h w"], *, scale: float = SCALE) -> Image.Image:

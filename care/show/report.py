@@ -118,9 +118,13 @@ def compared(rows: Sequence[Row]) -> list[Row]:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """All that the rows hold, unrounded, a line each; dictionaries such as the settings as JSON."""
+    """All that the rows hold, unrounded, a line each; dictionaries such as the settings as JSON.
+
+    The figures on resampled images are left out: they are hundreds a row, and in results.json.
+    """
     columns = dict.fromkeys(["source", "task", "encoder", *MEASURES, *sorted({name for row in rows for name in row})])
-    writer = csv.DictWriter(text := io.StringIO(), list(columns))
+    columns.pop("resampled", None)
+    writer = csv.DictWriter(text := io.StringIO(), list(columns), extrasaction="ignore")
     writer.writeheader()
     writer.writerows({n: json.dumps(value) if isinstance(value, dict | list) else value for n, value in row.items()} for row in rows)
     return text.getvalue()

@@ -1,13 +1,20 @@
-"""Evaluation on a frozen encoder: features beside the bare forward pass, ten learning rates beside one (nox -s bench -- evaluate)."""
+"""Evaluation on a frozen encoder: features beside the bare forward pass, ten learning rates beside one (nox -s bench -- evaluate).
 
+``python -m tests.bench.evaluate --knn 0.01`` is kNN alone, at that share of ImageNet's size.
+"""
+
+import argparse
+import resource
 import tempfile
+import time
 from pathlib import Path
 import torch
 from torch.nn import functional as F
 import shards
 from care import build_encoder
-from care.evaluate import extract
+from care.evaluate import Features, extract, weighted_knn
 from care.evaluate.linear import LRS, _Heads
+from care.evaluate.neighbours import choose_blocks, knn_memory
 from shards import scenes
 from tests.bench.timing import interleaved, show
 
@@ -76,8 +83,43 @@ def rates(device: str) -> None:
     )
 
 
+def clusters(seed: int, count: int) -> Features:
+    """Features of 2,048 channels about the centres of 1,000 classes, without a second copy."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(CLASSES, 2048, generator=torch.Generator().manual_seed(99))
+    x, y = torch.empty(count, 2048), torch.randint(CLASSES, (count,), generator=generator)
+    for rows in torch.arange(count).split(4096):
+        noise = torch.randn(len(rows), 2048, generator=generator)
+        x[rows] = F.normalize(0.2 * centres[y[rows]] + noise, dim=1)
+    return Features(x, y, CLASSES)
+
+
+def neighbours(device: str, share: float) -> None:
+    """Seconds and memory of kNN at a share of ImageNet's size, beside what the formula says."""
+    train, val = clusters(0, round(1_281_167 * share)), clusters(1, round(50_000 * share))
+    sizes = len(val.x), len(train.x), 2048
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    top1, _ = weighted_knn(train, val, device=device)
+    seconds = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    used = torch.cuda.max_memory_allocated() if device == "cuda" else (after - before) * 1024
+    blocks = choose_blocks(*sizes, 20)
+    print(f"kNN, {sizes[1]:,} keys, {sizes[0]:,} queries, 2,048 features, k 20, on {device}:")
+    print(f"{seconds:.1f} s, top-1 {top1:.1f} %, at most {used / 2**20:,.0f} MiB more; {blocks}")
+    print(f"the formula says {knn_memory(blocks, 2048, 20) / 2**20:,.0f} MiB")
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--knn", type=float, help="share of ImageNet's size; kNN alone")
+    share = parser.parse_args().knn
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if share:
+        neighbours(device, share)
+        return
     rates(device)
     extraction(device)
 

@@ -76,6 +76,9 @@ def test_shards_to_evaluation(care, photos: Path, tmp_path: Path) -> None:
     assert len(scores) == 3
     assert row["top1"] == pytest.approx(statistics.fmean(scores))
     assert row["top1_std"] == pytest.approx(statistics.stdev(scores))
+    draws = [json.loads(path.read_text())["resampled"] for path in (tmp_path / "judged").glob("stages/finetune-*/seed-*/result.json")]
+    means = [statistics.fmean(figures) for figures in zip(*draws, strict=True)]
+    assert row["resampled"] == pytest.approx(means, abs=1e-3)
     (tmp_path / "names.txt").write_text("".join(f"{n}.png\n" for n in (*range(12), 99)))
     code, _, error = care("evaluate", "finetune", random, *sets, "--size", 32, "--trials", 1, *quick, "--list", tmp_path / "names.txt")
     assert code == 0

@@ -9,6 +9,7 @@ from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 import shards
+from care.evaluate.resampling import DETECTION_DRAWS, DRAWS
 from flows import records
 from flows.cli_pipeline import server
 from flows.pipeline import care_pipeline, splits
@@ -60,6 +61,9 @@ def test_the_whole_chain(finished) -> None:
     inside = {row["encoder"]: row["inside"] for row in results["evaluations"] if "inside" in row}
     assert len(set(inside.values())) == 3
     assert all(0 < share < 100 for share in inside.values())
+    draws = {"COCO FPN without masks": DETECTION_DRAWS}
+    for row in results["evaluations"]:
+        assert len(row["resampled"]) == draws.get(row["task"], DRAWS)
     assert "procedural" in results["title"]
     assert len((out / "losses.jsonl").read_text().splitlines()) == TINY["steps"]
     page = (out / "report.html").read_text()

@@ -8,7 +8,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from pycocotools.mask import encode
 from care.errors import CareError
-from care.evaluate.metrics import Detections, average_precision
+from care.evaluate.matches import mean_precision
+from care.evaluate.metrics import Detections, average_precision, judge_coco
+from care.evaluate.resampling import DETECTION_DRAWS, resamples
 from shards import boxes
 from shards.boxes import BoxSet, Picture
 
@@ -279,3 +281,54 @@ def test_cocos_own_files_give_what_pycocotools_gives(unpacked, kind):
     got = average_precision(data, detections, masks=kind == "segm")
     assert got == pytest.approx(100 * judge.stats[:3], abs=0.05 if kind == "bbox" else 1e-9)  # boxes are kept in float32
     assert 20 < got.ap < got.ap50 < 95
+
+
+# on resampled pictures
+
+
+def repeated(data, detections, weights):
+    """Every picture, with its detections, as often as a draw has it."""
+    rows = np.repeat(np.arange(len(weights)), weights)
+    return data._replace(pictures=[data.pictures[n] for n in rows]), [detections[n] for n in rows]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("masks", [False, True])
+def test_resampled_pictures_count_as_often_as_they_are_drawn(seed, masks):
+    """The reference is pycocotools, on a set that has them so often."""
+    data, detections = draw_masks(seed)[:2] if masks else draw(seed)
+    judged, counted = judge_coco(data, detections, masks=masks), 0
+    for weights, got in zip(resamples(len(data.pictures), 25), judged.resampled(), strict=False):
+        pictures, found_in = repeated(data, detections, weights)
+        if any(len(picture.boxes) for picture in pictures.pictures):
+            want = average_precision(pictures, found_in, masks=masks)
+            assert got == pytest.approx(want.ap, abs=1e-3)
+            counted += 1
+    assert counted > 20
+    assert len(judged.resampled()) == DETECTION_DRAWS
+    assert len({*judged.resampled()}) > 10
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_picture_once_is_the_metric_itself(seed):
+    for judged in (judge_coco(*draw(seed)), judge_coco(*draw_masks(seed)[:2], masks=True)):
+        weights = np.ones(len(judged.classes[0].objects), np.int64)
+        ap = 100 * mean_precision(judged.classes, judged.recalls, weights)
+        assert (ap.mean(), ap[0], ap[5]) == pytest.approx(judged.precision, abs=1e-9)
+
+
+def test_crowds_and_false_alarms_on_resampled_pictures():
+    data = truth([(A, 0), (B, 0, True)], [], [(A, 0), (A, 1)])
+    first, last = found((B, 0, 0.9), (A, 0, 0.5)), found((A, 0, 0.3), (B, 1, 0.2))
+    detections = [first, found((A, 0, 0.7)), last]
+    judged = judge_coco(data, detections)
+    for weights, got in zip(resamples(3, 20), judged.resampled(20), strict=True):
+        pictures, found_in = repeated(data, detections, weights)
+        some = weights[[0, 2]].any()
+        want = average_precision(pictures, found_in).ap if some else 0
+        assert got == pytest.approx(want, abs=1e-3)
+
+
+def test_without_detections_every_draw_is_zero():
+    judged = judge_coco(truth([(A, 0)], [(B, 1)]), [found()] * 2)
+    assert judged.resampled() == [0.0] * DETECTION_DRAWS

@@ -21,6 +21,7 @@ from care.encoders import ResNetEncoder, TappedEncoder
 from care.evaluate import detect, metrics
 from care.evaluate.detection import Examples, View, average_statistics, detections, drawn, pasted, raster
 from care.evaluate.detectors import Detector
+from care.evaluate.resampling import DETECTION_DRAWS
 from care.train import Stopped, checkpoint, ranks
 from care.train.run import Run
 from shards import boxes, scenes, storage
@@ -122,6 +123,7 @@ def test_a_run_leaves_its_losses_and_two_checkpoints(whole, sets):
     )
     assert list(scores.measures) == ["ap", "ap50", "ap75", "mask_ap", "mask_ap50", "mask_ap75"]
     assert all(0 <= value <= 100 for value in scores.measures.values())
+    assert len(scores.resampled) == DETECTION_DRAWS
 
 
 def naive_batch(data, step, *, batch, seed):
@@ -222,8 +224,9 @@ def test_the_kind_of_data_sets_schedule_sizes_and_metric(sets, tmp_path, monkeyp
     asked, steps, get = Counter(), [], Examples.__getitem__
     monkeypatch.setattr(Examples, "__getitem__", lambda self, view: (asked.update([view.side]), get(self, view))[1])
     monkeypatch.setattr(Run, "steps", lambda self, *args: steps.append((self.settings["steps"], *args)))
-    for name, value in (("voc_average_precision", 3), ("average_precision", 4)):
-        monkeypatch.setattr(metrics, name, lambda *_, value=value, **masks: metrics.AveragePrecision(value, 0, 0))
+    for name, value in (("judge_voc", 3), ("judge_coco", 4)):
+        judged = metrics.Judged(metrics.AveragePrecision(value, 0, 0), [], metrics.RECALLS)
+        monkeypatch.setattr(metrics, name, lambda *_, judged=judged, **masks: judged)
     data = sets[0]._replace(voc=of_train), sets[1]._replace(voc=of_val)
     # what is counted is decoded in this process
     done = train(data, tmp_path, iterations=None, size=80, precise=24, workers=0)

@@ -18,6 +18,7 @@ import shards
 from care import CareError, TappedEncoder, lr_at, resnet18
 from care.evaluate import finetune, listed, stratified
 from care.evaluate.finetune import RECIPES
+from care.evaluate.resampling import resampled_mean
 from care.train import Stopped, checkpoint
 from care.train.run import Run
 from care.train.views import View, crop
@@ -323,6 +324,7 @@ def test_the_result_is_that_of_a_plain_loop(encoder, train, val, trained, tmp_pa
     for k, value in ((1, got.measures["top1"]), (5, got.measures["top5"])):
         assert value == pytest.approx(100 * top_k_accuracy_score(val.labels, scores, k=k, labels=range(6)), abs=1e-3)
         assert 0 < value < 100
+    assert got.resampled == resampled_mean(scores.argmax(1) == val.labels)
 
 
 def test_it_learns_what_the_labels_say(encoder, train, val, tmp_path):

@@ -7,6 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 import shards
 from care import CareError, resnet18
 from care.evaluate import Evaluation, Features, extract, knn, weighted_knn
+from care.evaluate.resampling import resampled_mean
 
 CLASSES = 9
 
@@ -111,7 +112,11 @@ def test_the_verb_is_the_vote_of_frozen_features(encoder, data, val_path, settin
     assert 30 < got.measures["top1"] < 100
     assert got.measures["top5"] == 100  # there are three classes
     want = f"weighted nearest neighbours on frozen features (k {k}, temperature {temperature:g}), centre crops of {size} px"
-    assert got == Evaluation("kNN", f"{want}; nothing is trained or chosen", got.measures, {})
+    protocol = f"{want}; nothing is trained or chosen"
+    assert got == Evaluation("kNN", protocol, got.measures, {}, got.resampled)
+    right = scores.argmax(1) == val.labels
+    assert got.resampled == resampled_mean(right)
+    assert len(set(got.resampled)) > 3
 
 
 def test_the_verb_uses_a_cache(encoder, data, val_path, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+from memory import peak
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
@@ -19,6 +20,7 @@ import shards
 from care import CareError, TappedEncoder
 from care.evaluate import Features, extract, linear, linear_on_features
 from care.evaluate.linear import FAST_LRS, LRS, _Heads, _held
+from care.evaluate.resampling import resampled_mean
 from care.train import Stopped, checkpoint
 from care.train.views import View, crop
 from shards import storage
@@ -75,6 +77,14 @@ def test_the_learning_rate_that_is_best_on_the_held_out_part_is_used():
     chosen = linear_on_features(train, val, lrs=(1e-9, 1.0), epochs=20)
     assert chosen[1] == 1.0
     assert chosen == linear_on_features(train, val, lrs=(1.0,), epochs=20)
+
+
+def test_features_are_standardised_without_a_copy_of_the_set():
+    train = Features(torch.rand(100_000, 64), torch.arange(100_000) % 3, 3)
+    val = Features(torch.rand(50_000, 64), torch.arange(50_000) % 3, 3)
+    settings = {"lrs": (0.1,), "epochs": 1, "batch_size": 4096, "held_out": 0.01}
+    most = peak(lambda: linear_on_features(train, val, **settings))
+    assert most < 0.6 * 4 * train.x.numel()
 
 
 def test_features_too_few_to_hold_a_part_out_are_refused():
@@ -137,7 +147,8 @@ def test_the_layer_is_trained_as_torchs_own_modules(trained, norm):
     train, lrs = blobs(0, 64), (0.1, 1.0, 8.0)
     linear_on_features(train, train, lrs=lrs, epochs=6, norm=norm, seed=3)
     (heads,), steps = trained
-    x = (train.x - train.x.mean(0)) / train.x.std(0, correction=0).clamp_min(1e-6)
+    wide = train.x.double()
+    x = (train.x - wide.mean(0).float()) / wide.std(0, correction=0).float().clamp_min(1e-6)
     kept = torch.ones(64, dtype=torch.bool)
     kept[_held(64, 0.2, 3)] = False
     assert sorted(steps[0][0][:, 0].tolist()) == sorted(x[:, 0].tolist())
@@ -307,6 +318,7 @@ def test_both_classifiers_of_every_rate_are_those_of_a_plain_loop(encoder, train
     assert got.chosen == {"lrs": (rates[best],)}
     want = [100 * top_k_accuracy_score(val.labels, last[best][0], k=k, labels=range(CLASSES)) for k in (1, 5)]
     assert got.measures == pytest.approx({"top1": want[0], "top5": want[1], "best1": last[best][1]}, abs=1e-3)
+    assert got.resampled == resampled_mean(last[best][0].argmax(1) == val.labels)
     assert 0 < got.measures["top1"] < 100
 
 
@@ -463,6 +475,7 @@ def test_fast_is_another_protocol_and_says_so(encoder, train, val, reads, tmp_pa
         got = linear(encoder, train, val, tmp_path / "run", size=SIZE, fast=True, cache=tmp_path / "cache", **settings)
         want, lr = linear_on_features(*features, **settings)
         assert got.measures == want._asdict()
+        assert sum(got.resampled) / len(got.resampled) == pytest.approx(want.top1, abs=5)
         assert got.chosen == {"lrs": (lr,)}
         assert got.task == "linear on cached features"
         assert got.protocol.startswith("one linear layer on standardised frozen features of centre crops of 32 px, ")

@@ -2,8 +2,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from care.errors import CareError
-from care.evaluate.metrics import Detections
+from care.evaluate.matches import mean_precision
+from care.evaluate.metrics import Detections, judge_voc
 from care.evaluate.metrics import voc_average_precision as average_precision
+from care.evaluate.resampling import DETECTION_DRAWS, resamples
 from shards import boxes
 from shards.boxes import BoxSet, Picture
 
@@ -217,3 +219,38 @@ def test_blood_cells(unpacked):
     got = average_precision(data, detections)
     assert got == pytest.approx(naive(data, detections), abs=1e-9)
     assert 20 < got.ap < got.ap50 < 90
+
+
+# on resampled pictures
+
+
+def repeated(data, detections, weights):
+    """Every picture, with its detections, as often as a draw has it."""
+    rows = np.repeat(np.arange(len(weights)), weights)
+    return data._replace(pictures=[data.pictures[n] for n in rows]), [detections[n] for n in rows]
+
+
+# of seeds without equal scores: the copies of one detection follow each other
+@pytest.mark.parametrize("seed", [1, 3, 5])
+def test_resampled_pictures_count_as_often_as_they_are_drawn(seed):
+    """The reference is the devkit's way, on a set that has them so often."""
+    data, detections = draw(seed)
+    figures = judge_voc(data, detections).resampled()
+    assert len(figures) == DETECTION_DRAWS
+    assert len({*figures}) > 25
+    for weights, got in zip(resamples(len(data.pictures), 15), figures, strict=False):
+        assert got == pytest.approx(naive(*repeated(data, detections, weights))[0], abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_picture_once_is_the_metric_itself(seed):
+    judged = judge_voc(*draw(seed))
+    weights = np.ones(len(judged.classes[0].objects), np.int64)
+    ap = 100 * mean_precision(judged.classes, judged.recalls, weights)
+    assert (ap.mean(), ap[0], ap[5]) == pytest.approx(judged.precision, abs=1e-9)
+
+
+def test_a_draw_without_an_object_is_zero():
+    judged = judge_voc(truth([(A, 0)], []), [found((A, 0, 0.9)), found((A, 0, 0.3))])
+    for weights, got in zip(resamples(2, 30), judged.resampled(30), strict=True):
+        assert got == (100 if weights[0] else 0)

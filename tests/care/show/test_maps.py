@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torchvision import transforms
 from care import resnet18
 from care.evaluate.features import centre_crop
-from care.show import attention_map, attention_share, overlay, sheet
+from care.show import attention_map, attention_share, attention_shares, overlay, sheet
 
 
 @pytest.fixture
@@ -129,6 +129,9 @@ def test_the_share_inside_masks_is_a_plain_sum_over_pixels(encoder, make_image):
     share = attention_share(encoder, photos, masks, size=size)
     assert share.inside == pytest.approx(100 * np.mean(shares), rel=1e-4)
     assert share.area == pytest.approx(100 * np.mean(areas), rel=1e-4)
+    by_image = attention_shares(encoder, photos, masks, size=size)
+    assert by_image.inside.tolist() == pytest.approx(shares, rel=1e-4)
+    assert by_image.area.tolist() == pytest.approx(areas, rel=1e-4)
 
 
 def test_a_mask_of_everything_holds_all_and_of_nothing_none(encoder, make_image):

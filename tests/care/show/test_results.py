@@ -212,6 +212,21 @@ def test_the_best_of_markdown_is_bold():
     assert [(task, float(value)) for task, value in bold] == [(task, round(value, 1)) for task, value in best.items()]
 
 
+def test_csv_leaves_the_figures_on_resampled_images_out():
+    rows = [evaluation(top1=50.0)]
+    assert as_csv([rows[0] | {"resampled": [49.0, 51.0]}]) == as_csv(rows)
+
+
+def test_resampled_figures_change_no_table_and_no_identity(tmp_path):
+    row = evaluation(top1=50.0)
+    for name, figures in (("a", []), ("b", [49.0, 51.0])):
+        (tmp_path / name).mkdir()
+        content = {"title": "", "evaluations": [row | {"resampled": figures}]}
+        (tmp_path / name / "results.json").write_text(json.dumps(content))
+    assert len(gather(tmp_path)) == 1
+    assert tables(gather(tmp_path)) == tables([row])
+
+
 def test_csv_read_back_has_every_value():
     rows = compared([*drawn(), evaluation("VOC C4", 'a "b", c\nd', ap=50.0, chosen={"lrs": [0.1]}, ap75=None)])
     text = as_csv(rows)
