@@ -16,7 +16,8 @@ import care.train
 import shards
 from care.encoders import Encoder
 from care.evaluate.resampling import resampled_mean, rounded
-from care.show.report import MEASURES, as_markdown, compared
+from care.show.report import MEASURES, PLAIN, as_markdown, compared
+from care.show.verdict import differences, verdict
 from care.train import ranks
 from care.train.checkpoint import digest_of
 from care.train.ranks import joined, torchrun
@@ -133,16 +134,35 @@ def attention(out: str, *, encoder: str, start: int, count: int, size: int, seed
 
 
 def report(out: str, *, results: Result, encoders: dict[str, str], pictured: str, size: int, seed: int = 0) -> Result:
-    """``results.json``, ``losses.jsonl`` of CARE, ``maps.png`` of eight images of ``pictured``, and the page ``report.html``."""
+    """The page about a pipeline and what it shows.
+
+    Args:
+        out: folder for ``results.json``, to which a verdict is added, ``results.md``,
+            ``losses.jsonl`` of CARE, ``maps.png`` and ``report.html``.
+        results: what the pipeline found, with its evaluations.
+        encoders: sources of the encoders by name, CARE among them.
+        pictured: shard set whose first eight images have their attention drawn.
+        size: side of the crops, pixels.
+        seed: of encoders that are initialised here.
+
+    Returns:
+        The files with their digests, and the tables for a Prefect artifact.
+    """
     data = shards.open(pictured)
     networks = {name: care.train.load_encoder(source, seed=seed) for name, source in encoders.items()}
     storage.write_bytes(f"{out}/maps.png", care.show.sheet([data.image(n) for n in range(min(8, len(data)))], networks, size=size))
-    storage.write_json(f"{out}/results.json", results)
+    rows = results["evaluations"]
+    verdict_text = verdict(rows)
+    difference_rows = [difference._asdict() for difference in differences(rows)]
+    judged = results | {"verdict": verdict_text, "differences": difference_rows}
+    storage.write_json(f"{out}/results.json", judged)
     storage.copy(f"{encoders['CARE']}/losses.jsonl", f"{out}/losses.jsonl")
     care.show.report(out)
-    storage.write_bytes(f"{out}/results.md", (text := as_markdown(results["evaluations"])).encode())
+    text = as_markdown(rows)
+    opening = f"{verdict_text.translate(PLAIN)}\n\n" if verdict_text else ""
+    storage.write_bytes(f"{out}/results.md", (opening + text).encode())
     files = outputs(out, "results.json", "results.md", "losses.jsonl", "maps.png", "report.html")
-    return {"outputs": files, "text": f"{len(results['evaluations'])} results", "markdown": text}
+    return {"outputs": files, "text": f"{len(rows)} results", "markdown": text}
 
 
 WORKS: dict[str, Callable[..., Result]] = {one.__name__: one for one in (build, pretrain, features, judge, attention, report)}

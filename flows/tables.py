@@ -30,12 +30,16 @@ def print_json(value: Any) -> None:
 
 
 def show_results(rows: Sequence[dict[str, Any]], value: Any = None) -> None:
-    """Print evaluation rows as tables, or ``value`` as JSON where there is one."""
+    """Print evaluation rows as a verdict and tables, or ``value`` as JSON where there is one."""
     if value is not None:
         print_json(value)
         return
     from care.show.report import tables
+    from care.show.verdict import verdict
 
+    verdict_text = verdict(rows)
+    if verdict_text:
+        typer.echo(f"{verdict_text}\n")
     for one in tables(rows):
         lines = list[list[str]]()
         for (task, encoder, values, _), (above, *_) in zip(one.lines, [("",), *one.lines], strict=False):

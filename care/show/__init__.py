@@ -10,8 +10,10 @@ from care.show.maps import (
     sheet,
 )
 from care.show.report import as_csv, as_markdown, compared, gather, report
+from care.show.verdict import Difference, differences, verdict
 
 __all__ = [
+    "Difference",
     "Share",
     "Shares",
     "as_csv",
@@ -20,8 +22,10 @@ __all__ = [
     "attention_share",
     "attention_shares",
     "compared",
+    "differences",
     "gather",
     "overlay",
     "report",
     "sheet",
+    "verdict",
 ]

@@ -6,10 +6,13 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from jinja2 import Environment, PackageLoader
 from care.errors import CareError
+from care.show.groups import Row, grouped
 from care.show.maps import SCALE
+from care.show.verdict import caveat, differences, findings, verdict
+from care.show.whiskers import picture
 from shards import storage
 
 CURVES = {"cnn": "C-stream loss (Eq. 1)", "transformer": "T-stream loss (Eq. 3)", "attention": "attention supervision (Eq. 4, unweighted)",
@@ -20,7 +23,6 @@ WIDTH, HEIGHT = 420, 150
 MEASURES = {"top1": "top-1 %", "top5": "top-5 %", "best1": "best epoch's top-1 %", "ap": "AP %", "ap50": "AP50 %", "ap75": "AP75 %",
             "mask_ap": "mask AP %", "mask_ap50": "mask AP50 %", "mask_ap75": "mask AP75 %", "inside": "inside %"}  # fmt: skip
 PLAIN = str.maketrans({"\n": " ", **{mark: f"\\{mark}" for mark in "\\|*`<"}})  # text that is no Markdown
-Row = dict[str, Any]  # an evaluation in a results.json
 
 
 class Table(NamedTuple):
@@ -50,38 +52,50 @@ def report(run: str | Path) -> str | Path:
             points = (f"{part[-1][0] * WIDTH / end:.1f},{5 + (high - mean) * scale:.1f}" for part, mean in zip(parts, means, strict=True))
             curves.append({"title": title, "points": " ".join(points), "steps": len(rows), "top": high, "bottom": low, "last": means[-1]})
     environment = Environment(loader=PackageLoader("care", "show"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    evaluations = results.get("evaluations", [])
+    compared = differences(evaluations)
     page = environment.get_template("report.html.j2").render(
-        results=results, tables=tables(results.get("evaluations", [])), curves=curves, maps=base64.b64encode(maps).decode(),
-        scale=SCALE, width=WIDTH, height=HEIGHT)  # fmt: skip
+        results=results,
+        # of the rows, not of the file: results of an earlier version have no verdict of their own
+        findings=findings(compared) if verdict(evaluations) else [],
+        caveat=caveat(compared),
+        differences=picture(compared) if compared else None,
+        tables=tables(evaluations),
+        curves=curves,
+        maps=base64.b64encode(maps).decode(),
+        scale=SCALE,
+        width=WIDTH,
+        height=HEIGHT,
+    )
     storage.write_bytes(folder / "report.html", page.encode())
     return str(folder / "report.html") if storage.is_remote(run) else folder / "report.html"
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """A table for each set of measures that tasks have; a task's rows that differ in protocol, settings, seed or data are told apart."""
-    tasks, found = dict[str, dict[tuple[str, ...], list[Row]]](), dict[tuple[str, ...], Table]()
-    for row in rows:
-        trials = f"; mean ± standard deviation of {row['trials']} trials" if row.get("trials", 1) > 1 else ""
-        data = {f"{part} data": digest[:12] for part, digest in row.get("digests", {}).items() if part != "encoder"}
-        free = ("workers", "checkpoint_every", *row.get("chosen", {}))  # change no result, or are part of it
-        given = {"seed": row.get("seed"), **{name: value for name, value in row.get("settings", {}).items() if name not in free}, **data}
-        judged = (row.get("protocol", "") + trials, *(f"{name} {value}" for name, value in given.items() if value is not None))
-        tasks.setdefault(row["task"], {}).setdefault((row.get("source", ""), *judged), []).append(row)
-    for task, groups in tasks.items():
-        measures = tuple(m for m in MEASURES if any(row.get(m) is not None for of in groups.values() for row in of))
+    found = dict[tuple[str, ...], Table]()
+    for groups in grouped(rows).values():
+        task_rows = [row for group in groups for row in group.rows]
+        measures = tuple(m for m in MEASURES if any(row.get(m) is not None for row in task_rows))
         table = found.setdefault(measures, Table([MEASURES[m] for m in measures], [], {}))
-        own = [parts for source, *parts in groups if not source]
-        for (source, *parts), of in groups.items():
-            label = f"{task}, {source}" if source else f"{task} ({own.index(parts) + 1})" if own[1:] else task
-            if said := [part for n, part in enumerate(parts) if part and (n == 0 or any(part not in other for other in own))]:
-                table.protocols[label] = "; ".join(said)
-            names, top = [row["encoder"] for row in of], max((row.get(m) or 0 for row in of for m in measures[:1]), default=0)
-            for row in of:
-                encoder = f"{row['encoder']} ({row['file']})" if "file" in row and names.count(row["encoder"]) > 1 else row["encoder"]
-                spreads = [f" ± {row[f'{m}_std']:.1f}" if row.get(f"{m}_std") is not None else "" for m in measures]
-                values = ["–" if row.get(m) is None else f"{row[m]:.1f}{spread}" for m, spread in zip(measures, spreads, strict=True)]
-                table.lines.append((label, encoder, values, not source and bool(measures) and row.get(measures[0]) == top))
+        for group in groups:
+            if group.protocol:
+                table.protocols[group.label] = group.protocol
+            top = max((row.get(m) or 0 for row in group.rows for m in measures[:1]), default=0)
+            for row, encoder in zip(group.rows, group.encoders(), strict=True):
+                best = not group.source and bool(measures) and row.get(measures[0]) == top
+                values = [_value(row, measure) for measure in measures]
+                table.lines.append((group.label, encoder, values, best))
     return list(found.values())
+
+
+def _value(row: Row, measure: str) -> str:
+    """A cell of a table: the measure and, of several trials, its standard deviation."""
+    if row.get(measure) is None:
+        return "–"
+    deviation = row.get(f"{measure}_std")
+    spread = "" if deviation is None else f" ± {deviation:.1f}"
+    return f"{row[measure]:.1f}{spread}"
 
 
 def gather(folder: str | Path) -> list[Row]:

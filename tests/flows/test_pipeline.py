@@ -66,7 +66,12 @@ def test_the_whole_chain(finished) -> None:
         assert len(row["resampled"]) == draws.get(row["task"], DRAWS)
     assert "procedural" in results["title"]
     assert len((out / "losses.jsonl").read_text().splitlines()) == TINY["steps"]
+    assert results["verdict"].startswith("CARE ")
+    assert (out / "results.md").read_text().startswith(results["verdict"])
+    others = {difference["other"] for difference in results["differences"]}
+    assert others == {"random initialisation", "C-stream alone", "chance"}
     page = (out / "report.html").read_text()
+    assert page.index("Verdict") < page.index("Results")
     assert "data:image/png;base64," in page
     assert "procedural" in page
     for row in results["evaluations"]:
@@ -199,7 +204,7 @@ def test_own_images_without_labels_skip_aloud(tmp_path: Path) -> None:
     for n in range(12):
         image(tmp_path / "photos" / f"{n}.png")
     results = care_pipeline.fn(out=str(tmp_path / "run"), images=str(tmp_path / "photos"), **TINY)
-    assert results["evaluations"] == []
+    assert (results["evaluations"], results["verdict"], results["differences"]) == ([], "", [])
     assert "no labels" in results["skipped"][0]
     assert "no boxes" in results["skipped"][1]
     assert "photos" in results["title"]
