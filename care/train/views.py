@@ -178,7 +178,9 @@ def batches(data: shards.ShardSet, *, size: int, batch_size: int, steps: int, se
     ids = ([(batch.epoch, int(sample)) for sample in batch.of_rank(ranks.rank(), ranks.world())] for batch in of_steps)
     examples = loaded(Crops(data, size, seed, views), ids, workers, pin_memory=torch.device(device).type == "cuda")
     for step, (crops, numbers) in enumerate(examples, start):
-        one, two = (colour(crops[:, n].to(device, non_blocking=True), numbers[:, n]) for n in range(2))
+        # both views at once: of one, which is not contiguous, torch makes a pageable copy, and waits
+        moved = crops.to(device, non_blocking=True)
+        one, two = (colour(moved[:, n], numbers[:, n]) for n in range(2))
         yield step, (one, two)
 
 
