@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+from functools import partial
 import pytest
 import torch
 from care import BYOL, streams_for
@@ -94,11 +95,8 @@ def test_the_loss_scale_goes_on_where_it_was(data, tmp_path, exact):
 
 
 def test_a_restored_scaler_is_the_saved_one(data, tmp_path, monkeypatch):
-    scaler = torch.amp.GradScaler
-    small = {"init_scale": 64.0, "growth_interval": 10_000}
-    monkeypatch.setattr(
-        torch.amp, "GradScaler", lambda *args, **more: scaler(*args, **small, **more)
-    )
+    small = partial(torch.amp.GradScaler, init_scale=64.0, growth_interval=10_000)
+    monkeypatch.setattr(torch.amp, "GradScaler", small)
     between = train_with_a_stop(data, tmp_path, 5, precision="fp16")
     assert (between["scale"], between["_growth_tracker"]) == (64.0, 5)
     monkeypatch.undo()
@@ -108,14 +106,9 @@ def test_a_restored_scaler_is_the_saved_one(data, tmp_path, monkeypatch):
 
 
 def test_first_steps_that_overflow_leave_no_trace(data, tmp_path, monkeypatch, exact):
-    scaler, losses = torch.amp.GradScaler, {}
+    losses, scaler = {}, torch.amp.GradScaler
     for name, scale in (("calm", 1024.0), ("overflowing", 2.0**60)):
-        options = {"init_scale": scale}
-        monkeypatch.setattr(
-            torch.amp,
-            "GradScaler",
-            lambda *args, options=options, **more: scaler(*args, **options, **more),
-        )
+        monkeypatch.setattr(torch.amp, "GradScaler", partial(scaler, init_scale=scale))
         losses[name] = train(data, tmp_path / name, precision="fp16", steps=4)
     assert 0 < checkpoint.latest(tmp_path / "overflowing").manifest["scaler"]["scale"] < 2.0**60
     for calm, overflowing in zip(losses["calm"], losses["overflowing"], strict=True):
