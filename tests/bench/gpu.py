@@ -1,7 +1,7 @@
 """ResNet-50 at 224 px on one GPU: steps, peak memory, FLOP utilisation and loader (nox -s gpu).
 
-CARE and its C-stream alone run beside the released recipe under autocast and lightly's BYOL, each
-eager and through torch.compile, on the same views in one process: a round measures every peer,
+CARE and its C-stream alone run beside the released recipe under autocast and lightly's BYOL,
+each eager and through torch.compile, on the same views in one process: a round measures every peer,
 rounds go on until the time is used up, and medians count. A peer that fails shows its error.
 
 Utilisation is the model's operations, counted by torch on meta tensors, over the device's dense

@@ -16,7 +16,7 @@ DEVICE = "cuda"
 
 
 def close(on_device, on_cpu):
-    """Equal but for a few pixels: rounding decides on which side of solarize's threshold some are."""
+    """Equal but for a few pixels: rounding decides which side of solarize's threshold they are."""
     differences = (on_device.cpu() - on_cpu).abs()
     assert differences.gt(1e-3).float().mean() < 1e-3
     assert differences.mean() < 1e-3
