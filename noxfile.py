@@ -88,6 +88,15 @@ def hostile(session: nox.Session) -> None:
 
 
 @shared
+def gpu(session: nox.Session) -> None:
+    """What one GPU computes and how fast, six minutes; arguments go to the benchmark."""
+    try:
+        run(session, "pytest", "-m", "gpu", "tests/gpu", group="bench")
+    finally:  # the figures are wanted whatever a test says
+        run(session, "tests.bench.gpu", *session.posargs, group="bench")
+
+
+@shared
 def bench(session: nox.Session) -> None:
     """Speed beside other packages, interleaved in one process; arguments name the benchmarks."""
     for name in session.posargs or ("views", "shards", "train", "checkpoint", "evaluate", "flows"):

@@ -160,7 +160,8 @@ class Run:
                 advice = f"repeat the first call's settings, allow the change (--allow-change {field}), or choose a new run directory"
                 raise CareError(f"{self.url} was trained with {field}={was}, this call has {field}={now}; {advice}")
         checkpoint.restore(found, self.model, self.optimizer)
-        self.scaler.load_state_dict(found.manifest["scaler"])
+        if found.manifest["scaler"]:  # empty after another precision, which --allow-change admits
+            self.scaler.load_state_dict(found.manifest["scaler"])
         self.start = found.step
         if self.device.type == "cpu" and found.manifest.get("world") == ranks.world():
             ranks.resume_threads(found.manifest["threads"])

@@ -183,7 +183,9 @@ def batches(data: shards.ShardSet, *, size: int, batch_size: int, steps: int, se
     workers = worker_count(workers, where, batches=steps - start, batch_bytes=batch_bytes)
     examples = loaded(Crops(data, size, seed, views), ids, workers, pin_memory=where.type == "cuda")
     for step, (crops, numbers) in enumerate(examples, start):
-        one, two = (colour(crops[:, n].to(device, non_blocking=True), numbers[:, n]) for n in range(2))
+        # both views at once: of one, which is not contiguous, torch makes a pageable copy, and waits
+        moved = crops.to(device, non_blocking=True)
+        one, two = (colour(moved[:, n], numbers[:, n]) for n in range(2))
         yield step, (one, two)
 
 

@@ -9,13 +9,23 @@ import argparse
 import copy
 from collections.abc import Callable
 import torch
-from lightly.loss import NegativeCosineSimilarity
-from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
-from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models import ResNet
 from torchvision.models import resnet50 as torchvision_resnet50
-from care import AbsolutePosition, CStream, MomentumPair, RelativePosition, Transformer, TStream, care_loss, mlp_head, resnet50
+from care import (
+    AbsolutePosition,
+    CStream,
+    MomentumPair,
+    NoPosition,
+    RelativePosition,
+    Transformer,
+    TStream,
+    care_loss,
+    mlp_head,
+    resnet50,
+)
+from care.encoders import ResNetEncoder
 from care.objectives import update_targets
 from tests.bench.timing import interleaved, keep_memory, show
 
@@ -50,19 +60,21 @@ class PlainBlock(nn.Module):
 
 
 class PlainTransformer(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, features: int, side: int) -> None:
         super().__init__()
-        self.features = 2048
-        self.blocks = nn.Sequential(PlainBlock(1024, 2048, 14, True), *(PlainBlock(2048, 2048, 7, False) for _ in range(4)))
+        first = PlainBlock(features // 2, features, side, downsample=True)
+        others = [PlainBlock(features, features, side // 2, downsample=False) for _ in range(4)]
+        self.blocks = nn.Sequential(first, *others)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(x).mean((2, 3))
 
 
 class PlainEncoder(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, network: Callable[[], ResNet]) -> None:
         super().__init__()
-        self.net = torchvision_resnet50()
+        self.net = network()
+        self.features = self.net.fc.in_features
         self.net.fc = nn.Identity()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,12 +88,13 @@ def unit(x: Tensor) -> Tensor:
 
 
 class Plain(nn.Module):
-    """Both streams of the released recipe, one view at a time."""
+    """Both streams of the released recipe, one view at a time; its maps are ``side`` pixels wide."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: Callable[[], ResNet] = torchvision_resnet50, side: int = 14) -> None:
         super().__init__()
-        self.encoder, self.transformer = PlainEncoder(), PlainTransformer()
-        self.projectors = nn.ModuleList(mlp_head(2048) for _ in range(2))
+        self.encoder = PlainEncoder(network)
+        self.transformer = PlainTransformer(self.encoder.features, side)
+        self.projectors = nn.ModuleList(mlp_head(self.encoder.features) for _ in range(2))
         self.predictors = nn.ModuleList(mlp_head(256) for _ in range(2))
         target = nn.ModuleList((self.encoder, self.transformer, self.projectors))
         self.target = copy.deepcopy(target).requires_grad_(False)
@@ -119,8 +132,16 @@ class Plain(nn.Module):
                 a.data = a.data * TAU + b.data * (1 - TAU)
 
 
-def ours(position: type = AbsolutePosition) -> tuple[CStream, TStream]:
-    return CStream(MomentumPair(resnet50())), TStream(MomentumPair(Transformer(1024, 2048, map_size=(14, 14), position=position)))
+def ours(
+    position: type[NoPosition] = AbsolutePosition,
+    network: Callable[[], ResNetEncoder] = resnet50,
+    side: int = 14,
+) -> tuple[CStream, TStream]:
+    """Both streams on a ResNet whose map at layer3 is ``side`` pixels wide."""
+    encoder = network()
+    width = encoder.features
+    transformer = Transformer(width // 2, width, map_size=(side, side), position=position)
+    return CStream(MomentumPair(encoder)), TStream(MomentumPair(transformer))
 
 
 def step_of(c: CStream, t: TStream | None, precision: torch.dtype, views: tuple[Tensor, Tensor]) -> Callable[[], None]:
@@ -158,11 +179,27 @@ def plain_step(model: Plain, precision: torch.dtype, layout: torch.memory_format
     return step
 
 
-def lightly_step(precision: torch.dtype, views: tuple[Tensor, Tensor], device: str) -> Callable[[], None]:
-    """lightly's BYOL, put together as its documentation does, with channels_last."""
-    backbone = nn.Sequential(*list(torchvision_resnet50().children())[:-1], nn.Flatten())
-    online = nn.Sequential(backbone, BYOLProjectionHead(2048, 4096, 256)).to(device, memory_format=torch.channels_last)
+def lightly_step(
+    precision: torch.dtype,
+    views: tuple[Tensor, Tensor],
+    device: str,
+    network: Callable[[], ResNet] = torchvision_resnet50,
+    prepare: Callable[[nn.Module], None] = lambda _: None,
+) -> Callable[[], None]:
+    """lightly's BYOL, put together as its documentation does; ``prepare`` gets each network."""
+    # here, so that the other peers can do without lightly
+    from lightly.loss import NegativeCosineSimilarity
+    from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
+    from lightly.models.utils import deactivate_requires_grad, update_momentum
+
+    resnet = network()
+    features = resnet.fc.in_features
+    backbone = nn.Sequential(*list(resnet.children())[:-1], nn.Flatten())
+    online = nn.Sequential(backbone, BYOLProjectionHead(features, 4096, 256))
+    online.to(device, memory_format=torch.channels_last)
     predictor, target = BYOLPredictionHead(256, 4096, 256).to(device), copy.deepcopy(online)
+    for module in (online, target, predictor):
+        prepare(module)
     deactivate_requires_grad(target)
     criterion = NegativeCosineSimilarity()
     optimizer = torch.optim.SGD([*online.parameters(), *predictor.parameters()], LR, momentum=0.9, weight_decay=1e-4)
@@ -170,7 +207,7 @@ def lightly_step(precision: torch.dtype, views: tuple[Tensor, Tensor], device: s
     def step() -> None:
         update_momentum(online, target, TAU)
         x1, x2 = (x.contiguous(memory_format=torch.channels_last) for x in views)
-        with torch.autocast(device, precision):
+        with torch.autocast(device, precision, enabled=precision != torch.float32):
             q1, q2 = predictor(online(x1)), predictor(online(x2))
             with torch.no_grad():
                 k1, k2 = target(x1), target(x2)

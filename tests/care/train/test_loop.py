@@ -445,6 +445,17 @@ def test_the_loss_scale_is_saved_and_comes_back(data, tmp_path, at_step):
     assert continued_at_scale(data, tmp_path, at_step, 64.0, steps=2) == 64.0
 
 
+def test_a_run_may_go_on_in_half_precision(data, tmp_path, at_step, scaled):
+    settings = {**SETTINGS, "batch_size": 2, "steps": 2, "checkpoint_every": 1}
+    at_step(1, crash)
+    with pytest.raises(CrashError):
+        pretrain(data, tmp_path, make_streams()[0], **settings)
+    at_step(None, crash)
+    half = {**settings, "precision": "fp16", "allow_change": ["precision"]}
+    pretrain(data, tmp_path, make_streams()[0], **half)
+    assert checkpoint.latest(tmp_path).manifest["scaler"]["scale"] > 0
+
+
 @pytest.mark.parametrize(("capabilities", "precision"), [({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "fp32"), ({}, "fp32")])
 def test_the_precision_of_a_cpu_is_what_it_computes_natively(monkeypatch, capabilities, precision):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
