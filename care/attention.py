@@ -107,8 +107,9 @@ class SelfAttention2d(nn.Module):
         q, k, values = (nn.functional.pad(t, (0, width - t.shape[3])).to(dtype) for t in (q, k, v))
         with torch.autocast("cpu", enabled=False):
             out = nn.functional.scaled_dot_product_attention(q, k, values, scale=self.dim**-0.5)
-        out = out[..., : self.dim].to(v.dtype)
-        return out.transpose(2, 3).reshape(b, self.heads * self.dim, h, w)
+        pixels = out[..., : self.dim].to(v.dtype).transpose(1, 2).reshape(b, h, w, -1)
+        # a channels_last map, like the shortcut's to which the block adds it
+        return pixels.permute(0, 3, 1, 2)
 
 
 def head_width(outputs: int) -> int:
