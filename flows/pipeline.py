@@ -83,7 +83,7 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
         val_scenes: procedural scenes to evaluate on.
         seed: of everything random.
         nproc: training processes on this machine; 0: one a GPU.
-        jobs: evaluations at a time; 0: one a GPU, or one for every four cores.
+        jobs: stages at a time; 0: one a GPU, or one a core, at most four.
         workers: processes that decode images, beside each process that computes; by default what is best here.
         runner: maps shard building and features over Prefect's threads here, or over Dask or Ray workers.
         stall_minutes: without any progress, after which a stage is stopped and tried again.
@@ -136,9 +136,15 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
         encoders: dict[str, Any] = {"random initialisation" if one == f"random:{encoder}" else one: one for one in beside}
         alone = c_stream or (c_stream is None and not images)
         network = {"encoder": encoder, "size": size, "hidden": given["hidden"], "views": given["views"], "seed": seed, **settings}
-        for name, stage in [("C-stream alone", "pretrain-c-stream")] * alone + [("CARE", "pretrain")]:
+        trained = [("C-stream alone", "pretrain-c-stream")] * alone + [("CARE", "pretrain")]
+        # one after the other with all of the machine, unless they fill it side by side, which wastes less
+        one_by_one, trainings = nproc > 1 or not chain.children.fill_the_cpu(len(trained)), dict[str, Future[Result]]()
+        for name, stage in trained:
             inputs = {"train": built["train"], "t_stream": name == "CARE", **network} | ({} if name == "CARE" else {"attention_weight": 0})
-            encoders[name] = chain.start(stage, "pretrain", inputs | {"nproc": nproc, **side}, alone=True).result()
+            trainings[name] = chain.start(stage, "pretrain", inputs | {"nproc": nproc, **side}, alone=one_by_one)
+            if one_by_one:
+                wait([trainings[name]])
+        encoders |= {name: training.result() for name, training in trainings.items()}
         care, found = encoders["CARE"], list[tuple[Result, Future[Result]]]()
         for name, whole in encoders.items():
             source = whole if isinstance(whole, str) else whole | {"url": f"{whole['url']}/encoder.safetensors"}  # not all of the run

@@ -19,6 +19,7 @@ from shards.terminal import console
 
 PAUSES = (2.0, 10.0, 30.0)  # seconds before a stage is tried again
 GRACE = 60.0  # seconds to save in, between SIGTERM and SIGKILL
+MOST_JOBS = 4  # stages at a time on a machine without a GPU
 OUTCOME = "\x1e"  # begins the lines that flows.child writes for us: JSON pairs of how it ended and what it said
 AGAIN = {"stopped", "died", "hung", "store"}  # what another attempt may mend; nobody asked that process to stop
 
@@ -27,7 +28,8 @@ class Children:
     """The processes of one run, until ``stop``.
 
     Args:
-        jobs: stages at a time, each with its share of the CPU's cores; 0: one a GPU, or else one for every four cores.
+        jobs: stages at a time, each with its share of the CPU's cores; 0: one a GPU, or else one a
+            core, at most ``MOST_JOBS``.
         stall: seconds without a line of a process after which it is taken for hung.
     """
 
@@ -35,7 +37,7 @@ class Children:
         self._jobs, self._stall, self._lock, self._stop = jobs, stall, threading.Lock(), threading.Event()
         self._pids, self._slots = set[int](), queue.SimpleQueue[dict[str, str]]()
         self._start()  # it needs seconds, which the caller has other things to do for
-        self._counted = False
+        self._counted, self._gpus, self._jobs_at_a_time = False, 0, 0
 
     def _start(self) -> None:
         self._connection, other = socket.socketpair()
@@ -77,19 +79,38 @@ class Children:
             if not alone:
                 self._slots.put(slot)
 
+    def fill_the_cpu(self, stages: int) -> bool:
+        """Whether so many stages at a time use all cores of a machine without a GPU.
+
+        Args:
+            stages: how many, each of which uses as many cores as it is given.
+        """
+        self._count_slots()
+        return self._gpus == 0 and self._jobs_at_a_time == stages
+
     def _slot(self) -> dict[str, str]:
-        with self._lock:
-            if not self._counted:
-                hello = b""
-                with suppress(OSError):  # we are stopping
-                    hello = self._connection.recv(1)
-                self._counted, gpus, cores = True, sum(hello), available_cores()
-                own = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-                jobs = max(self._jobs, 0) or gpus or max(cores // 4, 1)
-                for n in range(jobs):
-                    share = {"CARE_CORES": str(cores_per_process(jobs))}
-                    self._slots.put(share | ({"CUDA_VISIBLE_DEVICES": own[n % gpus]} if gpus else {}))
+        self._count_slots()
         return self._slots.get()
+
+    def _count_slots(self) -> None:
+        """Ask the process that starts the stages for the GPUs, once, and divide the machine."""
+        with self._lock:
+            if self._counted:
+                return
+            hello = b""
+            with suppress(OSError):  # we are stopping
+                hello = self._connection.recv(1)
+            self._counted, self._gpus = True, sum(hello)
+            numbers = ",".join(map(str, range(self._gpus)))
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", numbers).split(",")
+            # small networks use threads of one stage badly, but memory is needed for each of them
+            jobs = max(self._jobs, 0) or self._gpus or min(available_cores(), MOST_JOBS)
+            for number in range(jobs):
+                slot = {"CARE_CORES": str(cores_per_process(jobs))}
+                if self._gpus:
+                    slot["CUDA_VISIBLE_DEVICES"] = visible[number % self._gpus]
+                self._slots.put(slot)
+            self._jobs_at_a_time = jobs
 
     def _attempt(self, do: str, arguments: Any, slot: dict[str, str], tell: Callable[[str], None]) -> tuple[str, str]:
         ours, other = socket.socketpair()

@@ -32,7 +32,8 @@ def slots(monkeypatch, gpus, cores, **given):
 def test_stages_share_a_machine(monkeypatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert slots(monkeypatch, 0, 16) == [{"CARE_CORES": "4"}] * 4
-    assert slots(monkeypatch, 0, 2, jobs=-1) == [{"CARE_CORES": "2"}]
+    assert slots(monkeypatch, 0, 2, jobs=-1) == [{"CARE_CORES": "1"}] * 2
+    assert slots(monkeypatch, 0, 1) == [{"CARE_CORES": "1"}]
     assert slots(monkeypatch, 0, 2, jobs=3) == [{"CARE_CORES": "1"}] * 3
     shared = [{"CARE_CORES": "5", "CUDA_VISIBLE_DEVICES": number} for number in "010"]
     assert slots(monkeypatch, 2, 16, jobs=3) == shared
@@ -43,7 +44,7 @@ def test_stages_share_a_machine(monkeypatch) -> None:
 
 def test_a_container_share_of_a_machine_is_what_its_stages_share(monkeypatch) -> None:
     monkeypatch.setenv("CARE_CORES", "8")
-    assert slots(monkeypatch, 0, 64) == [{"CARE_CORES": "4"}] * 2
+    assert slots(monkeypatch, 0, 64) == [{"CARE_CORES": "2"}] * 4
 
 
 @pytest.mark.parametrize(
