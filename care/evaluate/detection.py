@@ -22,7 +22,8 @@ from care.evaluate.features import Evaluation
 from care.train import ranks
 from care.train.checkpoint import digest_of
 from care.train.loading import worker_count
-from care.train.run import Precision, Run, fastest_precision, seeded
+from care.train.precision import Precision, fastest_precision
+from care.train.run import Run, seeded
 from care.train.views import loaded
 from shards.boxes import BoxSet
 from shards.terminal import Amount, Count, Natural, Range, progress

@@ -23,7 +23,8 @@ from care.evaluate.resampling import resampled_mean
 from care.train import ranks
 from care.train.checkpoint import digest_of
 from care.train.loading import worker_count
-from care.train.run import Precision, Run, autocast
+from care.train.precision import Precision, autocast
+from care.train.run import Run
 from care.train.views import Crops, View, loaded, normalize
 from shards import storage
 from shards.terminal import Count, Natural, Range, Side, progress

@@ -20,7 +20,8 @@ from care.evaluate.resampling import resampled_mean
 from care.streams import lr_at
 from care.train.checkpoint import digest_of, local_copy
 from care.train.loading import worker_count
-from care.train.run import Precision, Run, autocast, fastest_precision
+from care.train.precision import Precision, autocast, fastest_precision
+from care.train.run import Run
 from shards import storage
 from shards.errors import Misuse
 from shards.images import SUFFIXES

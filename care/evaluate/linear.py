@@ -24,7 +24,8 @@ from care.evaluate.features import (
 from care.evaluate.resampling import resampled_mean
 from care.train.checkpoint import digest_of
 from care.train.loading import worker_count
-from care.train.run import Precision, Run
+from care.train.precision import Precision
+from care.train.run import Run
 from shards.reader import permutation
 from shards.terminal import Count, Natural, Positive, Share, Side
 

@@ -10,12 +10,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from care import CareError, CStream, TStream, care_loss, lr_at, momentum_at
+from care import CareError, CStream, Transformer, TStream, care_loss, lr_at, momentum_at
 from care.encoders import Encoder, evaluating
 from care.objectives import update_targets
-from care.streams import CStreamOut, TStreamOut
+from care.streams import CStreamOut, Maps, TStreamOut
 from care.train import checkpoint, ranks
-from care.train.run import Precision, Run, fastest_precision
+from care.train.precision import Precision, StreamPrecisions, measured_precisions, stream_precision
+from care.train.run import Run
 from care.train.view_threads import ViewThreads, views_in_threads
 from care.train.views import VIEWS, View, batches
 from shards import ShardSet, storage
@@ -41,6 +42,7 @@ class Losses(nn.Module):
         super().__init__()
         self.c, self.t, self.weight = c, t, attention_weight
         self.view_threads: ViewThreads | None = None  # a CPU's way to both streams' outputs
+        self.t_precision: Precision | None = None  # where it is not that of the caller's autocast
 
     def forward(self, x1: Float[Tensor, "b 3 h w"], x2: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
         """``TERMS`` by name; ``total`` is the loss."""
@@ -53,7 +55,12 @@ class Losses(nn.Module):
 
     def _embed(self, x1: Tensor, x2: Tensor) -> tuple[CStreamOut, TStreamOut | None]:
         c_out = self.c(x1, x2)
-        return c_out, self.t(c_out.maps) if self.t else None
+        if self.t is None:
+            return c_out, None
+        with stream_precision(x1.device, self.t_precision) as cast:
+            (online1, online2), (target1, target2) = c_out.maps
+            maps = Maps((cast(online1), cast(online2)), (cast(target1), cast(target2)))
+            return c_out, self.t(maps)
 
 
 def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = None, *, size: Side = 224, batch_size: Batch = 1024,
@@ -98,8 +105,10 @@ def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = No
         wanted = f"a multiple, at least 2 images a step and part, for batch norm, and 1 step, not {steps}"
         raise CareError(f"cannot cut {batch_size} images a step into {ranks.world()} processes × {accumulate} equal parts; wanted {wanted}")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    precision = precision or fastest_precision(where)
     ranks.synchronise(model := Losses(c, t, attention_weight).to(where).to(memory_format=torch.channels_last).train())
+    ranks.limit_threads()
+    precisions = _precisions(run, c, t, precision, size=size, images=batch_size // ranks.world() // accumulate)
+    precision, model.t_precision = precisions
     if where.type == "cpu" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         # glibc: returning and faulting in every large tensor again takes a tenth of a step; all from the heap, whose end is kept
         mallopt(-4, 0)  # M_MMAP_MAX
@@ -110,11 +119,12 @@ def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = No
                 "steps": steps, "warmup": warmup, "lr": lr, "weight_decay": weight_decay, "momentum": momentum,
                 "attention_weight": attention_weight, "views": [list(v) for v in views], "seed": seed, "precision": precision,
                 "accumulate": accumulate, "objective": repr(c.objective),
-                "t_stream": f"{t.objective} detach={t.detach}" if t else None}  # fmt: skip
+                "t_stream": f"{t.objective} detach={t.detach}" if t else None,
+                "attention": _attention(t), "t_precision": precisions.t}  # fmt: skip
     rate = lambda step: lr_at(step, total=steps, base=lr * batch_size / 256, warmup=warmup)  # noqa: E731
     pairs = [pair for stream in (c, t) if stream for pair in (stream.backbone, stream.projector)]
     shown = "C {cnn:.3f} T {transformer:.3f} att {attention:.5f} spread {spread:.2f}" if t else "C {cnn:.3f} spread {spread:.2f}"
-    by_view = views_in_threads(c, t, size=size) if where.type == "cpu" and ranks.world() == 1 else nullcontext()
+    by_view = views_in_threads(c, t, size=size, t_precision=precisions.t) if where.type == "cpu" and ranks.world() == 1 else nullcontext()
     with by_view as model.view_threads, Run(
             run, model, optimizer, settings, title="pre-training", precision=precision, checkpoint_every=checkpoint_every,
             keep_every=keep_every, allow_change=allow_change, workers=workers) as state:  # fmt: skip
@@ -148,6 +158,37 @@ def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = No
     rows = [json.loads(line) for line in log.read_text().splitlines()[-max(steps // 10, 1) :]] if state.lead else []
     means = ranks.largest(*(sum(row[name] for row in rows) / len(rows) if rows else -torch.inf for name in TERMS))  # the first process's
     return Pretrained(encoder, steps, dict(zip(TERMS, means, strict=True)))
+
+
+def _precisions(
+    run: str | Path,
+    c: CStream,
+    t: TStream | None,
+    precision: Precision | None,
+    *,
+    size: int,
+    images: int,
+) -> StreamPrecisions:
+    """Each stream's precision: as asked for, as the run began, or the faster one here."""
+    if precision:
+        return StreamPrecisions(precision, precision)
+    if saved := checkpoint.latest(checkpoint.local_copy(run)):
+        of_run = saved.manifest["settings"]
+        return StreamPrecisions(of_run["precision"], of_run.get("t_precision", of_run["precision"]))
+    measured = measured_precisions(c, t, size=size, batch_size=images)
+    # every process measures; only what all find faster is reduced
+    in_float32 = ranks.largest(*(float(of_stream == "fp32") for of_stream in measured))
+    return StreamPrecisions(
+        *("fp32" if found else of_stream for found, of_stream in zip(in_float32, measured, strict=True)),
+    )
+
+
+def _attention(t: TStream | None) -> str | None:
+    """Shape of the T-stream's attention; weights of another one are of another network."""
+    transformer = t.backbone.online if t else None
+    if not isinstance(transformer, Transformer):
+        return None
+    return f"{transformer.heads} heads of {transformer.dim}"
 
 
 def spread(embeddings: Float[Tensor, "b d"]) -> Float[Tensor, ""]:

@@ -9,18 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
 from care.errors import CareError, Diverged
 from care.train import checkpoint, ranks
 from care.train.loading import worker_count
+from care.train.precision import Precision, autocast
 from shards import ShardError, locks, storage
 from shards.errors import Failure, Stopped
 from shards.terminal import console, progress
-
-Precision = Literal["bf16", "fp16", "fp32"]
 
 
 class Run:
@@ -154,7 +153,7 @@ class Run:
     def _restore(self) -> None:
         if (found := checkpoint.latest(self.path)) is None:
             return
-        before = found.manifest["settings"]
+        before = _in_todays_words(found.manifest["settings"])
         for field in sorted((before.keys() | self.settings.keys()) - set(self.allow_change)):
             if (was := before.get(field)) != (now := self.settings.get(field)):
                 advice = f"repeat the first call's settings, allow the change (--allow-change {field}), or choose a new run directory"
@@ -198,16 +197,12 @@ class Run:
             self._status("done")
 
 
-def fastest_precision(device: torch.device) -> Precision:
-    """bfloat16 where the hardware has it (emulated it is slower than float32), else float16 on CUDA and float32 on a CPU."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16") else "fp32"
-
-
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The context in which networks compute in a precision."""
-    return torch.autocast(device.type, torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "fp32")
+def _in_todays_words(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run, with those that were not recorded before version 0.2."""
+    if "t_stream" not in settings or "attention" in settings:
+        return settings
+    heads = "4 heads of 128" if settings["t_stream"] else None  # whatever the encoder was
+    return settings | {"attention": heads, "t_precision": settings["precision"]}
 
 
 @contextmanager

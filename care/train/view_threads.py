@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from care.streams import CStream, CStreamOut, Maps, TStream, TStreamOut
+from care.train.precision import Precision, stream_precision
 from care.train.ranks import limit_threads
 
 Output = TypeVar("Output")
@@ -35,9 +36,9 @@ class ViewOut(NamedTuple):
 class OneView(nn.Module):
     """Both streams, for one view at a time."""
 
-    def __init__(self, c: CStream, t: TStream | None) -> None:
+    def __init__(self, c: CStream, t: TStream | None, t_precision: Precision | None) -> None:
         super().__init__()
-        self.c, self.t = c, t
+        self.c, self.t, self._t_precision = c, t, t_precision
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> ViewOut:
         """What becomes of one view."""
@@ -45,18 +46,27 @@ class OneView(nn.Module):
         (c_online,), (c_target,) = self.c.embed([online.features], [target.features])
         if self.t is None:
             return ViewOut((c_online,), (c_target,), online.map, target.map)
-        (t_online,), (t_target,) = self.t.embed_maps([online.map], [target.map.detach()])
+        with stream_precision(x.device, self._t_precision) as cast:
+            maps = [cast(online.map)], [cast(target.map.detach())]
+            (t_online,), (t_target,) = self.t.embed_maps(*maps)
         return ViewOut((c_online, t_online), (c_target, t_target), online.map, target.map)
 
 
 @contextmanager
-def views_in_threads(c: CStream, t: TStream | None, *, size: int) -> Iterator["ViewThreads | None"]:
+def views_in_threads(
+    c: CStream,
+    t: TStream | None,
+    *,
+    size: int,
+    t_precision: Precision | None = None,
+) -> Iterator["ViewThreads | None"]:
     """Divide this process's threads between the two views for the length of the block.
 
     Args:
         c: the C-stream, on the CPU, in train mode.
         t: the T-stream, or None.
         size: side of the views, pixels.
+        t_precision: of the T-stream, see ``stream_precision``.
 
     Yields:
         What embeds two views; None where the streams are the caller's own classes, or do not fit
@@ -67,7 +77,7 @@ def views_in_threads(c: CStream, t: TStream | None, *, size: int) -> Iterator["V
         return
     limit_threads()
     threads = torch.get_num_threads()
-    with closing(ViewThreads(c, t, threads=threads)) as view_threads:
+    with closing(ViewThreads(c, t, threads=threads, t_precision=t_precision)) as view_threads:
         if not view_threads.fits(size):
             yield None
             return
@@ -90,10 +100,18 @@ class ViewThreads:
         t: the T-stream, or None.
         threads: computing threads of both views together; the views are computed one after the
             other where torch's number, for one view, leaves none for a second.
+        t_precision: of the T-stream, see ``stream_precision``.
     """
 
-    def __init__(self, c: CStream, t: TStream | None, *, threads: int) -> None:
-        self._first = OneView(c, t)
+    def __init__(
+        self,
+        c: CStream,
+        t: TStream | None,
+        *,
+        threads: int,
+        t_precision: Precision | None = None,
+    ) -> None:
+        self._first = OneView(c, t, t_precision)
         parameters = {id(parameter): parameter for parameter in self._first.parameters()}
         self._second = copy.deepcopy(self._first, parameters)
         pairs = zip(self._first.modules(), self._second.modules(), strict=True)

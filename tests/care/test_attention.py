@@ -81,6 +81,42 @@ def test_the_parameters_are_those_of_the_paper():
     assert SelfAttention2d(512, map_size=(14, 14)).qkv.weight.shape == (3 * 4 * 128, 512, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("outputs", "width"),
+    [(2048, 128), (512, 32), (256, 16), (768, 48), (440, 24), (368, 24), (192, 16), (16, 8), (1, 8)],
+)
+def test_heads_keep_the_papers_proportion_to_the_outputs(outputs, width):
+    transformer = Transformer(8, outputs, map_size=(4, 3), blocks=2)
+    assert (transformer.heads, transformer.dim) == (4, width)
+    for block in transformer.blocks:
+        assert block.attention.qkv.out_channels == 3 * 4 * width
+        assert block.expand[0].num_features == 4 * width
+    assert transformer(torch.randn(2, 8, 4, 3)).shape == (2, outputs)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_any_number_and_width_of_heads(position):
+    torch.manual_seed(0)
+    options = {"map_size": (5, 3), "blocks": 2, "position": position}
+    for heads, dim in ((1, 4), (3, 12), (8, 20)):
+        transformer = Transformer(6, 10, heads=heads, dim=dim, **options)
+        assert transformer.blocks[1].attention.qkv.out_channels == 3 * heads * dim
+        assert transformer(torch.randn(2, 6, 5, 3)).isfinite().all()
+
+
+def test_the_transformer_of_resnet_50_is_the_papers():
+    transformer = Transformer(1024, 2048, map_size=(14, 14))
+    for block in transformer.blocks:
+        assert block.attention.qkv.weight.shape == (3 * 4 * 128, 512, 1, 1)
+        assert block.expand[2].weight.shape == (2048, 512, 1, 1)
+
+
+def test_a_channels_last_map_stays_one():
+    attention = SelfAttention2d(8, map_size=(4, 6), heads=2, dim=8)
+    maps = torch.randn(3, 8, 4, 6).contiguous(memory_format=torch.channels_last)
+    assert attention(maps).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_reduced_precision_stays_close():
     torch.manual_seed(0)
     for position in POSITIONS:

@@ -1,0 +1,157 @@
+"""The precision of the networks' arithmetic: named, entered, or chosen by measurement.
+
+bfloat16 is fast where a CPU multiplies it natively, but not in every network: on maps of tens of
+pixels, converting costs more than multiplying saves. So each stream is timed, and the finding is
+kept on this machine: the same command takes the same precision again.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple
+import torch
+from torch import Tensor, nn
+from care.streams import CStream, Maps, TStream
+from shards import Cache, ShardError, storage
+
+Precision = Literal["bf16", "fp16", "fp32"]
+GAIN = 1.1  # times as fast bfloat16 must be: it costs digits
+MOST_IMAGES = 32  # that are timed; more take longer and tell no more
+ROUNDS = 3  # of which the fastest counts, after one more that allocates
+
+
+class StreamPrecisions(NamedTuple):
+    """Precision of each stream's arithmetic."""
+
+    c: Precision
+    t: Precision
+
+
+def fastest_precision(device: torch.device) -> Precision:
+    """What the hardware computes natively, for large networks.
+
+    Args:
+        device: where the network computes.
+
+    Returns:
+        bfloat16 where the hardware has it (emulated it is slower than float32), else float16 on
+        CUDA and float32 on a CPU.
+    """
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if native else "fp16"
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return "bf16" if capabilities.get("avx512_bf16") else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The context in which networks on a device compute in a precision."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+
+
+@contextmanager
+def stream_precision(
+    device: torch.device,
+    precision: Precision | None,
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Compute in a precision of one's own inside of another's autocast.
+
+    Args:
+        device: where the network computes.
+        precision: "fp32" leaves the surrounding autocast; anything else stays in it.
+
+    Yields:
+        What to apply to a tensor that comes from outside: it is of the other precision.
+    """
+    surrounded = torch.is_autocast_enabled(device.type)
+    if precision != "fp32" or not surrounded:
+        yield lambda tensor: tensor
+        return
+    with torch.autocast(device.type, enabled=False):
+        yield lambda tensor: tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def measured_precisions(
+    c: CStream,
+    t: TStream | None,
+    *,
+    size: int,
+    batch_size: int,
+) -> StreamPrecisions:
+    """The faster of bfloat16 and float32 for each stream, where a CPU has native bfloat16.
+
+    Every other device, and a CPU without it, has one answer for both streams.
+
+    Args:
+        c: the C-stream, in its final memory layout; neither its statistics nor torch's global
+            generator are changed.
+        t: the T-stream, or None.
+        size: side of the views, pixels.
+        batch_size: images a step in this process.
+
+    Returns:
+        The precisions; those of an earlier call for the same networks on this kind of machine.
+    """
+    device = next(c.parameters()).device
+    native = fastest_precision(device)
+    if device.type != "cpu" or native == "fp32":
+        return StreamPrecisions(native, native)
+    images = min(batch_size, MOST_IMAGES)
+    record = _record(c, t, size, images)
+    try:
+        known = storage.read_json(record)
+        return StreamPrecisions(known["c"], known["t"])
+    except (ShardError, OSError, ValueError, KeyError, TypeError):
+        pass  # not measured yet, or damaged
+    with torch.random.fork_rng(devices=[]):
+        measured = _measure(c, t, size, images)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    storage.write_json(record, measured._asdict())
+    return measured
+
+
+def _measure(c: CStream, t: TStream | None, size: int, images: int) -> StreamPrecisions:
+    c = copy.deepcopy(c)
+    layout = torch.channels_last
+    dtype = next(c.parameters()).dtype
+    views = torch.randn(2, images, 3, size, size, dtype=dtype)
+    x1, x2 = (view.contiguous(memory_format=layout) for view in views)
+    c_precision = _faster(c, lambda: _scalar(c(x1, x2).online))
+    if t is None:
+        return StreamPrecisions(c_precision, c_precision)
+    t = copy.deepcopy(t)
+    with torch.no_grad():
+        found = c(x1, x2).maps
+    first, second = (feature_map.requires_grad_() for feature_map in found.online)
+    maps = Maps((first, second), found.target)
+    return StreamPrecisions(c_precision, _faster(t, lambda: _scalar(t(maps).online)))
+
+
+def _scalar(embeddings: tuple[Tensor, Tensor]) -> Tensor:
+    return torch.stack([embedding.float().square().mean() for embedding in embeddings]).sum()
+
+
+def _faster(network: nn.Module, forward: Callable[[], Tensor]) -> Precision:
+    """The precision in which forward and backward passes of a network take less time."""
+    seconds = {precision: [float("inf")] for precision in ("fp32", "bf16")}
+    for round_number in range(ROUNDS + 1):
+        for precision, of_precision in seconds.items():
+            began = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                output = forward()
+            torch.autograd.backward(output)
+            network.zero_grad()
+            if round_number > 0:
+                of_precision.append(time.perf_counter() - began)
+    return "bf16" if min(seconds["bf16"]) * GAIN < min(seconds["fp32"]) else "fp32"
+
+
+def _record(c: CStream, t: TStream | None, size: int, images: int) -> Path:
+    """Where the finding for networks of these shapes on this kind of machine is kept."""
+    machine = [torch.__version__, torch.cpu.get_capabilities(), torch.get_num_threads()]
+    shapes = [[name, list(parameter.shape)] for stream in (c, t) if stream is not None for name, parameter in stream.named_parameters()]
+    digest = storage.digest([machine, shapes, size, images])
+    return Cache().folder.parent / "precision" / f"{digest}.json"
