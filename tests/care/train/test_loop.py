@@ -401,6 +401,32 @@ def test_other_data_streams_and_encoders_are_refused_by_name(whole, data, damage
         train(shards.open(tmp_path / "set"), whole)
 
 
+def as_version_0_1_left_it(run):
+    """A run whose manifests lack what was not recorded then."""
+    for path in run.glob("checkpoints/*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        for name in ("attention", "t_precision"):
+            del manifest["settings"][name]
+        path.write_text(json.dumps(manifest))
+
+
+def test_a_run_of_wider_heads_before_they_were_recorded_is_refused_by_name(whole, data, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    as_version_0_1_left_it(run)
+    message = "was trained with attention=4 heads of 128, this call has attention=4 heads of 16"
+    with pytest.raises(CareError, match=message):
+        train(data, run)
+
+
+def test_a_run_of_heads_of_128_before_they_were_recorded_goes_on(data, tmp_path):
+    c, _ = make_streams()
+    wide = Transformer(128, 256, map_size=(4, 4), blocks=1, dim=128)
+    t = TStream(MomentumPair(wide), BYOL(hidden=32))
+    done = pretrain(data, tmp_path, c, t, **SETTINGS | {"steps": 2})
+    as_version_0_1_left_it(tmp_path)
+    assert pretrain(data, tmp_path, c, t, **SETTINGS | {"steps": 2}) == done
+
+
 def test_a_damaged_sample_and_too_few_images_stop_the_run(damaged_set, data, tmp_path):
     with pytest.raises(shards.ShardError, match=r"sample 13 .*shard-000001\.tar is damaged"):
         train(shards.open(damaged_set), tmp_path / "damaged")

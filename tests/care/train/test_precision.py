@@ -1,4 +1,3 @@
-import json
 import pytest
 import torch
 from care import BYOL, streams_for
@@ -72,7 +71,6 @@ def test_a_finding_is_kept_for_the_same_networks_on_this_machine(streams, cache,
     for record in cache.iterdir():
         record.write_text("{")  # damaged: measured again
     assert measured(streams) == ("fp32", "fp32")
-    assert {"c": "fp32", "t": "fp32"} in [json.loads(p.read_text()) for p in cache.iterdir()]
 
 
 def test_measuring_leaves_no_trace(streams, cache, monkeypatch, untouched_generator):
