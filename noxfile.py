@@ -99,5 +99,5 @@ def gpu(session: nox.Session) -> None:
 @shared
 def bench(session: nox.Session) -> None:
     """Speed beside other packages, interleaved in one process; arguments name the benchmarks."""
-    for name in session.posargs or ("views", "shards", "train", "checkpoint", "evaluate", "flows"):
+    for name in session.posargs or ("views", "shards", "train", "small", "checkpoint", "evaluate", "flows"):
         run(session, f"tests.bench.{name}", group="bench")
