@@ -205,13 +205,16 @@ class ViewThreads:
         return torch.autograd.grad(embeddings, self._trained, gradients, allow_unused=True)
 
     def _accumulate(self, gradients: Sequence[Tensor | None]) -> None:
-        sums, summands = list[Tensor](), list[Tensor]()
+        sums, summands, kept = list[Tensor](), list[Tensor](), set[int]()
         for parameter, gradient in zip(self._trained, gradients, strict=True):
             if gradient is None:
                 continue
             if gradient.stride() != parameter.stride():  # a fused optimizer goes by the memory
                 gradient = torch.empty_like(parameter).copy_(gradient)
             if parameter.grad is None:
+                if gradient.data_ptr() in kept:  # two parameters that are added have one gradient
+                    gradient = gradient.clone()
+                kept.add(gradient.data_ptr())
                 parameter.grad = gradient
             else:
                 sums.append(parameter.grad)

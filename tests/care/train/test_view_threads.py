@@ -239,3 +239,15 @@ def test_a_t_stream_may_compute_in_float32_inside_of_bfloat16():
             care_loss(*view_threads(*make_views().float())).total.backward()
         view_threads.close()
         assert found == [dtype] * len(found)
+
+
+def test_parameters_that_are_added_have_a_gradient_each():
+    class Added(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = (nn.Parameter(torch.rand(4, 4, 1, 1)) for _ in range(2))
+
+        def forward(self, x):
+            return nn.functional.conv2d(x, self.one + self.two)
+
+    assert_as_plain_steps(Added())
