@@ -57,21 +57,25 @@ def stream_precision(
     device: torch.device,
     precision: Precision | None,
 ) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Compute in a precision of one's own inside of another's autocast.
+    """Compute in a precision of one's own, whatever the surrounding autocast's is.
 
     Args:
         device: where the network computes.
-        precision: "fp32" leaves the surrounding autocast; anything else stays in it.
+        precision: "fp32" leaves a surrounding autocast, anything else begins one where there is
+            none; None stays as it is.
 
     Yields:
         What to apply to a tensor that comes from outside: it is of the other precision.
     """
     surrounded = torch.is_autocast_enabled(device.type)
-    if precision != "fp32" or not surrounded:
+    if precision == "fp32" and surrounded:
+        with torch.autocast(device.type, enabled=False):
+            yield lambda tensor: tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    elif precision in ("bf16", "fp16") and not surrounded:
+        with autocast(device, precision):
+            yield lambda tensor: tensor
+    else:
         yield lambda tensor: tensor
-        return
-    with torch.autocast(device.type, enabled=False):
-        yield lambda tensor: tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def measured_precisions(

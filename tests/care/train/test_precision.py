@@ -89,3 +89,13 @@ def test_float32_inside_of_an_autocast_leaves_it():
             assert linear(cast(linear(x))).dtype == dtype
     with stream_precision(CPU, "fp32") as cast:
         assert cast(x.double()).dtype == torch.float64
+
+
+def test_bfloat16_without_an_autocast_begins_one():
+    linear, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32), (None, torch.float32)):
+        with stream_precision(CPU, precision) as cast:
+            assert linear(cast(x)).dtype == dtype
+    with torch.autocast("cpu", enabled=False), stream_precision(CPU, "bf16") as cast:
+        assert linear(cast(x)).dtype == torch.bfloat16
+    assert linear(x).dtype == torch.float32  # afterwards

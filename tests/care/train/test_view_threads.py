@@ -241,6 +241,21 @@ def test_a_t_stream_may_compute_in_float32_inside_of_bfloat16():
         assert found == [dtype] * len(found)
 
 
+def test_a_t_stream_may_compute_in_bfloat16_beside_float32():
+    c, t = (stream.float() for stream in make_streams())
+    found = []
+    convolution = next(m for m in t.backbone.online.modules() if isinstance(m, nn.Conv2d))
+    convolution.register_forward_hook(lambda _, inputs, output: found.append(output.dtype))
+    for threads in (1, 2):
+        torch.set_num_threads(1)
+        view_threads = ViewThreads(c, t, threads=threads, t_precision="bf16")
+        c_out, t_out = view_threads(*make_views().float())
+        care_loss(c_out, t_out).total.backward()
+        view_threads.close()
+        assert c_out.online[0].dtype == torch.float32
+    assert found == [torch.bfloat16] * 4
+
+
 def test_parameters_that_are_added_have_a_gradient_each():
     class Added(nn.Module):
         def __init__(self):
