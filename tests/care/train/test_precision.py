@@ -73,6 +73,13 @@ def test_a_finding_is_kept_for_the_same_networks_on_this_machine(streams, cache,
     assert measured(streams) == ("fp32", "fp32")
 
 
+def test_a_finding_that_cannot_be_kept_is_used(streams, cache, monkeypatch):
+    have_bfloat16(monkeypatch, True)
+    monkeypatch.setattr(module, "_faster", lambda *_: "bf16")
+    cache.write_text("a file where the folder should be")
+    assert measured(streams) == ("bf16", "bf16")
+
+
 def test_measuring_leaves_no_trace(streams, cache, monkeypatch, untouched_generator):
     have_bfloat16(monkeypatch, True)
     before = [{k: v.clone() for k, v in stream.state_dict().items()} for stream in streams]
