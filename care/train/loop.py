@@ -91,7 +91,7 @@ def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = No
         attention_weight: λ of Eq. 5.
         views: distributions of the two views.
         seed: fixes order and views. Initial weights are the caller's.
-        precision: of the networks' arithmetic, by autocast; None for what the hardware computes natively, see ``fastest_precision``.
+        precision: of the networks' arithmetic, by autocast; by default what is fastest here, see ``measured_precisions``.
         device: "cuda", "cpu" or None for what there is.
         workers: processes that decode beside each that computes, by default what is best here; the result does not depend on it.
         accumulate: parts in which a process takes its slice, for less memory; batch norm sees one part (of all processes) at a time.

@@ -8,7 +8,7 @@ kept on this machine: the same command takes the same precision again.
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 import torch
@@ -57,21 +57,25 @@ def stream_precision(
     device: torch.device,
     precision: Precision | None,
 ) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Compute in a precision of one's own inside of another's autocast.
+    """Compute in a precision of one's own, whatever the surrounding autocast's is.
 
     Args:
         device: where the network computes.
-        precision: "fp32" leaves the surrounding autocast; anything else stays in it.
+        precision: "fp32" leaves a surrounding autocast, anything else begins one where there is
+            none; None stays as it is.
 
     Yields:
         What to apply to a tensor that comes from outside: it is of the other precision.
     """
     surrounded = torch.is_autocast_enabled(device.type)
-    if precision != "fp32" or not surrounded:
+    if precision == "fp32" and surrounded:
+        with torch.autocast(device.type, enabled=False):
+            yield lambda tensor: tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    elif precision in ("bf16", "fp16") and not surrounded:
+        with autocast(device, precision):
+            yield lambda tensor: tensor
+    else:
         yield lambda tensor: tensor
-        return
-    with torch.autocast(device.type, enabled=False):
-        yield lambda tensor: tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def measured_precisions(
@@ -108,8 +112,9 @@ def measured_precisions(
         pass  # not measured yet, or damaged
     with torch.random.fork_rng(devices=[]):
         measured = _measure(c, t, size, images)
-    record.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_json(record, measured._asdict())
+    with suppress(ShardError, OSError):  # a home that is read-only costs measuring again
+        record.parent.mkdir(parents=True, exist_ok=True)
+        storage.write_json(record, measured._asdict())
     return measured
 
 

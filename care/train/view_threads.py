@@ -91,9 +91,10 @@ def views_in_threads(
 class ViewThreads:
     """The two views of a batch through both streams, each in a thread of its own.
 
-    The networks of the second view share every parameter with those of the first. Batch norms'
-    running statistics they keep for themselves, until these join the first's after each forward
-    pass: so the statistics are updated in the order of the views, whichever is ready first.
+    The networks of the second view share every parameter and buffer with those of the first, but
+    the running statistics of batch norms in train mode. These they keep for themselves, until they
+    join the first's after each forward pass: so the statistics are updated in the order of the
+    views, whichever is ready first.
 
     Args:
         c: the C-stream, in train mode, in its final memory layout.
@@ -112,14 +113,13 @@ class ViewThreads:
         t_precision: Precision | None = None,
     ) -> None:
         self._first = OneView(c, t, t_precision)
-        parameters = {id(parameter): parameter for parameter in self._first.parameters()}
-        self._second = copy.deepcopy(self._first, parameters)
-        pairs = zip(self._first.modules(), self._second.modules(), strict=True)
-        self._norms = list[tuple[_BatchNorm, _BatchNorm]]()
-        for first, second in pairs:
-            if isinstance(first, _BatchNorm) and _averages(first):
-                assert isinstance(second, _BatchNorm)  # it is the first's copy
-                self._norms.append((first, second))
+        modules = self._first.modules()
+        norms = [norm for norm in modules if isinstance(norm, _BatchNorm) and _averages(norm)]
+        own = {id(buffer) for norm in norms for buffer in norm.buffers()}
+        tensors = (*self._first.parameters(), *self._first.buffers())
+        copies: dict[int, Any] = {id(tensor): tensor for tensor in tensors if id(tensor) not in own}
+        self._second = copy.deepcopy(self._first, copies)
+        self._norms = [(norm, copies[id(norm)]) for norm in norms]  # what deepcopy puts there
         self._forget_second_statistics()
         self._trained = [p for p in self._first.parameters() if p.requires_grad]
         self._threads, self._pool = threads, ThreadPoolExecutor(1, "view")
@@ -158,7 +158,8 @@ class ViewThreads:
         that is no batch norm's running mean, such as a cumulative one.
         """
         generator = torch.get_rng_state()
-        state = {name: buffer.clone() for name, buffer in self._second.named_buffers()}
+        buffers = dict(self._second.named_buffers())
+        state = {name: buffer.clone() for name, buffer in buffers.items()}
         example = next(self._second.parameters()).new_zeros(2, 3, size, size)
         with torch.no_grad():
             self._second(example)
@@ -166,6 +167,8 @@ class ViewThreads:
         torch.set_rng_state(generator)
         self._forget_second_statistics()
         kept = all(torch.equal(state[name], now) for name, now in self._second.named_buffers())
+        for name, buffer in buffers.items():  # most are the first view's, too
+            buffer.data.copy_(state[name])
         return kept and not drew
 
     def _joined(self, first: ViewOut, second: ViewOut) -> tuple[CStreamOut, TStreamOut | None]:
@@ -202,13 +205,16 @@ class ViewThreads:
         return torch.autograd.grad(embeddings, self._trained, gradients, allow_unused=True)
 
     def _accumulate(self, gradients: Sequence[Tensor | None]) -> None:
-        sums, summands = list[Tensor](), list[Tensor]()
+        sums, summands, kept = list[Tensor](), list[Tensor](), set[int]()
         for parameter, gradient in zip(self._trained, gradients, strict=True):
             if gradient is None:
                 continue
             if gradient.stride() != parameter.stride():  # a fused optimizer goes by the memory
                 gradient = torch.empty_like(parameter).copy_(gradient)
             if parameter.grad is None:
+                if gradient.data_ptr() in kept:  # two parameters that are added have one gradient
+                    gradient = gradient.clone()
+                kept.add(gradient.data_ptr())
                 parameter.grad = gradient
             else:
                 sums.append(parameter.grad)
@@ -238,14 +244,15 @@ class ViewThreads:
 
     def _join_statistics(self) -> None:
         for first, second in self._norms:
+            uses = int(second.num_batches_tracked)  # none of a norm that the step leaves out
             for name in ("running_mean", "running_var"):
                 # the second began at 0 and holds momentum · statistic; data: the backward pass, for
                 # which batch norm keeps a running statistic though in training it reads none, is
                 # not to count this as a change of something that it needs
                 statistic, of_second = getattr(first, name).data, getattr(second, name)
-                statistic.mul_(1 - float(first.momentum or 0)).add_(of_second)
+                statistic.mul_((1 - float(first.momentum or 0)) ** uses).add_(of_second)
             if first.num_batches_tracked is not None:
-                first.num_batches_tracked += 1
+                first.num_batches_tracked += uses
         self._forget_second_statistics()
 
     def _forget_second_statistics(self) -> None:
@@ -274,5 +281,7 @@ class _Backward(torch.autograd.Function):
 
 
 def _averages(norm: _BatchNorm) -> bool:
+    """Whether it keeps a running mean, now: one in eval mode is frozen."""
     kind = type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return kind and norm.momentum is not None and norm.running_mean is not None
+    keeps = norm.momentum is not None and norm.running_mean is not None
+    return kind and keeps and norm.training

@@ -73,6 +73,13 @@ def test_a_finding_is_kept_for_the_same_networks_on_this_machine(streams, cache,
     assert measured(streams) == ("fp32", "fp32")
 
 
+def test_a_finding_that_cannot_be_kept_is_used(streams, cache, monkeypatch):
+    have_bfloat16(monkeypatch, True)
+    monkeypatch.setattr(module, "_faster", lambda *_: "bf16")
+    cache.write_text("a file where the folder should be")
+    assert measured(streams) == ("bf16", "bf16")
+
+
 def test_measuring_leaves_no_trace(streams, cache, monkeypatch, untouched_generator):
     have_bfloat16(monkeypatch, True)
     before = [{k: v.clone() for k, v in stream.state_dict().items()} for stream in streams]
@@ -89,3 +96,13 @@ def test_float32_inside_of_an_autocast_leaves_it():
             assert linear(cast(linear(x))).dtype == dtype
     with stream_precision(CPU, "fp32") as cast:
         assert cast(x.double()).dtype == torch.float64
+
+
+def test_bfloat16_without_an_autocast_begins_one():
+    linear, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32), (None, torch.float32)):
+        with stream_precision(CPU, precision) as cast:
+            assert linear(cast(x)).dtype == dtype
+    with torch.autocast("cpu", enabled=False), stream_precision(CPU, "bf16") as cast:
+        assert linear(cast(x)).dtype == torch.bfloat16
+    assert linear(x).dtype == torch.float32  # afterwards

@@ -5,13 +5,16 @@ import torch
 from torch import nn
 from care import BYOL, BarlowTwins, CStream, MomentumPair, SimSiam, TStream, care_loss, streams_for
 from care.encoders import Encoded
+from care.train import view_threads as module
 from care.train.view_threads import ViewThreads, views_in_threads
 
 SIZE = 32
 
 
 @pytest.fixture(autouse=True)
-def one_thread_afterwards():
+def threads_as_each_test_sets_them(monkeypatch):
+    """However many cores there are, and whatever ``OMP_NUM_THREADS`` says; one afterwards."""
+    monkeypatch.setattr(module, "limit_threads", lambda: None)
     yield
     torch.set_num_threads(1)
 
@@ -20,9 +23,9 @@ def make_streams(*, with_t=True, objective=None):
     objective = objective or BYOL(hidden=24, dim=16)
     c, t = streams_for("resnet18-small-half", size=SIZE, seed=2, blocks=2, objective=objective)
     generator = torch.Generator().manual_seed(5)
-    for module in t.modules():  # a last γ of zero would hide the attention
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+    for layer in t.modules():  # a last γ of zero would hide the attention
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5, generator=generator)
     return c.double(), t.double() if with_t else None
 
 
@@ -111,17 +114,6 @@ def test_the_second_view_goes_through_another_thread_with_its_share_of_the_threa
 
 
 def test_networks_that_draw_random_numbers_or_keep_other_state_are_computed_by_the_plain_step():
-    class Dropping(nn.Module):
-        features = 4
-
-        def __init__(self, layer):
-            super().__init__()
-            self.convolution, self.layer = nn.Conv2d(3, 4, 1), layer
-
-        def forward(self, x):
-            feature_map = self.layer(self.convolution(x))
-            return Encoded(feature_map, feature_map.mean((2, 3)))
-
     for layer, fits in (
         (nn.Dropout(0.5), False),
         (nn.Dropout(0.0), True),
@@ -131,12 +123,88 @@ def test_networks_that_draw_random_numbers_or_keep_other_state_are_computed_by_t
         (nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1)), False),
         (nn.GroupNorm(2, 4), True),
     ):
-        c = CStream(MomentumPair(Dropping(layer)), BYOL(hidden=8, dim=4))
+        c = CStream(MomentumPair(Layered(layer)), BYOL(hidden=8, dim=4))
         with torch.random.fork_rng():
             before = statistics([c])
             with views_in_threads(c, None, size=SIZE) as view_threads:
                 assert (view_threads is not None) == fits, layer
             assert all(map(torch.equal, before, statistics([c])))  # trying leaves no trace
+
+
+class Layered(nn.Module):
+    """A convolution, a layer under test, the mean."""
+
+    features = 4
+
+    def __init__(self, layer):
+        super().__init__()
+        self.convolution, self.layer = nn.Conv2d(3, 4, 1), layer
+
+    def forward(self, x):
+        feature_map = self.layer(self.convolution(x))
+        return Encoded(feature_map, feature_map.mean((2, 3)))
+
+
+class UsedTwice(nn.Module):
+    """A batch norm that is applied twice, and one that is never."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.unused = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(2 * self.norm(x) + 1)
+
+
+class Scaled(nn.Module):
+    """A factor that is a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("factor", torch.ones(()))
+
+    def forward(self, x):
+        return x * self.factor
+
+
+def frozen_norm():
+    norm = nn.BatchNorm2d(4).eval()
+    norm.running_mean.fill_(0.3)
+    norm.running_var.fill_(2)
+    return norm
+
+
+def assert_as_plain_steps(layer, *, change=lambda _: None):
+    """Two steps of a stream give what plain ones give; ``change`` is done to both once begun."""
+    ours = CStream(MomentumPair(Layered(layer)), BYOL(hidden=8, dim=4)).double()
+    plain = copy.deepcopy(ours)
+    torch.set_num_threads(2)
+    with views_in_threads(ours, None, size=SIZE) as view_threads:
+        for stream in (ours, plain):
+            change(stream)
+        for number in range(2):
+            want = plain_step(plain, None, make_views(number))
+            got = care_loss(*view_threads(*make_views(number)))
+            got.total.backward()
+            torch.testing.assert_close(got.total, want.total)
+    for parameter, reference in zip(trained([ours]), trained([plain]), strict=True):
+        torch.testing.assert_close(parameter.grad, reference.grad)
+    for buffer, reference in zip(statistics([ours]), statistics([plain]), strict=True):
+        torch.testing.assert_close(buffer, reference)
+
+
+@pytest.mark.parametrize("layer", [UsedTwice, frozen_norm])
+def test_a_norm_may_be_used_twice_or_never_or_be_frozen(layer):
+    assert_as_plain_steps(layer())
+
+
+def test_buffers_that_a_checkpoint_restores_are_those_of_both_views():
+    def restore(stream):
+        for name, buffer in stream.named_buffers():
+            if name.endswith("factor"):
+                buffer.fill_(2)
+
+    assert_as_plain_steps(Scaled(), change=restore)
 
 
 def test_streams_of_the_callers_own_class_are_called_as_they_are():
@@ -171,3 +239,30 @@ def test_a_t_stream_may_compute_in_float32_inside_of_bfloat16():
             care_loss(*view_threads(*make_views().float())).total.backward()
         view_threads.close()
         assert found == [dtype] * len(found)
+
+
+def test_a_t_stream_may_compute_in_bfloat16_beside_float32():
+    c, t = (stream.float() for stream in make_streams())
+    found = []
+    convolution = next(m for m in t.backbone.online.modules() if isinstance(m, nn.Conv2d))
+    convolution.register_forward_hook(lambda _, inputs, output: found.append(output.dtype))
+    for threads in (1, 2):
+        torch.set_num_threads(1)
+        view_threads = ViewThreads(c, t, threads=threads, t_precision="bf16")
+        c_out, t_out = view_threads(*make_views().float())
+        care_loss(c_out, t_out).total.backward()
+        view_threads.close()
+        assert c_out.online[0].dtype == torch.float32
+    assert found == [torch.bfloat16] * 4
+
+
+def test_parameters_that_are_added_have_a_gradient_each():
+    class Added(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = (nn.Parameter(torch.rand(4, 4, 1, 1)) for _ in range(2))
+
+        def forward(self, x):
+            return nn.functional.conv2d(x, self.one + self.two)
+
+    assert_as_plain_steps(Added())
