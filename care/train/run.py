@@ -154,8 +154,9 @@ class Run:
         if (found := checkpoint.latest(self.path)) is None:
             return
         before = _in_todays_words(found.manifest["settings"])
-        for field in sorted((before.keys() | self.settings.keys()) - set(self.allow_change)):
-            if (was := before.get(field)) != (now := self.settings.get(field)):
+        allowed = {*self.allow_change, *(["t_precision"] if "precision" in self.allow_change else [])}
+        for field in self.settings | before:  # what is asked for first is told first
+            if field not in allowed and (was := before.get(field)) != (now := self.settings.get(field)):
                 advice = f"repeat the first call's settings, allow the change (--allow-change {field}), or choose a new run directory"
                 raise CareError(f"{self.url} was trained with {field}={was}, this call has {field}={now}; {advice}")
         checkpoint.restore(found, self.model, self.optimizer)

@@ -28,6 +28,7 @@ from care import (
 )
 from care.encoders import Encoded
 from care.train import Stopped, batches, checkpoint, load_encoder, loop, pretrain
+from care.train import precision as precision_module
 
 STEPS = 6
 SETTINGS = {
@@ -485,7 +486,7 @@ def test_a_run_may_go_on_in_half_precision(data, tmp_path, at_step, scaled):
 @pytest.mark.parametrize(("capabilities", "precision"), [({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "fp32"), ({}, "fp32")])
 def test_the_precision_of_a_cpu_is_what_it_computes_natively(monkeypatch, capabilities, precision):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert loop.fastest_precision(torch.device("cpu")) == precision
+    assert precision_module.fastest_precision(torch.device("cpu")) == precision
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 1}, {"steps": 0}])
@@ -584,12 +585,13 @@ def test_a_run_never_takes_more_threads_than_it_may(data, tmp_path, at_step, mon
 
 
 def test_a_container_quota_limits_the_threads(data, tmp_path, monkeypatch):
-    chosen = []
+    threads = [16]  # what torch has taken of a big machine
     monkeypatch.setattr("shards.cores.cgroup_quota", lambda: 1.0)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
-    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     train(data, tmp_path)
-    assert chosen == [1]
+    assert set(threads[1:]) == {1}
+    assert checkpoint.latest(tmp_path).manifest["threads"] == 1
 
 
 def test_what_a_training_computes_with_is_told_once_and_recorded(data, tmp_path, capsys):
