@@ -146,6 +146,11 @@ class ViewThreads:
         self._join_statistics()
         return self._joined(*views)
 
+    def computing(self) -> int:
+        """Threads that compute at a time, in both views where torch's number leaves any."""
+        threads = torch.get_num_threads()
+        return 2 * threads if 2 * threads <= self._threads else threads
+
     def close(self) -> None:
         """End the thread."""
         self._pool.shutdown()
