@@ -143,7 +143,7 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
             inputs = {"train": built["train"], "t_stream": name == "CARE", **network} | ({} if name == "CARE" else {"attention_weight": 0})
             trainings[name] = chain.start(stage, "pretrain", inputs | {"nproc": nproc, **side}, alone=one_by_one)
             if one_by_one:
-                wait([trainings[name]])
+                trainings[name].result()  # a failure ends the chain before the next one
         encoders |= {name: training.result() for name, training in trainings.items()}
         care, found = encoders["CARE"], list[tuple[Result, Future[Result]]]()
         for name, whole in encoders.items():

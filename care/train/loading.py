@@ -21,6 +21,7 @@ def worker_count(
     *,
     batches: int,
     batch_bytes: int = 0,
+    threads: int | None = None,
 ) -> int:
     """Processes that decode a stream of batches.
 
@@ -29,26 +30,28 @@ def worker_count(
         device: where the network computes.
         batches: length of the stream.
         batch_bytes: size of a decoded batch in this process, about.
+        threads: that compute in this process; by default torch's number.
 
     Returns:
         The number of workers, never more than batches; 0 means that this process decodes.
     """
     if workers is None:
-        workers = automatic_workers(device) if batches >= SHORT_STREAM else 0
+        workers = automatic_workers(device, threads) if batches >= SHORT_STREAM else 0
         if workers and batch_bytes:
             workers = _fitting_shared_memory(workers, batch_bytes)
     return min(workers, max(batches, 0))  # a run of fewer steps than it has taken has none left
 
 
-def automatic_workers(device: torch.device) -> int:
+def automatic_workers(device: torch.device, threads: int | None = None) -> int:
     """Workers that are best on this machine for a long stream of batches.
 
     Args:
         device: where the network computes.
+        threads: that compute in this process; by default torch's number.
 
     Returns:
         On CUDA the cores of this process but one, at most 8 and, of several cores, at least 1.
-        On a CPU the cores that torch's threads leave, at most 2. None in a daemon, such as a
+        On a CPU the cores that the threads leave, at most 2. None in a daemon, such as a
         process of Dask, which may have no children.
     """
     if multiprocessing.current_process().daemon:
@@ -57,7 +60,8 @@ def automatic_workers(device: torch.device) -> int:
     cores = cores_per_process(ranks.local_world())
     if device.type == "cuda":
         return min(MOST_FOR_CUDA, cores - 1)
-    return min(MOST_FOR_CPU, max(cores - torch.get_num_threads(), 0))
+    computing = torch.get_num_threads() if threads is None else threads
+    return min(MOST_FOR_CPU, max(cores - computing, 0))
 
 
 def _fitting_shared_memory(workers: int, batch_bytes: int) -> int:

@@ -127,7 +127,8 @@ def pretrain(data: ShardSet, run: str | Path, c: CStream, t: TStream | None = No
     by_view = views_in_threads(c, t, size=size, t_precision=precisions.t) if where.type == "cpu" and ranks.world() == 1 else nullcontext()
     with by_view as model.view_threads, Run(
             run, model, optimizer, settings, title="pre-training", precision=precision, checkpoint_every=checkpoint_every,
-            keep_every=keep_every, allow_change=allow_change, workers=workers) as state:  # fmt: skip
+            keep_every=keep_every, allow_change=allow_change, workers=workers,
+            threads=model.view_threads.computing if model.view_threads else None) as state:  # fmt: skip
         log = state.path / "losses.jsonl"
         lines = log.read_text().splitlines()[-PATIENCE:] if log.exists() else []
         low = len([*takewhile(lambda line: json.loads(line)["spread"] < COLLAPSED, reversed(lines))])  # collapsed steps at the end

@@ -29,17 +29,18 @@ class Run:
     On entering, its newest whole checkpoint is restored into ``model``, on its device, and the SGD ``optimizer``; ``start`` is its step.
     ``settings`` are JSON values, ``steps``, ``batch_size`` and ``seed`` among them: one that differs from the earlier calls' and is not in
     ``allow_change`` is a ``CareError``. Every ``checkpoint_every`` steps all is saved in the background; one every ``keep_every`` stays.
-    After entering, ``run.workers`` are the processes to decode with: ``workers``, or for None what is best here.
+    After entering, ``run.workers`` are the processes to decode with: ``workers``, or for None what is best here. ``threads`` tells how
+    many threads compute, once a checkpoint's are set; by default torch's number.
     """
 
     def __init__(self, path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any], *, title: str,
                  precision: Precision, checkpoint_every: int, keep_every: int = 0, allow_change: Sequence[str] = (),
-                 workers: int | None = 0) -> None:  # fmt: skip
+                 workers: int | None = 0, threads: Callable[[], int] | None = None) -> None:  # fmt: skip
         self.url, self.path, self.title, self.allow_change = path, checkpoint.local_copy(path), title, allow_change
         self.model, self.optimizer, self.settings = model, optimizer, json.loads(json.dumps(settings))
         self.every, self.keep_every, self.start, self.lead = checkpoint_every, keep_every, 0, ranks.rank() == 0
         self.device, self.precision, self.workers = next(model.parameters()).device, precision, workers or 0
-        self._workers_wanted = workers
+        self._workers_wanted, self._threads = workers, threads or torch.get_num_threads
         self.autocast, self.scaler = autocast(self.device, precision), torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
 
     def __enter__(self) -> "Run":
@@ -177,12 +178,13 @@ class Run:
             self.device,
             batches=steps_left,
             batch_bytes=batch_bytes,
+            threads=self._threads(),
         )
         if self.lead and steps_left > 0:
             precision = self.settings.get("precision", self.precision)
             each = f" on each of {ranks.world()} processes" if ranks.world() > 1 else ""
             line = f"{self.title}: {self.device.type}, {precision}, "
-            line += f"threads {torch.get_num_threads()}, workers {self.workers}{each}"
+            line += f"threads {self._threads()}, workers {self.workers}{each}"
             console.print(line, soft_wrap=True)
 
     def _status(self, state: str, message: str = "") -> None:

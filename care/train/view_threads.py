@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from care.objectives import MomentumPair, Siamese
 from care.streams import CStream, CStreamOut, Maps, TStream, TStreamOut
 from care.train.precision import Precision, stream_precision
 from care.train.ranks import limit_threads
@@ -69,10 +70,12 @@ def views_in_threads(
         t_precision: of the T-stream, see ``stream_precision``.
 
     Yields:
-        What embeds two views; None where the streams are the caller's own classes, or do not fit
+        What embeds two views; None where streams or pairs are the caller's own classes, or do not fit
         (``ViewThreads.fits``): torch's threads then share every operation.
     """
-    if type(c) is not CStream or type(t) not in (TStream, type(None)):
+    pairs = [pair for stream in (c, t) if stream for pair in (stream.backbone, stream.projector)]
+    own_pairs = any(type(pair) not in (Siamese, MomentumPair) for pair in pairs)
+    if type(c) is not CStream or type(t) not in (TStream, type(None)) or own_pairs:
         yield None
         return
     limit_threads()
@@ -145,6 +148,11 @@ class ViewThreads:
         views = self._both(partial(view, self._first, x1), partial(view, self._second, x2))
         self._join_statistics()
         return self._joined(*views)
+
+    def computing(self) -> int:
+        """Threads that compute at a time, in both views where torch's number leaves any."""
+        threads = torch.get_num_threads()
+        return 2 * threads if 2 * threads <= self._threads else threads
 
     def close(self) -> None:
         """End the thread."""

@@ -44,6 +44,8 @@ def test_the_processes_of_a_machine_share_its_cores(machine, monkeypatch):
 def test_on_a_cpu_the_cores_decode_that_are_left(machine, cores, threads, workers):
     machine(cores, threads)
     assert automatic_workers(CPU) == workers
+    machine(cores)
+    assert automatic_workers(CPU, threads) == workers  # of both views
 
 
 def test_what_is_asked_for_is_obeyed_but_for_workers_without_a_batch(machine):

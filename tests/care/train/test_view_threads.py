@@ -109,6 +109,9 @@ def test_the_second_view_goes_through_another_thread_with_its_share_of_the_threa
     with views_in_threads(c, None, size=SIZE) as view_threads:
         seen.clear()
         view_threads(*make_views().float())
+        assert view_threads.computing() == 2
+        torch.set_num_threads(2)  # as of a checkpoint: the views take turns
+        assert view_threads.computing() == 2
     assert seen == {"MainThread": 1, "view_0": 1}
     assert torch.get_num_threads() == 2  # the caller's, afterwards
 
