@@ -6,7 +6,7 @@
 import re
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 import numpy as np
 from prefect import flow
 import shards
@@ -27,7 +27,7 @@ _QUICK: Result = {
     "finetune": {"lrs": [0.1], "head_lrs": [2.0], "batch_size": 32, "min_scale": 0.2},
     "detect": {  # of a size that a CPU trains in a minute
         "head": "fpn", "batch_size": 8, "lr": 0.1, "warmup": 20, "channels": 32, "hidden": 128, "proposals": 64, "anchor_scale": 4,
-        "checkpoint_every": 100, "size": 64, "iterations": 200, "precise": 50,
+        "checkpoint_every": 100, "size": 64, "iterations": 250, "precise": 100,
     }}  # fmt: skip
 PROTOCOLS: dict[str, Result] = {
     "quick": _QUICK,
@@ -37,6 +37,23 @@ PROTOCOLS: dict[str, Result] = {
         "encoder": "resnet50", "size": 224, "hidden": 4096, "epochs": 200, "batch_size": 1024, "lr": 0.05, "momentum": 0.99,
         "checkpoint_every": 500, "views": {}, "linear": {}, "finetune": {"recipe": "byol"}, "detect": {"head": "c4"},
     }}  # fmt: skip
+
+LONGEST = ("detect", "finetune", "linear", "knn", "attention")  # what is judged, by the time that it takes
+
+
+class Planned(NamedTuple):
+    """A stage to come that judges an encoder."""
+
+    told: Result  # what its rows say of encoder and task
+    name: str
+    work: str
+    inputs: Result
+    after: Future[Result] | None = None  # the stage whose folder is its cache
+
+    @property
+    def length(self) -> int:
+        """Its place among the kinds of stages, the longest first."""
+        return LONGEST.index(self.inputs.get("verb", self.work))
 
 
 @flow(name="care-pipeline", persist_result=False)
@@ -145,7 +162,7 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
             if one_by_one:
                 trainings[name].result()  # a failure ends the chain before the next one
         encoders |= {name: training.result() for name, training in trainings.items()}
-        care, found = encoders["CARE"], list[tuple[Result, Future[Result]]]()
+        care, planned = encoders["CARE"], list[Planned]()
         for name, whole in encoders.items():
             source = whole if isinstance(whole, str) else whole | {"url": f"{whole['url']}/encoder.safetensors"}  # not all of the run
             tag, one = "" if name == "CARE" else re.sub(r"\W+", "-", f"-{name.lower()}"), {"encoder": source, "seed": seed}
@@ -165,11 +182,17 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
                 todo.append((kind, "", {"verb": "detect", "train": built[f"{kind}-train"], "val": built[f"{kind}-val"], **detector}))
             for stage, task, inputs in todo:
                 inputs, after = {"called": name, **inputs, **one, **side}, ready if stage in ("knn", "linear") else None
-                future = chain.start(stage + tag, "judge", inputs, after=after)
-                found.append(({"encoder": name} | ({"task": task} if task else {}), future))
+                told = {"encoder": name} | ({"task": task} if task else {})
+                planned.append(Planned(told, stage + tag, "judge", inputs, after))
             if not images:
                 inside = {"start": train_scenes, "count": val_scenes, "size": size, **one}
-                found.append(({"encoder": name}, chain.start(f"attention{tag}", "attention", inside)))
+                planned.append(Planned({"encoder": name}, f"attention{tag}", "attention", inside))
+        # the longest first: what is left at the end then fills all cores; in results they stand as planned
+        futures = {
+            stage.name: chain.start(stage.name, stage.work, stage.inputs, after=stage.after)
+            for stage in sorted(planned, key=lambda stage: stage.length)
+        }
+        found = [(stage.told, futures[stage.name]) for stage in planned]
         wait([future for _, future in found])  # what fails does not stop the others
         results = {
             "title": f"CARE on {title}", "note": note, "skipped": skipped, "settings": settings, "views": given["views"], "seed": seed,

@@ -46,7 +46,7 @@ class Stepper:
     """
 
     def __init__(self, root: Path, kind: str, setting: Setting) -> None:
-        command = [sys.executable, str(Path(__file__)), "--serve", kind, *map(str, setting)]
+        command = [sys.executable, "-P", str(Path(__file__)), "--serve", kind, *map(str, setting)]
         environment = os.environ | {"PYTHONPATH": f"{root}:{ROOT}"}
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=root)
