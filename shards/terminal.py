@@ -58,7 +58,8 @@ def command(
         members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
         if numbers := next((member for member in members if get_origin(member) is tuple), None):
             settings |= {"parser": lambda text, of=numbers: _numbers(text, get_args(of)[0]), "metavar": "NUMBER,…"}
-            default = default and ",".join(f"{value:g}" for value in default)
+            settings |= {"metavar": "NAME,…"} if get_args(numbers)[0] is str else {}
+            default = default and ",".join(value if isinstance(value, str) else f"{value:g}" for value in default)
         if numbers or Path in members:
             kind = str | None if type(None) in members else str
         declared = typer.Option(*([names[option]] if names and option in names else []), **settings)
