@@ -178,6 +178,18 @@ def label_counts(sets: dict[str, Result], labels: tuple[float, ...]) -> dict[flo
     return {share: count for share, count in counts.items() if count >= LEAST_LABELS}
 
 
+def asked_changes(**settings: Any) -> Result:
+    """What was asked for of settings that are None where a protocol's stay.
+
+    Raises:
+        Misuse: Both steps and epochs are asked for.
+    """
+    asked = {name: value for name, value in settings.items() if value is not None}
+    if {"steps", "epochs"} <= asked.keys():
+        raise Misuse("wanted steps or epochs, got both")
+    return asked
+
+
 def regime_for(
     protocol: str,
     changes: Result,
@@ -191,22 +203,16 @@ def regime_for(
 
     Args:
         protocol: a name in ``flows.pipeline.PROTOCOLS``.
-        changes: what was asked for by name, ``steps`` or ``epochs`` among them; None: as it is.
+        changes: what was asked for by name, ``steps`` or ``epochs`` among them.
         images: to train on.
         labels: shares of them whose labels are fine-tuned on.
         finetune_steps: of each fine-tuning, about, if the protocol is not the paper's.
         trials: fine-tunings of each run.
-
-    Raises:
-        Misuse: Both steps and epochs are asked for.
     """
-    asked = {name: value for name, value in changes.items() if value is not None}
-    if {"steps", "epochs"} <= asked.keys():
-        raise Misuse("wanted steps or epochs, got both")
     given: dict[str, Any] = {**PROTOCOLS[protocol]}
-    if "epochs" in asked:
+    if "epochs" in changes:
         given.pop("steps", None)
-    given |= asked
+    given |= changes
     batch_size = min(given["batch_size"], images)
     in_paper = protocol == "paper"
     return Regime(

@@ -20,6 +20,7 @@ from flows.grid import (
     Data,
     Regime,
     Run,
+    asked_changes,
     image_data,
     label_counts,
     regime_for,
@@ -117,16 +118,16 @@ def care_reproduce(
     check_amounts(grid, labels, screen, compute_ratio)
     scenes = scene_data(train_scenes, val_scenes, screen)
     data = image_data(images, val, screen, out) if images else scenes
-    changes: Result = {
-        "encoder": encoder,
-        "size": size,
-        "hidden": hidden,
-        "steps": steps,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "momentum": momentum,
-    }
+    changes = asked_changes(
+        encoder=encoder,
+        size=size,
+        hidden=hidden,
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        momentum=momentum,
+    )
     with Chain(out, jobs=jobs, stall=60 * stall_minutes, runner=runner) as chain:
         sets = _built(chain, data)
         regime = regime_for(
