@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from care.attention import Transformer
+from care.attention import NoPosition, RelativePosition, Transformer
 from care.encoders import Encoder, build_encoder, map_shape
 from care.errors import CareError
 from care.objectives import BYOL, Embeddings, MomentumPair, Objective, Siamese, unit, update_targets
@@ -126,17 +126,48 @@ def care_loss(c: CStreamOut, t: TStreamOut | None = None, *, attention_weight: f
     return CareLoss(cnn + transformer + attention_weight * attention, cnn, transformer, attention)
 
 
-def streams_for(encoder: str | Encoder, *, size: int | tuple[int, int], seed: int = 0, blocks: int = 5,
-                objective: Objective | None = None) -> tuple[CStream, TStream]:  # fmt: skip
-    """Both streams around an encoder or ``build_encoder``'s of a name, views of ``size`` px, weights of ``seed``; T is BYOL's, as wide."""
+def streams_for(
+    encoder: str | Encoder,
+    *,
+    size: int | tuple[int, int],
+    seed: int = 0,
+    blocks: int = 5,
+    position: type[NoPosition] = RelativePosition,
+    zero_gamma: bool = True,
+    detach: bool = False,
+    objective: Objective | None = None,
+) -> tuple[CStream, TStream]:
+    """Both streams around an encoder; the T-stream is BYOL's, with heads as wide as the C-stream's.
+
+    Args:
+        encoder: the online CNN, or a name for ``build_encoder``.
+        size: of the views, pixels: a side, or height and width.
+        seed: of all initial weights that are drawn here.
+        blocks: attention blocks of the transformer (Table 7).
+        position: encoding of the positions in its attention (Table 8).
+        zero_gamma: every attention block starts as its shortcut; the released code resets this.
+        detach: no gradient of the T-stream goes on into the encoder, as in the paper's text.
+        objective: of the C-stream, by default ``BYOL()``.
+
+    Raises:
+        CareError: No encoder has that name.
+    """
     objective = objective or BYOL()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         cnn = build_encoder(encoder) if isinstance(encoder, str) else encoder
         channels, height, width = map_shape(cnn, size)
-        transformer = Transformer(channels, cnn.features, map_size=(height, width), blocks=blocks)
+        transformer = Transformer(
+            channels,
+            cnn.features,
+            map_size=(height, width),
+            blocks=blocks,
+            position=position,
+            zero_gamma=zero_gamma,
+        )
         c = CStream(objective.pair(cnn), objective)
-        return c, TStream(MomentumPair(transformer), BYOL(objective.hidden, objective.dim))
+        t_objective = BYOL(objective.hidden, objective.dim)
+        return c, TStream(MomentumPair(transformer), t_objective, detach=detach)
 
 
 def lr_at(step: int, *, total: int, base: float, warmup: int = 0, start: float = 1e-6) -> float:

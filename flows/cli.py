@@ -16,7 +16,8 @@ from shards.terminal import command, told
 _APPS = {  # commands that are apps of their own, of modules whose import takes seconds
     "pretrain": ("care.train.__main__", "Pre-train an encoder by CARE; interrupted, the same command continues from the last checkpoint."),
     "evaluate": ("flows.cli_evaluate", "Judge encoders: kNN, linear, few labels, detection; interrupted, the same command continues."),
-    "pipeline": ("flows.cli_pipeline", "The whole chain as one Prefect flow, here or from deployments; killed, it continues.")}  # fmt: skip
+    "pipeline": ("flows.cli_pipeline", "The whole chain as one Prefect flow, here or from deployments; killed, it continues."),
+    "reproduce": ("flows.cli_reproduce", "Does it help? Arms × seeds, judged alike, with error bars; killed, it continues.")}  # fmt: skip
 
 
 class _Group(TyperGroup):

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 import prefect
 import typer
 from httpx import HTTPError
+from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined]
@@ -37,17 +38,28 @@ app = typer.Typer(
 
 
 def chain(*, plain: bool = False, **settings: Any) -> Result:
-    """The results of `care-pipeline` with a Prefect server, the configured one or one of our own, or if none answers without it."""
+    """The results of `care-pipeline`, as ``run_flow`` has them."""
+    return run_flow(care_pipeline, plain=plain, **settings)
+
+
+def run_flow(of_care: Flow[..., Result], *, plain: bool = False, **settings: Any) -> Result:
+    """The results of a flow with a Prefect server, the configured one, or one of our own.
+
+    Args:
+        of_care: the flow.
+        plain: without Prefect, as it also is if no server answers.
+        **settings: parameters of the flow.
+    """
     storage.is_remote(str(settings))  # Prefect stores them before the flow could refuse one with a secret
     if plain or "CARE_PLAIN" in os.environ:
-        return dict(care_pipeline.fn(**settings))
+        return dict(of_care.fn(**settings))
     if not PREFECT_API_URL.value():  # nobody could look at logs there; all is told here
         logging.disable(logging.ERROR)
     console.print("starting the workflow engine")
     with server() as address:
         try:
             if address:
-                return dict(care_pipeline(**settings))
+                return dict(of_care(**settings))
         except (HTTPError, RuntimeError) as error:
             if caused(error, KeyboardInterrupt, TerminationSignal):
                 raise KeyboardInterrupt from None

@@ -1,12 +1,18 @@
 """What a stage does: plain functions without Prefect, each of which leaves its outputs in a folder, path or URL, of its own."""
 
 import json
+import math
 import os
+import platform
+import re
 import statistics
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
@@ -26,6 +32,20 @@ from flows.tables import Result
 from shards import boxes, scenes, storage
 from shards.terminal import console
 
+POSITIONS: dict[str, type[care.NoPosition]] = {
+    "none": care.NoPosition,
+    "sin-cos": care.SinCosPosition,
+    "absolute": care.AbsolutePosition,
+    "relative": care.RelativePosition,
+}
+OBJECTIVES: dict[str, type[care.Objective]] = {
+    "byol": care.BYOL,
+    "simsiam": care.SimSiam,
+    "simclr": care.SimCLR,
+    "moco-v3": care.MoCoV3,
+    "barlow-twins": care.BarlowTwins,
+}
+
 
 def build(out: str, *, source: str, annotated: bool = False, seed: int = 0, **settings: Any) -> Result:
     """The shard set ``out`` of the images in ``source``; ``settings`` are those of ``shards.build``.
@@ -43,22 +63,107 @@ def build(out: str, *, source: str, annotated: bool = False, seed: int = 0, **se
 
 
 def pretrain(
-        out: str, *, train: str, encoder: str, size: int, hidden: int, steps: int, views: Result | None = None, t_stream: bool = True,
-        seed: int = 0, nproc: int = 1, **settings: Any) -> Result:  # fmt: skip
-    """Both streams, or the C-stream alone, trained on a set with ``settings`` of ``care.train.pretrain``; ``nproc`` 0: a process a GPU."""
+    out: str,
+    *,
+    train: str,
+    encoder: str,
+    size: int,
+    hidden: int,
+    steps: int,
+    views: Result | None = None,
+    t_stream: bool = True,
+    blocks: int = 5,
+    position: str = "relative",
+    zero_gamma: bool = True,
+    detach: bool = False,
+    objective: str = "byol",
+    seed: int = 0,
+    nproc: int = 1,
+    **settings: Any,
+) -> Result:
+    """Both streams, or the C-stream alone, trained on a set.
+
+    Args:
+        out: run directory, path or URL.
+        train: shard set.
+        encoder: a name for ``care.build_encoder``.
+        size: side of the views, pixels.
+        hidden: hidden width of projectors and predictors.
+        steps: length of the training.
+        views: fields of ``care.train.View`` that differ from the paper's.
+        t_stream: whether there is a T-stream.
+        blocks: its attention blocks.
+        position: its encoding of positions, a name in ``POSITIONS``.
+        zero_gamma: each of its blocks starts as its shortcut.
+        detach: its gradient ends at the encoder.
+        objective: of the C-stream, a name in ``OBJECTIVES``.
+        seed: of weights, order and views.
+        nproc: training processes; 0: one a GPU.
+        **settings: those of ``care.train.pretrain``.
+
+    Returns:
+        Digest and files of the encoder, its last losses, and how long it took on what.
+    """
     nproc = nproc or torch.cuda.device_count() or 1
+    network: Result = {"encoder": encoder, "size": size, "seed": seed}
+    t_shape: Result = {"blocks": blocks, "zero_gamma": zero_gamma, "detach": detach}
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
-        given = {"train": train, "encoder": encoder, "size": size, "hidden": hidden, "steps": steps, "views": views, "t_stream": t_stream}
-        torchrun(out, nproc, [json.dumps(["pretrain", out, given | {"seed": seed, "nproc": nproc} | settings])], module="flows.child")
+        given = network | t_shape | {"train": train, "hidden": hidden, "steps": steps}
+        given |= {"position": position, "objective": objective, "views": views}
+        given |= {"t_stream": t_stream, "nproc": nproc} | settings
+        torchrun(out, nproc, [json.dumps(["pretrain", out, given])], module="flows.child")
     with joined(out):  # what is trained is only loaded, and told
-        c, t = care.streams_for(encoder, size=size, seed=seed, objective=care.BYOL(hidden=hidden))
+        c, t = care.streams_for(
+            **network,
+            **t_shape,
+            position=POSITIONS[position],
+            objective=OBJECTIVES[objective](hidden=hidden),
+        )
         changes: Result = {name: tuple(value) if isinstance(value, list) else value for name, value in (views or {}).items()}
         first, second = (view._replace(**changes) for view in care.train.VIEWS)
-        asked: Result = {"size": size, "steps": steps, "views": (first, second), "seed": seed, **settings}
+        asked: Result = {"size": size, "steps": steps, "views": (first, second), "seed": seed}
+        asked |= settings
         done = care.train.pretrain(shards.open(train), out, c, t if t_stream else None, **asked)
     files = outputs(out, "encoder.safetensors", "losses.jsonl")
     text = f"{encoder} at {size} px, {steps:,} steps of {settings['batch_size']} images"
-    return {"digest": files["encoder.safetensors"]["sha256"], "outputs": files, "text": text, "losses": done.losses}
+    return {
+        "digest": files["encoder.safetensors"]["sha256"],
+        "outputs": files,
+        "text": text,
+        "losses": done.losses,
+        "timing": timing(out)._asdict(),
+    }
+
+
+class Timing(NamedTuple):
+    """How long a training took, and on what its last step was taken."""
+
+    seconds: float  # of all steps, without the import of packages and the saving at the end
+    step_seconds: float  # median
+    hardware: str
+
+
+def timing(out: str) -> Timing:
+    """How long the training in ``out`` took, whatever stopped it in between.
+
+    Its log has the seconds since its process began: they start anew where it was continued.
+    """
+    lines = storage.read_bytes(f"{out}/timing.jsonl").decode().splitlines()
+    elapsed = [float(json.loads(line)["seconds"]) for line in lines]
+    steps = [now - before for before, now in pairwise(elapsed) if now > before]
+    began_anew = [now for before, now in pairwise([math.inf, *elapsed]) if now <= before]
+    step_seconds = statistics.median(steps or elapsed)
+    return Timing(round(sum(steps) + sum(began_anew), 3), round(step_seconds, 5), hardware())
+
+
+def hardware() -> str:
+    """The machine in a line: processor, its cores for this process, GPU where there is one."""
+    cpu = platform.machine()
+    with suppress(OSError):
+        models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        cpu = models[0] if models else cpu
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{cpu}, {torch.get_num_threads()} of {os.cpu_count()} cores{gpu}"
 
 
 def features(out: str, *, encoder: str, train: str, val: str, size: int, seed: int = 0, workers: int | None = None) -> Result:
@@ -119,9 +224,32 @@ def judge(
     return {"outputs": outputs(out, "results.json"), "rows": [row], "text": text, "markdown": as_markdown(compared([row]))}
 
 
-def attention(out: str, *, encoder: str, start: int, count: int, size: int, seed: int = 0) -> Result:
-    """Share of the encoder's attention inside the objects of the procedural scenes from number ``start`` on."""
-    rendered = [scenes.render(seed, start + n) for n in range(count)]
+def attention(
+    out: str,
+    *,
+    encoder: str,
+    start: int,
+    count: int,
+    size: int,
+    seed: int = 0,
+    scene_seed: int | None = None,
+) -> Result:
+    """Share of an encoder's attention inside the objects of the procedural scenes.
+
+    Args:
+        out: the stage's folder; nothing is left there.
+        encoder: source of it.
+        start: number of the first scene.
+        count: scenes.
+        size: side of the crops, pixels.
+        seed: of an encoder that is initialised here.
+        scene_seed: of the scenes; None: the same.
+
+    Returns:
+        The row, with the share by draw of resampled scenes.
+    """
+    of_scenes = seed if scene_seed is None else scene_seed
+    rendered = [scenes.render(of_scenes, start + n) for n in range(count)]
     masks = [np.any([one.mask for one in scene.objects], axis=0) for scene in rendered]
     images = [Image.fromarray(scene.image) for scene in rendered]
     shares = care.show.attention_shares(loaded(encoder, seed), images, masks, size=size)

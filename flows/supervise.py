@@ -88,6 +88,11 @@ class Children:
         self._count_slots()
         return self._gpus == 0 and self._jobs_at_a_time == stages
 
+    def at_a_time(self) -> int:
+        """How many stages run at a time."""
+        self._count_slots()
+        return self._jobs_at_a_time
+
     def _slot(self) -> dict[str, str]:
         self._count_slots()
         return self._slots.get()

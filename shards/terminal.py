@@ -57,8 +57,11 @@ def command(
         settings: dict[str, Any] = {"help": said[option], **next((mark for mark in marks if isinstance(mark, Range)), Range())._asdict()}
         members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
         if numbers := next((member for member in members if get_origin(member) is tuple), None):
-            settings |= {"parser": lambda text, of=numbers: _numbers(text, get_args(of)[0]), "metavar": "NUMBER,…"}
-            default = default and ",".join(f"{value:g}" for value in default)
+            of_each = get_args(numbers)[0]
+            settings |= {"parser": lambda text, of=of_each: _numbers(text, of)}
+            settings |= {"metavar": "NAME,…" if of_each is str else "NUMBER,…"}
+            spec = "" if of_each is str else "g"
+            default = default and ",".join(format(value, spec) for value in default)
         if numbers or Path in members:
             kind = str | None if type(None) in members else str
         declared = typer.Option(*([names[option]] if names and option in names else []), **settings)

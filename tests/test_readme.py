@@ -28,9 +28,11 @@ def test_the_commands_exist() -> None:
     from flows.cli import app
     from flows.cli_evaluate import app as evaluate
     from flows.cli_pipeline import app as pipeline
+    from flows.cli_reproduce import app as reproduce
 
     root = get_command(app)
-    apps = {"pretrain": pretrain, "evaluate": evaluate, "pipeline": pipeline}  # which `care` imports when they are called
+    # which `care` imports when they are called
+    apps = {"pretrain": pretrain, "evaluate": evaluate, "pipeline": pipeline, "reproduce": reproduce}
     root.commands |= {name: get_command(one) for name, one in apps.items()}
     for line in re.findall(r"^(?:pip install -e \. && )?care ([^#\n]+)", README.read_text(), re.MULTILINE):
         command, words = root, [word for word in line.split() if word != "&&"]

@@ -1,0 +1,121 @@
+"""The arms of an experiment: ways to pre-train, by name, and what sets each apart.
+
+The paper's sequential design, a transformer behind the whole encoder instead of beside it, is not
+among them: ``care.train.pretrain`` trains two parallel streams, or the C-stream alone.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+from flows.tables import Result
+from shards.errors import Misuse
+
+REFERENCE = "c-stream"  # the arm from which the others' differences are taken by default
+CARE = "care"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to pre-train; the defaults are CARE's, and what follows the name and ``about``.
+
+    Attributes:
+        name: what the command line, the results and their files call it.
+        about: what sets it apart, in a line.
+        trained: whether the encoder is pre-trained at all.
+        t_stream: whether there is a T-stream.
+        attention_weight: λ of Eq. 5.
+        blocks: attention blocks of the transformer (n, Table 7).
+        position: encoding of the positions in its attention (Table 8).
+        tap: stage of the encoder whose map the transformer sees.
+        detach: no gradient of the T-stream goes on into the encoder (the paper's text).
+        zero_gamma: every attention block starts as its shortcut; the released code resets this.
+        objective: of the C-stream.
+        step_share: times the steps of the others; None: as many steps as cost the time of CARE's.
+    """
+
+    name: str
+    about: str
+    trained: bool = True
+    t_stream: bool = True
+    attention_weight: float = 100
+    blocks: int = 5
+    position: Literal["none", "sin-cos", "absolute", "relative"] = "relative"
+    tap: Literal["layer2", "layer3", "layer4"] = "layer3"
+    detach: bool = False
+    zero_gamma: bool = True
+    objective: Literal["byol", "simsiam", "simclr", "moco-v3", "barlow-twins"] = "byol"
+    step_share: float | None = 1
+
+    def encoder(self, base: str) -> str:
+        """The encoder with this arm's tap, a name for ``care.build_encoder``.
+
+        Args:
+            base: the encoder of all arms, without a tap.
+        """
+        return base if self.tap == CARE_ARM.tap else f"{base}:{self.tap}"
+
+    def stage_inputs(self) -> Result:
+        """What ``flows.stages.pretrain`` is given for this arm.
+
+        Only what differs from its defaults, so that a run has the key of the pipeline's equal one.
+        """
+        inputs: Result = {"t_stream": self.t_stream}
+        # λ weighs nothing without a T-stream; the pipeline's C-stream has 0
+        inputs["attention_weight"] = self.attention_weight if self.t_stream else 0
+        for name in ("blocks", "position", "detach", "zero_gamma", "objective"):
+            if getattr(self, name) != getattr(CARE_ARM, name):
+                inputs[name] = getattr(self, name)
+        return inputs
+
+
+CARE_ARM = Arm(CARE, "both streams with attention supervision")
+_ALL = (
+    Arm("random", "random initialisation, not trained", trained=False),
+    Arm(REFERENCE, "the C-stream alone, for as many steps", t_stream=False),
+    Arm(
+        "c-stream-equal-compute",
+        "the C-stream alone, for as long as CARE takes",
+        t_stream=False,
+        step_share=None,
+    ),
+    CARE_ARM,
+    Arm("lambda-0", "λ = 0: both streams without supervision", attention_weight=0),
+    Arm("lambda-1", "λ = 1", attention_weight=1),
+    Arm("lambda-10", "λ = 10", attention_weight=10),
+    Arm("lambda-250", "λ = 250", attention_weight=250),
+    Arm("blocks-2", "2 attention blocks", blocks=2),
+    Arm("blocks-3", "3 attention blocks", blocks=3),
+    Arm("blocks-4", "4 attention blocks", blocks=4),
+    Arm("blocks-6", "6 attention blocks", blocks=6),
+    Arm("position-none", "attention without positions", position="none"),
+    Arm("position-sin-cos", "fixed absolute positions", position="sin-cos"),
+    Arm("position-absolute", "learned absolute positions", position="absolute"),
+    Arm("tap-layer2", "the transformer sees layer2's map", tap="layer2"),
+    Arm("tap-layer4", "the transformer sees layer4's map", tap="layer4"),
+    Arm("detach", "no gradient from the T-stream into the encoder (text)", detach=True),
+    Arm(
+        "released",
+        "absolute positions, blocks that start at random (code)",
+        position="absolute",
+        zero_gamma=False,
+    ),
+)
+ARMS = {arm.name: arm for arm in _ALL}
+
+
+def chosen_arms(names: Iterable[str]) -> list[Arm]:
+    """The arms of these names, in their order, each once.
+
+    Raises:
+        Misuse: There are none, or one of a name is not known.
+    """
+    wanted = list(dict.fromkeys(names))
+    if not wanted:
+        raise Misuse(f"wanted arms to compare, got none; choose of {', '.join(ARMS)}")
+    for name in wanted:
+        if name not in ARMS:
+            alike = get_close_matches(name, ARMS, 3, cutoff=0.4)
+            hint = f"; did you mean {' or '.join(alike)}?" if alike else ""
+            raise Misuse(f"wanted arms of {', '.join(ARMS)}; got {name!r}{hint}")
+    return [ARMS[name] for name in wanted]

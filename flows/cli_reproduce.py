@@ -1,0 +1,58 @@
+"""`care reproduce`: a grid of experiments, and what it says in tables and in words."""
+
+from typing import Annotated, Any
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from flows.arms import ARMS, chosen_arms
+from flows.cli_pipeline import run_flow
+from flows.reproduce import care_reproduce
+from flows.tables import Json, print_json, table
+from shards import sources, storage
+from shards.errors import Failure
+from shards.terminal import command, console
+
+app = typer.Typer(
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_EXAMPLES = (
+    "care reproduce --arms c-stream,care,c-stream-equal-compute --seeds 0,1,2;"
+    " care reproduce --images photos --epochs 50 --screen 0.2 --out screens;"
+    " care reproduce --list-arms"
+)
+
+
+def _list_arms(wanted: bool) -> None:
+    """Print the arms and end, if that is wanted."""
+    if wanted:
+        table("", ("arm", "what it is"), [(name, arm.about) for name, arm in ARMS.items()])
+        raise typer.Exit
+
+
+def _run(
+    plain: Annotated[bool, typer.Option("--plain", help="Without Prefect.")] = False,
+    list_arms: Annotated[
+        bool,
+        typer.Option("--list-arms", help="Print all arms and end.", callback=_list_arms),
+    ] = False,
+    as_json: Json = False,
+    **settings: Any,
+) -> None:
+    # what is wrong is told now, not after the engine's start
+    chosen_arms(settings["arms"])
+    if settings["images"]:
+        sources.find(settings["images"])
+    out = settings["out"]
+    content = run_flow(care_reproduce, plain=plain, **settings)
+    if as_json:
+        print_json(content)
+    else:
+        Console().print(Markdown(storage.read_bytes(f"{out}/reproduce.md").decode()))
+    console.print(f"tables: {storage.locate(out) / 'reproduce.md'}", soft_wrap=True)
+    if content["failed"]:
+        lost = ", ".join(failure["run"] for failure in content["failed"])
+        raise Failure(f"failed: {lost}; all others are kept, the same command tries these again")
+
+
+command(app, care_reproduce.fn, _run, _EXAMPLES, name="reproduce")
