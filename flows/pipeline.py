@@ -20,14 +20,14 @@ STAGES = (
     "train", "val", "voc-train", "voc-val", "coco-train", "coco-val", "pretrain", "features", "knn", "linear", "finetune", "voc", "coco",
     "attention", "report")  # fmt: skip
 _QUICK: Result = {
-    "encoder": "resnet18-small-half", "size": 48, "hidden": 1024, "steps": 150, "batch_size": 32, "lr": 0.4, "momentum": 0.99,
+    "encoder": "resnet18-small-half", "size": 48, "hidden": 1024, "steps": 250, "batch_size": 32, "lr": 0.4, "momentum": 0.99,
     "checkpoint_every": 100, "views": {"scale": [0.2, 1.0], "blur": [0.1, 0.5], "jitter": [0.4, 0.4, 0.2, 0.1]},
     "linear": {"fast": True},
     # rates are high, because the runs are tens of steps; one pair, because held-out images of so few choose by chance
     "finetune": {"lrs": [0.1], "head_lrs": [2.0], "batch_size": 32, "min_scale": 0.2},
     "detect": {  # of a size that a CPU trains in a minute
         "head": "fpn", "batch_size": 8, "lr": 0.1, "warmup": 20, "channels": 32, "hidden": 128, "proposals": 64, "anchor_scale": 4,
-        "checkpoint_every": 100, "size": 64, "iterations": 250, "precise": 100,
+        "checkpoint_every": 100, "size": 64, "iterations": 250,
     }}  # fmt: skip
 PROTOCOLS: dict[str, Result] = {
     "quick": _QUICK,
