@@ -19,8 +19,14 @@ def run(session: nox.Session, *command: str, group: str = "test") -> None:
     python = str(SHARED / "bin" / "python")
     if not Path(python).exists():
         session.run(sys.executable, "-m", "venv", str(SHARED))
-    pip = ["uv", "pip", "install", "--python", python] if shutil.which("uv") else [python, "-m", "pip", "install"]
-    session.run(*pip, "--quiet", "--editable", ".", *nox.project.dependency_groups(GROUPS, "test", group))
+    pip = (
+        ["uv", "pip", "install", "--python", python]
+        if shutil.which("uv")
+        else [python, "-m", "pip", "install"]
+    )
+    session.run(
+        *pip, "--quiet", "--editable", ".", *nox.project.dependency_groups(GROUPS, "test", group)
+    )
     session.run(python, "-m", *command)
 
 
@@ -99,5 +105,13 @@ def gpu(session: nox.Session) -> None:
 @shared
 def bench(session: nox.Session) -> None:
     """Speed beside other packages, interleaved in one process; arguments name the benchmarks."""
-    for name in session.posargs or ("views", "shards", "train", "small", "checkpoint", "evaluate", "flows"):
+    for name in session.posargs or (
+        "views",
+        "shards",
+        "train",
+        "small",
+        "checkpoint",
+        "evaluate",
+        "flows",
+    ):
         run(session, f"tests.bench.{name}", group="bench")

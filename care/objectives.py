@@ -19,11 +19,15 @@ class Siamese(nn.Module):
         super().__init__()
         self.online = online
 
-    def forward(self, online: Sequence[Tensor], target: Sequence[Tensor]) -> tuple[list[Any], list[Any]]:
+    def forward(
+        self, online: Sequence[Tensor], target: Sequence[Tensor]
+    ) -> tuple[list[Any], list[Any]]:
         """Outputs of both roles for each view; a momentum target's have no gradient, without one they are the online ones again."""
         outputs = [self.online(x) for x in online]
         with torch.no_grad():
-            return outputs, [self.target(x) for x in target] if isinstance(self, MomentumPair) else outputs
+            return outputs, [self.target(x) for x in target] if isinstance(
+                self, MomentumPair
+            ) else outputs
 
 
 class MomentumPair(Siamese):
@@ -42,10 +46,16 @@ class MomentumPair(Siamese):
 def update_targets(pairs: Sequence[Siamese], momentum: float) -> None:
     """``MomentumPair.update`` of many pairs in one fused call; a ``CareError`` if two networks no longer have the same parameters."""
     targets, onlines = list[Tensor](), list[Tensor]()
-    for pair in (pair for pair in pairs if isinstance(pair, MomentumPair)):  # any other has nothing to move
+    for pair in (
+        pair for pair in pairs if isinstance(pair, MomentumPair)
+    ):  # any other has nothing to move
         online, target = dict(pair.online.named_parameters()), dict(pair.target.named_parameters())
-        if differing := sorted(online.keys() ^ target.keys()) or [n for n in online if online[n].shape != target[n].shape]:
-            raise CareError(f"online and target must have equal parameters; they differ at {', '.join(differing[:3])}")
+        if differing := sorted(online.keys() ^ target.keys()) or [
+            n for n in online if online[n].shape != target[n].shape
+        ]:
+            raise CareError(
+                f"online and target must have equal parameters; they differ at {', '.join(differing[:3])}"
+            )
         targets += target.values()
         onlines += [online[name] for name in target]
     if targets:
@@ -59,15 +69,27 @@ def unit(x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
 
 def similarity_loss(online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
     """Eqs. 1 and 3, symmetric over the views: mean of 4 − 2·(cos(online₁, target₂) + cos(online₂, target₁)); in 0…8."""
-    one, two = ((unit(q) * unit(k.detach())).sum(1) for q, k in zip(online, reversed(target), strict=True))
+    one, two = (
+        (unit(q) * unit(k.detach())).sum(1) for q, k in zip(online, reversed(target), strict=True)
+    )
     return (4 - 2 * (one + two)).mean()
 
 
-def mlp_head(inputs: int, *, hidden: int = 4096, outputs: int = 256, layers: int = 2, norm: bool = False) -> nn.Sequential:
+def mlp_head(
+    inputs: int, *, hidden: int = 4096, outputs: int = 256, layers: int = 2, norm: bool = False
+) -> nn.Sequential:
     """Linear, batch norm, ReLU, …, linear: [b, inputs] → [b, outputs] (Sec. 4.1); ``norm`` adds one more, without scale and shift."""
     widths = [inputs, *[hidden] * (layers - 1)]
-    blocks = [part for n in widths[:-1] for part in (nn.Linear(n, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True))]
-    return nn.Sequential(*blocks, nn.Linear(widths[-1], outputs, bias=not norm), *[nn.BatchNorm1d(outputs, affine=False)] * norm)
+    blocks = [
+        part
+        for n in widths[:-1]
+        for part in (nn.Linear(n, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True))
+    ]
+    return nn.Sequential(
+        *blocks,
+        nn.Linear(widths[-1], outputs, bias=not norm),
+        *[nn.BatchNorm1d(outputs, affine=False)] * norm,
+    )
 
 
 @dataclass(frozen=True)
@@ -81,11 +103,17 @@ class Objective:
 
     def projector(self, inputs: int) -> nn.Module:
         """Pooled features [b, inputs] → [b, dim], by an ``mlp_head`` of ``layers`` and ``norm``."""
-        return mlp_head(inputs, hidden=self.hidden, outputs=self.dim, layers=self.layers, norm=self.norm)
+        return mlp_head(
+            inputs, hidden=self.hidden, outputs=self.dim, layers=self.layers, norm=self.norm
+        )
 
     def predictor(self) -> nn.Module:
         """Online projections [b, dim] → online embeddings [b, dim], if it ``predicts``, with a ``bottleneck`` or as the projector's."""
-        return mlp_head(self.dim, hidden=self.bottleneck or self.hidden, outputs=self.dim) if self.predicts else nn.Identity()
+        return (
+            mlp_head(self.dim, hidden=self.bottleneck or self.hidden, outputs=self.dim)
+            if self.predicts
+            else nn.Identity()
+        )
 
     def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
         """Scalar, of predictor outputs and of target projections without gradient (of a ``Siamese`` the online ones, detached)."""
@@ -126,7 +154,9 @@ class SimCLR(Objective):
         """Mean over the 2·b views of −log(exp(cos⁺/τ) / Σ exp(cos/τ)), the sum over all views but itself."""
         z = torch.cat((unit(online[0]), unit(online[1])))
         logits = (z @ z.T / self.temperature).fill_diagonal_(-torch.inf)
-        return nn.functional.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(z) // 2))
+        return nn.functional.cross_entropy(
+            logits, torch.arange(len(z), device=z.device).roll(len(z) // 2)
+        )
 
 
 @dataclass(frozen=True)
@@ -138,8 +168,14 @@ class MoCoV3(BYOL):
 
     def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
         """2τ · (InfoNCE(online₁, target₂) + InfoNCE(online₂, target₁))."""
-        logits = (unit(q) @ unit(k.detach()).T / self.temperature for q, k in zip(online, reversed(target), strict=True))
-        one, two = (nn.functional.cross_entropy(each, torch.arange(len(each), device=each.device)) for each in logits)
+        logits = (
+            unit(q) @ unit(k.detach()).T / self.temperature
+            for q, k in zip(online, reversed(target), strict=True)
+        )
+        one, two = (
+            nn.functional.cross_entropy(each, torch.arange(len(each), device=each.device))
+            for each in logits
+        )
         return 2 * self.temperature * (one + two)
 
 
@@ -154,7 +190,12 @@ class BarlowTwins(Objective):
 
     def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
         """Σᵢ (1 − Cᵢᵢ)² + redundancy · Σᵢ≠ⱼ Cᵢⱼ², C the correlations over the batch between channels of view 1 and of view 2."""
-        one, two = (nn.functional.batch_norm(z.to(torch.promote_types(z.dtype, torch.float32)), None, None, training=True) for z in online)
+        one, two = (
+            nn.functional.batch_norm(
+                z.to(torch.promote_types(z.dtype, torch.float32)), None, None, training=True
+            )
+            for z in online
+        )
         correlations = one.T @ two / len(one)
         off = correlations.square().sum() - (diagonal := correlations.diagonal()).square().sum()
         return (1 - diagonal).square().sum() + self.redundancy * off

@@ -87,7 +87,9 @@ class CStream(Stream):
 class TStream(Stream):
     """The same with transformers on the encoders' maps (Sec. 3.2); with ``detach`` no gradient goes on into the encoder (paper's text)."""
 
-    def __init__(self, backbone: Siamese, objective: Objective | None = None, *, detach: bool = False) -> None:
+    def __init__(
+        self, backbone: Siamese, objective: Objective | None = None, *, detach: bool = False
+    ) -> None:
         super().__init__(backbone, objective)
         self.detach = detach
 
@@ -115,14 +117,21 @@ def attention_loss(c: Embeddings, t: Embeddings, *, norm: bool = False) -> Float
     return first.square().mean() + second.square().mean()
 
 
-def care_loss(c: CStreamOut, t: TStreamOut | None = None, *, attention_weight: float = 100, norm: bool = False) -> CareLoss:
+def care_loss(
+    c: CStreamOut, t: TStreamOut | None = None, *, attention_weight: float = 100, norm: bool = False
+) -> CareLoss:
     """Eq. 5: L_c + L_t + λ·L_att, ``norm`` as in ``attention_loss``, L_c alone without ``t``; unequal widths are a ``CareError``."""
     cnn = c.objective.loss(c.online, c.target)
     if t is None:
         return CareLoss(cnn, cnn, torch.zeros_like(cnn), torch.zeros_like(cnn))
     if (one := c.online[0].shape[1]) != (other := t.online[0].shape[1]):
-        raise CareError(f"Eq. 4 needs embeddings of one width, got {one} and {other}; give both objectives one dim")
-    transformer, attention = t.objective.loss(t.online, t.target), attention_loss(c.online, t.online, norm=norm)
+        raise CareError(
+            f"Eq. 4 needs embeddings of one width, got {one} and {other}; give both objectives one dim"
+        )
+    transformer, attention = (
+        t.objective.loss(t.online, t.target),
+        attention_loss(c.online, t.online, norm=norm),
+    )
     return CareLoss(cnn + transformer + attention_weight * attention, cnn, transformer, attention)
 
 

@@ -9,5 +9,15 @@ from care.train import pretrain
 train, val, steps = shards.open("demo/train"), shards.open("demo/val"), int([*sys.argv, "250"][1])
 for blocks in (2, 3, 4, 5, 6):
     c, t = streams_for("resnet18-small-half", size=48, blocks=blocks, objective=BYOL(hidden=1024))
-    pretrain(train, f"runs/blocks-{blocks}", c, t, size=48, batch_size=32, steps=steps, warmup=steps // 10, lr=0.4)
+    pretrain(
+        train,
+        f"runs/blocks-{blocks}",
+        c,
+        t,
+        size=48,
+        batch_size=32,
+        steps=steps,
+        warmup=steps // 10,
+        lr=0.4,
+    )
     print(f"n = {blocks}: kNN {knn(c.backbone.online, train, val, size=48).measures['top1']:.1f} %")

@@ -28,13 +28,23 @@ class VICReg(Objective):
             z = z.float() - z.float().mean(0)
             loss = loss + 25 * F.relu(1 - (z.var(0) + 1e-4).sqrt()).mean() / 2
             covariance = z.T @ z / (len(z) - 1)
-            loss = loss + (covariance.square().sum() - covariance.diagonal().square().sum()) / self.dim
+            loss = (
+                loss + (covariance.square().sum() - covariance.diagonal().square().sum()) / self.dim
+            )
         return loss
 
 
 if __name__ == "__main__":
-    train, val, steps = shards.open("demo/train"), shards.open("demo/val"), int([*sys.argv, "250"][1])
+    train, val, steps = (
+        shards.open("demo/train"),
+        shards.open("demo/val"),
+        int([*sys.argv, "250"][1]),
+    )
     torch.manual_seed(0)
     c, t = streams_for("resnet18-small-half", size=48, objective=VICReg(hidden=1024, dim=256))
-    pretrain(train, "runs/vicreg", c, t, size=48, batch_size=32, steps=steps, warmup=steps // 10, lr=0.1)
-    print(f"VICReg under CARE: kNN {knn(c.backbone.online, train, val, size=48).measures['top1']:.1f} %")
+    pretrain(
+        train, "runs/vicreg", c, t, size=48, batch_size=32, steps=steps, warmup=steps // 10, lr=0.1
+    )
+    print(
+        f"VICReg under CARE: kNN {knn(c.backbone.online, train, val, size=48).measures['top1']:.1f} %"
+    )

@@ -14,7 +14,7 @@ from care import (
     Transformer,
     TStream,
     resnet18,
-)  # fmt: skip
+)
 from care.evaluate import knn
 from care.train import pretrain
 
@@ -23,6 +23,18 @@ for position in (NoPosition, SinCosPosition, AbsolutePosition, RelativePosition)
     torch.manual_seed(0)
     encoder = resnet18(small=True, half=True)
     c = CStream(MomentumPair(encoder), BYOL(hidden=1024))
-    t = TStream(MomentumPair(Transformer(128, 256, map_size=(6, 6), position=position)), BYOL(hidden=1024))
-    pretrain(train, f"runs/{position.__name__}", c, t, size=48, batch_size=32, steps=steps, warmup=steps // 10, lr=0.4)
+    t = TStream(
+        MomentumPair(Transformer(128, 256, map_size=(6, 6), position=position)), BYOL(hidden=1024)
+    )
+    pretrain(
+        train,
+        f"runs/{position.__name__}",
+        c,
+        t,
+        size=48,
+        batch_size=32,
+        steps=steps,
+        warmup=steps // 10,
+        lr=0.4,
+    )
     print(f"{position.__name__}: kNN {knn(encoder, train, val, size=48).measures['top1']:.1f} %")

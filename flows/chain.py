@@ -40,36 +40,74 @@ class Chain(ExitStack):
     ``jobs`` and ``stall`` are those of ``Children``; ``runner`` maps the pieces of a stage, in a flow.
     """
 
-    def __init__(self, out: str, refresh: Sequence[str] = (), *, jobs: int = 0, stall: float = 3600, runner: Runner = "threads") -> None:
+    def __init__(
+        self,
+        out: str,
+        refresh: Sequence[str] = (),
+        *,
+        jobs: int = 0,
+        stall: float = 3600,
+        runner: Runner = "threads",
+    ) -> None:
         super().__init__()
         if runner != "threads" and not find_spec(f"prefect_{runner}"):
-            raise ShardError(f"the {runner} runner is not installed; pip install 'care-ssl[{runner}]'")
-        self._out, self._refresh, self._runner, self._threads = out, refresh, runner, ThreadPoolExecutor(64)  # which only wait
+            raise ShardError(
+                f"the {runner} runner is not installed; pip install 'care-ssl[{runner}]'"
+            )
+        self._out, self._refresh, self._runner, self._threads = (
+            out,
+            refresh,
+            runner,
+            ThreadPoolExecutor(64),
+        )  # which only wait
         self.callback(self._threads.shutdown, cancel_futures=True)
         self._lock, self._pools = threading.Lock(), self.enter_context(ExitStack())
         self._pool: Any = None
         self._watched = FlowRunContext.get() is not None
         self.children = Children(jobs, stall)
         self.callback(self.children.stop)
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[status]}")
-        self._bars = self.enter_context(Progress(*columns, console=console, disable=not console.is_terminal, transient=True))
+        columns = (
+            "{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            "{task.fields[status]}",
+        )
+        self._bars = self.enter_context(
+            Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        )
         self.callback(_chain.reset, _chain.set(self))
 
-    def start(self, name: str, work: str, inputs: Result, *, after: Future[Result] | None = None, alone: bool = False) -> Future[Result]:
+    def start(
+        self,
+        name: str,
+        work: str,
+        inputs: Result,
+        *,
+        after: Future[Result] | None = None,
+        alone: bool = False,
+    ) -> Future[Result]:
         """The result of a stage to come: ``work``, a function in ``flows.stages``, with ``inputs``.
 
         ``after`` is the stage whose folder is its cache; ``alone``, it has the whole machine.
         """
         # numbers have one form: Prefect makes 100.0 of 100
-        given = json.loads(json.dumps(inputs), parse_float=lambda text: int(float(text)) if float(text).is_integer() else float(text))
+        given = json.loads(
+            json.dumps(inputs),
+            parse_float=lambda text: int(float(text)) if float(text).is_integer() else float(text),
+        )
 
         def begin() -> Result:
             whole = given | ({"cache": after.result()["url"]} if after else {})
             if not self._watched:
                 return self.do(records.stage(self._out, name, work, whole), alone)[0]
-            of_prefect = Task(show, cache_policy=NO_CACHE, name=given.get("verb", work), task_run_name=name)  # the record is the cache
+            of_prefect = Task(
+                show, cache_policy=NO_CACHE, name=given.get("verb", work), task_run_name=name
+            )  # the record is the cache
             # return_state: called plainly, a task that returned a state gives that state, not its data
-            done: Result = of_prefect(self._out, name, work, whole, alone, return_state=True).result()
+            done: Result = of_prefect(
+                self._out, name, work, whole, alone, return_state=True
+            ).result()
             return done
 
         return self._threads.submit(contextvars.copy_context().run, begin)
@@ -78,7 +116,10 @@ class Chain(ExitStack):
         """The result of a stage, and whether it was there."""
         tell, done = _Teller(one.name, self._bars, log, self.ui), None
         # voc is not voc-train, the set: those of other encoders and shares have longer names, sets do not
-        again = any(one.name == name or (one.work != "build" and one.name.startswith(f"{name}-")) for name in self._refresh)
+        again = any(
+            one.name == name or (one.work != "build" and one.name.startswith(f"{name}-"))
+            for name in self._refresh
+        )
         again = again and one.url not in os.environ.get("CARE_PLAIN", "")
         with suppress(StoreError):  # its process tries for longer
             done = records.found(one)
@@ -94,7 +135,9 @@ class Chain(ExitStack):
                 self._map(one, tell)
             self.children.run("stage", [*one], tell, alone=alone)
             if (done := records.found(one)) is None:
-                raise ShardError(f"{one.url} is not what {one.name} has just left there; look who else writes there, then run it again")
+                raise ShardError(
+                    f"{one.url} is not what {one.name} has just left there; look who else writes there, then run it again"
+                )
         records.link(one)
         return done, cached
 
@@ -111,10 +154,21 @@ class Chain(ExitStack):
         try:
             with records.locked(one, 0):
                 if len(parts := records.pieces(one.work, one.url, one.arguments())) > 1:
-                    with self._lock:  # one for all: a process can have one Ray, and starting Dask takes seconds
+                    with (
+                        self._lock
+                    ):  # one for all: a process can have one Ray, and starting Dask takes seconds
                         self._pool = self._pool or self._pools.enter_context(_pool(self._runner))
-                    same = {name: unmapped(value) for name, value in (("work", one.work), ("out", one.url), ("inputs", one.arguments()))}
-                    (futures := self._pool.map(_piece, same | {"number": parts})).wait()  # or the stage's process meets one that writes
+                    same = {
+                        name: unmapped(value)
+                        for name, value in (
+                            ("work", one.work),
+                            ("out", one.url),
+                            ("inputs", one.arguments()),
+                        )
+                    }
+                    (
+                        futures := self._pool.map(_piece, same | {"number": parts})
+                    ).wait()  # or the stage's process meets one that writes
                     futures.result()
         except Exception as error:  # its own process does what is left, or waits for who else does it, or raises what cannot be mended
             tell(f"on its own: {error}")
@@ -130,14 +184,37 @@ def show(out: str, name: str, work: str, inputs: Result, alone: bool) -> Any:
     place, said = done.get("url"), done["text"]
     if counts := done.get("counts"):
         table = [{"files": part, "count": count} for part, count in counts.items()]
-        chain.ui(artifacts.create_table_artifact, table, key=f"{name}-files", description=f"{place}: {said}")
+        chain.ui(
+            artifacts.create_table_artifact,
+            table,
+            key=f"{name}-files",
+            description=f"{place}: {said}",
+        )
     if text := done.get("markdown"):
-        chain.ui(artifacts.create_markdown_artifact, text, key=f"{name}-results", description=f"measured here: {said}")
+        chain.ui(
+            artifacts.create_markdown_artifact,
+            text,
+            key=f"{name}-results",
+            description=f"measured here: {said}",
+        )
     if "report.html" in done.get("outputs", {}):
         link = f"[{place}/report.html]({place}/report.html)"
-        chain.ui(artifacts.create_markdown_artifact, link, key=f"{name}-page", description="the report: open it in a browser")
-        picture = "data:image/png;base64," + base64.b64encode(storage.read_bytes(f"{place}/maps.png")).decode()
-        chain.ui(artifacts.create_image_artifact, picture, key=f"{name}-maps", description="where the encoders look")
+        chain.ui(
+            artifacts.create_markdown_artifact,
+            link,
+            key=f"{name}-page",
+            description="the report: open it in a browser",
+        )
+        picture = (
+            "data:image/png;base64,"
+            + base64.b64encode(storage.read_bytes(f"{place}/maps.png")).decode()
+        )
+        chain.ui(
+            artifacts.create_image_artifact,
+            picture,
+            key=f"{name}-maps",
+            description="where the encoders look",
+        )
     return Completed(name="Cached" if cached else "Completed", data=done)
 
 
@@ -170,13 +247,26 @@ class _Teller:
                 per_cent = 100 * done / max(total, 1)
                 if self._artifact is None:
                     key = f"{self._name}-progress"
-                    self._artifact = self._ui(artifacts.create_progress_artifact, per_cent, key=key, description=line)
+                    self._artifact = self._ui(
+                        artifacts.create_progress_artifact, per_cent, key=key, description=line
+                    )
                 else:
-                    self._ui(artifacts.update_progress_artifact, self._artifact, per_cent, description=line)
+                    self._ui(
+                        artifacts.update_progress_artifact,
+                        self._artifact,
+                        per_cent,
+                        description=line,
+                    )
             if self._bars.live.is_started:
                 if self._bar is None:
                     self._bar = self._bars.add_task("", total=total, status="")
-                self._bars.update(self._bar, description=f"{self._name}: {title}", completed=done, total=total, status=status)
+                self._bars.update(
+                    self._bar,
+                    description=f"{self._name}: {title}",
+                    completed=done,
+                    total=total,
+                    status=status,
+                )
                 if done >= total:
                     self._bars.remove_task(self._bar)
                     self._bar = None
@@ -194,14 +284,26 @@ def _pool(runner: Runner) -> Any:
         from prefect_dask.task_runners import DaskTaskRunner
 
         logging.getLogger("distributed").setLevel(logging.WARNING)
-        local: dict[str, Any] = {"n_workers": cores, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+        local: dict[str, Any] = {
+            "n_workers": cores,
+            "threads_per_worker": 1,
+            "host": "127.0.0.1",
+            "dashboard_address": "127.0.0.1:0",
+        }
         local["scheduler_kwargs"] = {"dashboard": False}  # whose import fails now and then
         address = os.environ.get("DASK_SCHEDULER_ADDRESS")
         return DaskTaskRunner(address=address) if address else DaskTaskRunner(cluster_kwargs=local)
     if runner == "ray":
         if not (address := os.environ.get("RAY_ADDRESS")):
-            os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}  # loopback alone; tells nobody
+            os.environ |= {
+                "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+                "RAY_USAGE_STATS_ENABLED": "0",
+            }  # loopback alone; tells nobody
         from prefect_ray.task_runners import RayTaskRunner
 
-        return RayTaskRunner(address=address) if address else RayTaskRunner(init_kwargs={"num_cpus": cores, "include_dashboard": False})
+        return (
+            RayTaskRunner(address=address)
+            if address
+            else RayTaskRunner(init_kwargs={"num_cpus": cores, "include_dashboard": False})
+        )
     return ThreadPoolTaskRunner(max_workers=cores)

@@ -23,9 +23,13 @@ from shards.terminal import told
 def serve(connection: socket.socket) -> None:
     """Say how many GPUs there are, then fork for every socket sent, to read JSON from and to write to, until the other end is closed."""
     with suppress(ConnectionError):  # of one who has ended already
-        connection.send(bytes([torch.cuda.device_count()]))  # which does not touch them: no child could use them after that
+        connection.send(
+            bytes([torch.cuda.device_count()])
+        )  # which does not touch them: no child could use them after that
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; a stage's process gets it, too
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: they tell by their descriptor
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_IGN
+    )  # nobody waits for them: they tell by their descriptor
     while True:
         try:
             byte, received, _, _ = socket.recv_fds(connection, 1, 1)
@@ -52,7 +56,10 @@ def serve(connection: socket.socket) -> None:
 
 
 def _interrupt(*_: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # one is enough: a Ctrl-C reaches us, and our starter, who sends another
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # one is enough: a Ctrl-C reaches us, and our starter, who sends another
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -66,7 +73,9 @@ def _outcome(do: str, arguments: Any, slot: dict[str, str]) -> tuple[str, str]:
         else:
             records.finish(records.Stage(*arguments))
     except (Stopped, KeyboardInterrupt) as error:
-        return "stopped", str(error) or "stopped on request; finished work is kept, the same command continues"
+        return "stopped", str(
+            error
+        ) or "stopped on request; finished work is kept, the same command continues"
     except StoreError as error:
         return "store", str(error)
     except (Failure, OSError) as error:

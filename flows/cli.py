@@ -14,10 +14,23 @@ from shards import sources, storage
 from shards.terminal import command, told
 
 _APPS = {  # commands that are apps of their own, of modules whose import takes seconds
-    "pretrain": ("care.train.__main__", "Pre-train an encoder by CARE; interrupted, the same command continues from the last checkpoint."),
-    "evaluate": ("flows.cli_evaluate", "Judge encoders: kNN, linear, few labels, detection; interrupted, the same command continues."),
-    "pipeline": ("flows.cli_pipeline", "The whole chain as one Prefect flow, here or from deployments; killed, it continues."),
-    "reproduce": ("flows.cli_reproduce", "Does it help? Arms × seeds, judged alike, with error bars; killed, it continues.")}  # fmt: skip
+    "pretrain": (
+        "care.train.__main__",
+        "Pre-train an encoder by CARE; interrupted, the same command continues from the last checkpoint.",
+    ),
+    "evaluate": (
+        "flows.cli_evaluate",
+        "Judge encoders: kNN, linear, few labels, detection; interrupted, the same command continues.",
+    ),
+    "pipeline": (
+        "flows.cli_pipeline",
+        "The whole chain as one Prefect flow, here or from deployments; killed, it continues.",
+    ),
+    "reproduce": (
+        "flows.cli_reproduce",
+        "Does it help? Arms × seeds, judged alike, with error bars; killed, it continues.",
+    ),
+}
 
 
 class _Group(TyperGroup):
@@ -25,19 +38,31 @@ class _Group(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, found, rest = super().resolve_command(ctx, args)
-        return name, typer.main.get_command(import_module(_APPS[name][0]).app) if name in _APPS else found, rest
+        return (
+            name,
+            typer.main.get_command(import_module(_APPS[name][0]).app) if name in _APPS else found,
+            rest,
+        )
 
 
 app = typer.Typer(
-    cls=_Group, help="CARE: self-supervised pre-training of attentive CNNs, from image folders to a report. Start with: care demo",
-    no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
-_shards = typer.Typer(help="Image folders into WebDataset shards with an index.", no_args_is_help=True)
+    cls=_Group,
+    help="CARE: self-supervised pre-training of attentive CNNs, from image folders to a report. Start with: care demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_shards = typer.Typer(
+    help="Image folders into WebDataset shards with an index.", no_args_is_help=True
+)
 app.add_typer(_shards, name="shards")
 
 
 def main() -> NoReturn:
     """Entry point; exit codes: 0 done, 1 failed, 2 usage, 3 stopped on request and saved."""
-    warnings.filterwarnings("ignore", module="PIL")  # about odd files, which the build rejects by name or decodes
+    warnings.filterwarnings(
+        "ignore", module="PIL"
+    )  # about odd files, which the build rejects by name or decodes
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a Ctrl-C, too
     with told():
         app()
@@ -46,10 +71,19 @@ def main() -> NoReturn:
 
 @app.command()
 def demo(
-        images: Annotated[str | None, typer.Option(help="Your own image folder instead of procedural scenes.")] = None,
-        out: Annotated[str | None, typer.Option(help="Run directory; by default demo, or demo-NAME with --images.")] = None,
-        steps: Annotated[int | None, typer.Option(min=1, help="Pre-training steps; default: 250, with --images 2000.")] = None,
-        seed: Seed = 0, as_json: Json = False) -> None:  # fmt: skip
+    images: Annotated[
+        str | None, typer.Option(help="Your own image folder instead of procedural scenes.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Run directory; by default demo, or demo-NAME with --images.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pre-training steps; default: 250, with --images 2000."),
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
     """The whole chain in minutes on a CPU: images, shards, pre-training, evaluation, report. Run again, it goes on.
 
     Example: care demo --images photos
@@ -67,7 +101,11 @@ for _name, (_, _about) in _APPS.items():
 
 
 @app.command()
-def report(run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of `care demo` or `care pretrain`.")]) -> None:
+def report(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Directory of `care demo` or `care pretrain`.")
+    ],
+) -> None:
     """Write the HTML page about a run from the files in its directory.
 
     Example: care report demo
@@ -79,10 +117,17 @@ def report(run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of 
 
 @app.command()
 def results(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder with runs and evaluations, path or URL.")],
-    csv: Annotated[str | None, typer.Option(help="Also write every figure, unrounded, to this file.")] = None,
-    markdown: Annotated[str | None, typer.Option(help="Also write the tables to this file.")] = None,
-    as_json: Json = False) -> None:  # fmt: skip
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="Folder with runs and evaluations, path or URL.")
+    ],
+    csv: Annotated[
+        str | None, typer.Option(help="Also write every figure, unrounded, to this file.")
+    ] = None,
+    markdown: Annotated[
+        str | None, typer.Option(help="Also write the tables to this file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """All results below a folder, beside what the paper reports for the same tasks.
 
     Example: care results evaluations --csv results.csv
@@ -96,9 +141,18 @@ def results(
 
 
 def _build(
-        src: Annotated[str, typer.Argument(metavar="SRC", help="Image folder, CSV, COCO JSON, VOC list, tars; path or URL.")],
-        dest: Annotated[str, typer.Argument(metavar="DEST", help="New or empty folder for the set; path or URL.")],
-        as_json: Json = False, **settings: Any) -> None:  # fmt: skip
+    src: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC", help="Image folder, CSV, COCO JSON, VOC list, tars; path or URL."
+        ),
+    ],
+    dest: Annotated[
+        str, typer.Argument(metavar="DEST", help="New or empty folder for the set; path or URL.")
+    ],
+    as_json: Json = False,
+    **settings: Any,
+) -> None:
     shards.build(src, dest, **settings)
     info(dest, as_json)
 
@@ -113,17 +167,30 @@ def info(path: Set, as_json: Json = False) -> None:
     Example: care shards info sets/train
     """
     index = shards.open(path).index
-    per_class = {name: int((index.samples["label"] == label).sum()) for label, name in enumerate(index.classes)}
+    per_class = {
+        name: int((index.samples["label"] == label).sum())
+        for label, name in enumerate(index.classes)
+    }
     facts = {
-        "kept": len(index.samples), "seen": index.seen, "rejected": {reason: len(names) for reason, names in index.rejects.items()},
-        "shards": len(index.shards), "bytes": sum(shard.filesize for shard in index.shards), "classes": per_class,
-        "digest": index.digest, "seed": index.seed}  # fmt: skip
+        "kept": len(index.samples),
+        "seen": index.seen,
+        "rejected": {reason: len(names) for reason, names in index.rejects.items()},
+        "shards": len(index.shards),
+        "bytes": sum(shard.filesize for shard in index.shards),
+        "classes": per_class,
+        "digest": index.digest,
+        "seed": index.seed,
+    }
     if as_json:
         print_json(facts | {"rejects": dict(index.rejects)})
         return
     table(f"shard set {path}", ("", ""), [(name, _text(value)) for name, value in facts.items()])
     if index.rejects:
-        table("rejected", ("reason", "file"), [(reason, name) for reason, names in index.rejects.items() for name in names])
+        table(
+            "rejected",
+            ("reason", "file"),
+            [(reason, name) for reason, names in index.rejects.items() for name in names],
+        )
 
 
 @_shards.command()
@@ -135,7 +202,9 @@ def verify(path: Set) -> None:
     problems = shards.verify(path)
     if problems:
         typer.echo("\n".join(problems))
-        raise shards.ShardError(f"{path}: {len(problems)} problems; copy the set again, or remove it and build it again")
+        raise shards.ShardError(
+            f"{path}: {len(problems)} problems; copy the set again, or remove it and build it again"
+        )
     typer.echo(f"{path} is intact")
 
 

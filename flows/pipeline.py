@@ -17,28 +17,77 @@ from shards.errors import Misuse, ShardError
 from shards.terminal import Amount, Batch, Count, Natural, Positive, Share, Side
 
 STAGES = (
-    "train", "val", "voc-train", "voc-val", "coco-train", "coco-val", "pretrain", "features", "knn", "linear", "finetune", "voc", "coco",
-    "attention", "report")  # fmt: skip
+    "train",
+    "val",
+    "voc-train",
+    "voc-val",
+    "coco-train",
+    "coco-val",
+    "pretrain",
+    "features",
+    "knn",
+    "linear",
+    "finetune",
+    "voc",
+    "coco",
+    "attention",
+    "report",
+)
 _QUICK: Result = {
-    "encoder": "resnet18-small-half", "size": 48, "hidden": 1024, "steps": 250, "batch_size": 32, "lr": 0.4, "momentum": 0.99,
-    "checkpoint_every": 100, "views": {"scale": [0.2, 1.0], "blur": [0.1, 0.5], "jitter": [0.4, 0.4, 0.2, 0.1]},
+    "encoder": "resnet18-small-half",
+    "size": 48,
+    "hidden": 1024,
+    "steps": 250,
+    "batch_size": 32,
+    "lr": 0.4,
+    "momentum": 0.99,
+    "checkpoint_every": 100,
+    "views": {"scale": [0.2, 1.0], "blur": [0.1, 0.5], "jitter": [0.4, 0.4, 0.2, 0.1]},
     "linear": {"fast": True},
     # rates are high, because the runs are tens of steps; one pair, because held-out images of so few choose by chance
     "finetune": {"lrs": [0.1], "head_lrs": [2.0], "batch_size": 32, "min_scale": 0.2},
     "detect": {  # of a size that a CPU trains in a minute
-        "head": "fpn", "batch_size": 8, "lr": 0.1, "warmup": 20, "channels": 32, "hidden": 128, "proposals": 64, "anchor_scale": 4,
-        "checkpoint_every": 100, "size": 64, "iterations": 250,
-    }}  # fmt: skip
+        "head": "fpn",
+        "batch_size": 8,
+        "lr": 0.1,
+        "warmup": 20,
+        "channels": 32,
+        "hidden": 128,
+        "proposals": 64,
+        "anchor_scale": 4,
+        "checkpoint_every": 100,
+        "size": 64,
+        "iterations": 250,
+    },
+}
 PROTOCOLS: dict[str, Result] = {
     "quick": _QUICK,
     # measured on a thousand photographs: colour is their shortcut, and they need more steps than the scenes
-    "photos": _QUICK | {"steps": 2000, "views": _QUICK["views"] | {"jitter": [0.4, 0.4, 0.6, 0.3], "gray_p": 0.4}},
+    "photos": _QUICK
+    | {"steps": 2000, "views": _QUICK["views"] | {"jitter": [0.4, 0.4, 0.6, 0.3], "gray_p": 0.4}},
     "paper": {
-        "encoder": "resnet50", "size": 224, "hidden": 4096, "epochs": 200, "batch_size": 1024, "lr": 0.05, "momentum": 0.99,
-        "checkpoint_every": 500, "views": {}, "linear": {}, "finetune": {"recipe": "byol"}, "detect": {"head": "c4"},
-    }}  # fmt: skip
+        "encoder": "resnet50",
+        "size": 224,
+        "hidden": 4096,
+        "epochs": 200,
+        "batch_size": 1024,
+        "lr": 0.05,
+        "momentum": 0.99,
+        "checkpoint_every": 500,
+        "views": {},
+        "linear": {},
+        "finetune": {"recipe": "byol"},
+        "detect": {"head": "c4"},
+    },
+}
 
-LONGEST = ("detect", "finetune", "linear", "knn", "attention")  # what is judged, by the time that it takes
+LONGEST = (
+    "detect",
+    "finetune",
+    "linear",
+    "knn",
+    "attention",
+)  # what is judged, by the time that it takes
 
 
 class Planned(NamedTuple):
@@ -57,16 +106,41 @@ class Planned(NamedTuple):
 
 
 @flow(name="care-pipeline", persist_result=False)
-def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | None = None,
-                  protocol: Literal["quick", "photos", "paper"] | None = None, encoder: str | None = None, size: Side | None = None,
-                  hidden: Count | None = None, steps: Count | None = None, batch_size: Batch | None = None, lr: Positive | None = None,
-                  momentum: Share | None = None, attention_weight: Amount = 100, checkpoint_every: Count | None = None,
-                  c_stream: bool | None = None, baselines: list[str] | None = None, labels: tuple[float, ...] = (0.01, 0.1),
-                  finetune_steps: Count = 50, voc_train: str | None = None, voc_val: str | None = None, coco_train: str | None = None,
-                  coco_val: str | None = None, detection_size: Side | None = None, detection_iterations: Count | None = None,
-                  train_scenes: Count = 2000, val_scenes: Count = 400, seed: Natural = 0, nproc: Natural = 0, jobs: Natural = 0,
-                  workers: Natural | None = None, runner: Runner = "threads", stall_minutes: Positive = 60,
-                  refresh: list[str] | None = None) -> Result:  # fmt: skip
+def care_pipeline(
+    *,
+    out: str = "demo",
+    images: str | None = None,
+    val: str | None = None,
+    protocol: Literal["quick", "photos", "paper"] | None = None,
+    encoder: str | None = None,
+    size: Side | None = None,
+    hidden: Count | None = None,
+    steps: Count | None = None,
+    batch_size: Batch | None = None,
+    lr: Positive | None = None,
+    momentum: Share | None = None,
+    attention_weight: Amount = 100,
+    checkpoint_every: Count | None = None,
+    c_stream: bool | None = None,
+    baselines: list[str] | None = None,
+    labels: tuple[float, ...] = (0.01, 0.1),
+    finetune_steps: Count = 50,
+    voc_train: str | None = None,
+    voc_val: str | None = None,
+    coco_train: str | None = None,
+    coco_val: str | None = None,
+    detection_size: Side | None = None,
+    detection_iterations: Count | None = None,
+    train_scenes: Count = 2000,
+    val_scenes: Count = 400,
+    seed: Natural = 0,
+    nproc: Natural = 0,
+    jobs: Natural = 0,
+    workers: Natural | None = None,
+    runner: Runner = "threads",
+    stall_minutes: Positive = 60,
+    refresh: list[str] | None = None,
+) -> Result:
     """Images → shards → CARE pre-training → evaluation beside random initialisation → report, all below ``out``.
 
     The evaluations are kNN, linear, fine-tuning on few labels and detection; the procedural scenes, the default images, also tell how
@@ -110,78 +184,204 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
         What ``out/results.json`` holds.
     """
     chosen = {
-        "encoder": encoder, "size": size, "hidden": hidden, "steps": steps, "batch_size": batch_size, "lr": lr, "momentum": momentum,
-        "checkpoint_every": checkpoint_every}  # fmt: skip
-    given: Result = PROTOCOLS[protocol or ("photos" if images else "quick")] | {name: v for name, v in chosen.items() if v is not None}
-    encoder, size, paper, side = given["encoder"], given["size"], protocol == "paper", {"workers": workers}
+        "encoder": encoder,
+        "size": size,
+        "hidden": hidden,
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "momentum": momentum,
+        "checkpoint_every": checkpoint_every,
+    }
+    given: Result = PROTOCOLS[protocol or ("photos" if images else "quick")] | {
+        name: v for name, v in chosen.items() if v is not None
+    }
+    encoder, size, paper, side = (
+        given["encoder"],
+        given["size"],
+        protocol == "paper",
+        {"workers": workers},
+    )
     if wrong := [part for part in labels if not 0 < part <= 1]:
         raise Misuse(f"wanted shares of the labels above 0 and up to 1, got {wrong[0]:g}")
     for first, second in ((voc_train, voc_val), (coco_train, coco_val)):
         if bool(first) != bool(second):
-            raise Misuse(f"wanted annotated images both to train on and to score, got only {first or second}; give both or none")
+            raise Misuse(
+                f"wanted annotated images both to train on and to score, got only {first or second}; give both or none"
+            )
     if unknown := {*(refresh or [])} - {*STAGES}:
-        raise Misuse(f"wanted stages to do again of {', '.join(STAGES)}; got {', '.join(sorted(unknown))}")
-    if images and f"{storage.locate(out).absolute()}/".startswith(f"{storage.locate(images).absolute()}/"):
-        raise Misuse(f"wanted another folder for results than that of the images, {images}, got {out}; they would become images, too")
+        raise Misuse(
+            f"wanted stages to do again of {', '.join(STAGES)}; got {', '.join(sorted(unknown))}"
+        )
+    if images and f"{storage.locate(out).absolute()}/".startswith(
+        f"{storage.locate(images).absolute()}/"
+    ):
+        raise Misuse(
+            f"wanted another folder for results than that of the images, {images}, got {out}; they would become images, too"
+        )
     if images:
         title, note, (parts, skipped) = Path(images).resolve().name, "", splits(images, val)
     else:
-        title, note = "procedural scenes", "The images are procedural scenes, rendered by this package, not photographs."
-        coco_train, coco_val = coco_train or f"scenes:0+{train_scenes}", coco_val or f"scenes:{train_scenes}+{val_scenes}"
-        parts, skipped = {"train": {"source": f"scenes:0+{train_scenes}"}, "val": {"source": f"scenes:{train_scenes}+{val_scenes}"}}, []
-    boxed = {name: pair for name, *pair in (("voc", voc_train, voc_val), ("coco", coco_train, coco_val)) if pair[0]}
+        title, note = (
+            "procedural scenes",
+            "The images are procedural scenes, rendered by this package, not photographs.",
+        )
+        coco_train, coco_val = (
+            coco_train or f"scenes:0+{train_scenes}",
+            coco_val or f"scenes:{train_scenes}+{val_scenes}",
+        )
+        parts, skipped = (
+            {
+                "train": {"source": f"scenes:0+{train_scenes}"},
+                "val": {"source": f"scenes:{train_scenes}+{val_scenes}"},
+            },
+            [],
+        )
+    boxed = {
+        name: pair
+        for name, *pair in (("voc", voc_train, voc_val), ("coco", coco_train, coco_val))
+        if pair[0]
+    }
     skipped += [] if boxed else ["detection: the images have no boxes"]
     with Chain(out, refresh or (), jobs=jobs, stall=60 * stall_minutes, runner=runner) as chain:
-        made = {part: chain.start(part, "build", {**inputs, "seed": seed}) for part, inputs in parts.items()}
+        made = {
+            part: chain.start(part, "build", {**inputs, "seed": seed})
+            for part, inputs in parts.items()
+        }
         for name, pair in boxed.items():
             for part, source in zip((f"{name}-train", f"{name}-val"), pair, strict=True):
-                made[part] = chain.start(part, "build", {"source": source, "annotated": True, "seed": seed})
+                made[part] = chain.start(
+                    part, "build", {"source": source, "annotated": True, "seed": seed}
+                )
         built = {name: future.result() for name, future in made.items()}
         both = {part: built[part] for part in parts}
         train = shards.open(built["train"]["url"])
         if "val" in both and train.classes != (asked := shards.open(both["val"]["url"]).classes):
-            only = ", ".join(sorted({*train.classes} ^ {*asked})[:5])  # told before the training, not after it, like what follows
-            raise ShardError(f"{images} and what it is evaluated on must have the same classes; only one of them has: {only}")
-        few = {part: int(np.maximum(np.rint(part * np.bincount(train.labels)), 1).sum()) for part in labels if "val" in both}
-        skipped += [f"{100 * part:g} % of the labels: that is {n} images, too few to hold one out" for part, n in few.items() if n < 3]
+            only = ", ".join(
+                sorted({*train.classes} ^ {*asked})[:5]
+            )  # told before the training, not after it, like what follows
+            raise ShardError(
+                f"{images} and what it is evaluated on must have the same classes; only one of them has: {only}"
+            )
+        few = {
+            part: int(np.maximum(np.rint(part * np.bincount(train.labels)), 1).sum())
+            for part in labels
+            if "val" in both
+        }
+        skipped += [
+            f"{100 * part:g} % of the labels: that is {n} images, too few to hold one out"
+            for part, n in few.items()
+            if n < 3
+        ]
         batch = min(given["batch_size"], len(train))
-        total = given["steps"] if "steps" in given else given["epochs"] * max(len(train) // batch, 1)
+        total = (
+            given["steps"] if "steps" in given else given["epochs"] * max(len(train) // batch, 1)
+        )
         settings = {
-            "steps": total, "batch_size": batch, "warmup": total // (20 if paper else 10), "lr": given["lr"], "momentum": given["momentum"],
-            "attention_weight": attention_weight, "checkpoint_every": given["checkpoint_every"]}  # fmt: skip
+            "steps": total,
+            "batch_size": batch,
+            "warmup": total // (20 if paper else 10),
+            "lr": given["lr"],
+            "momentum": given["momentum"],
+            "attention_weight": attention_weight,
+            "checkpoint_every": given["checkpoint_every"],
+        }
         beside = ([] if paper else [f"random:{encoder}"]) if baselines is None else baselines
-        encoders: dict[str, Any] = {"random initialisation" if one == f"random:{encoder}" else one: one for one in beside}
+        encoders: dict[str, Any] = {
+            "random initialisation" if one == f"random:{encoder}" else one: one for one in beside
+        }
         alone = c_stream or (c_stream is None and not images)
-        network = {"encoder": encoder, "size": size, "hidden": given["hidden"], "views": given["views"], "seed": seed, **settings}
+        network = {
+            "encoder": encoder,
+            "size": size,
+            "hidden": given["hidden"],
+            "views": given["views"],
+            "seed": seed,
+            **settings,
+        }
         trained = [("C-stream alone", "pretrain-c-stream")] * alone + [("CARE", "pretrain")]
         # one after the other with all of the machine, unless they fill it side by side, which wastes less
-        one_by_one, trainings = nproc > 1 or not chain.children.fill_the_cpu(len(trained)), dict[str, Future[Result]]()
+        one_by_one, trainings = (
+            nproc > 1 or not chain.children.fill_the_cpu(len(trained)),
+            dict[str, Future[Result]](),
+        )
         for name, stage in trained:
-            inputs = {"train": built["train"], "t_stream": name == "CARE", **network} | ({} if name == "CARE" else {"attention_weight": 0})
-            trainings[name] = chain.start(stage, "pretrain", inputs | {"nproc": nproc, **side}, alone=one_by_one)
+            inputs = {"train": built["train"], "t_stream": name == "CARE", **network} | (
+                {} if name == "CARE" else {"attention_weight": 0}
+            )
+            trainings[name] = chain.start(
+                stage, "pretrain", inputs | {"nproc": nproc, **side}, alone=one_by_one
+            )
             if one_by_one:
                 trainings[name].result()  # a failure ends the chain before the next one
         encoders |= {name: training.result() for name, training in trainings.items()}
         care, planned = encoders["CARE"], list[Planned]()
         for name, whole in encoders.items():
-            source = whole if isinstance(whole, str) else whole | {"url": f"{whole['url']}/encoder.safetensors"}  # not all of the run
-            tag, one = "" if name == "CARE" else re.sub(r"\W+", "-", f"-{name.lower()}"), {"encoder": source, "seed": seed}
-            todo, ready = list[tuple[str, str, Result]](), None  # stages, what their rows call the task, inputs
+            source = (
+                whole
+                if isinstance(whole, str)
+                else whole | {"url": f"{whole['url']}/encoder.safetensors"}
+            )  # not all of the run
+            tag, one = (
+                "" if name == "CARE" else re.sub(r"\W+", "-", f"-{name.lower()}"),
+                {"encoder": source, "seed": seed},
+            )
+            todo, ready = (
+                list[tuple[str, str, Result]](),
+                None,
+            )  # stages, what their rows call the task, inputs
             if "val" in both:
-                ready = chain.start(f"features{tag}", "features", {"size": size, **both, **one, **side})
-                todo = [(verb, "", {"verb": verb, "size": size, **both, **given.get(verb, {})}) for verb in ("knn", "linear")]
+                ready = chain.start(
+                    f"features{tag}", "features", {"size": size, **both, **one, **side}
+                )
+                todo = [
+                    (verb, "", {"verb": verb, "size": size, **both, **given.get(verb, {})})
+                    for verb in ("knn", "linear")
+                ]
             for share, count in few.items() if name != "C-stream alone" else ():
                 if count < 3:
                     continue
-                epochs = {} if paper else {"epochs": [max(round(finetune_steps * min(32, count) / count), 1)]}
-                tuning = {"verb": "finetune", "size": size, "fraction": share, "trials": 3, **both, **given["finetune"], **epochs}
+                epochs = (
+                    {}
+                    if paper
+                    else {"epochs": [max(round(finetune_steps * min(32, count) / count), 1)]}
+                )
+                tuning = {
+                    "verb": "finetune",
+                    "size": size,
+                    "fraction": share,
+                    "trials": 3,
+                    **both,
+                    **given["finetune"],
+                    **epochs,
+                }
                 todo.append((f"finetune-{share:g}", f"{100 * share:g} % of the labels", tuning))
             for kind in boxed if name != "C-stream alone" else ():
-                detector = given["detect"] | ({"head": "fpn", "mask": True} if paper and kind == "coco" else {})
-                detector |= {n: v for n, v in (("size", detection_size), ("iterations", detection_iterations)) if v is not None}
-                todo.append((kind, "", {"verb": "detect", "train": built[f"{kind}-train"], "val": built[f"{kind}-val"], **detector}))
+                detector = given["detect"] | (
+                    {"head": "fpn", "mask": True} if paper and kind == "coco" else {}
+                )
+                detector |= {
+                    n: v
+                    for n, v in (("size", detection_size), ("iterations", detection_iterations))
+                    if v is not None
+                }
+                todo.append(
+                    (
+                        kind,
+                        "",
+                        {
+                            "verb": "detect",
+                            "train": built[f"{kind}-train"],
+                            "val": built[f"{kind}-val"],
+                            **detector,
+                        },
+                    )
+                )
             for stage, task, inputs in todo:
-                inputs, after = {"called": name, **inputs, **one, **side}, ready if stage in ("knn", "linear") else None
+                inputs, after = (
+                    {"called": name, **inputs, **one, **side},
+                    ready if stage in ("knn", "linear") else None,
+                )
                 told = {"encoder": name} | ({"task": task} if task else {})
                 planned.append(Planned(told, stage + tag, "judge", inputs, after))
             if not images:
@@ -195,15 +395,31 @@ def care_pipeline(*, out: str = "demo", images: str | None = None, val: str | No
         found = [(stage.told, futures[stage.name]) for stage in planned]
         wait([future for _, future in found])  # what fails does not stop the others
         results = {
-            "title": f"CARE on {title}", "note": note, "skipped": skipped, "settings": settings, "views": given["views"], "seed": seed,
-            "evaluations": [row | told for told, future in found for row in future.result()["rows"]],
-            "losses": care["losses"], "encoder": {"name": encoder, "size": size, "sha256": care["digest"]},
-            "stages": [{"name": name, "text": done["text"]} for name, done in {**built, **encoders}.items() if "text" in done]}  # fmt: skip
+            "title": f"CARE on {title}",
+            "note": note,
+            "skipped": skipped,
+            "settings": settings,
+            "views": given["views"],
+            "seed": seed,
+            "evaluations": [
+                row | told for told, future in found for row in future.result()["rows"]
+            ],
+            "losses": care["losses"],
+            "encoder": {"name": encoder, "size": size, "sha256": care["digest"]},
+            "stages": [
+                {"name": name, "text": done["text"]}
+                for name, done in {**built, **encoders}.items()
+                if "text" in done
+            ],
+        }
         pictured = built["val" if "val" in built else "train"]
         shown = {"results": results, "encoders": encoders, "pictured": pictured, "size": size}
         pages = chain.start("report", "report", {**shown, "seed": seed}).result()
         with locks.exclusive(f"{out}/stages/.results", "copying results into", patience=600):
-            for name, place in {**dict.fromkeys(pages["outputs"], pages["url"]), "encoder.safetensors": care["url"]}.items():
+            for name, place in {
+                **dict.fromkeys(pages["outputs"], pages["url"]),
+                "encoder.safetensors": care["url"],
+            }.items():
                 storage.copy(f"{place}/{name}", f"{out}/{name}")
             return dict(storage.read_json(f"{out}/results.json"))
 
@@ -213,11 +429,22 @@ def splits(images: str, val: str | None = None) -> tuple[dict[str, Result], list
     root, source, named = storage.locate(images), images, [val] if val else list[str]()
     if (root / "train").is_dir():
         source = f"{images}/train"
-        named += [f"{images}/{name}" for name in ("val", "validation", "valid", "test") if (root / name).is_dir()]
-    skipped = [f"the folder {Path(name).name}: {Path(named[0]).name} is evaluated" for name in named[1:]]
+        named += [
+            f"{images}/{name}"
+            for name in ("val", "validation", "valid", "test")
+            if (root / name).is_dir()
+        ]
+    skipped = [
+        f"the folder {Path(name).name}: {Path(named[0]).name} is evaluated" for name in named[1:]
+    ]
     if not sources.find(source).classes:
-        skipped.append("kNN, linear and few-label evaluation: the images have no labels (no class folders)")
+        skipped.append(
+            "kNN, linear and few-label evaluation: the images have no labels (no class folders)"
+        )
         return {"train": {"source": source}}, skipped
     if named:
         return {"train": {"source": source}, "val": {"source": named[0]}}, skipped
-    return {"train": {"source": source, "share": [0, 0.8]}, "val": {"source": source, "share": [0.8, 1]}}, skipped
+    return {
+        "train": {"source": source, "share": [0, 0.8]},
+        "val": {"source": source, "share": [0.8, 1]},
+    }, skipped

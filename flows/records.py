@@ -22,17 +22,28 @@ from shards.build import Plan, make_plan, missing, write_shard
 from shards.terminal import console
 
 SCHEMA = 1
-FREE = {"cache", "workers", "nproc", "checkpoint_every", "keep_every", "max_rejects"}  # inputs that decide nothing
+FREE = {
+    "cache",
+    "workers",
+    "nproc",
+    "checkpoint_every",
+    "keep_every",
+    "max_rejects",
+}  # inputs that decide nothing
 _METHOD = ("shards/*", "care/*.py", "care/train/*")
 _FEATURES = (*_METHOD, "care/evaluate/features.py")
 _JUDGED = (*_FEATURES, "care/evaluate/resampling.py")
 SOURCES = {  # by work or by verb: the files whose edit does a stage again
-    "build": ("shards/*",), "pretrain": _METHOD, "features": _FEATURES,
+    "build": ("shards/*",),
+    "pretrain": _METHOD,
+    "features": _FEATURES,
     "knn": (*_JUDGED, "care/evaluate/neighbours.py"),
     "linear": (*_JUDGED, "care/evaluate/linear.py"),
     "finetune": (*_JUDGED, "care/evaluate/finetune.py"),
     "detect": (*_METHOD, "care/evaluate/[dm]*", "care/evaluate/resampling.py"),
-    "attention": (*_JUDGED, "care/show/maps.py"), "report": ("shards/*", "care/*", "care/*/*")}  # fmt: skip
+    "attention": (*_JUDGED, "care/show/maps.py"),
+    "report": ("shards/*", "care/*", "care/*/*"),
+}
 
 
 class Stage(NamedTuple):
@@ -59,7 +70,11 @@ class Stage(NamedTuple):
 
 def stage(out: str, name: str, work: str, inputs: Result) -> Stage:
     """A stage with its key: schema, work, and the digests of inputs and source files."""
-    told = {part: identity(part, value, inputs) for part, value in _each(inputs, "digest").items() if part not in FREE}
+    told = {
+        part: identity(part, value, inputs)
+        for part, value in _each(inputs, "digest").items()
+        if part not in FREE
+    }
     key = storage.digest([SCHEMA, work, code(work, inputs.get("verb", work)), told])
     return Stage(str(out).rstrip("/"), name, work, inputs, key)
 
@@ -76,14 +91,22 @@ def _each(value: Any, *fields: str) -> Any:
 def identity(name: str, value: Any, inputs: Result) -> Any:
     """What an input is, wherever it lies: of a path or URL the digest of what is there, else itself."""
     known = ("[0-9a-f]{64}|(scenes|random|supervised):.*", str(value))
-    if name not in ("source", "train", "val", "encoder", "names") or value is None or re.fullmatch(*known):
+    if (
+        name not in ("source", "train", "val", "encoder", "names")
+        or value is None
+        or re.fullmatch(*known)
+    ):
         return value
     if name == "source":
         return _plan(inputs).digest
     if "index.json" in storage.listing(value):
         return storage.sha256(f"{value}/index.json")
     if name in ("encoder", "names"):  # a file, or a run that goes on: its newest checkpoint
-        steps = [one for one in storage.listing(f"{value}/checkpoints", deep=True) if one.endswith("/manifest.json")]
+        steps = [
+            one
+            for one in storage.listing(f"{value}/checkpoints", deep=True)
+            if one.endswith("/manifest.json")
+        ]
         with suppress(FileNotFoundError, IsADirectoryError):
             return storage.sha256(f"{value}/checkpoints/{max(steps)}" if steps else value)
         return value
@@ -95,9 +118,21 @@ def code(work: str, verb: str) -> str:
     """Digest of the function of a stage and of the source files it stands on."""
     root = Path(str(shards.__file__)).parents[1]
     text = (root / "flows" / "stages.py").read_text()  # importing it would import torch
-    parts = [text[at : text.find("\n\n\n", at)] for at in (text.index(f"\ndef {name}(") for name in (work, "loaded"))]
-    paths = sorted({path for pattern in SOURCES[verb] for path in root.glob(pattern) if path.suffix in (".py", ".j2", ".csv")})
-    return storage.digest([*parts, *([path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in paths)])
+    parts = [
+        text[at : text.find("\n\n\n", at)]
+        for at in (text.index(f"\ndef {name}(") for name in (work, "loaded"))
+    ]
+    paths = sorted(
+        {
+            path
+            for pattern in SOURCES[verb]
+            for path in root.glob(pattern)
+            if path.suffix in (".py", ".j2", ".csv")
+        }
+    )
+    return storage.digest(
+        [*parts, *([path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in paths)]
+    )
 
 
 def found(one: Stage) -> Result | None:
@@ -106,13 +141,26 @@ def found(one: Stage) -> Result | None:
         record = json.loads(storage.read_bytes(f"{one.url}.json"))
         files, there = record["result"].get("outputs", {}), storage.listing(one.url)
         lost = [name for name, file in files.items() if there.get(name) != file["size"]]
-        lost = lost or [n for n, file in files.items() if not n.endswith(".tar") and storage.sha256(f"{one.url}/{n}") != file["sha256"]]
+        lost = lost or [
+            n
+            for n, file in files.items()
+            if not n.endswith(".tar") and storage.sha256(f"{one.url}/{n}") != file["sha256"]
+        ]
         if record["key"] == one.key and not lost:
             return dict(record["result"]) | {"url": one.url}
-        console.print(f"[yellow]{one.name} is done again: {', '.join(lost[:3]) or 'its record'} is not what it was", soft_wrap=True)
+        console.print(
+            f"[yellow]{one.name} is done again: {', '.join(lost[:3]) or 'its record'} is not what it was",
+            soft_wrap=True,
+        )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # but no StoreError: all may be there
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:  # but no StoreError: all may be there
         console.print(f"[yellow]{one.name} is done again: {error}", soft_wrap=True)
     return None
 
@@ -124,24 +172,37 @@ def finish(one: Stage) -> Result:
     with locked(one):
         if (done := found(one)) is not None:
             return done
-        if one.work == "build" and f"{Path(one.url).name}.json" in storage.listing(f"{one.out}/stages"):
+        if one.work == "build" and f"{Path(one.url).name}.json" in storage.listing(
+            f"{one.out}/stages"
+        ):
             clear(one)  # a set with a part that is lost is no plan to go on with
         result = stages.WORKS[one.work](one.url, **one.arguments())
-        record = {"key": one.key, "inputs": _each(one.inputs, "url", "digest"), "result": {"digest": storage.digest(result)} | result}
+        record = {
+            "key": one.key,
+            "inputs": _each(one.inputs, "url", "digest"),
+            "result": {"digest": storage.digest(result)} | result,
+        }
         storage.write_json(f"{one.url}.json", record)
     return dict(record["result"]) | {"url": one.url}
 
 
 def locked(one: Stage, patience: float = 7 * 24 * 3600) -> AbstractContextManager[None]:
     """No other process at this stage in the block."""
-    return locks.exclusive(storage.locate(f"{one.out}/stages/.{one.name}-{one.key[:8]}"), "working on", patience=patience)
+    return locks.exclusive(
+        storage.locate(f"{one.out}/stages/.{one.name}-{one.key[:8]}"),
+        "working on",
+        patience=patience,
+    )
 
 
 def clear(one: Stage) -> None:
     """Remove a stage's folder and its record."""
     if not storage.is_remote(one.url):
         shutil.rmtree(one.url, ignore_errors=True)
-    for url in (f"{one.url}.json", *(f"{one.url}/{name}" for name in storage.listing(one.url, deep=True))):
+    for url in (
+        f"{one.url}.json",
+        *(f"{one.url}/{name}" for name in storage.listing(one.url, deep=True)),
+    ):
         with suppress(FileNotFoundError):
             storage.remove(url)
 
@@ -151,14 +212,26 @@ def status(out: str) -> list[Result]:
     rows, place = list[tuple[float, Result]](), storage.locate(f"{out}/stages")
     for path in [path for path in place.iterdir() if path.name[0] != "."] if place.is_dir() else ():
         if path.suffix == ".json":
-            seen, state, text = path.stat().st_mtime, "finished", storage.read_json(path)["result"]["text"]
+            seen, state, text = (
+                path.stat().st_mtime,
+                "finished",
+                storage.read_json(path)["result"]["text"],
+            )
         elif path.with_name(f"{path.name}.json").exists():
             continue
         else:
-            saved = sorted((one.stat().st_mtime, one.parent.name) for one in path.glob("**/checkpoints/step-*/manifest.json"))
+            saved = sorted(
+                (one.stat().st_mtime, one.parent.name)
+                for one in path.glob("**/checkpoints/step-*/manifest.json")
+            )
             (seen, text), state = saved[-1] if saved else (0.0, ""), "unfinished"
         at = datetime.fromtimestamp(seen).isoformat(" ", "seconds") if seen else ""
-        rows.append((seen, {"stage": path.name.removesuffix(".json"), "state": state, "at": at, "text": text}))
+        rows.append(
+            (
+                seen,
+                {"stage": path.name.removesuffix(".json"), "state": state, "at": at, "text": text},
+            )
+        )
     return [row for _, row in sorted(rows, key=lambda pair: (pair[0], pair[1]["stage"]))]
 
 

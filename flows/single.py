@@ -13,10 +13,18 @@ from flows.chain import Chain, Runner
 from flows.tables import Result
 
 _SETS = ("train", "val")
-warnings.filterwarnings("ignore", 'Field name "validate"')  # a keyword of shards.build, of which Prefect makes a field of pydantic's
+warnings.filterwarnings(
+    "ignore", 'Field name "validate"'
+)  # a keyword of shards.build, of which Prefect makes a field of pydantic's
 
 
-def _flow(work: str, function: Callable[..., Any], given: Collection[str], skip: Collection[str] = (), **more: Any) -> Flow[..., Result]:
+def _flow(
+    work: str,
+    function: Callable[..., Any],
+    given: Collection[str],
+    skip: Collection[str] = (),
+    **more: Any,
+) -> Flow[..., Result]:
     name = function.__name__
     fixed: Result = {"verb": name} if work == "judge" else {}
 
@@ -26,18 +34,29 @@ def _flow(work: str, function: Callable[..., Any], given: Collection[str], skip:
             return chain.start(name, work, fixed | chosen, alone=work == "pretrain").result()
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    options = {one.name: one for one in inspect.signature(function).parameters.values() if one.kind is keyword and one.name not in skip}
-    options |= {option: inspect.Parameter(option, keyword, default=value, annotation=type(value)) for option, value in more.items()}
+    options = {
+        one.name: one
+        for one in inspect.signature(function).parameters.values()
+        if one.kind is keyword and one.name not in skip
+    }
+    options |= {
+        option: inspect.Parameter(option, keyword, default=value, annotation=type(value))
+        for option, value in more.items()
+    }
     paths = [inspect.Parameter(option, keyword, annotation=str) for option in given]
     out, runner, _ = inspect.signature(run).parameters.values()
-    run.__signature__ = inspect.Signature([out, runner.replace(kind=keyword), *paths, *options.values()])  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(
+        [out, runner.replace(kind=keyword), *paths, *options.values()]
+    )  # type: ignore[attr-defined]
     run.__name__, run.__doc__ = f"care_{name}", function.__doc__
     return flow(name=f"care-{name}", persist_result=False)(run)
 
 
 care_build = _flow("build", shards.build, ["source"])
 _OURS = ("views", "allow_change", "probe", "probe_every")
-care_pretrain = _flow("pretrain", pretrain, ["train"], _OURS, encoder="resnet50", hidden=4096, t_stream=True, nproc=0)
+care_pretrain = _flow(
+    "pretrain", pretrain, ["train"], _OURS, encoder="resnet50", hidden=4096, t_stream=True, nproc=0
+)
 care_knn = _flow("judge", knn, ["encoder", *_SETS], ["cache"], trials=1, seed=0)
 care_linear = _flow("judge", linear, ["encoder", *_SETS], ["cache"], trials=1)
 care_finetune = _flow("judge", finetune, ["encoder", *_SETS], ["cache", "rows"], trials=3)

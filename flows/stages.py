@@ -47,19 +47,32 @@ OBJECTIVES: dict[str, type[care.Objective]] = {
 }
 
 
-def build(out: str, *, source: str, annotated: bool = False, seed: int = 0, **settings: Any) -> Result:
+def build(
+    out: str, *, source: str, annotated: bool = False, seed: int = 0, **settings: Any
+) -> Result:
     """The shard set ``out`` of the images in ``source``; ``settings`` are those of ``shards.build``.
 
     ``scenes:START+COUNT`` are procedural scenes, with the classes of their folders or, ``annotated``, their boxes and masks.
     """
     index = shards.build(images_of(source, annotated, seed), out, seed=seed, **settings)
     if annotated and "annotations.json" not in index.sha256:
-        raise shards.ShardError(f"wanted a COCO JSON, a folder with an annotations.json, or a VOC list, got {source} without boxes")
+        raise shards.ShardError(
+            f"wanted a COCO JSON, a folder with an annotations.json, or a VOC list, got {source} without boxes"
+        )
     rejected = "".join(f", {len(names):,} {reason}" for reason, names in index.rejects.items())
     tars = {shard.url: {"size": shard.filesize, "sha256": shard.sha256} for shard in index.shards}
-    counts = {"seen": index.seen, "kept": len(index.samples), **{reason: len(names) for reason, names in index.rejects.items()}}
+    counts = {
+        "seen": index.seen,
+        "kept": len(index.samples),
+        **{reason: len(names) for reason, names in index.rejects.items()},
+    }
     text = f"{len(index.samples):,} of {index.seen:,} files kept{rejected}"
-    return {"digest": index.digest, "outputs": outputs(out, "index.json") | tars, "text": text, "counts": counts}
+    return {
+        "digest": index.digest,
+        "outputs": outputs(out, "index.json") | tars,
+        "text": text,
+        "counts": counts,
+    }
 
 
 def pretrain(
@@ -119,7 +132,10 @@ def pretrain(
             position=POSITIONS[position],
             objective=OBJECTIVES[objective](hidden=hidden),
         )
-        changes: Result = {name: tuple(value) if isinstance(value, list) else value for name, value in (views or {}).items()}
+        changes: Result = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in (views or {}).items()
+        }
         first, second = (view._replace(**changes) for view in care.train.VIEWS)
         asked: Result = {"size": size, "steps": steps, "views": (first, second), "seed": seed}
         asked |= settings
@@ -166,16 +182,38 @@ def hardware() -> str:
     return f"{cpu}, {torch.get_num_threads()} of {os.cpu_count()} cores{gpu}"
 
 
-def features(out: str, *, encoder: str, train: str, val: str, size: int, seed: int = 0, workers: int | None = None) -> Result:
+def features(
+    out: str,
+    *,
+    encoder: str,
+    train: str,
+    val: str,
+    size: int,
+    seed: int = 0,
+    workers: int | None = None,
+) -> Result:
     """Features of both sets by an encoder, a file a shard, for kNN and linear evaluation."""
     for data in (train, val):
-        care.evaluate.extract(loaded(encoder, seed), shards.open(data), size=size, workers=workers, cache=out)
+        care.evaluate.extract(
+            loaded(encoder, seed), shards.open(data), size=size, workers=workers, cache=out
+        )
     return {"text": "features of centre crops"}
 
 
 def judge(
-        out: str, *, verb: str, encoder: str, train: str, val: str, called: str | None = None, cache: str | None = None, seed: int = 0,
-        trials: int = 1, nproc: int = 1, **settings: Any) -> Result:  # fmt: skip
+    out: str,
+    *,
+    verb: str,
+    encoder: str,
+    train: str,
+    val: str,
+    called: str | None = None,
+    cache: str | None = None,
+    seed: int = 0,
+    trials: int = 1,
+    nproc: int = 1,
+    **settings: Any,
+) -> Result:
     """An evaluation in ``care.evaluate``, with its ``settings``, of an encoder that the result calls so; the mean of ``trials`` seeds.
 
     ``results.json`` has the row, ``seed-N`` the runs. A detector may be trained by ``nproc`` processes (0: one a GPU).
@@ -185,25 +223,54 @@ def judge(
         both: tuple[Any, Any] = (known, boxes.load(val, classes=known.classes))
     else:
         both = (shards.open(train), shards.open(val))
-    work, network, started = getattr(care.evaluate, verb), loaded(encoder, seed), "TORCHELASTIC_RUN_ID" in os.environ
-    settings = {option: tuple(value) if isinstance(value, list) else value for option, value in settings.items()}
-    digests, found = {"encoder": digest_of(network), "train": both[0].digest, "val": both[1].digest}, list[Result]()
+    work, network, started = (
+        getattr(care.evaluate, verb),
+        loaded(encoder, seed),
+        "TORCHELASTIC_RUN_ID" in os.environ,
+    )
+    settings = {
+        option: tuple(value) if isinstance(value, list) else value
+        for option, value in settings.items()
+    }
+    digests, found = (
+        {"encoder": digest_of(network), "train": both[0].digest, "val": both[1].digest},
+        list[Result](),
+    )
     nproc = nproc or torch.cuda.device_count() or 1
     for number in range(seed, seed + trials):
         run = f"{out}/seed-{number}"
         if nproc > 1 and verb == "detect" and not started:
-            given = {"verb": verb, "encoder": encoder, "train": train, "val": val, "seed": number, "nproc": nproc, **settings}
+            given = {
+                "verb": verb,
+                "encoder": encoder,
+                "train": train,
+                "val": val,
+                "seed": number,
+                "nproc": nproc,
+                **settings,
+            }
             torchrun(run, nproc, [json.dumps(["judge", out, given])], module="flows.child")
             found.append(storage.read_json(f"{run}/result.json"))
             continue
         with joined(run):
             places: dict[str, Any] = {"cache": cache, "seed": number, "run": run}
-            done = work(network, *both, **{name: value for name, value in places.items() if name in work.__annotations__}, **settings)
+            done = work(
+                network,
+                *both,
+                **{name: value for name, value in places.items() if name in work.__annotations__},
+                **settings,
+            )
             settings |= done.chosen  # of the first seed: the others train with it
             found.append(done._asdict())
             if ranks.rank() == 0:
                 storage.write_json(f"{run}/result.json", found[-1])
-    row = found[0] | {"encoder": called or encoder, "settings": settings, "digests": digests, "seed": seed, "trials": trials}
+    row = found[0] | {
+        "encoder": called or encoder,
+        "settings": settings,
+        "digests": digests,
+        "seed": seed,
+        "trials": trials,
+    }
     for measure in row.pop("measures"):
         values = [one["measures"][measure] for one in found]
         row[measure] = statistics.fmean(values)
@@ -214,14 +281,28 @@ def judge(
     for part, data in zip(("train", "val"), both, strict=True) if verb == "detect" else ():
         for reason, names in data.rejects.items():
             row["protocol"] += f"; {len(names):,} left out of {part}: {reason}"
-            console.print(f"[yellow]{data.path}: {len(names):,} left out, {reason}, such as {names[0]}", soft_wrap=True)
-    row["versions"] = {"care": version("care-ssl"), "torch": torch.__version__, "torchvision": version("torchvision")}
+            console.print(
+                f"[yellow]{data.path}: {len(names):,} left out, {reason}, such as {names[0]}",
+                soft_wrap=True,
+            )
+    row["versions"] = {
+        "care": version("care-ssl"),
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),
+    }
     row = dict(json.loads(json.dumps(row)))  # tuples are lists there, as in what is read back
     if started:
         return row
-    storage.write_json(f"{out}/results.json", {"title": f"{row['task']}: {row['encoder']}", "evaluations": [row]})
+    storage.write_json(
+        f"{out}/results.json", {"title": f"{row['task']}: {row['encoder']}", "evaluations": [row]}
+    )
     text = ", ".join(f"{name} {row[name]:.1f}" for name in MEASURES if name in row)
-    return {"outputs": outputs(out, "results.json"), "rows": [row], "text": text, "markdown": as_markdown(compared([row]))}
+    return {
+        "outputs": outputs(out, "results.json"),
+        "rows": [row],
+        "text": text,
+        "markdown": as_markdown(compared([row])),
+    }
 
 
 def attention(
@@ -261,7 +342,9 @@ def attention(
     return {"rows": [row], "text": f"{share.inside:.1f} % inside"}
 
 
-def report(out: str, *, results: Result, encoders: dict[str, str], pictured: str, size: int, seed: int = 0) -> Result:
+def report(
+    out: str, *, results: Result, encoders: dict[str, str], pictured: str, size: int, seed: int = 0
+) -> Result:
     """The page about a pipeline and what it shows.
 
     Args:
@@ -277,8 +360,13 @@ def report(out: str, *, results: Result, encoders: dict[str, str], pictured: str
         The files with their digests, and the tables for a Prefect artifact.
     """
     data = shards.open(pictured)
-    networks = {name: care.train.load_encoder(source, seed=seed) for name, source in encoders.items()}
-    storage.write_bytes(f"{out}/maps.png", care.show.sheet([data.image(n) for n in range(min(8, len(data)))], networks, size=size))
+    networks = {
+        name: care.train.load_encoder(source, seed=seed) for name, source in encoders.items()
+    }
+    storage.write_bytes(
+        f"{out}/maps.png",
+        care.show.sheet([data.image(n) for n in range(min(8, len(data)))], networks, size=size),
+    )
     rows = results["evaluations"]
     verdict_text = verdict(rows)
     difference_rows = [difference._asdict() for difference in differences(rows)]
@@ -293,16 +381,22 @@ def report(out: str, *, results: Result, encoders: dict[str, str], pictured: str
     return {"outputs": files, "text": f"{len(rows)} results", "markdown": text}
 
 
-WORKS: dict[str, Callable[..., Result]] = {one.__name__: one for one in (build, pretrain, features, judge, attention, report)}
+WORKS: dict[str, Callable[..., Result]] = {
+    one.__name__: one for one in (build, pretrain, features, judge, attention, report)
+}
 
 
 @cache
 def loaded(source: str, seed: int) -> Encoder:
     """An encoder, on the GPU where there is one."""
-    return care.train.load_encoder(source, seed=seed).to("cuda" if torch.cuda.is_available() else "cpu")
+    return care.train.load_encoder(source, seed=seed).to(
+        "cuda" if torch.cuda.is_available() else "cpu"
+    )
 
 
 def outputs(out: str, *names: str) -> dict[str, Any]:
     """Sizes and digests of files in a folder, by name."""
     sizes = storage.listing(out)
-    return {name: {"size": sizes[name], "sha256": storage.sha256(f"{out}/{name}")} for name in names}
+    return {
+        name: {"size": sizes[name], "sha256": storage.sha256(f"{out}/{name}")} for name in names
+    }

@@ -21,7 +21,12 @@ PAUSES = (2.0, 10.0, 30.0)  # seconds before a stage is tried again
 GRACE = 60.0  # seconds to save in, between SIGTERM and SIGKILL
 MOST_JOBS = 4  # stages at a time on a machine without a GPU
 OUTCOME = "\x1e"  # begins the lines that flows.child writes for us: JSON pairs of how it ended and what it said
-AGAIN = {"stopped", "died", "hung", "store"}  # what another attempt may mend; nobody asked that process to stop
+AGAIN = {
+    "stopped",
+    "died",
+    "hung",
+    "store",
+}  # what another attempt may mend; nobody asked that process to stop
 
 
 class Children:
@@ -34,7 +39,12 @@ class Children:
     """
 
     def __init__(self, jobs: int = 0, stall: float = 3600) -> None:
-        self._jobs, self._stall, self._lock, self._stop = jobs, stall, threading.Lock(), threading.Event()
+        self._jobs, self._stall, self._lock, self._stop = (
+            jobs,
+            stall,
+            threading.Lock(),
+            threading.Event(),
+        )
         self._pids, self._slots = set[int](), queue.SimpleQueue[dict[str, str]]()
         self._start()  # it needs seconds, which the caller has other things to do for
         self._counted, self._gpus, self._jobs_at_a_time = False, 0, 0
@@ -43,7 +53,9 @@ class Children:
         self._connection, other = socket.socketpair()
         environment = os.environ | {"CARE_PROGRESS_SECONDS": "1" if console.is_terminal else "10"}
         command = [sys.executable, "-m", "flows.child", str(other.fileno())]
-        self._origin = subprocess.Popen(command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, env=environment)
+        self._origin = subprocess.Popen(
+            command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, env=environment
+        )
         other.close()
 
     def stop(self) -> None:
@@ -59,7 +71,9 @@ class Children:
             self._origin.kill()  # it may still be importing
             self._origin.wait()
 
-    def run(self, do: str, arguments: Any, tell: Callable[[str], None], *, alone: bool = False) -> None:
+    def run(
+        self, do: str, arguments: Any, tell: Callable[[str], None], *, alone: bool = False
+    ) -> None:
         """Do a stage or a piece in a process and return when it is done; its errors are raised here. ``alone``: with all GPUs and cores."""
         slot = {} if alone else self._slot()
         try:
@@ -71,7 +85,11 @@ class Children:
                     self._stop.wait(0.5)  # a Ctrl-C may have reached it before us
                 if self._stop.is_set() or state not in AGAIN or not pause:
                     if self._stop.is_set():
-                        raise Stopped(message if state == "stopped" else "stopped on request; the same command continues")
+                        raise Stopped(
+                            message
+                            if state == "stopped"
+                            else "stopped on request; the same command continues"
+                        )
                     raise {"usage": Misuse, "bug": RuntimeError}.get(state, Failure)(message)
                 tell(f"{message}; trying again in {pause:g} s")
                 self._stop.wait(pause)
@@ -117,7 +135,9 @@ class Children:
                 self._slots.put(slot)
             self._jobs_at_a_time = jobs
 
-    def _attempt(self, do: str, arguments: Any, slot: dict[str, str], tell: Callable[[str], None]) -> tuple[str, str]:
+    def _attempt(
+        self, do: str, arguments: Any, slot: dict[str, str], tell: Callable[[str], None]
+    ) -> tuple[str, str]:
         ours, other = socket.socketpair()
         with ours:
             try:
@@ -161,7 +181,11 @@ class Children:
                 else:
                     outcome = (kind, said)
         self._pids.discard(pid)
-        return ("hung", f"no sign of life for {self._stall:g} s") if hung and outcome[0] != "done" else outcome
+        return (
+            ("hung", f"no sign of life for {self._stall:g} s")
+            if hung and outcome[0] != "done"
+            else outcome
+        )
 
     def _signal(self, number: signal.Signals) -> None:
         for pid in [*self._pids]:

@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 import typer
 
-Result = dict[str, Any]  # JSON; ``outputs``, where a stage's has any, are digests by path below the run directory
+Result = dict[
+    str, Any
+]  # JSON; ``outputs``, where a stage's has any, are digests by path below the run directory
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
-Set = Annotated[str, typer.Argument(metavar="SET", help="A shard set: the DEST of `care shards build`.")]
+Set = Annotated[
+    str, typer.Argument(metavar="SET", help="A shard set: the DEST of `care shards build`.")
+]
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -42,7 +46,18 @@ def show_results(rows: Sequence[dict[str, Any]], value: Any = None) -> None:
         typer.echo(f"{verdict_text}\n")
     for one in tables(rows):
         lines = list[list[str]]()
-        for (task, encoder, values, _), (above, *_) in zip(one.lines, [("",), *one.lines], strict=False):
+        for (task, encoder, values, _), (above, *_) in zip(
+            one.lines, [("",), *one.lines], strict=False
+        ):
             lines += [[task, *[""] * len(values)]] * (task != above) + [[f"  {encoder}", *values]]
-        table("", ("task and encoder", *(name.replace(" AP", "\nAP").replace(" top", "\ntop") for name in one.headings)), lines)
-        typer.secho("\n".join(f"{task}: {protocol}" for task, protocol in one.protocols.items()), dim=True)
+        table(
+            "",
+            (
+                "task and encoder",
+                *(name.replace(" AP", "\nAP").replace(" top", "\ntop") for name in one.headings),
+            ),
+            lines,
+        )
+        typer.secho(
+            "\n".join(f"{task}: {protocol}" for task, protocol in one.protocols.items()), dim=True
+        )

@@ -6,4 +6,17 @@ from shards.images import Reject, decode
 from shards.index import Index, verify
 from shards.reader import Cache, Sample, ShardSet, open, step_ids, stream
 
-__all__ = ["Cache", "Index", "Reject", "Sample", "ShardError", "ShardSet", "build", "decode", "open", "step_ids", "stream", "verify"]
+__all__ = [
+    "Cache",
+    "Index",
+    "Reject",
+    "Sample",
+    "ShardError",
+    "ShardSet",
+    "build",
+    "decode",
+    "open",
+    "step_ids",
+    "stream",
+    "verify",
+]

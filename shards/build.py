@@ -19,7 +19,9 @@ from shards.images import Reject, RejectError, Validation, check, shrink
 from shards.terminal import Count, Natural, Range, Share, progress
 
 _TAR, _RECORD = "shard-{:06}.tar", ".shard-{:06}.json"
-_OURS = re.compile(r"(\.part-)?(\.?shard-\d{6,}\.(tar|json)|samples\.npy|keys\.txt|(annotations|index)\.json)|\.lease")
+_OURS = re.compile(
+    r"(\.part-)?(\.?shard-\d{6,}\.(tar|json)|samples\.npy|keys\.txt|(annotations|index)\.json)|\.lease"
+)
 
 
 class Plan(NamedTuple):
@@ -36,9 +38,18 @@ class Plan(NamedTuple):
 
 
 def build(
-        src: str | Path, dest: str | Path, *, workers: Count | None = None, shard_size: Count = 1000, seed: Natural = 0,
-        share: tuple[float, float] = (0, 1), max_rejects: Share = 0.01, validate: Validation = "decode",
-        max_side: Count | None = None, quality: Annotated[int, Range(1, 100)] = 90) -> index.Index:  # fmt: skip
+    src: str | Path,
+    dest: str | Path,
+    *,
+    workers: Count | None = None,
+    shard_size: Count = 1000,
+    seed: Natural = 0,
+    share: tuple[float, float] = (0, 1),
+    max_rejects: Share = 0.01,
+    validate: Validation = "decode",
+    max_side: Count | None = None,
+    quality: Annotated[int, Range(1, 100)] = 90,
+) -> index.Index:
     """Build the images of ``src`` into the shard set ``dest``, in an order drawn from ``seed``.
 
     An interrupted build goes on where it stopped, a finished one returns at once. The bytes do not depend on ``workers``.
@@ -57,20 +68,43 @@ def build(
         quality: of those JPEGs, 1…100.
     """
     if not 0 <= max_rejects <= 1 or (workers is not None and workers < 1):
-        raise ShardError(f"wanted max_rejects from 0 to 1 and at least one worker, got {max_rejects} and {workers}")
+        raise ShardError(
+            f"wanted max_rejects from 0 to 1 and at least one worker, got {max_rejects} and {workers}"
+        )
     root = storage.locate(dest)
-    inside, outside = (str(path).rstrip("/") if storage.is_remote(path) else str(Path(path).resolve()) for path in (dest, src))
+    inside, outside = (
+        str(path).rstrip("/") if storage.is_remote(path) else str(Path(path).resolve())
+        for path in (dest, src)
+    )
     if f"{inside}/".startswith(f"{outside}/"):
         raise ShardError(f"{dest} lies in the source {src}; choose a DEST outside of it")
-    plan = make_plan(src, shard_size=shard_size, seed=seed, share=share, validate=validate, max_side=max_side, quality=quality)
+    plan = make_plan(
+        src,
+        shard_size=shard_size,
+        seed=seed,
+        share=share,
+        validate=validate,
+        max_side=max_side,
+        quality=quality,
+    )
     with locks.exclusive(root, "building"):
-        names = [*storage.listing(root, deep=True)] if storage.is_remote(root) else sorted(path.name for path in root.iterdir())
+        names = (
+            [*storage.listing(root, deep=True)]
+            if storage.is_remote(root)
+            else sorted(path.name for path in root.iterdir())
+        )
         if foreign := [name for name in names if not _OURS.fullmatch(name)]:
-            raise ShardError(f"{root} holds other things ({', '.join(foreign[:3])}); choose a new or empty folder as DEST")
+            raise ShardError(
+                f"{root} holds other things ({', '.join(foreign[:3])}); choose a new or empty folder as DEST"
+            )
         records = [root / name for name in names if name.startswith(".shard-")]
         found = index.load(root) if "index.json" in names else None
-        if ({found.plan} if found else {storage.read_json(record)["plan"] for record in records}) - {plan.digest}:
-            raise ShardError(f"{root} holds a set built from other input or options; remove it or choose another DEST")
+        if (
+            {found.plan} if found else {storage.read_json(record)["plan"] for record in records}
+        ) - {plan.digest}:
+            raise ShardError(
+                f"{root} holds a set built from other input or options; remove it or choose another DEST"
+            )
         if found:
             for record in records:  # left by a kill after the index was committed
                 storage.remove(record)
@@ -78,7 +112,10 @@ def build(
         left = missing(plan, names)
         count, todo = len(plan.source.samples), sum(len(plan.shards[n]) for n in left)
         stop, lock = threading.Event(), threading.Lock()
-        with progress("building", count, start=count - todo) as advance, ThreadPoolExecutor(workers or available_cores()) as pool:
+        with (
+            progress("building", count, start=count - todo) as advance,
+            ThreadPoolExecutor(workers or available_cores()) as pool,
+        ):
 
             def tick() -> None:
                 if stop.is_set():
@@ -87,56 +124,112 @@ def build(
                     advance(1, "")
 
             try:
-                list(pool.map(lambda n: write_shard(plan, root, n, tick), left))  # which cancels those after one that fails
+                list(
+                    pool.map(lambda n: write_shard(plan, root, n, tick), left)
+                )  # which cancels those after one that fails
             finally:
                 stop.set()
         return commit(plan, root, max_rejects=max_rejects)
 
 
 def make_plan(
-        src: str | Path, *, shard_size: int = 1000, seed: int = 0, share: tuple[float, float] = (0, 1), validate: Validation = "decode",
-        max_side: int | None = None, quality: int = 90) -> Plan:  # fmt: skip
+    src: str | Path,
+    *,
+    shard_size: int = 1000,
+    seed: int = 0,
+    share: tuple[float, float] = (0, 1),
+    validate: Validation = "decode",
+    max_side: int | None = None,
+    quality: int = 90,
+) -> Plan:
     """List ``src`` and cut it into shards."""
-    if min(shard_size, quality, 1 if max_side is None else max_side) < 1 or quality > 100 or validate not in get_args(Validation):
+    if (
+        min(shard_size, quality, 1 if max_side is None else max_side) < 1
+        or quality > 100
+        or validate not in get_args(Validation)
+    ):
         got = f"{shard_size}, {max_side}, {quality} and {validate!r}"
-        raise ShardError(f"wanted shard_size and max_side from 1, quality from 1 to 100, validate of {get_args(Validation)}, got {got}")
+        raise ShardError(
+            f"wanted shard_size and max_side from 1, quality from 1 to 100, validate of {get_args(Validation)}, got {got}"
+        )
     if (known := boxes.read(src)) and max_side:
-        raise ShardError(f"the boxes of {src} are in pixels of its images, which max_side would make smaller; leave it out")
+        raise ShardError(
+            f"the boxes of {src} are in pixels of its images, which max_side would make smaller; leave it out"
+        )
     source = sources.find(src, share=share, known=known)
-    shuffled = [source.samples[i] for i in reader.permutation(len(source.samples), seed=seed, stream=0)]
+    shuffled = [
+        source.samples[i] for i in reader.permutation(len(source.samples), seed=seed, stream=0)
+    ]
     shards = [shuffled[at : at + shard_size] for at in range(0, len(shuffled), shard_size)]
     files = [[image.name, image.size, image.label] for image in source.samples]
-    options = [seed, shard_size, validate, max_side, quality, index.SCHEMA, *([known.content] if known else [])]
-    return Plan(source, known, shards, validate, seed, max_side, quality, storage.digest([files, source.classes, source.rejects, *options]))
+    options = [
+        seed,
+        shard_size,
+        validate,
+        max_side,
+        quality,
+        index.SCHEMA,
+        *([known.content] if known else []),
+    ]
+    return Plan(
+        source,
+        known,
+        shards,
+        validate,
+        seed,
+        max_side,
+        quality,
+        storage.digest([files, source.classes, source.rejects, *options]),
+    )
 
 
 def missing(plan: Plan, names: Collection[str]) -> list[int]:
     """The shards that are not among the files in a set's folder."""
-    return [n for n in range(len(plan.shards)) if not {_TAR.format(n), _RECORD.format(n)}.issubset(names)]
+    return [
+        n
+        for n in range(len(plan.shards))
+        if not {_TAR.format(n), _RECORD.format(n)}.issubset(names)
+    ]
 
 
-def write_shard(plan: Plan, dest: Path, number: int, tick: Callable[[], None] = lambda: None) -> None:
+def write_shard(
+    plan: Plan, dest: Path, number: int, tick: Callable[[], None] = lambda: None
+) -> None:
     """Write shard ``number`` into ``dest``, then a record of it; ``tick`` is called before every image and may raise to stop."""
     entries, rejects = list[tuple[Any, ...]](), list[tuple[Reject, str]]()
     with storage.writing(dest / (name := _TAR.format(number))) as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:  # names of any length and alphabet
+        with tarfile.open(
+            fileobj=file, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8"
+        ) as tar:  # names of any length and alphabet
             for image in plan.shards[number]:
                 tick()
                 try:
                     original = sources.read(image)
-                    data = shrink(original, plan.max_side, plan.quality) if plan.max_side else original
-                    upright = check(data, "header" if plan.max_side else plan.validate)  # shrinking decodes: a check of no less
+                    data = (
+                        shrink(original, plan.max_side, plan.quality) if plan.max_side else original
+                    )
+                    upright = check(
+                        data, "header" if plan.max_side else plan.validate
+                    )  # shrinking decodes: a check of no less
                 except RejectError as error:
                     rejects.append((error.reason, image.name))
                     continue
-                offset = _append(tar, image.key + (sources.suffix(image.name) if data is original else ".jpg"), data)
+                offset = _append(
+                    tar,
+                    image.key + (sources.suffix(image.name) if data is original else ".jpg"),
+                    data,
+                )
                 if image.label >= 0:
                     _append(tar, f"{image.key}.cls", str(image.label).encode())
-                entries.append((offset, len(data), zlib.crc32(data), image.label, upright, image.key))
+                entries.append(
+                    (offset, len(data), zlib.crc32(data), image.label, upright, image.key)
+                )
         file.flush()
         shard = index.Shard(name, len(entries), file.tell(), storage.sha256(file.name))
     record = {"plan": plan.digest, "shard": shard, "entries": entries, "rejects": rejects}
-    storage.write_bytes(dest / _RECORD.format(number), json.dumps(record).encode())  # not write_json: indenting takes ten times as long
+    storage.write_bytes(
+        dest / _RECORD.format(number), json.dumps(record).encode()
+    )  # not write_json: indenting takes ten times as long
 
 
 def _append(tar: tarfile.TarFile, name: str, data: bytes) -> int:
@@ -149,36 +242,77 @@ def _append(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 
 def commit(plan: Plan, dest: Path, *, max_rejects: float) -> index.Index:
     """Make the written shards of ``dest`` a set, or refuse because too many images were rejected."""
-    records = [storage.read_json(dest / _RECORD.format(number)) for number in range(len(plan.shards))]
+    records = [
+        storage.read_json(dest / _RECORD.format(number)) for number in range(len(plan.shards))
+    ]
     entries = [entry for record in records for entry in record["entries"]]
-    pairs = sorted([*plan.source.rejects, *((r, n) for record in records for r, n in record["rejects"])])
-    rejects = {str(reason): [name for other, name in pairs if other == reason] for reason in dict.fromkeys(r for r, _ in pairs)}
+    pairs = sorted(
+        [*plan.source.rejects, *((r, n) for record in records for r, n in record["rejects"])]
+    )
+    rejects = {
+        str(reason): [name for other, name in pairs if other == reason]
+        for reason in dict.fromkeys(r for r, _ in pairs)
+    }
     lost = {reason: names for reason, names in rejects.items() if reason != Reject.OTHER_FILE}
     count = sum(map(len, lost.values()))
     if not entries or count > max_rejects * (count + len(entries)):
-        listed = "; ".join(f"{len(names)} {reason} ({', '.join(names[:3])}{', …' * (len(names) > 3)})" for reason, names in lost.items())
+        listed = "; ".join(
+            f"{len(names)} {reason} ({', '.join(names[:3])}{', …' * (len(names) > 3)})"
+            for reason, names in lost.items()
+        )
         got = f"{count} of {count + len(entries)} images were rejected, {max_rejects:.2%} may be: {listed}"
-        raise ShardError(f"{got}. Repair or remove them, or raise --max-rejects; {dest} is not a set yet, and a next run reuses its shards")
+        raise ShardError(
+            f"{got}. Repair or remove them, or raise --max-rejects; {dest} is not a set yet, and a next run reuses its shards"
+        )
     np.save(rows := io.BytesIO(), np.array([tuple(entry[:-1]) for entry in entries], index.ROW))
-    sides = {"samples.npy": rows.getvalue(), "keys.txt": "".join(f"{entry[-1]}\n" for entry in entries).encode()}
+    sides = {
+        "samples.npy": rows.getvalue(),
+        "keys.txt": "".join(f"{entry[-1]}\n" for entry in entries).encode(),
+    }
     if known := plan.annotations:
-        kept, by_path = {entry[-1] for entry in entries}, {image.path: image for image in plan.source.samples}
-        there = [(by_path[str(path)], entry) for path, *_, entry in known.images if str(path) in by_path]
-        images = {entry["id"]: entry | {"key": image.key, "file_name": image.name} for image, entry in there if image.key in kept}
+        kept, by_path = (
+            {entry[-1] for entry in entries},
+            {image.path: image for image in plan.source.samples},
+        )
+        there = [
+            (by_path[str(path)], entry) for path, *_, entry in known.images if str(path) in by_path
+        ]
+        images = {
+            entry["id"]: entry | {"key": image.key, "file_name": image.name}
+            for image, entry in there
+            if image.key in kept
+        }
         objects = [one for one in known.content["annotations"] if one["image_id"] in images]
         broken = [(Reject.NO_IMAGE, image.name) for image, _ in there if image.key not in kept]
-        content = known.content | {"images": [*images.values()], "annotations": objects, "rejects": [*known.rejects, *broken]}
+        content = known.content | {
+            "images": [*images.values()],
+            "annotations": objects,
+            "rejects": [*known.rejects, *broken],
+        }
         sides["annotations.json"] = json.dumps(content, sort_keys=True).encode()
     for name, data in sides.items():
         storage.write_bytes(dest / name, data)
     shardlist = [index.Shard(*record["shard"])._asdict() for record in records]
     rejected = {reason: len(names) for reason, names in rejects.items()}
     document = {
-        "__kind__": "wids-shard-index-v1", "wids_version": 1, "schema": index.SCHEMA, "plan": plan.digest, "seed": plan.seed,
-        "name": storage.digest(shardlist)[:16],  # wids caches by name: other content needs another one
-        "shardlist": shardlist, "classes": plan.source.classes, "rejects": rejects,
-        "counts": {"seen": len(entries) + sum(rejected.values()), "kept": len(entries), "rejected": rejected},
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in sides.items()}}  # fmt: skip
+        "__kind__": "wids-shard-index-v1",
+        "wids_version": 1,
+        "schema": index.SCHEMA,
+        "plan": plan.digest,
+        "seed": plan.seed,
+        "name": storage.digest(shardlist)[
+            :16
+        ],  # wids caches by name: other content needs another one
+        "shardlist": shardlist,
+        "classes": plan.source.classes,
+        "rejects": rejects,
+        "counts": {
+            "seen": len(entries) + sum(rejected.values()),
+            "kept": len(entries),
+            "rejected": rejected,
+        },
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in sides.items()},
+    }
     storage.write_json(dest / "index.json", document | {"own": storage.digest(document)})
     for number in range(len(plan.shards)):
         storage.remove(dest / _RECORD.format(number))

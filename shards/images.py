@@ -7,14 +7,51 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from shards.errors import ShardError
 
-Validation = Literal["decode", "header", "none"]  # what a build looks at: all of an image, its header, or only that it is not empty
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff", ".gif",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx"})  # fmt: skip  # of file names that are taken for images, in lower case
+Validation = Literal[
+    "decode", "header", "none"
+]  # what a build looks at: all of an image, its header, or only that it is not empty
+SUFFIXES = frozenset(
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".apng",
+        ".webp",
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+        ".j2k",
+        ".jpx",
+    }
+)  # of file names that are taken for images, in lower case
 MAX_PIXELS = 89_478_485  # larger images are refused by their header; it is Pillow's own limit, so that Pillow does not warn below it
 # Pillow opens some forty formats; the obscure ones have the least tested parsers, and bytes from the web pick them.
 Image.init()
-_FORMATS: list[str] = [f for f in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000") if f in Image.OPEN]
-_TURNS = "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"
+_FORMATS: list[str] = [
+    f
+    for f in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000")
+    if f in Image.OPEN
+]
+_TURNS = (
+    "FLIP_LEFT_RIGHT",
+    "ROTATE_180",
+    "FLIP_TOP_BOTTOM",
+    "TRANSPOSE",
+    "ROTATE_270",
+    "TRANSVERSE",
+    "ROTATE_90",
+)
 _UPRIGHT = {orientation: Image.Transpose[turn] for orientation, turn in enumerate(_TURNS, 2)}
 
 
@@ -43,7 +80,9 @@ class RejectError(ShardError):
     """Raised for a file that cannot be a sample."""
 
     def __init__(self, reason: Reject, detail: str = "", data: bytes = b"") -> None:
-        super().__init__(f"wanted an image, got {len(data)} bytes that cannot be decoded: {reason}: {detail}; replace or remove the file")
+        super().__init__(
+            f"wanted an image, got {len(data)} bytes that cannot be decoded: {reason}: {detail}; replace or remove the file"
+        )
         self.reason = reason
 
 
@@ -79,7 +118,9 @@ def _read(data: bytes, *, pixels: bool) -> tuple[Image.Image, int]:
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
         if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError(f"{image.width} × {image.height} pixels, the limit is {MAX_PIXELS:,}")
+            raise Image.DecompressionBombError(
+                f"{image.width} × {image.height} pixels, the limit is {MAX_PIXELS:,}"
+            )
         if pixels:
             image.load()
         try:
@@ -90,9 +131,13 @@ def _read(data: bytes, *, pixels: bool) -> tuple[Image.Image, int]:
             image = _rgb(image.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else image)
         return image, turn if turn in _UPRIGHT else 1
     except UnidentifiedImageError:
-        raise RejectError(Reject.NOT_AN_IMAGE, f"no header of {', '.join(_FORMATS)}", data) from None
+        raise RejectError(
+            Reject.NOT_AN_IMAGE, f"no header of {', '.join(_FORMATS)}", data
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        raise RejectError(Reject.TOO_LARGE, str(error) or "its pixels do not fit in memory", data) from None
+        raise RejectError(
+            Reject.TOO_LARGE, str(error) or "its pixels do not fit in memory", data
+        ) from None
     except Exception as error:  # hostile files reach every corner of every parser: OSError, SyntaxError, struct.error, IndexError …
         raise RejectError(Reject.CORRUPT, str(error) or type(error).__name__, data) from error
 

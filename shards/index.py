@@ -17,7 +17,15 @@ from shards.errors import ShardError
 
 SCHEMA = 2
 # Where a sample's bytes are in its tar, how many, their checksum, its class number (-1: none), its EXIF orientation (0: not looked at)
-ROW = np.dtype([("offset", "<u8"), ("length", "<u4"), ("crc32", "<u4"), ("label", "<i4"), ("orientation", "u1")])
+ROW = np.dtype(
+    [
+        ("offset", "<u8"),
+        ("length", "<u4"),
+        ("crc32", "<u4"),
+        ("label", "<i4"),
+        ("orientation", "u1"),
+    ]
+)
 
 
 class Shard(NamedTuple):
@@ -35,7 +43,9 @@ class Index(NamedTuple):
     path: Path
     shards: tuple[Shard, ...]
     samples: NDArray[Any]  # ``ROW`` [count]
-    keys: NDArray[Any]  # sample names [count], not as a list: a million ``str`` would cost every worker 100 MB
+    keys: NDArray[
+        Any
+    ]  # sample names [count], not as a list: a million ``str`` would cost every worker 100 MB
     classes: tuple[str, ...]
     seen: int  # files, kept or left out
     rejects: Mapping[str, Sequence[str]]  # the files left out, by reason
@@ -43,7 +53,9 @@ class Index(NamedTuple):
     seed: int
     sha256: Mapping[str, str]  # of the side files
     digest: str  # of ``index.json``: the set's identity
-    starts: NDArray[np.int64]  # the number of every shard's first sample, and the count: [shards + 1]
+    starts: NDArray[
+        np.int64
+    ]  # the number of every shard's first sample, and the count: [shards + 1]
 
 
 def load(path: str | Path, *, shards: bool = True) -> Index:
@@ -52,34 +64,62 @@ def load(path: str | Path, *, shards: bool = True) -> Index:
     file, sizes = root / "index.json", storage.listing(root)
     if "index.json" not in sizes:
         unfinished = any(name.startswith(".shard-") for name in sizes)
-        got = "an unfinished one; run its build again, it goes on where it stopped" if unfinished else "no index.json; check the path"
+        got = (
+            "an unfinished one; run its build again, it goes on where it stopped"
+            if unfinished
+            else "no index.json; check the path"
+        )
         raise ShardError(f"wanted a shard set at {path}, got {got}")
     document, text = storage.read_json(file), storage.read_bytes(file)
     if (schema := document.get("schema") if isinstance(document, dict) else None) != SCHEMA:
         wanted = f"the index of a shard set with schema {SCHEMA}"
-        raise ShardError(f"{file} is not {wanted}, it has {schema}; check the path, upgrade care-ssl, or build the set again")
+        raise ShardError(
+            f"{file} is not {wanted}, it has {schema}; check the path, upgrade care-ssl, or build the set again"
+        )
     try:
-        sides = {name: storage.read_bytes(root / name) for name in document["sha256"] if not shards or name != "annotations.json"}
-        if other := [name for name, data in sides.items() if hashlib.sha256(data).hexdigest() != document["sha256"][name]]:
+        sides = {
+            name: storage.read_bytes(root / name)
+            for name in document["sha256"]
+            if not shards or name != "annotations.json"
+        }
+        if other := [
+            name
+            for name, data in sides.items()
+            if hashlib.sha256(data).hexdigest() != document["sha256"][name]
+        ]:
             raise ValueError(f"{other[0]} is not the file that was written")
         tars = tuple(Shard(**shard) for shard in document["shardlist"])
         index = Index(
-            path=root, shards=tars, starts=np.cumsum([0, *(shard.nsamples for shard in tars)]), seen=document["counts"]["seen"],
-            samples=np.load(io.BytesIO(sides["samples.npy"])), classes=tuple(document["classes"]),
+            path=root,
+            shards=tars,
+            starts=np.cumsum([0, *(shard.nsamples for shard in tars)]),
+            seen=document["counts"]["seen"],
+            samples=np.load(io.BytesIO(sides["samples.npy"])),
+            classes=tuple(document["classes"]),
             keys=np.array(sides["keys.txt"].decode().split("\n")[:-1], np.dtypes.StringDType()),
-            digest=hashlib.sha256(text).hexdigest(), **{name: document[name] for name in ("rejects", "plan", "seed", "sha256")},
-        )  # fmt: skip
+            digest=hashlib.sha256(text).hexdigest(),
+            **{name: document[name] for name in ("rejects", "plan", "seed", "sha256")},
+        )
         own = storage.digest({name: value for name, value in document.items() if name != "own"})
         checks = {
             "index.json is not the file that was written": own == document["own"],
-            "its sample counts differ": index.samples.dtype == ROW and len(index.samples) == len(index.keys) == index.starts[-1],
-            "seen is not kept + rejected": index.seen == len(index.samples) + sum(map(len, index.rejects.values())),
-            **{f"{tar.url} does not have its {tar.filesize} bytes": sizes.get(tar.url) == tar.filesize for tar in tars if shards},
+            "its sample counts differ": index.samples.dtype == ROW
+            and len(index.samples) == len(index.keys) == index.starts[-1],
+            "seen is not kept + rejected": index.seen
+            == len(index.samples) + sum(map(len, index.rejects.values())),
+            **{
+                f"{tar.url} does not have its {tar.filesize} bytes": sizes.get(tar.url)
+                == tar.filesize
+                for tar in tars
+                if shards
+            },
         }
         if broken := [problem for problem, whole in checks.items() if not whole]:
             raise ValueError(broken[0])
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
-        raise ShardError(f"the shard set {path} is damaged: {error}; copy it again, or remove it and build it again") from error
+        raise ShardError(
+            f"the shard set {path} is damaged: {error}; copy it again, or remove it and build it again"
+        ) from error
     return index
 
 
@@ -100,13 +140,25 @@ def verify(path: str | Path) -> list[str]:
     for shard, first in zip(index.shards, index.starts.tolist(), strict=False):
         try:
             with storage.nearby(index.path / shard.url) as file:
-                if (size := file.stat().st_size) == shard.filesize and storage.sha256(file) == shard.sha256:
+                if (size := file.stat().st_size) == shard.filesize and storage.sha256(
+                    file
+                ) == shard.sha256:
                     continue
-                other = "sha256 differs from the index" if size == shard.filesize else f"{size} bytes, wanted {shard.filesize}"
+                other = (
+                    "sha256 differs from the index"
+                    if size == shard.filesize
+                    else f"{size} bytes, wanted {shard.filesize}"
+                )
                 problems.append(f"{shard.url}: {other}")
-                for number, (offset, length, crc32, *_) in enumerate(index.samples[first : first + shard.nsamples].tolist(), first):
+                for number, (offset, length, crc32, *_) in enumerate(
+                    index.samples[first : first + shard.nsamples].tolist(), first
+                ):
                     if zlib.crc32(storage.read_bytes(file, offset, offset + length)) != crc32:
-                        problems.append(f"{shard.url}: sample {number} ({index.keys[number]!r}): crc32 differs")
+                        problems.append(
+                            f"{shard.url}: sample {number} ({index.keys[number]!r}): crc32 differs"
+                        )
         except (OSError, ShardError) as error:
-            problems.append(f"{shard.url}: cannot be read: {getattr(error, 'strerror', '') or error}")
+            problems.append(
+                f"{shard.url}: cannot be read: {getattr(error, 'strerror', '') or error}"
+            )
     return problems

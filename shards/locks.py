@@ -23,7 +23,10 @@ LEASE_SECONDS = 20.0  # a holder that could not renew its lease for so long has 
 @contextmanager
 def exclusive(folder: str | Path, doing: str, *, patience: float = 0) -> Iterator[None]:
     """No other process in this block with ``folder``, which is made; a ``ShardError`` if one is after ``patience`` seconds."""
-    deadline, busy = time.monotonic() + patience, ShardError(f"another process is {doing} {folder}; wait until it ends, or stop it")
+    deadline, busy = (
+        time.monotonic() + patience,
+        ShardError(f"another process is {doing} {folder}; wait until it ends, or stop it"),
+    )
     if storage.is_remote(folder):
         with _leased(str(folder).rstrip("/"), busy, deadline):
             yield
@@ -34,7 +37,9 @@ def exclusive(folder: str | Path, doing: str, *, patience: float = 0) -> Iterato
     try:
         while True:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel ends it with the process
+                fcntl.flock(
+                    fd, fcntl.LOCK_EX | fcntl.LOCK_NB
+                )  # the kernel ends it with the process
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
@@ -53,7 +58,11 @@ def _leased(folder: str, busy: ShardError, deadline: float) -> Iterator[None]:
     lost = f"{folder} was taken over by another process, or not reached for {LEASE_SECONDS:g} s; let only one write there, and run it again"
 
     def put(mode: str) -> None:
-        storage.attempt("write", own, lambda fs, name: fs.pipe_file(name, f"{token} {time.monotonic()}".encode(), mode=mode))
+        storage.attempt(
+            "write",
+            own,
+            lambda fs, name: fs.pipe_file(name, f"{token} {time.monotonic()}".encode(), mode=mode),
+        )
 
     def renew() -> None:
         nonlocal renewed

@@ -23,12 +23,16 @@ class Cache:
     """Shards in a local ``folder`` (``$CARE_CACHE``, ~/.cache/care/shards), the last used ``limit`` bytes (``$CARE_CACHE_GB``, 100 GB)."""
 
     def __init__(self, folder: str | Path | None = None, limit: int | None = None) -> None:
-        self.folder = Path(folder or os.environ.get("CARE_CACHE") or "~/.cache/care/shards").expanduser()
+        self.folder = Path(
+            folder or os.environ.get("CARE_CACHE") or "~/.cache/care/shards"
+        ).expanduser()
         gigabytes = os.environ.get("CARE_CACHE_GB", "100")
         try:
             self.limit = int(float(gigabytes) * 1e9) if limit is None else limit
         except (ValueError, OverflowError):
-            raise ShardError(f"wanted a number of gigabytes in CARE_CACHE_GB, got {gigabytes!r}; set it to one such as 100") from None
+            raise ShardError(
+                f"wanted a number of gigabytes in CARE_CACHE_GB, got {gigabytes!r}; set it to one such as 100"
+            ) from None
 
     def open(self, url: str, shard: Shard) -> int:
         """A descriptor of the shard at ``url``, fetched if not here; an ``OSError`` or ``ShardError`` if it cannot be, or is another."""
@@ -37,7 +41,9 @@ class Cache:
             os.utime(fd := os.open(file, os.O_RDONLY))
             return fd
         if shard.filesize > self.limit:
-            raise ShardError(f"{url} has {shard.filesize:,} bytes, the cache may have {self.limit:,}; raise CARE_CACHE_GB")
+            raise ShardError(
+                f"{url} has {shard.filesize:,} bytes, the cache may have {self.limit:,}; raise CARE_CACHE_GB"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{shard.sha256[:2]}.lock").open("w") as lock:  # at most 256 files
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -55,8 +61,12 @@ class Cache:
                     storage.fetch(url, Path(part.name))
                     if (digest := storage.sha256(part.name)) == shard.sha256:
                         os.link(part.name, file)
-                        return os.open(part.name, os.O_RDONLY)  # under its own name others may remove it at once
-        raise ShardError(f"{url} is damaged: sha256 {digest[:12]}…, wanted {shard.sha256[:12]}…; copy or build the set again")
+                        return os.open(
+                            part.name, os.O_RDONLY
+                        )  # under its own name others may remove it at once
+        raise ShardError(
+            f"{url} is damaged: sha256 {digest[:12]}…, wanted {shard.sha256[:12]}…; copy or build the set again"
+        )
 
 
 class Sample(NamedTuple):
@@ -72,9 +82,18 @@ class ShardSet:
 
     def __init__(self, index: Index, cache: Cache) -> None:
         self.index, self._cache = index, cache
-        self.path, self.classes, self.keys, self.digest = index.path, index.classes, index.keys, index.digest
-        self.labels: NDArray[np.int32] = np.ascontiguousarray(index.samples["label"])  # [count]: positions in ``classes``, -1: none
-        self.run = max(shard.nsamples for shard in index.shards)  # length of the longest, for ``step_ids``
+        self.path, self.classes, self.keys, self.digest = (
+            index.path,
+            index.classes,
+            index.keys,
+            index.digest,
+        )
+        self.labels: NDArray[np.int32] = np.ascontiguousarray(
+            index.samples["label"]
+        )  # [count]: positions in ``classes``, -1: none
+        self.run = max(
+            shard.nsamples for shard in index.shards
+        )  # length of the longest, for ``step_ids``
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,7 +110,9 @@ class ShardSet:
             with self.opened(shard) as file:
                 data = os.pread(file.fileno(), length, offset)
         except OSError as error:
-            raise ShardError(f"cannot read {at}: {error.strerror or error}; is the set still there?") from error
+            raise ShardError(
+                f"cannot read {at}: {error.strerror or error}; is the set still there?"
+            ) from error
         if len(data) != length or zlib.crc32(data) != crc32:
             got = f"{len(data)} bytes with crc32 {zlib.crc32(data):08x}, wanted {length} with {crc32:08x}"
             raise ShardError(f"{at} is damaged: {got}; verify the set, then copy or build it again")
@@ -100,7 +121,13 @@ class ShardSet:
     def opened(self, shard: Shard) -> IO[bytes]:
         """A shard's file, unbuffered, of an object store's the copy in the cache; ``OSError`` or ``ShardError``."""
         name = f"{self.path}/{shard.url}"
-        return os.fdopen(self._cache.open(name, shard) if storage.is_remote(name) else os.open(name, os.O_RDONLY), "rb", 0)
+        return os.fdopen(
+            self._cache.open(name, shard)
+            if storage.is_remote(name)
+            else os.open(name, os.O_RDONLY),
+            "rb",
+            0,
+        )
 
     def image(self, i: int) -> Image.Image:
         """Sample ``i`` decoded: RGB, upright; errors as of ``self[i]``, and a ``ShardError`` if the bytes do not decode."""
@@ -125,7 +152,13 @@ def stream(data: ShardSet) -> Any:
 
     shards, tars = {shard.url: shard for shard in data.index.shards}, webdataset.tariterators
     opened = webdataset.map(lambda source: {**source, "stream": data.opened(shards[source["url"]])})
-    stages = webdataset.split_by_node, webdataset.split_by_worker, opened, tars.tar_file_expander, tars.group_by_keys
+    stages = (
+        webdataset.split_by_node,
+        webdataset.split_by_worker,
+        opened,
+        tars.tar_file_expander,
+        tars.group_by_keys,
+    )
     return webdataset.DataPipeline(webdataset.SimpleShardList([*shards]), *stages)
 
 
@@ -138,7 +171,9 @@ class Step(NamedTuple):
     def of_rank(self, rank: int, world: int) -> NDArray[np.int64]:
         """The slice of process ``rank`` of ``world``: equal parts, in batch order, or a ``ShardError``."""
         if len(self.ids) % world:
-            raise ShardError(f"cannot cut batches of {len(self.ids)} into {world} equal parts; use a multiple of {world}")
+            raise ShardError(
+                f"cannot cut batches of {len(self.ids)} into {world} equal parts; use a multiple of {world}"
+            )
         return np.split(self.ids, world)[rank]
 
 
@@ -156,12 +191,17 @@ def step_ids(count: int, *, batch_size: int, step: int, seed: int, run: int = 10
     of ``BLOCK`` runs: remote sets are read shard by shard, in constant memory. Too few samples: ``ShardError``.
     """
     if not 0 < batch_size <= count or step < 0 or run < 1:
-        raise ShardError(f"wanted batch {step} of {batch_size} samples, got a set of {count}; use a batch size from 1 to {count}")
+        raise ShardError(
+            f"wanted batch {step} of {batch_size} samples, got a set of {count}; use a batch size from 1 to {count}"
+        )
     epoch, at = divmod(step, count // batch_size)
     first, last, size = at * batch_size, (at + 1) * batch_size, BLOCK * run
     final = max(-(-(count // run) // BLOCK) - 1, 0)
     blocks = range(min(first // size, final), min((last - 1) // size, final) + 1)
-    parts = [_block(count, seed, epoch, run, block)[max(first - block * size, 0) : last - block * size] for block in blocks]
+    parts = [
+        _block(count, seed, epoch, run, block)[max(first - block * size, 0) : last - block * size]
+        for block in blocks
+    ]
     return Step(epoch, np.concatenate(parts))
 
 
@@ -179,7 +219,9 @@ def _block(count: int, seed: int, epoch: int, run: int, block: int) -> NDArray[n
 
 
 def _words(count: int, seed: int, stream: int, block: int) -> NDArray[np.uint64]:
-    return np.random.Philox(key=seed % 2**64 | int(stream) << 64, counter=block << 192).random_raw(count)
+    return np.random.Philox(key=seed % 2**64 | int(stream) << 64, counter=block << 192).random_raw(
+        count
+    )
 
 
 def _shuffled(place: int, count: int, keys: list[int]) -> int:
@@ -190,7 +232,10 @@ def _shuffled(place: int, count: int, keys: list[int]) -> int:
         left, right = place >> half, place & mask
         for key in keys:
             mixed = (right ^ key) * 0x9E3779B97F4A7C15 % 2**64
-            left, right = right, left ^ ((mixed ^ mixed >> 32) * 0xD6E8FEB86659FD93 % 2**64 >> 40) & mask
+            left, right = (
+                right,
+                left ^ ((mixed ^ mixed >> 32) * 0xD6E8FEB86659FD93 % 2**64 >> 40) & mask,
+            )
         place = left << half | right
         if place < count:
             return place

@@ -17,8 +17,13 @@ from pathlib import Path
 from typing import IO, Any, cast
 from shards.errors import ShardError, StoreError
 
-PAUSES = (0.5, 2.0)  # seconds before the second and the third attempt at an operation of an object store
-_SECRET = re.compile(r"(?i)://([^/?#@:\s]*:(?!:|\d+(/|$))\S*@|\S*[?&;][\w.-]*(sig|signature|token|key|secret|password)=)|AccountKey=")
+PAUSES = (
+    0.5,
+    2.0,
+)  # seconds before the second and the third attempt at an operation of an object store
+_SECRET = re.compile(
+    r"(?i)://([^/?#@:\s]*:(?!:|\d+(/|$))\S*@|\S*[?&;][\w.-]*(sig|signature|token|key|secret|password)=)|AccountKey="
+)
 
 
 def remote(path: str | Path) -> tuple[Any, str]:
@@ -29,7 +34,9 @@ def remote(path: str | Path) -> tuple[Any, str]:
     try:
         fs, name = fsspec.core.url_to_fs(str(path), use_listings_cache=False)
     except (ImportError, ValueError) as error:
-        raise ShardError(f"cannot use {path}: {error}; for s3://, az:// and gs:// pip install 'care-ssl[s3]', [azure] or [gcs]") from None
+        raise ShardError(
+            f"cannot use {path}: {error}; for s3://, az:// and gs:// pip install 'care-ssl[s3]', [azure] or [gcs]"
+        ) from None
     return fs, name
 
 
@@ -43,7 +50,9 @@ def attempt(what: str, path: str | Path, action: Callable[[Any, str], Any]) -> A
             if isinstance(error, FileNotFoundError | FileExistsError):
                 raise
             said = f"{type(error).__name__} {getattr(error, 'status_code', '')}"  # in S3's words, and Azure's
-            denied = isinstance(error, PermissionError) or re.search("Credential|Authent| 40[13]", said)
+            denied = isinstance(error, PermissionError) or re.search(
+                "Credential|Authent| 40[13]", said
+            )
             if denied or (pause := next(pauses, None)) is None:
                 message = f"cannot {what} {path}: {type(error).__name__}: {error}; check the address, the credentials, the network"
                 raise (ShardError if denied else StoreError)(message) from error
@@ -64,14 +73,18 @@ def is_remote(path: str | Path) -> bool:
     """Whether ``path`` is a URL; a ``ShardError``, which does not repeat it, if it has one with a password, a key or a signature in it."""
     if _SECRET.search(str(path)):
         how = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_CONNECTION_STRING or GOOGLE_APPLICATION_CREDENTIALS"
-        raise ShardError(f"wanted an address without secrets, got one with a password, key or signature; {how}, or the store's own file")
+        raise ShardError(
+            f"wanted an address without secrets, got one with a password, key or signature; {how}, or the store's own file"
+        )
     return "://" in str(path)
 
 
 def read_bytes(path: str | Path, start: int | None = None, end: int | None = None) -> bytes:
     """The bytes of a file from ``start`` to ``end``; an ``OSError`` if it is not there or unreadable, a ``ShardError`` if a store fails."""
     if is_remote(path):
-        return bytes(attempt("read", path, lambda fs, name: fs.cat_file(name, start=start, end=end)))
+        return bytes(
+            attempt("read", path, lambda fs, name: fs.cat_file(name, start=start, end=end))
+        )
     with Path(path).open("rb") as file:
         file.seek(start or 0)
         return file.read(-1 if end is None else end - (start or 0))
@@ -85,22 +98,44 @@ def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
     if is_remote(folder):
         depth = None if deep else 1
         try:
-            root, found = attempt("list", folder, lambda fs, name: (name.rstrip("/") + "/", fs.find(name, maxdepth=depth, detail=True)))
+            root, found = attempt(
+                "list",
+                folder,
+                lambda fs, name: (
+                    name.rstrip("/") + "/",
+                    fs.find(name, maxdepth=depth, detail=True),
+                ),
+            )
         except FileNotFoundError:
             return {}
-        sizes = {path.removeprefix(root): int(info["size"] or 0) for path, info in found.items() if path.startswith(root)}
+        sizes = {
+            path.removeprefix(root): int(info["size"] or 0)
+            for path, info in found.items()
+            if path.startswith(root)
+        }
         return {name: size for name, size in sizes.items() if not name.startswith(".lease/")}
     sizes = dict[str, int]()
-    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True) if Path(folder).is_dir() else ():
+    for place, folders, names in (
+        os.walk(folder, onerror=_refuse, followlinks=True) if Path(folder).is_dir() else ()
+    ):
         here = Path(place)
-        folders[:] = sorted(name for name in folders if deep and not any(map((here / name).samefile, (here / name).parents)))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if deep and not any(map((here / name).samefile, (here / name).parents))
+        )
         above = "".join(f"{part}/" for part in here.relative_to(folder).parts)
-        sizes |= {above + name: (here / name).stat().st_size if (here / name).is_file() else -1 for name in sorted(names)}
+        sizes |= {
+            above + name: (here / name).stat().st_size if (here / name).is_file() else -1
+            for name in sorted(names)
+        }
     return sizes
 
 
 def _refuse(error: OSError) -> None:
-    raise ShardError(f"cannot list {error.filename}: {error.strerror}; make it readable or move it away") from error
+    raise ShardError(
+        f"cannot list {error.filename}: {error.strerror}; make it readable or move it away"
+    ) from error
 
 
 def fetch(path: str | Path, to: Path) -> None:
@@ -152,7 +187,9 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
 def writing_directory(path: str | Path) -> Iterator[Path]:
     """A directory that appears under ``path``, fsynced, only when the block ends without an exception; a ``ShardError`` if there is one."""
     if is_remote(path):
-        raise ShardError(f"wanted a local path, got {path}: this does not work in object stores yet; copy it to a local folder")
+        raise ShardError(
+            f"wanted a local path, got {path}: this does not work in object stores yet; copy it to a local folder"
+        )
     with _staged(Path(path)) as stage:
         stage.mkdir()
         yield stage
@@ -169,7 +206,9 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Commit ``value`` as readable JSON with sorted keys: equal values give equal bytes."""
-    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+    write_bytes(
+        path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    )
 
 
 def read_json(path: str | Path) -> Any:
@@ -179,7 +218,9 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError:
         raise ShardError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
-        raise ShardError(f"{path} cannot be read as JSON: {error}; it was damaged or is another file") from None
+        raise ShardError(
+            f"{path} cannot be read as JSON: {error}; it was damaged or is another file"
+        ) from None
 
 
 def sha256(path: str | Path) -> str:
@@ -190,7 +231,9 @@ def sha256(path: str | Path) -> str:
 
 def digest(value: Any) -> str:
     """Hex sha256 of a JSON value in canonical form."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 @contextmanager
@@ -227,4 +270,6 @@ def readable_errors(final: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ShardError(f"cannot write {final}: {error.strerror or error}; nothing was changed under that name") from error
+        raise ShardError(
+            f"cannot write {final}: {error.strerror or error}; nothing was changed under that name"
+        ) from error

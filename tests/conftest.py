@@ -20,4 +20,6 @@ def unpacked(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: "flows" not in item.path.parts)  # the longest file first: pytest-xdist gives a file to one process
+    items.sort(
+        key=lambda item: "flows" not in item.path.parts
+    )  # the longest file first: pytest-xdist gives a file to one process

@@ -32,9 +32,16 @@ def test_the_commands_exist() -> None:
 
     root = get_command(app)
     # which `care` imports when they are called
-    apps = {"pretrain": pretrain, "evaluate": evaluate, "pipeline": pipeline, "reproduce": reproduce}
+    apps = {
+        "pretrain": pretrain,
+        "evaluate": evaluate,
+        "pipeline": pipeline,
+        "reproduce": reproduce,
+    }
     root.commands |= {name: get_command(one) for name, one in apps.items()}
-    for line in re.findall(r"^(?:pip install -e \. && )?care ([^#\n]+)", README.read_text(), re.MULTILINE):
+    for line in re.findall(
+        r"^(?:pip install -e \. && )?care ([^#\n]+)", README.read_text(), re.MULTILINE
+    ):
         command, words = root, [word for word in line.split() if word != "&&"]
         while hasattr(command, "commands"):
             command = command.commands[words.pop(0)]
@@ -57,7 +64,9 @@ def test_what_the_docs_name_exists(page: Path) -> None:
     for name in re.findall(r"`(care(?:\.\w+)+)`", text):
         found = pkgutil.resolve_name(name.split(".")[0])
         for part in name.split(".")[1:]:
-            found = getattr(found, part, None) or importlib.import_module(f"{found.__name__}.{part}")
+            found = getattr(found, part, None) or importlib.import_module(
+                f"{found.__name__}.{part}"
+            )
     for path, test in re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text):
         source = README.parent.joinpath(path).read_text()
         assert not test or f"def {test}(" in source, f"{path}::{test}"

@@ -6,5 +6,20 @@ from care.evaluate.finetune import finetune, listed, stratified
 from care.evaluate.linear import linear, linear_on_features
 from care.evaluate.metrics import AveragePrecision, Detections, average_precision
 
-__all__ = ["Accuracy", "AveragePrecision", "Detections", "Evaluation", "Features", "average_precision", "detect", "extract", "finetune",
-           "knn", "linear", "linear_on_features", "listed", "stratified", "weighted_knn"]  # fmt: skip
+__all__ = [
+    "Accuracy",
+    "AveragePrecision",
+    "Detections",
+    "Evaluation",
+    "Features",
+    "average_precision",
+    "detect",
+    "extract",
+    "finetune",
+    "knn",
+    "linear",
+    "linear_on_features",
+    "listed",
+    "stratified",
+    "weighted_knn",
+]

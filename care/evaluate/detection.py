@@ -39,12 +39,31 @@ class View(NamedTuple):
     mirrored: bool = False
 
 
-def detect(encoder: Encoder, train: BoxSet, val: BoxSet, run: str | Path, *, head: Literal["c4", "fpn"] = "c4", mask: bool = False,
-           size: Annotated[int, Range(32)] = 800, iterations: Count | None = None, batch_size: Count = 16, lr: Amount = 0.02,
-           warmup: Natural = 100, weight_decay: Amount = 1e-4, proposals: Count = 1000, anchor_scale: Annotated[float, Range(0.5)] = 8,
-           channels: Annotated[int, Range(8)] = 256, hidden: Annotated[int, Range(8)] = 1024, precise: Natural = 200, seed: Natural = 0,
-           precision: Precision | None = None, device: Literal["cuda", "cpu"] | None = None, workers: Natural | None = None,
-           checkpoint_every: Count = 500) -> Evaluation:  # fmt: skip
+def detect(
+    encoder: Encoder,
+    train: BoxSet,
+    val: BoxSet,
+    run: str | Path,
+    *,
+    head: Literal["c4", "fpn"] = "c4",
+    mask: bool = False,
+    size: Annotated[int, Range(32)] = 800,
+    iterations: Count | None = None,
+    batch_size: Count = 16,
+    lr: Amount = 0.02,
+    warmup: Natural = 100,
+    weight_decay: Amount = 1e-4,
+    proposals: Count = 1000,
+    anchor_scale: Annotated[float, Range(0.5)] = 8,
+    channels: Annotated[int, Range(8)] = 256,
+    hidden: Annotated[int, Range(8)] = 1024,
+    precise: Natural = 200,
+    seed: Natural = 0,
+    precision: Precision | None = None,
+    device: Literal["cuda", "cpu"] | None = None,
+    workers: Natural | None = None,
+    checkpoint_every: Count = 500,
+) -> Evaluation:
     """Faster R-CNN, or with masks Mask R-CNN, trained on train from the encoder; its last iteration is scored on val (Sec. 4.3).
 
     MoCo's protocol, as docs/evaluation.md has it: nothing is frozen or chosen on val. A training image is flipped or not, its short side
@@ -79,52 +98,121 @@ def detect(encoder: Encoder, train: BoxSet, val: BoxSet, run: str | Path, *, hea
         checkpoint_every: iterations between checkpoints.
     """
     if train.classes != val.classes:
-        raise CareError(f"{train.path} and {val.path} name different classes; read the second with the classes of the first")
+        raise CareError(
+            f"{train.path} and {val.path} name different classes; read the second with the classes of the first"
+        )
     for data in (train, val):
         metrics.check(data)
-        if mask and not (all if data is val else any)(one for picture in data.pictures for one in picture.masks):
-            raise CareError(f"{data.path} has boxes without a mask, polygons or an RLE; add them, or detect without masks")
+        if mask and not (all if data is val else any)(
+            one for picture in data.pictures for one in picture.masks
+        ):
+            raise CareError(
+                f"{data.path} has boxes without a mask, polygons or an RLE; add them, or detect without masks"
+            )
     if batch_size % ranks.world():
-        raise CareError(f"cannot cut {batch_size} images a step into {ranks.world()} equal parts; use a multiple of the processes")
+        raise CareError(
+            f"cannot cut {batch_size} images a step into {ranks.world()} equal parts; use a multiple of the processes"
+        )
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = precision or fastest_precision(where)
-    default, falls, least = (24_000, (3 / 4, 11 / 12), 480) if train.voc else (90_000, (2 / 3, 8 / 9), 640)
-    iterations, sides = iterations or default, [round(side * size / 800) for side in range(least, 801, 32)]
-    shape = dict[str, Any](head=head, mask=mask, proposals=proposals, anchor_scale=anchor_scale, channels=channels, hidden=hidden)
-    settings = {"encoder": digest_of(encoder), "data": train.digest, **shape, "size": size, "steps": iterations, "batch_size": batch_size,
-                "lr": lr, "warmup": warmup, "weight_decay": weight_decay, "seed": seed, "precision": precision}  # fmt: skip
+    default, falls, least = (
+        (24_000, (3 / 4, 11 / 12), 480) if train.voc else (90_000, (2 / 3, 8 / 9), 640)
+    )
+    iterations, sides = (
+        iterations or default,
+        [round(side * size / 800) for side in range(least, 801, 32)],
+    )
+    shape = dict[str, Any](
+        head=head,
+        mask=mask,
+        proposals=proposals,
+        anchor_scale=anchor_scale,
+        channels=channels,
+        hidden=hidden,
+    )
+    settings = {
+        "encoder": digest_of(encoder),
+        "data": train.digest,
+        **shape,
+        "size": size,
+        "steps": iterations,
+        "batch_size": batch_size,
+        "lr": lr,
+        "warmup": warmup,
+        "weight_decay": weight_decay,
+        "seed": seed,
+        "precision": precision,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Detector(encoder, len(train.classes), **shape)
     model.to(where).to(memory_format=torch.channels_last).train()
     ranks.synchronise(model)
     rate = lr * batch_size / 16
-    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay, "initial_lr": rate} for decay in (0, weight_decay)]
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": decay, "initial_lr": rate} for decay in (0, weight_decay)
+    ]
     for layer in model.modules():
         for parameter in layer.parameters(recurse=False):
-            groups[parameter.ndim > 1 or isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)]["params"].append(parameter)
+            groups[parameter.ndim > 1 or isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)][
+                "params"
+            ].append(parameter)
     optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, fused=True)
 
     def batches(start: int, stop: int) -> Iterator[Batch]:
-        order = (shards.step_ids(len(train.pictures), batch_size=batch_size, step=step, seed=seed) for step in range(start, stop))
-        views = ([drawn(seed, ids.epoch, int(n), sides) for n in ids.of_rank(ranks.rank(), ranks.world())] for ids in order)
+        order = (
+            shards.step_ids(len(train.pictures), batch_size=batch_size, step=step, seed=seed)
+            for step in range(start, stop)
+        )
+        views = (
+            [
+                drawn(seed, ids.epoch, int(n), sides)
+                for n in ids.of_rank(ranks.rank(), ranks.world())
+            ]
+            for ids in order
+        )
         decoders = min(state.workers, max(stop - start, 0))
         for batch in loaded(Examples(train, size, mask), views, decoders, collate_fn=list):
-            yield [x.to(where) for x, _ in batch], [{name: value.to(where) for name, value in target.items()} for _, target in batch]
+            yield (
+                [x.to(where) for x, _ in batch],
+                [{name: value.to(where) for name, value in target.items()} for _, target in batch],
+            )
 
-    with Run(run, model, optimizer, settings, title="detection", precision=precision, checkpoint_every=checkpoint_every,
-             workers=workers) as state:  # fmt: skip
-        state.steps(batches(state.start, iterations), ranks.parallel(model),
-                    lambda step: min(1, (step + 1) / max(warmup, 1)) * 0.1 ** sum(step >= iterations * part for part in falls),
-                    "loss {total:.3f} class {classifier:.3f} box {box_reg:.3f}")  # fmt: skip
+    with Run(
+        run,
+        model,
+        optimizer,
+        settings,
+        title="detection",
+        precision=precision,
+        checkpoint_every=checkpoint_every,
+        workers=workers,
+    ) as state:
+        state.steps(
+            batches(state.start, iterations),
+            ranks.parallel(model),
+            lambda step: (
+                min(1, (step + 1) / max(warmup, 1))
+                * 0.1 ** sum(step >= iterations * part for part in falls)
+            ),
+            "loss {total:.3f} class {classifier:.3f} box {box_reg:.3f}",
+        )
     with torch.no_grad(), state.autocast:
         if precise:
-            average_statistics(model, batches(0, min(precise, iterations)), min(precise, iterations) * batch_size, seed)
+            average_statistics(
+                model,
+                batches(0, min(precise, iterations)),
+                min(precise, iterations) * batch_size,
+                seed,
+            )
         found = detections(model.eval(), val, size, workers)
     judged = metrics.judge_voc(val, found) if val.voc else metrics.judge_coco(val, found)
     measures = judged.precision._asdict()
     if mask:
-        measures |= {f"mask_{name}": value for name, value in metrics.average_precision(val, found, masks=True)._asdict().items()}
+        measures |= {
+            f"mask_{name}": value
+            for name, value in metrics.average_precision(val, found, masks=True)._asdict().items()
+        }
     protocol = f"{'Mask' if mask else 'Faster'} R-CNN, everything trained for {iterations:,} iterations of {batch_size} images at a rate"
     protocol += f" of {rate:g}, short sides of {sides[0]}…{size} px, at test {size} px; {proposals} proposals"
     task = f"{'VOC' if val.voc else 'COCO'} {head.upper()}"
@@ -150,14 +238,24 @@ class Examples(Dataset[Any]):
         width, height = (max(round(side * scale), 1) for side in picture.size)
         factors = np.divide((width, height), picture.size)
         image = self.data.image(view.number).resize((width, height), Image.Resampling.BILINEAR)
-        learned = [n for n, crowd in enumerate(picture.crowd) if not crowd and (picture.masks[n] or not self.mask)]
+        learned = [
+            n
+            for n, crowd in enumerate(picture.crowd)
+            if not crowd and (picture.masks[n] or not self.mask)
+        ]
         left, top, right, bottom = (picture.boxes[learned] * np.tile(factors, 2)).T
         if view.mirrored:
-            image, left, right = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), width - right, width - left
+            image, left, right = (
+                image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+                width - right,
+                width - left,
+            )
         boxes = torch.from_numpy(np.stack((left, top, right, bottom), 1).astype(np.float32))
         target = {"boxes": boxes, "labels": torch.from_numpy(picture.labels[learned]) + 1}
         if self.mask:
-            masks = np.array([raster(picture.masks[n], factors, (height, width)) for n in learned], np.uint8).reshape(-1, height, width)
+            masks = np.array(
+                [raster(picture.masks[n], factors, (height, width)) for n in learned], np.uint8
+            ).reshape(-1, height, width)
             target["masks"] = torch.from_numpy(masks[:, :, ::-1].copy() if view.mirrored else masks)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255, target
 
@@ -166,8 +264,13 @@ def raster(mask: Any, factors: NDArray[np.float64], shape: tuple[int, int]) -> N
     """A COCO segmentation as 0 and 1 [h, w] of an image that was resized by ``factors`` to that shape: polygons are drawn there."""
     if isinstance(mask, dict):
         whole = rle.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask
-        return np.array(Image.fromarray(rle.decode(whole)).resize(shape[::-1], Image.Resampling.NEAREST))
-    corners = [(np.reshape(polygon[: len(polygon) // 2 * 2], (-1, 2)) * factors).ravel().tolist() for polygon in mask]
+        return np.array(
+            Image.fromarray(rle.decode(whole)).resize(shape[::-1], Image.Resampling.NEAREST)
+        )
+    corners = [
+        (np.reshape(polygon[: len(polygon) // 2 * 2], (-1, 2)) * factors).ravel().tolist()
+        for polygon in mask
+    ]
     return np.asarray(rle.decode(rle.merge(rle.frPyObjects(corners, *shape))))
 
 
@@ -177,30 +280,60 @@ def average_statistics(model: nn.Module, batches: Iterable[Batch], images: int, 
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.reset_running_stats()
             layer.momentum = None  # all batches count alike
-    with progress("averaging statistics", images) if ranks.rank() == 0 else nullcontext(lambda *_: None) as advance:
+    with (
+        progress("averaging statistics", images)
+        if ranks.rank() == 0
+        else nullcontext(lambda *_: None) as advance
+    ):
         for step, batch in enumerate(batches):
             with seeded(seed, step, batch[0][0].device):
                 model(*batch)
             advance(len(batch[0]) * ranks.world(), "")
 
 
-def detections(model: nn.Module, data: BoxSet, size: int, workers: int | None = None) -> list[metrics.Detections]:
+def detections(
+    model: nn.Module, data: BoxSet, size: int, workers: int | None = None
+) -> list[metrics.Detections]:
     """What a detector in eval mode finds in every picture, one at a time, each process in its part of them; all return all."""
-    where, own = next(model.parameters()).device, range(ranks.rank(), len(data.pictures), ranks.world())
+    where, own = (
+        next(model.parameters()).device,
+        range(ranks.rank(), len(data.pictures), ranks.world()),
+    )
     workers = worker_count(workers, where, batches=len(own), batch_bytes=2 * 3 * size**2)
-    examples, found = loaded(Examples(data, size), [[View(n, size)] for n in own], workers, collate_fn=list), list[metrics.Detections]()
-    with progress(f"detecting in {data.path}", len(data.pictures)) if ranks.rank() == 0 else nullcontext(lambda *_: None) as advance:
+    examples, found = (
+        loaded(Examples(data, size), [[View(n, size)] for n in own], workers, collate_fn=list),
+        list[metrics.Detections](),
+    )
+    with (
+        progress(f"detecting in {data.path}", len(data.pictures))
+        if ranks.rank() == 0
+        else nullcontext(lambda *_: None) as advance
+    ):
         for number, ((image, _),) in zip(own, examples, strict=True):
             (output,) = model([image.to(where)])
-            boxes, scores, labels = (output[name].float().cpu().numpy() for name in ("boxes", "scores", "labels"))
-            boxes *= np.tile(np.divide(data.pictures[number].size, image.shape[:0:-1], dtype=np.float32), 2)
-            masks = [pasted(of, box, data.pictures[number].size) for of, box in zip(output.get("masks", ()), boxes, strict=False)]
-            found.append(metrics.Detections(boxes, scores, labels.astype(np.int64) - 1, masks if "masks" in output else None))
+            boxes, scores, labels = (
+                output[name].float().cpu().numpy() for name in ("boxes", "scores", "labels")
+            )
+            boxes *= np.tile(
+                np.divide(data.pictures[number].size, image.shape[:0:-1], dtype=np.float32), 2
+            )
+            masks = [
+                pasted(of, box, data.pictures[number].size)
+                for of, box in zip(output.get("masks", ()), boxes, strict=False)
+            ]
+            found.append(
+                metrics.Detections(
+                    boxes, scores, labels.astype(np.int64) - 1, masks if "masks" in output else None
+                )
+            )
             advance(min(ranks.world(), len(data.pictures) - number), "")
     if ranks.world() > 1:
         parts: list[Any] = [None] * ranks.world()
         torch.distributed.all_gather_object(parts, found)
-        found = [parts[number % ranks.world()][number // ranks.world()] for number in range(len(data.pictures))]
+        found = [
+            parts[number % ranks.world()][number // ranks.world()]
+            for number in range(len(data.pictures))
+        ]
     return found
 
 
@@ -208,8 +341,20 @@ def pasted(mask: Tensor, box: NDArray[np.float32], size: tuple[int, int]) -> dic
     """A mask of probabilities [m, m] inside a box, interpolated at the centres of an image's pixels: the RLE of those of half and more."""
     left, top, right, bottom = box.tolist()
     across, down = slice(int(left), math.ceil(right)), slice(int(top), math.ceil(bottom))
-    x, y = (torch.arange(side, device=mask.device)[part] + 0.5 for side, part in zip(size, (across, down), strict=True))
-    grid = torch.meshgrid((x - left) / (right - left) * 2 - 1, (y - top) / (bottom - top) * 2 - 1, indexing="xy")
+    x, y = (
+        torch.arange(side, device=mask.device)[part] + 0.5
+        for side, part in zip(size, (across, down), strict=True)
+    )
+    grid = torch.meshgrid(
+        (x - left) / (right - left) * 2 - 1, (y - top) / (bottom - top) * 2 - 1, indexing="xy"
+    )
     canvas = np.zeros(size[::-1], np.uint8, order="F")
-    canvas[down, across] = (F.grid_sample(mask[None, None], torch.stack(grid, -1)[None], align_corners=False)[0, 0] >= 0.5).cpu().numpy()
+    canvas[down, across] = (
+        (
+            F.grid_sample(mask[None, None], torch.stack(grid, -1)[None], align_corners=False)[0, 0]
+            >= 0.5
+        )
+        .cpu()
+        .numpy()
+    )
     return dict(rle.encode(canvas))

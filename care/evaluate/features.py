@@ -71,51 +71,101 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     return cropped
 
 
-def centres(data: shards.ShardSet, batches: Iterable[list[int]], *, size: int, workers: int = 0) -> Iterator[Float[Tensor, "b 3 h w"]]:
+def centres(
+    data: shards.ShardSet, batches: Iterable[list[int]], *, size: int, workers: int = 0
+) -> Iterator[Float[Tensor, "b 3 h w"]]:
     """Batches of images by number, centre-cropped and normalised."""
-    return (normalize(pixels.float() / 255) for pixels in loaded(_Centres(data, size), batches, workers))
+    return (
+        normalize(pixels.float() / 255) for pixels in loaded(_Centres(data, size), batches, workers)
+    )
 
 
-def crops(state: Run, data: shards.ShardSet, rows: Rows, workers: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def crops(
+    state: Run, data: shards.ShardSet, rows: Rows, workers: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Random crops and flips [b, 3, size, size] of some ``rows`` of a set for the steps that a run has left, with labels and rows [b]."""
-    size, min_scale, batch_size, steps, seed = (state.settings[name] for name in ("size", "min_scale", "batch_size", "steps", "seed"))
+    size, min_scale, batch_size, steps, seed = (
+        state.settings[name] for name in ("size", "min_scale", "batch_size", "steps", "seed")
+    )
     view = View(scale=(min_scale, 1.0), jitter_p=0, blur_p=0, gray_p=0)
-    asked, order = tee(shards.step_ids(len(rows), batch_size=batch_size, step=step, seed=seed) for step in range(state.start, steps))
-    examples = loaded(Crops(data, size, seed, (view,)), ([(epoch, int(row)) for row in rows[ids]] for epoch, ids in asked), workers)
+    asked, order = tee(
+        shards.step_ids(len(rows), batch_size=batch_size, step=step, seed=seed)
+        for step in range(state.start, steps)
+    )
+    examples = loaded(
+        Crops(data, size, seed, (view,)),
+        ([(epoch, int(row)) for row in rows[ids]] for epoch, ids in asked),
+        workers,
+    )
     for (_, ids), (pixels, _) in zip(order, examples, strict=True):
         labels = torch.from_numpy(data.labels[rows[ids]].astype(np.int64))
         yield normalize(pixels[:, 0].float() / 255), labels, torch.from_numpy(rows[ids])
 
 
-def frozen(encoder: Encoder, images: Float[Tensor, "b 3 h w"], precision: Precision) -> Float[Tensor, "b d"]:
+def frozen(
+    encoder: Encoder, images: Float[Tensor, "b 3 h w"], precision: Precision
+) -> Float[Tensor, "b d"]:
     """Float32 features of normalised images, on the encoder's device, without gradient."""
     where = next(encoder.parameters()).device
     with torch.no_grad(), autocast(where, precision):
-        features: Tensor = encoder(images.to(where).contiguous(memory_format=torch.channels_last)).features
+        features: Tensor = encoder(
+            images.to(where).contiguous(memory_format=torch.channels_last)
+        ).features
     return features.float()
 
 
-def extract(encoder: Encoder, data: shards.ShardSet, *, size: int, batch_size: int = 256, workers: int | None = None,
-            precision: Precision = "fp32", cache: str | Path | None = None, only: Iterable[int] | None = None) -> Features:  # fmt: skip
+def extract(
+    encoder: Encoder,
+    data: shards.ShardSet,
+    *,
+    size: int,
+    batch_size: int = 256,
+    workers: int | None = None,
+    precision: Precision = "fp32",
+    cache: str | Path | None = None,
+    only: Iterable[int] | None = None,
+) -> Features:
     """Features of the centre crop, ``size`` px, of every image of a labelled set, by the encoder in eval mode, without gradient.
 
     Those of a shard are a pure function of encoder, shard, size and precision: with a ``cache``, a directory or URL that machines share,
     each may extract ``only`` the shards of some numbers, and a last call finds them all. Images without label are a ``CareError``.
     """
     if len(data) == 0 or bool((data.labels < 0).any()):
-        raise CareError(f"{data.path} has images without a class; evaluation needs a set built from class folders")
-    starts, numbers = data.index.starts, [*(range(len(data.index.shards)) if only is None else only)]
-    folder = storage.locate(cache) / storage.digest([digest_of(encoder), data.digest, size, precision]) if cache else None
+        raise CareError(
+            f"{data.path} has images without a class; evaluation needs a set built from class folders"
+        )
+    starts, numbers = (
+        data.index.starts,
+        [*(range(len(data.index.shards)) if only is None else only)],
+    )
+    folder = (
+        storage.locate(cache) / storage.digest([digest_of(encoder), data.digest, size, precision])
+        if cache
+        else None
+    )
     parts = dict[int, Tensor]()
     for n in numbers if folder else ():
-        with suppress(FileNotFoundError, NotADirectoryError, SafetensorError):  # what a damaged file had is extracted again
+        with suppress(
+            FileNotFoundError, NotADirectoryError, SafetensorError
+        ):  # what a damaged file had is extracted again
             parts[n] = load(storage.read_bytes(f"{folder}/{n}.safetensors"))["x"]
-    left = {n: range(starts[n], starts[n + 1]) for n in numbers if n not in parts and starts[n + 1] > starts[n]}
-    batches = [[*rows[at : at + batch_size]] for rows in left.values() for at in range(0, len(rows), batch_size)]
+    left = {
+        n: range(starts[n], starts[n + 1])
+        for n in numbers
+        if n not in parts and starts[n + 1] > starts[n]
+    }
+    batches = [
+        [*rows[at : at + batch_size]]
+        for rows in left.values()
+        for at in range(0, len(rows), batch_size)
+    ]
     ranks.limit_threads()
     where, batch_bytes = next(encoder.parameters()).device, batch_size * 3 * size**2
     workers = worker_count(workers, where, batches=len(batches), batch_bytes=batch_bytes)
-    with progress(f"features of {data.path}", sum(map(len, left.values()))) as advance, evaluating(encoder):
+    with (
+        progress(f"features of {data.path}", sum(map(len, left.values()))) as advance,
+        evaluating(encoder),
+    ):
         stream = centres(data, batches, size=size, workers=workers)
         for number, rows in left.items():
             found = list[Tensor]()
@@ -125,7 +175,9 @@ def extract(encoder: Encoder, data: shards.ShardSet, *, size: int, batch_size: i
             parts[number] = torch.cat(found)
             if folder:
                 storage.write_bytes(folder / f"{number}.safetensors", save({"x": parts[number]}))
-    x = torch.cat([torch.empty(0, encoder.features), *(parts[n] for n in numbers if n in parts)])  # a shard may be empty
+    x = torch.cat(
+        [torch.empty(0, encoder.features), *(parts[n] for n in numbers if n in parts)]
+    )  # a shard may be empty
     ids = [row for n in numbers for row in range(starts[n], starts[n + 1])]
     return Features(x, torch.from_numpy(data.labels[ids].astype(np.int64)), len(data.classes))
 
@@ -134,13 +186,17 @@ def same_classes(train: shards.ShardSet, val: shards.ShardSet) -> None:
     """Refuse two sets whose labels mean different classes by a ``CareError`` that names those that only one of them has."""
     if train.classes != val.classes:
         only = ", ".join(sorted({*train.classes} ^ {*val.classes})[:5])
-        raise CareError(f"{train.path} and {val.path} must have the same classes; only one of them has: {only}")
+        raise CareError(
+            f"{train.path} and {val.path} must have the same classes; only one of them has: {only}"
+        )
 
 
 def all_known(labels: Int[Tensor, " n"], classes: int) -> None:
     """Refuse labels that are no class by a ``CareError`` with their range."""
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise CareError(f"wanted labels from 0 to {classes - 1}, got some from {int(labels.min())} to {int(labels.max())}")
+        raise CareError(
+            f"wanted labels from 0 to {classes - 1}, got some from {int(labels.min())} to {int(labels.max())}"
+        )
 
 
 def accuracy(scores: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Accuracy:
@@ -169,9 +225,18 @@ def accuracy_of(right: Bool[Tensor, "n 2"]) -> Accuracy:
     return Accuracy(100 * top1, 100 * top5)
 
 
-def knn(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, *, size: Side | None = None, k: Count = 20,
-        temperature: Annotated[float, Range(1e-3)] = 0.07, precision: Precision = "fp32", workers: Natural | None = None,
-        cache: str | Path | None = None) -> Evaluation:  # fmt: skip
+def knn(
+    encoder: Encoder,
+    train: shards.ShardSet,
+    val: shards.ShardSet,
+    *,
+    size: Side | None = None,
+    k: Count = 20,
+    temperature: Annotated[float, Range(1e-3)] = 0.07,
+    precision: Precision = "fp32",
+    workers: Natural | None = None,
+    cache: str | Path | None = None,
+) -> Evaluation:
     """Weighted nearest neighbours on frozen features of centre crops; nothing is trained or chosen.
 
     Args:
@@ -187,7 +252,10 @@ def knn(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, *, size:
     """
     same_classes(train, val)
     size = size or encoder.size
-    known, asked = (extract(encoder, data, size=size, workers=workers, precision=precision, cache=cache) for data in (train, val))
+    known, asked = (
+        extract(encoder, data, size=size, workers=workers, precision=precision, cache=cache)
+        for data in (train, val)
+    )
     protocol = f"weighted nearest neighbours on frozen features (k {k}, temperature {temperature:g}), centre crops of {size} px"
     device = next(encoder.parameters()).device
     right = knn_hits(known, asked, k=k, temperature=temperature, device=device)

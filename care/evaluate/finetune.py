@@ -32,7 +32,8 @@ _BYOL = (0.00125, 0.0025, 0.005, 0.0125, 0.025)  # 0.005 … 0.1 at 1,024 images
 RECIPES = {  # as published: learning rates for 256 images, the head's for each of the encoder's, epochs, images a step
     "swav": ((0.02, 0.01), (5.0, 0.2), (20,), 256),  # its rates for 1 % and for 10 % of ImageNet
     "barlow-twins": ((0.005,), (0.5,), (20,), 256),  # for 1 %
-    "byol": (_BYOL, _BYOL, (30, 50), 1024)}  # fmt: skip
+    "byol": (_BYOL, _BYOL, (30, 50), 1024),
+}
 
 
 def stratified(labels: NDArray[np.int32], fraction: float, *, seed: int = 0) -> Rows:
@@ -45,7 +46,13 @@ def stratified(labels: NDArray[np.int32], fraction: float, *, seed: int = 0) -> 
     chosen = [np.empty(0, np.int64)]
     for label in np.unique(labels[labels >= 0]):
         rows = np.flatnonzero(labels == label)
-        chosen.append(rows[permutation(len(rows), seed=seed, stream=int(label))[: max(round(len(rows) * fraction), 1)]])
+        chosen.append(
+            rows[
+                permutation(len(rows), seed=seed, stream=int(label))[
+                    : max(round(len(rows) * fraction), 1)
+                ]
+            ]
+        )
     return np.sort(np.concatenate(chosen))
 
 
@@ -56,27 +63,54 @@ def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:
     that cannot be read, names no image of the set, or a stem that several images have, is a ``CareError``.
     """
     try:
-        names = [line.strip() for line in storage.read_bytes(path).decode().splitlines() if line.strip()]
+        names = [
+            line.strip() for line in storage.read_bytes(path).decode().splitlines() if line.strip()
+        ]
     except (OSError, UnicodeDecodeError) as error:
         raise CareError(f"cannot read the list {path}: {error}") from None
     rows: dict[str, list[int]] = {}
     for row, key in enumerate(data.keys):
         rows.setdefault(unquote(PurePosixPath(key).name), []).append(row)  # keys escape dots
     paths = {name: PurePosixPath(name) for name in names}
-    found = {name: rows.get(p.name) or rows.get(p.stem if p.suffix.lower() in SUFFIXES else p.name, []) for name, p in paths.items()}
+    found = {
+        name: rows.get(p.name) or rows.get(p.stem if p.suffix.lower() in SUFFIXES else p.name, [])
+        for name, p in paths.items()
+    }
     if several := [name for name, of in found.items() if len(of) > 1]:
-        raise CareError(f"{path} names {several[0]}, but {data.path} has {len(found[several[0]])} images of that name")
+        raise CareError(
+            f"{path} names {several[0]}, but {data.path} has {len(found[several[0]])} images of that name"
+        )
     if not any(found.values()):
-        raise CareError(f"none of the {len(names)} names in {path} is an image of {data.path}; the list is of another set")
-    return np.array(sorted({row for of in found.values() for row in of}), np.int64), [name for name, of in found.items() if not of]
+        raise CareError(
+            f"none of the {len(names)} names in {path} is an image of {data.path}; the list is of another set"
+        )
+    return np.array(sorted({row for of in found.values() for row in of}), np.int64), [
+        name for name, of in found.items() if not of
+    ]
 
 
-def finetune(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: str | Path, *, fraction: float | None = None,
-             names: str | Path | None = None, rows: Rows | None = None, size: Side | None = None,
-             recipe: Literal["swav", "byol", "barlow-twins"] = "swav", lrs: tuple[float, ...] | None = None,
-             head_lrs: tuple[float, ...] | None = None, epochs: tuple[int, ...] | None = None, batch_size: Batch | None = None,
-             min_scale: Positive = 0.08, held_out: Share = 0.2, seed: Natural = 0, precision: Precision | None = None,
-             workers: Natural | None = None, checkpoint_every: Count = 500) -> Evaluation:  # fmt: skip
+def finetune(
+    encoder: Encoder,
+    train: shards.ShardSet,
+    val: shards.ShardSet,
+    run: str | Path,
+    *,
+    fraction: float | None = None,
+    names: str | Path | None = None,
+    rows: Rows | None = None,
+    size: Side | None = None,
+    recipe: Literal["swav", "byol", "barlow-twins"] = "swav",
+    lrs: tuple[float, ...] | None = None,
+    head_lrs: tuple[float, ...] | None = None,
+    epochs: tuple[int, ...] | None = None,
+    batch_size: Batch | None = None,
+    min_scale: Positive = 0.08,
+    held_out: Share = 0.2,
+    seed: Natural = 0,
+    precision: Precision | None = None,
+    workers: Natural | None = None,
+    checkpoint_every: Count = 500,
+) -> Evaluation:
     """The whole network and a linear head fine-tuned on few labels of train; the last epoch is scored on val.
 
     Random resized crops and flips; SGD with Nesterov momentum 0.9, no weight decay, cosine to 0 (BYOL's). Where there is more than one,
@@ -106,22 +140,45 @@ def finetune(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run
     """
     same_classes(train, val)
     if sum(given is not None for given in (fraction, names, rows)) != 1:
-        raise Misuse("wanted the images to learn from as one of fraction and names, such as --fraction 0.1 or --list NAMES.txt")
+        raise Misuse(
+            "wanted the images to learn from as one of fraction and names, such as --fraction 0.1 or --list NAMES.txt"
+        )
     if rows is None:
-        rows, missing = listed(train, names) if names else (stratified(train.labels, fraction or 0, seed=seed), [])
+        rows, missing = (
+            listed(train, names)
+            if names
+            else (stratified(train.labels, fraction or 0, seed=seed), [])
+        )
         if missing:
-            console.print(f"[yellow]{len(missing):,} names of {names} are not in {train.path}, such as {missing[0]}", soft_wrap=True)
+            console.print(
+                f"[yellow]{len(missing):,} names of {names} are not in {train.path}, such as {missing[0]}",
+                soft_wrap=True,
+            )
     if absent := sorted(set(range(len(train.classes))) - set(train.labels[rows].tolist())):
-        console.print(f"[yellow]{len(absent)} classes have no labelled image, such as {train.classes[absent[0]]}", soft_wrap=True)
+        console.print(
+            f"[yellow]{len(absent)} classes have no labelled image, such as {train.classes[absent[0]]}",
+            soft_wrap=True,
+        )
     known_lrs, known_heads, passes, most = RECIPES[recipe]
     heads, lrs, most = head_lrs or lrs or known_heads, lrs or known_lrs, batch_size or most
     if len(lrs) != len(heads):
-        raise Misuse(f"wanted one head rate for each of the {len(lrs)} learning rates, got {len(heads)}; give as many of both")
-    candidates = [(lr, head, n) for (lr, head), n in itertools.product(zip(lrs, heads, strict=True), epochs or passes)]
+        raise Misuse(
+            f"wanted one head rate for each of the {len(lrs)} learning rates, got {len(heads)}; give as many of both"
+        )
+    candidates = [
+        (lr, head, n)
+        for (lr, head), n in itertools.product(zip(lrs, heads, strict=True), epochs or passes)
+    ]
     known = rows[permutation(len(rows), seed=seed, stream=0)]
     asked, kept = np.split(known, [round(len(known) * held_out)])
-    if (len(asked) == 0 and len(candidates) > 1) or len(kept) < 2 or (train.labels[known] < 0).any():
-        raise CareError(f"cannot hold {held_out:.0%} of {len(known)} labelled images of {train.path} out; use more, all with a label")
+    if (
+        (len(asked) == 0 and len(candidates) > 1)
+        or len(kept) < 2
+        or (train.labels[known] < 0).any()
+    ):
+        raise CareError(
+            f"cannot hold {held_out:.0%} of {len(known)} labelled images of {train.path} out; use more, all with a label"
+        )
     size, where = size or encoder.size, next(encoder.parameters()).device
     precision, start = precision or fastest_precision(where), digest_of(encoder)
 
@@ -140,27 +197,78 @@ def finetune(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run
         *pair, passes = candidate
         batch, model = min(most, len(part)), _Classifier(encoder, len(train.classes)).train()
         steps, title = passes * (len(part) // batch), f"fine-tuning on {len(part)} labels"
-        groups = [{"params": one.parameters(), "initial_lr": lr * batch / 256} for one, lr in zip(model.children(), pair, strict=True)]
+        groups = [
+            {"params": one.parameters(), "initial_lr": lr * batch / 256}
+            for one, lr in zip(model.children(), pair, strict=True)
+        ]
         optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, fused=True)
-        settings = {"encoder": start, "data": train.digest, "rows": storage.digest(part.tolist()), "size": size, "rates": pair,
-                    "steps": steps, "batch_size": batch, "min_scale": min_scale, "seed": seed, "precision": precision}  # fmt: skip
-        with Run(folder, model, optimizer, settings, title=title, precision=precision, checkpoint_every=checkpoint_every,
-                 workers=workers) as state:  # fmt: skip
-            losses = lambda x, y, _: {"cross_entropy": nn.functional.cross_entropy(model(x).float(), y.to(where))}  # noqa: E731
+        settings = {
+            "encoder": start,
+            "data": train.digest,
+            "rows": storage.digest(part.tolist()),
+            "size": size,
+            "rates": pair,
+            "steps": steps,
+            "batch_size": batch,
+            "min_scale": min_scale,
+            "seed": seed,
+            "precision": precision,
+        }
+        with Run(
+            folder,
+            model,
+            optimizer,
+            settings,
+            title=title,
+            precision=precision,
+            checkpoint_every=checkpoint_every,
+            workers=workers,
+        ) as state:
+            losses = lambda x, y, _: {
+                "cross_entropy": nn.functional.cross_entropy(model(x).float(), y.to(where))
+            }  # noqa: E731
             stream = crops(state, train, part, state.workers)
-            state.steps(stream, losses, lambda step: lr_at(step, total=steps, base=1), "loss {cross_entropy:.3f}")
+            state.steps(
+                stream,
+                losses,
+                lambda step: lr_at(step, total=steps, base=1),
+                "loss {cross_entropy:.3f}",
+            )
         batches = [rows.tolist() for rows in np.split(of, range(256, len(of), 256))]
         decoders = worker_count(workers, where, batches=len(batches), batch_bytes=256 * 3 * size**2)
         with torch.no_grad(), evaluating(model), autocast(where, precision):
-            logits = torch.cat([model(x).float().cpu() for x in centres(data, batches, size=size, workers=decoders)])
+            logits = torch.cat(
+                [
+                    model(x).float().cpu()
+                    for x in centres(data, batches, size=size, workers=decoders)
+                ]
+            )
         if not logits.isfinite().all():
-            raise Diverged(f"{title} diverged at the learning rates {candidate[:2]}; try lower ones")
+            raise Diverged(
+                f"{title} diverged at the learning rates {candidate[:2]}; try lower ones"
+            )
         labels = torch.from_numpy(data.labels[of].astype(np.int64))
         return hits(logits, labels), -float(nn.functional.cross_entropy(logits, labels))
 
-    key = storage.digest([start, train.digest, known.tolist(), len(asked), candidates, size, most, min_scale, seed, precision])
+    key = storage.digest(
+        [
+            start,
+            train.digest,
+            known.tolist(),
+            len(asked),
+            candidates,
+            size,
+            most,
+            min_scale,
+            seed,
+            precision,
+        ]
+    )
     place, best = storage.locate(run), candidates[0]
-    memory, folders = f"{place}/chosen.json", [f"{place}/lr {lr:g} {head:g}, {n} epochs" for lr, head, n in candidates]
+    memory, folders = (
+        f"{place}/chosen.json",
+        [f"{place}/lr {lr:g} {head:g}, {n} epochs" for lr, head, n in candidates],
+    )
     if len(candidates) > 1:
         if "chosen.json" not in storage.listing(place):
             scores = [(-1.0, 0.0)] * len(candidates)  # of those that diverge
@@ -169,10 +277,16 @@ def finetune(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run
                     right, likelihood = trial(kept, candidate, folder, train, asked)
                     scores[number] = accuracy_of(right).top1, likelihood
             if max(scores)[0] < 0:
-                raise CareError(f"fine-tuning diverged at all of the learning rates {lrs}; try lower ones")
-            storage.write_json(memory, {"key": key, "best": scores.index(max(scores)), "scores": scores})
+                raise CareError(
+                    f"fine-tuning diverged at all of the learning rates {lrs}; try lower ones"
+                )
+            storage.write_json(
+                memory, {"key": key, "best": scores.index(max(scores)), "scores": scores}
+            )
         if (before := storage.read_json(memory))["key"] != key:
-            raise CareError(f"{run} was fine-tuned with other images or settings; repeat those, or choose a new run directory")
+            raise CareError(
+                f"{run} was fine-tuned with other images or settings; repeat those, or choose a new run directory"
+            )
         best = candidates[before["best"]]
     for folder in folders:  # that of a URL has a local copy
         shutil.rmtree(local_copy(folder), ignore_errors=True)
@@ -180,7 +294,11 @@ def finetune(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run
             storage.remove(f"{folder}/{name}")
     right, _ = trial(known, best, f"{place}/all labels", val, np.arange(len(val)))
     protocol = f"the whole network fine-tuned on {len(known)} labelled images, crops of {size} px, batch {min(most, len(known))}, learning"
-    protocol += f" rates and epochs the best of {len(candidates)} on held-out ones" if len(candidates) > 1 else " rates and epochs as given"
+    protocol += (
+        f" rates and epochs the best of {len(candidates)} on held-out ones"
+        if len(candidates) > 1
+        else " rates and epochs as given"
+    )
     chosen = {"lrs": best[:1], "head_lrs": best[1:2], "epochs": best[2:]}
     return Evaluation(
         f"{100 * len(known) / len(train):.0f} % of the labels",
@@ -195,7 +313,9 @@ class _Classifier(nn.Module):
     def __init__(self, encoder: Encoder, classes: int) -> None:
         super().__init__()
         self.encoder, where = copy.deepcopy(encoder), next(encoder.parameters()).device
-        self.head = nn.Linear(encoder.features, classes, device="meta").to_empty(device=where)  # draws nothing
+        self.head = nn.Linear(encoder.features, classes, device="meta").to_empty(
+            device=where
+        )  # draws nothing
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 

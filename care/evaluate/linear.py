@@ -31,13 +31,34 @@ from shards.terminal import Count, Natural, Positive, Share, Side
 
 LRS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 FAST_LRS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-SCORED = (1, 2, 5, 7)  # epochs after which the released code scores, beside every tenth and the last
+SCORED = (
+    1,
+    2,
+    5,
+    7,
+)  # epochs after which the released code scores, beside every tenth and the last
 
 
-def linear(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: str | Path, *, size: Side | None = None, fast: bool = False,
-           lrs: tuple[float, ...] | None = None, epochs: Count = 80, batch_size: Count = 256, norm: bool = False,
-           min_scale: Positive = 0.08, held_out: Share = 0.2, seed: Natural = 0, precision: Precision = "fp32",
-           workers: Natural | None = None, checkpoint_every: Count = 500, cache: str | Path | None = None) -> Evaluation:  # fmt: skip
+def linear(
+    encoder: Encoder,
+    train: shards.ShardSet,
+    val: shards.ShardSet,
+    run: str | Path,
+    *,
+    size: Side | None = None,
+    fast: bool = False,
+    lrs: tuple[float, ...] | None = None,
+    epochs: Count = 80,
+    batch_size: Count = 256,
+    norm: bool = False,
+    min_scale: Positive = 0.08,
+    held_out: Share = 0.2,
+    seed: Natural = 0,
+    precision: Precision = "fp32",
+    workers: Natural | None = None,
+    checkpoint_every: Count = 500,
+    cache: str | Path | None = None,
+) -> Evaluation:
     """A linear layer on a frozen encoder, trained on random crops and flips by the paper's recipe (Sec. 4.1).
 
     SGD with momentum 0.9, no weight decay, cosine to 0. All learning rates are trained in one pass, each twice: without the held-out
@@ -66,12 +87,22 @@ def linear(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: 
     same_classes(train, val)
     size, before = size or encoder.size, digest_of(encoder)
     if bool((train.labels < 0).any()):
-        raise CareError(f"{train.path} has images without a class; the linear evaluation needs a set built from class folders")
-    held, batch, where = _held(len(train), held_out, seed), min(batch_size, len(train)), next(encoder.parameters()).device
-    recipe = f"{epochs} epochs of SGD at batch {batch}, learning rate chosen on held-out images of train"
+        raise CareError(
+            f"{train.path} has images without a class; the linear evaluation needs a set built from class folders"
+        )
+    held, batch, where = (
+        _held(len(train), held_out, seed),
+        min(batch_size, len(train)),
+        next(encoder.parameters()).device,
+    )
+    recipe = (
+        f"{epochs} epochs of SGD at batch {batch}, learning rate chosen on held-out images of train"
+    )
     asked = extract(encoder, val, size=size, workers=workers, precision=precision, cache=cache)
     if fast:
-        known = extract(encoder, train, size=size, workers=workers, precision=precision, cache=cache)
+        known = extract(
+            encoder, train, size=size, workers=workers, precision=precision, cache=cache
+        )
         right, lr = linear_hits(
             known,
             asked,
@@ -94,9 +125,23 @@ def linear(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: 
     lrs, per_epoch = lrs or LRS, len(train) // batch
     steps, kept = epochs * per_epoch, ~torch.isin(torch.arange(len(train)), held)
     heads = _Heads(encoder.features, len(train.classes), lrs, norm, seed).to(where)
-    optimizer = torch.optim.SGD([{"params": heads.parameters(), "initial_lr": batch / 256}], lr=0, momentum=0.9)
-    settings = {"encoder": before, "data": train.digest, "val": val.digest, "size": size, "lrs": lrs, "steps": steps, "norm": norm,
-                "batch_size": batch, "min_scale": min_scale, "held_out": len(held), "seed": seed, "precision": precision}  # fmt: skip
+    optimizer = torch.optim.SGD(
+        [{"params": heads.parameters(), "initial_lr": batch / 256}], lr=0, momentum=0.9
+    )
+    settings = {
+        "encoder": before,
+        "data": train.digest,
+        "val": val.digest,
+        "size": size,
+        "lrs": lrs,
+        "steps": steps,
+        "norm": norm,
+        "batch_size": batch,
+        "min_scale": min_scale,
+        "held_out": len(held),
+        "seed": seed,
+        "precision": precision,
+    }
     losses = lambda x, y, rows: {"heads": heads.loss(frozen(encoder, x, precision), y, kept[rows])}  # noqa: E731
 
     def scores(step: int, _: dict[str, float]) -> dict[str, float]:
@@ -107,22 +152,42 @@ def linear(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: 
         tops = heads.scores(torch.split(asked.x, 1024), asked.y)[0, 1].tolist()
         return {f"val {lr:g}": top for lr, top in zip(lrs, tops, strict=True)}
 
-    state = Run(run, heads, optimizer, settings, title="linear", precision="fp32", checkpoint_every=checkpoint_every, workers=workers)
+    state = Run(
+        run,
+        heads,
+        optimizer,
+        settings,
+        title="linear",
+        precision="fp32",
+        checkpoint_every=checkpoint_every,
+        workers=workers,
+    )
     with evaluating(encoder), state:
         stream = crops(state, train, np.arange(len(train)), state.workers)
         state.steps(stream, losses, lambda step: lr_at(step, total=steps, base=1), "", then=scores)
         batches = [part.tolist() for part in torch.split(held, batch_size)]
         batch_bytes = batch_size * 3 * size**2
         workers = worker_count(workers, where, batches=len(batches), batch_bytes=batch_bytes)
-        x = torch.cat([frozen(encoder, images, precision) for images in centres(train, batches, size=size, workers=workers)])
+        x = torch.cat(
+            [
+                frozen(encoder, images, precision)
+                for images in centres(train, batches, size=size, workers=workers)
+            ]
+        )
     if digest_of(encoder) != before:
-        raise CareError("the encoder has changed under a linear evaluation, which must not be: its result would be of another encoder")
+        raise CareError(
+            "the encoder has changed under a linear evaluation, which must not be: its result would be of another encoder"
+        )
     held_out_labels = torch.from_numpy(train.labels[held])
     best = int(heads.scores(torch.split(x, 1024), held_out_labels)[0, 0].argmax())
     right = heads.hits(torch.split(asked.x, 1024), asked.y)[:, :, 1, best]
     top1, top5 = _percent(right).tolist()
     rows = [json.loads(line) for line in (state.path / "losses.jsonl").read_text().splitlines()]
-    measures = {"top1": top1, "top5": top5, "best1": max(row.get(f"val {lrs[best]:g}", 0.0) for row in rows)}
+    measures = {
+        "top1": top1,
+        "top5": top5,
+        "best1": max(row.get(f"val {lrs[best]:g}", 0.0) for row in rows),
+    }
     protocol = f"one linear layer{' and batch norm' * norm} on the frozen encoder, random crops of {size} px and flips, {recipe}"
     chosen = {"lrs": (lrs[best],)}
     return Evaluation("linear", protocol, measures, chosen, resampled_mean(right[:, 0]))
@@ -131,11 +196,17 @@ def linear(encoder: Encoder, train: shards.ShardSet, val: shards.ShardSet, run: 
 class _Heads(nn.Module):
     """Two linear classifiers for each learning rate by side in one layer: of the images that choose no rate, and of all."""
 
-    def __init__(self, features: int, classes: int, lrs: Sequence[float], norm: bool, seed: int) -> None:
+    def __init__(
+        self, features: int, classes: int, lrs: Sequence[float], norm: bool, seed: int
+    ) -> None:
         super().__init__()
         self.shape = (2, len(lrs), classes)
-        self.linear = nn.Linear(features, 2 * len(lrs) * classes, device="meta").to_empty(device="cpu")  # draws nothing
-        weight = torch.randn(classes, features, generator=torch.Generator().manual_seed(seed)) * 0.01
+        self.linear = nn.Linear(features, 2 * len(lrs) * classes, device="meta").to_empty(
+            device="cpu"
+        )  # draws nothing
+        weight = (
+            torch.randn(classes, features, generator=torch.Generator().manual_seed(seed)) * 0.01
+        )
         self.linear.weight.data = weight.repeat(2 * len(lrs), 1)
         nn.init.zeros_(self.linear.bias)
         self.norm = nn.BatchNorm1d(self.linear.out_features) if norm else nn.Identity()
@@ -144,11 +215,21 @@ class _Heads(nn.Module):
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b 2 m classes"]:
         return torch.unflatten(self.norm(self.linear(x)), 1, self.shape)
 
-    def loss(self, x: Float[Tensor, "b d"], y: Int[Tensor, " b"], chooses_not: Bool[Tensor, " b"]) -> Float[Tensor, ""]:
+    def loss(
+        self, x: Float[Tensor, "b d"], y: Int[Tensor, " b"], chooses_not: Bool[Tensor, " b"]
+    ) -> Float[Tensor, ""]:
         """Sum of the classifiers' cross-entropies times their learning rates: with momentum SGD at rate 1, each is trained at its own."""
         logits, y, chooses_not = self(x).flatten(0, 2), y.to(x.device), chooses_not.to(x.device)
-        each = nn.functional.cross_entropy(logits, y.repeat_interleave(len(logits) // len(y)), reduction="none")
-        shares = torch.stack((chooses_not / chooses_not.sum().clamp_min(1), torch.full_like(y, 1, dtype=each.dtype) / len(y)), 1)
+        each = nn.functional.cross_entropy(
+            logits, y.repeat_interleave(len(logits) // len(y)), reduction="none"
+        )
+        shares = torch.stack(
+            (
+                chooses_not / chooses_not.sum().clamp_min(1),
+                torch.full_like(y, 1, dtype=each.dtype) / len(y),
+            ),
+            1,
+        )
         return (each.view(len(y), *self.shape[:2]) * shares[:, :, None] * self.rates.to(each)).sum()
 
     @torch.no_grad()
@@ -189,7 +270,9 @@ def _percent(right: Bool[Tensor, "n ..."]) -> Float[Tensor, "..."]:
 
 def _held(count: int, share: float, seed: int) -> Int[Tensor, " n"]:
     """Numbers of the training images that choose the learning rate, at most BYOL's 10,000; a ``CareError`` if there are too few."""
-    chosen = torch.from_numpy(permutation(count, seed=seed, stream=0)[: min(round(count * share), 10_000)])
+    chosen = torch.from_numpy(
+        permutation(count, seed=seed, stream=0)[: min(round(count * share), 10_000)]
+    )
     if not 0 < len(chosen) < count:
         raise CareError(f"cannot hold {share:.0%} of {count} training images out; use a larger set")
     return chosen

@@ -11,7 +11,9 @@ from care.evaluate.resampling import DETECTION_DRAWS
 from shards.boxes import BoxSet
 
 THRESHOLDS = np.arange(50, 100, 5) / 100
-RECALLS = np.arange(0, 1.1, 0.1)  # with detectron2's rounding: 0.3, 0.6 and 0.7 are larger, so that 3 of 10 objects do not reach 0.3
+RECALLS = np.arange(
+    0, 1.1, 0.1
+)  # with detectron2's rounding: 0.3, 0.6 and 0.7 are larger, so that 3 of 10 objects do not reach 0.3
 COCO_RECALLS = np.linspace(0, 1, 101)  # pycocotools' own
 
 
@@ -47,9 +49,13 @@ class Judged(NamedTuple):
 def check(truth: BoxSet, found: Sequence[Detections] = ()) -> None:
     """Raise a ``CareError`` if ``truth`` has no box that counts, or a detection is not finite: NaN would match every box."""
     if all(picture.ignored.all() for picture in truth.pictures):
-        raise CareError(f"{truth.path} has no box that counts; detection needs some to learn from and to score")
+        raise CareError(
+            f"{truth.path} has no box that counts; detection needs some to learn from and to score"
+        )
     if not all(np.isfinite(one.boxes).all() and np.isfinite(one.scores).all() for one in found):
-        raise CareError("a detection is not finite: the detector diverged; lower lr or lengthen warmup")
+        raise CareError(
+            "a detection is not finite: the detector diverged; lower lr or lengthen warmup"
+        )
 
 
 def average_precision(
@@ -74,27 +80,53 @@ def judge_coco(truth: BoxSet, found: Sequence[Detections], *, masks: bool = Fals
 
     check(truth, found)
     annotations: list[dict[str, Any]] = [
-        {"image_id": n, "category_id": int(label), "bbox": _bbox(box), "iscrowd": int(ignored), "segmentation": mask}
+        {
+            "image_id": n,
+            "category_id": int(label),
+            "bbox": _bbox(box),
+            "iscrowd": int(ignored),
+            "segmentation": mask,
+        }
         for n, picture in enumerate(truth.pictures)
-        for box, label, ignored, mask in zip(picture.boxes, picture.labels, picture.ignored, picture.masks, strict=True)]  # fmt: skip
+        for box, label, ignored, mask in zip(
+            picture.boxes, picture.labels, picture.ignored, picture.masks, strict=True
+        )
+    ]
     results: list[dict[str, Any]] = [
-        {"image_id": n, "category_id": int(label), "score": float(score)} | ({"segmentation": shape} if masks else {"bbox": _bbox(shape)})
+        {"image_id": n, "category_id": int(label), "score": float(score)}
+        | ({"segmentation": shape} if masks else {"bbox": _bbox(shape)})
         for n, (_, one) in enumerate(zip(truth.pictures, found, strict=True))
-        for shape, score, label in zip((one.masks or []) if masks else one.boxes, one.scores, one.labels, strict=True)]  # fmt: skip
+        for shape, score, label in zip(
+            (one.masks or []) if masks else one.boxes, one.scores, one.labels, strict=True
+        )
+    ]
     with redirect_stdout(None):  # pycocotools prints as it goes
         coco = COCO()
         coco.dataset = {  # whose annotations count from 1: an id of 0 would read as "no match"
-            "images": [{"id": n, "width": one.size[0], "height": one.size[1]} for n, one in enumerate(truth.pictures)],
+            "images": [
+                {"id": n, "width": one.size[0], "height": one.size[1]}
+                for n, one in enumerate(truth.pictures)
+            ],
             "categories": [{"id": n, "name": name} for n, name in enumerate(truth.classes)],
-            "annotations": [one | {"id": n, "area": one["bbox"][2] * one["bbox"][3]} for n, one in enumerate(annotations, 1)]}  # fmt: skip
+            "annotations": [
+                one | {"id": n, "area": one["bbox"][2] * one["bbox"][3]}
+                for n, one in enumerate(annotations, 1)
+            ],
+        }
         coco.createIndex()
         for one in [*coco.dataset["annotations"], *results] if masks else ():
             picture = truth.pictures[one["image_id"]]
             if not one["segmentation"]:
-                raise CareError(f"a box of {picture.path} has no mask, and the AP of masks needs all; correct it, or judge by the boxes")
+                raise CareError(
+                    f"a box of {picture.path} has no mask, and the AP of masks needs all; correct it, or judge by the boxes"
+                )
             one["segmentation"] = coco.annToRLE(one)
-            if picture.size != (size := tuple(one["segmentation"]["size"]))[::-1]:  # which pycocotools lets match nothing
-                raise CareError(f"a mask of {picture.path} has {size[1]} × {size[0]} pixels, the image {picture.size}; correct the mask")
+            if (
+                picture.size != (size := tuple(one["segmentation"]["size"]))[::-1]
+            ):  # which pycocotools lets match nothing
+                raise CareError(
+                    f"a mask of {picture.path} has {size[1]} × {size[0]} pixels, the image {picture.size}; correct the mask"
+                )
         if not results:
             return Judged(AveragePrecision(0, 0, 0), _nothing_found(truth), COCO_RECALLS)
         evaluation = COCOeval(coco, coco.loadRes(results), "segm" if masks else "bbox")
@@ -156,13 +188,24 @@ def judge_voc(truth: BoxSet, found: Sequence[Detections]) -> Judged:
     for picture, one in zip(truth.pictures, found, strict=True):
         # VOC's sides are inclusive, hence its + 1; shards.boxes reads xmin - 1 and xmax, and detections are of the same kind
         a, b = one.boxes[:, None].astype(np.float64), picture.boxes[None].astype(np.float64)
-        common = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])).clip(0).prod(2)
-        union = (a[..., 2:] - a[..., :2]).clip(0).prod(2) + (b[..., 2:] - b[..., :2]).prod(2) - common
+        common = (
+            (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]))
+            .clip(0)
+            .prod(2)
+        )
+        union = (
+            (a[..., 2:] - a[..., :2]).clip(0).prod(2) + (b[..., 2:] - b[..., :2]).prod(2) - common
+        )
         iou = np.where(one.labels[:, None] == picture.labels, common / union, 0)
         overlaps.append(iou.max(1, initial=0))
-        nearest.append(first + np.pad(iou, ((0, 0), (0, 1))).argmax(1))  # without an object, of one that is none
+        nearest.append(
+            first + np.pad(iou, ((0, 0), (0, 1))).argmax(1)
+        )  # without an object, of one that is none
         first += len(picture.boxes)
-    overlap, near, scores, labels = map(np.concatenate, (overlaps, nearest, [one.scores for one in found], [one.labels for one in found]))
+    overlap, near, scores, labels = map(
+        np.concatenate,
+        (overlaps, nearest, [one.scores for one in found], [one.labels for one in found]),
+    )
     objects = np.concatenate([picture.labels for picture in truth.pictures])
     # the pictures of the detections and of the objects
     homes = np.repeat(np.arange(len(found)), [len(one.scores) for one in found])

@@ -15,10 +15,14 @@ from care.evaluate.features import centre_crop
 from care.train.views import normalize
 
 SCALE = 2.5  # map value shown in full colour; 1 is the average pixel; one scale for all encoders, as in Fig. 4
-COLOURS = np.asarray([(20, 20, 80), (30, 110, 200), (60, 190, 120), (250, 210, 50), (220, 30, 30)], dtype=np.float32)
+COLOURS = np.asarray(
+    [(20, 20, 80), (30, 110, 200), (60, 190, 120), (250, 210, 50), (220, 30, 30)], dtype=np.float32
+)
 
 
-def attention_map(encoder: Encoder, images: Float[Tensor, "b 3 h w"], *, stage: str | None = None) -> Float[Tensor, "b h w"]:
+def attention_map(
+    encoder: Encoder, images: Float[Tensor, "b 3 h w"], *, stage: str | None = None
+) -> Float[Tensor, "b h w"]:
     """Grad-CAM of ½‖pooled last map‖² at a ``stage`` of ``encoder.maps``, else the last, bilinear, of mean 1; none such: ``CareError``."""
     with evaluating(encoder), torch.enable_grad():
         maps = encoder.maps(images.detach().requires_grad_())
@@ -38,7 +42,13 @@ class Share(NamedTuple):
     area: float
 
 
-def attention_share(encoder: Encoder, images: Sequence[Image.Image], masks: Sequence[NDArray[np.bool_]], *, size: int) -> Share:
+def attention_share(
+    encoder: Encoder,
+    images: Sequence[Image.Image],
+    masks: Sequence[NDArray[np.bool_]],
+    *,
+    size: int,
+) -> Share:
     """How much of ``attention_map`` at the last stage lies inside masks [h, w] of the images' objects, all centre-cropped alike."""
     shares, areas = attention_shares(encoder, images, masks, size=size)
     return Share(100 * float(shares.mean()), 100 * float(areas.mean()))
@@ -78,27 +88,48 @@ def attention_shares(
 def overlay(image: Image.Image, cam: Float[Tensor, "h w"], *, scale: float = SCALE) -> Image.Image:
     """The image, half covered by its map in colour from blue (0) to red (``scale``)."""
     position = (cam.detach().cpu().numpy() / scale).clip(0, 1) * (len(COLOURS) - 1)
-    colour = np.stack([np.interp(position, range(len(COLOURS)), COLOURS[:, n]) for n in range(3)], -1)
+    colour = np.stack(
+        [np.interp(position, range(len(COLOURS)), COLOURS[:, n]) for n in range(3)], -1
+    )
     return Image.fromarray(((np.asarray(image, dtype=np.float32) + colour) / 2).astype(np.uint8))
 
 
-def sheet(images: Sequence[Image.Image], encoders: dict[str, Encoder], *, size: int, cell: int = 128) -> bytes:
+def sheet(
+    images: Sequence[Image.Image], encoders: dict[str, Encoder], *, size: int, cell: int = 128
+) -> bytes:
     """A PNG: the RGB images in a row, a row of maps for each encoder; px a side: ``size`` of the encoders' input, ``cell`` of a picture."""
     batch, shown = normalize(_pixels(images, size)), [centre_crop(image, cell) for image in images]
     rows = {"image": shown}
     for name, encoder in encoders.items():
-        cams = nn.functional.interpolate(attention_map(encoder, batch)[:, None], (cell, cell), mode="bilinear")[:, 0]
+        cams = nn.functional.interpolate(
+            attention_map(encoder, batch)[:, None], (cell, cell), mode="bilinear"
+        )[:, 0]
         rows[name] = [overlay(image, cam) for image, cam in zip(shown, cams, strict=True)]
     margin, gap = 84, 4
-    picture = Image.new("RGB", (margin + len(shown) * (cell + gap), len(rows) * (cell + gap)), "white")
+    picture = Image.new(
+        "RGB", (margin + len(shown) * (cell + gap), len(rows) * (cell + gap)), "white"
+    )
     for y, (name, row) in enumerate(rows.items()):
-        ImageDraw.Draw(picture).text((4, y * (cell + gap) + cell // 2), name.replace(" ", "\n"), fill="black", anchor="lm", font_size=14)
+        ImageDraw.Draw(picture).text(
+            (4, y * (cell + gap) + cell // 2),
+            name.replace(" ", "\n"),
+            fill="black",
+            anchor="lm",
+            font_size=14,
+        )
         for x, part in enumerate(row):
             picture.paste(part, (margin + x * (cell + gap), y * (cell + gap)))
     picture.save(data := BytesIO(), "PNG")
     return data.getvalue()
 
 
-def _pixels(images: Sequence[Image.Image], size: int) -> Tensor:  # [n, 3, size, size] of RGB, [n, size, size] of gray; 0…1
-    cropped: NDArray[np.uint8] = np.stack([np.asarray(centre_crop(image, size)) for image in images])
-    return torch.from_numpy(cropped if cropped.ndim == 3 else cropped.transpose(0, 3, 1, 2)).float() / 255
+def _pixels(
+    images: Sequence[Image.Image], size: int
+) -> Tensor:  # [n, 3, size, size] of RGB, [n, size, size] of gray; 0…1
+    cropped: NDArray[np.uint8] = np.stack(
+        [np.asarray(centre_crop(image, size)) for image in images]
+    )
+    return (
+        torch.from_numpy(cropped if cropped.ndim == 3 else cropped.transpose(0, 3, 1, 2)).float()
+        / 255
+    )

@@ -157,6 +157,11 @@ def _faster(network: nn.Module, forward: Callable[[], Tensor]) -> Precision:
 def _record(c: CStream, t: TStream | None, size: int, images: int) -> Path:
     """Where the finding for networks of these shapes on this kind of machine is kept."""
     machine = [torch.__version__, torch.cpu.get_capabilities(), torch.get_num_threads()]
-    shapes = [[name, list(parameter.shape)] for stream in (c, t) if stream is not None for name, parameter in stream.named_parameters()]
+    shapes = [
+        [name, list(parameter.shape)]
+        for stream in (c, t)
+        if stream is not None
+        for name, parameter in stream.named_parameters()
+    ]
     digest = storage.digest([machine, shapes, size, images])
     return Cache().folder.parent / "precision" / f"{digest}.json"

@@ -86,7 +86,11 @@ def gathered(x: Tensor) -> Tensor:
 
 def largest(*values: float) -> list[float]:
     """The largest of every process's values, each by itself."""
-    tensor = torch.tensor(values, dtype=torch.float64, device="cuda" if world() > 1 and dist.get_backend() == "nccl" else "cpu")
+    tensor = torch.tensor(
+        values,
+        dtype=torch.float64,
+        device="cuda" if world() > 1 and dist.get_backend() == "nccl" else "cpu",
+    )
     if world() > 1:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return list(map(float, tensor))
@@ -96,10 +100,14 @@ def parallel(model: nn.Module) -> nn.Module:
     """The module to call instead of ``model``, whose gradients are then the mean of all processes'; alone, ``model`` itself."""
     if world() == 1:
         return model
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch 2.15 renames an argument, 2.11 has only this name
+    with warnings.catch_warnings(
+        action="ignore", category=FutureWarning
+    ):  # torch 2.15 renames an argument, 2.11 has only this name
         # looking for unused parameters keeps DDP from summing in another order after the first step: bits can be repeated
         cpu = next(model.parameters()).device.type == "cpu"
-        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=cpu)
+        return nn.parallel.DistributedDataParallel(
+            model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=cpu
+        )
 
 
 class CPUSyncNorm(nn.modules.batchnorm._BatchNorm):
@@ -109,20 +117,32 @@ class CPUSyncNorm(nn.modules.batchnorm._BatchNorm):
         """[b, c, …] → the same shape."""
         if not self.training:
             known = self.running_mean, self.running_var, self.weight, self.bias
-            return nn.functional.batch_norm(x, *known, training=self.running_mean is None, eps=self.eps)
+            return nn.functional.batch_norm(
+                x, *known, training=self.running_mean is None, eps=self.eps
+            )
         dims, shape = [0, *range(2, x.ndim)], (1, -1, *(1,) * (x.ndim - 2))
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        means, variances = gathered(torch.stack((wide.mean(dims), wide.var(dims, correction=0)))[None]).unbind(1)
+        means, variances = gathered(
+            torch.stack((wide.mean(dims), wide.var(dims, correction=0)))[None]
+        ).unbind(1)
         mean = means.mean(0)
         variance = (variances + (means - mean).square()).mean(0)
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+        if (
+            self.running_mean is not None
+            and self.running_var is not None
+            and self.num_batches_tracked is not None
+        ):
             count = x.numel() // x.shape[1] * world()
             self.num_batches_tracked += 1
             weight = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), weight)
-            self.running_var.lerp_((variance.detach() * count / (count - 1)).to(self.running_var.dtype), weight)
+            self.running_var.lerp_(
+                (variance.detach() * count / (count - 1)).to(self.running_var.dtype), weight
+            )
         out = (wide - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
-        return (out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out).to(x.dtype)
+        return (out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out).to(
+            x.dtype
+        )
 
 
 def synchronise(module: nn.Module) -> None:
@@ -130,12 +150,18 @@ def synchronise(module: nn.Module) -> None:
     others = set[str]()
     for norm in module.modules() if world() > 1 else ():
         if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
-            norm.__class__ = nn.SyncBatchNorm if any(x.is_cuda for x in norm.state_dict().values()) else CPUSyncNorm
+            norm.__class__ = (
+                nn.SyncBatchNorm
+                if any(x.is_cuda for x in norm.state_dict().values())
+                else CPUSyncNorm
+            )
             norm.process_group = None  # type: ignore[assignment]
         elif isinstance(norm, nn.modules.batchnorm._BatchNorm):
             others.add(type(norm).__name__)
     if others and rank() == 0:
-        console.print(f"[yellow]each process keeps the statistics of its own images in {', '.join(sorted(others))}")
+        console.print(
+            f"[yellow]each process keeps the statistics of its own images in {', '.join(sorted(others))}"
+        )
 
 
 @contextmanager
@@ -156,24 +182,35 @@ def joined(run: str | Path) -> Iterator[None]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     limit_threads()
     number, count, meeting = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://"
-    if (place := os.environ.get("TORCHELASTIC_RUN_ID", "")).startswith("/"):  # by ``torchrun`` below
-        os.environ |= {name: os.environ.get(name, "lo") for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
+    if (place := os.environ.get("TORCHELASTIC_RUN_ID", "")).startswith(
+        "/"
+    ):  # by ``torchrun`` below
+        os.environ |= {
+            name: os.environ.get(name, "lo")
+            for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+        }
         meeting = f"file://{place}{os.environ['TORCHELASTIC_RESTART_COUNT']}"
     # a probe may be long
-    dist.init_process_group("nccl" if gpus else "gloo", meeting, timedelta(hours=2), rank=number, world_size=count)
+    dist.init_process_group(
+        "nccl" if gpus else "gloo", meeting, timedelta(hours=2), rank=number, world_size=count
+    )
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
-def torchrun(run: str | Path, nproc: int, arguments: Sequence[str], *, module: str = "care.train") -> None:
+def torchrun(
+    run: str | Path, nproc: int, arguments: Sequence[str], *, module: str = "care.train"
+) -> None:
     """Run ``python -m MODULE ARGUMENTS``, which writes ``run``, in ``nproc`` processes; what it raises, their record there says."""
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes tell themselves what went wrong
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # the processes tell themselves what went wrong
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # it would listen on every address
     os.environ["CARE_LAUNCHED"] = str(time.time())
     died = "it ended without saying how"
@@ -181,10 +218,20 @@ def torchrun(run: str | Path, nproc: int, arguments: Sequence[str], *, module: s
     # the processes divide the cores; unset, torch's launcher would set it to 1
     os.environ["OMP_NUM_THREADS"] = str(threads_per_process(nproc))
     try:
-        with tempfile.TemporaryDirectory(prefix="care-") as folder:  # they meet in files: torch's servers listen on every address
+        with tempfile.TemporaryDirectory(
+            prefix="care-"
+        ) as folder:  # they meet in files: torch's servers listen on every address
             group = LaunchConfig(
-                1, 1, nproc, run_id=f"{folder}/group-", rdzv_backend="c10d", rdzv_endpoint=f"{folder}/starter", max_restarts=RESTARTS,
-                rdzv_configs={"store_type": "file", "keep_alive_interval": 600}, logs_specs=DefaultLogsSpecs(log_dir=folder))  # fmt: skip
+                1,
+                1,
+                nproc,
+                run_id=f"{folder}/group-",
+                rdzv_backend="c10d",
+                rdzv_endpoint=f"{folder}/starter",
+                max_restarts=RESTARTS,
+                rdzv_configs={"store_type": "file", "keep_alive_interval": 600},
+                logs_specs=DefaultLogsSpecs(log_dir=folder),
+            )
             elastic_launch(group, sys.executable)("-m", module, *arguments)
     except ChildFailedError as error:
         died = f"a process died ({', '.join(f'rank {n}: exit code {e.exitcode}' for n, e in sorted(error.failures.items()))})"
@@ -199,13 +246,23 @@ def torchrun(run: str | Path, nproc: int, arguments: Sequence[str], *, module: s
     if state == "stopped":
         raise Stopped(message)
     if state != "done":
-        raise CareError(message or f"{run}: {died}; the same command continues from the last checkpoint")
+        raise CareError(
+            message or f"{run}: {died}; the same command continues from the last checkpoint"
+        )
 
 
 def outcome(run: str | Path) -> tuple[str, str]:
     """How the last training in ``run`` ended, and what it said: ``running`` (it goes on, or died), ``done``, ``stopped``, ``failed``."""
-    launched = float(os.environ.get("CARE_LAUNCHED", "0"))  # what an earlier call has left says nothing about this one
-    paths = [path for path in sorted(local_copy(run).glob("status*.json")) if path.stat().st_mtime >= launched]
-    by_state = {record["state"]: record["message"] for record in map(storage.read_json, reversed(paths))}
+    launched = float(
+        os.environ.get("CARE_LAUNCHED", "0")
+    )  # what an earlier call has left says nothing about this one
+    paths = [
+        path
+        for path in sorted(local_copy(run).glob("status*.json"))
+        if path.stat().st_mtime >= launched
+    ]
+    by_state = {
+        record["state"]: record["message"] for record in map(storage.read_json, reversed(paths))
+    }
     state = next((state for state in ("failed", "stopped", "done") if state in by_state), "running")
     return state, by_state.get(state, "")

@@ -13,7 +13,9 @@ from care.train import ranks
 from care.train.loading import worker_count
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB in 0…1
-CACHED = 1 << 18  # numbers that a CPU colours at a time, one view of 224 px, 37 of 48 px: more leave its cache, fewer are all overhead
+CACHED = (
+    1 << 18
+)  # numbers that a CPU colours at a time, one view of 224 px, 37 of 48 px: more leave its cache, fewer are all overhead
 
 
 class View(NamedTuple):
@@ -21,9 +23,17 @@ class View(NamedTuple):
 
     scale: tuple[float, float] = (0.08, 1.0)  # share of the image's area in the crop
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)  # brightness, contrast, saturation (1 ± x), hue (share of the circle)
+    jitter: tuple[float, float, float, float] = (
+        0.4,
+        0.4,
+        0.2,
+        0.1,
+    )  # brightness, contrast, saturation (1 ± x), hue (share of the circle)
     jitter_p: float = 0.8
-    blur: tuple[float, float] = (0.1, 2.0)  # standard deviation of the Gaussian blur, pixels of the view
+    blur: tuple[float, float] = (
+        0.1,
+        2.0,
+    )  # standard deviation of the Gaussian blur, pixels of the view
     blur_p: float = 1.0
     gray_p: float = 0.2
     flip_p: float = 0.5
@@ -34,8 +44,12 @@ class View(NamedTuple):
         # Raw Philox words: numpy promises their bits for ever, those of its distributions not. Every number is drawn whether
         # used or not, so one probability can change without moving the others.
         counter = np.array([0, view, sample, 1 << 62], np.uint64)
-        words = np.random.Philox(key=np.array([seed % 2**64, epoch], np.uint64), counter=counter).random_raw(36)
-        tries, shapes, place, ranks, changes, rest = np.split((words >> np.uint64(11)) * 2.0**-53, (10, 20, 22, 26, 30))
+        words = np.random.Philox(
+            key=np.array([seed % 2**64, epoch], np.uint64), counter=counter
+        ).random_raw(36)
+        tries, shapes, place, ranks, changes, rest = np.split(
+            (words >> np.uint64(11)) * 2.0**-53, (10, 20, 22, 26, 30)
+        )
         areas = self.scale[0] + tries * (self.scale[1] - self.scale[0])
         ratios = self.ratio[0] * (self.ratio[1] / self.ratio[0]) ** shapes
         order, change = np.argsort(ranks), 1 + (2 * changes - 1) * self.jitter
@@ -64,27 +78,40 @@ class Drawn(NamedTuple):
         for area, ratio in zip(self.areas * width * height, self.ratios, strict=True):
             w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
             if 0 < w <= width and 0 < h <= height:
-                left, top = int(self.place[0] * (width - w + 1)), int(self.place[1] * (height - h + 1))
+                left, top = (
+                    int(self.place[0] * (width - w + 1)),
+                    int(self.place[1] * (height - h + 1)),
+                )
                 return left, top, left + w, top + h
         w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
         left, top = (width - w) // 2, (height - h) // 2
         return left, top, left + w, top + h
 
 
-def crop(image: UInt8[np.ndarray, "h w 3"], drawn: Drawn, size: int) -> UInt8[np.ndarray, "3 size size"]:
+def crop(
+    image: UInt8[np.ndarray, "h w 3"], drawn: Drawn, size: int
+) -> UInt8[np.ndarray, "3 size size"]:
     """The view's crop of a decoded RGB image [h, w, 3], resized to ``size`` px (bilinear, antialiased) and flipped."""
     left, top, right, bottom = drawn.box(image.shape[1], image.shape[0])
-    part = torch.from_numpy(image[top:bottom, left:right]).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
+    part = (
+        torch.from_numpy(image[top:bottom, left:right])
+        .permute(2, 0, 1)[None]
+        .contiguous(memory_format=torch.channels_last)
+    )
     # torch's integer kernel: three times Pillow's speed, and at most a level away from it
     resized = nn.functional.interpolate(part, (size, size), mode="bilinear", antialias=True)[0]
     return np.ascontiguousarray((resized.flip(2) if drawn.flip else resized).numpy())
 
 
-def colour(crops: UInt8[Tensor, "b 3 h w"], numbers: Float[Tensor, "b 11"]) -> Float[Tensor, "b 3 h w"]:
+def colour(
+    crops: UInt8[Tensor, "b 3 h w"], numbers: Float[Tensor, "b 11"]
+) -> Float[Tensor, "b 3 h w"]:
     """RGB crops jittered, blurred, grayed, solarized and normalised on their device; ``numbers``, on the CPU, their ``Drawn.colour``."""
     part = max(CACHED // crops[0].numel(), 1)
     if crops.device.type == "cpu" and len(crops) > part:
-        return torch.cat([colour(crops[n : n + part], numbers[n : n + part]) for n in range(0, len(crops), part)])
+        return torch.cat(
+            [colour(crops[n : n + part], numbers[n : n + part]) for n in range(0, len(crops), part)]
+        )
     x, order, amounts = crops.float() / 255, numbers[:, :4], numbers[:, 4:]
     jitter = [(order[:, place] == n, n) for place in range(4) for n in range(4)]
     others = [(amounts[:, n] > 0, n) for n in range(4, 7)]
@@ -130,11 +157,17 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
 def _blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Pillow's Gaussian blur: along either axis three passes of a box of fractional radius, the border pixel repeated outwards."""
     variance = sigma.double() * sigma.double() / 3
-    whole = (((12 * variance + 1).sqrt() - 1) / 2).floor()  # pixels on either side that count in full; one more counts in part
-    edge = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    whole = (
+        ((12 * variance + 1).sqrt() - 1) / 2
+    ).floor()  # pixels on either side that count in full; one more counts in part
+    edge = (
+        (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    )
     reach = int(whole.max()) + 1
     distance = torch.arange(-reach, reach + 1, device=x.device).abs()
-    taps = (((distance <= whole) + edge * (distance == whole + 1)) / (2 * (whole + edge) + 1)).to(x.dtype)
+    taps = (((distance <= whole) + edge * (distance == whole + 1)) / (2 * (whole + edge) + 1)).to(
+        x.dtype
+    )
     for axis, margins in [(3, (reach, reach, 0, 0))] * 3 + [(2, (0, 0, reach, reach))] * 3:
         padded, count = nn.functional.pad(x, margins, mode="replicate"), x.shape[axis]
         x = padded.narrow(axis, 0, count) * taps[..., :1]
@@ -143,7 +176,9 @@ def _blur(x: Tensor, sigma: Tensor) -> Tensor:
     return x
 
 
-CHANGES: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (  # of images by a number of their own, in the order of ``Drawn.colour``
+CHANGES: tuple[
+    Callable[[Tensor, Tensor], Tensor], ...
+] = (  # of images by a number of their own, in the order of ``Drawn.colour``
     operator.mul,  # brightness
     lambda x, factor: torch.lerp(_luma(x.mean((2, 3), keepdim=True)), x, factor),  # contrast
     lambda x, factor: torch.lerp(_luma(x).expand_as(x), x, factor),  # saturation
@@ -157,27 +192,48 @@ CHANGES: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (  # of images by a nu
 class Crops(Dataset[tuple[np.ndarray, np.ndarray]]):
     """Crops [views, 3, size, size] of the image at (epoch, sample) by some views, and the numbers by which to colour them."""
 
-    def __init__(self, data: shards.ShardSet, size: int, seed: int, views: tuple[View, ...]) -> None:
+    def __init__(
+        self, data: shards.ShardSet, size: int, seed: int, views: tuple[View, ...]
+    ) -> None:
         self.data, self.size, self.seed, self.views = data, size, seed, views
 
     def __getitem__(self, at: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         epoch, sample = at
-        image = np.array(self.data.image(sample))  # a copy: torch takes no array that cannot be written
+        image = np.array(
+            self.data.image(sample)
+        )  # a copy: torch takes no array that cannot be written
         drawn = [view.draw(self.seed, epoch, sample, n) for n, view in enumerate(self.views)]
-        return np.stack([crop(image, d, self.size) for d in drawn]), np.stack([d.colour for d in drawn])
+        return np.stack([crop(image, d, self.size) for d in drawn]), np.stack(
+            [d.colour for d in drawn]
+        )
 
 
-def batches(data: shards.ShardSet, *, size: int, batch_size: int, steps: int, seed: int = 0, start: int = 0, workers: int | None = None,
-            views: tuple[View, View] = VIEWS, device: torch.device | str = "cpu",
-            ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:  # fmt: skip
+def batches(
+    data: shards.ShardSet,
+    *,
+    size: int,
+    batch_size: int,
+    steps: int,
+    seed: int = 0,
+    start: int = 0,
+    workers: int | None = None,
+    views: tuple[View, View] = VIEWS,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
     """Yield (step, (x1, x2)) for the steps ``start`` … ``steps`` − 1, both views [batch_size, 3, size, size], normalised.
 
     Of several processes each gets its slice of them. ``workers``, by default as many as are best here, cut both crops
     from one decoded image, ``device`` colours whole batches.
     ``seed`` fixes order and views; an epoch leaves its last, incomplete batch out. Fewer images, or a damaged one: ``shards.ShardError``.
     """
-    of_steps = (shards.step_ids(len(data), batch_size=batch_size, step=n, seed=seed, run=data.run) for n in range(start, steps))
-    ids = ([(batch.epoch, int(sample)) for sample in batch.of_rank(ranks.rank(), ranks.world())] for batch in of_steps)
+    of_steps = (
+        shards.step_ids(len(data), batch_size=batch_size, step=n, seed=seed, run=data.run)
+        for n in range(start, steps)
+    )
+    ids = (
+        [(batch.epoch, int(sample)) for sample in batch.of_rank(ranks.rank(), ranks.world())]
+        for batch in of_steps
+    )
     where = torch.device(device)
     batch_bytes = batch_size // ranks.world() * len(views) * 3 * size**2
     workers = worker_count(workers, where, batches=steps - start, batch_bytes=batch_bytes)
@@ -189,10 +245,16 @@ def batches(data: shards.ShardSet, *, size: int, batch_size: int, steps: int, se
         yield step, (one, two)
 
 
-def loaded(data: Dataset[Any], batches: Iterable[Any], workers: int, **options: Any) -> Iterator[Any]:
+def loaded(
+    data: Dataset[Any], batches: Iterable[Any], workers: int, **options: Any
+) -> Iterator[Any]:
     """Torch's batches of examples; an error about the data is the same whether this process met it or a worker."""
     own = torch.Generator()  # or the loader would draw from torch's global one
     try:
-        yield from DataLoader(data, batch_sampler=batches, num_workers=workers, generator=own, **options)
+        yield from DataLoader(
+            data, batch_sampler=batches, num_workers=workers, generator=own, **options
+        )
     except shards.ShardError as error:  # a worker's arrives with its traceback as the message
-        raise shards.ShardError(str(error).strip().splitlines()[-1].removeprefix("shards.errors.ShardError: ")) from None
+        raise shards.ShardError(
+            str(error).strip().splitlines()[-1].removeprefix("shards.errors.ShardError: ")
+        ) from None

@@ -19,8 +19,12 @@ def main() -> None:
     keep_memory()
 
     def fresh() -> tuple[Losses, torch.optim.Optimizer]:
-        model = Losses(*streams_for("resnet50", size=SIZE), 100).to(device, memory_format=torch.channels_last)
-        return model, torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.01, momentum=0.9, fused=True)
+        model = Losses(*streams_for("resnet50", size=SIZE), 100).to(
+            device, memory_format=torch.channels_last
+        )
+        return model, torch.optim.SGD(
+            [p for p in model.parameters() if p.requires_grad], 0.01, momentum=0.9, fused=True
+        )
 
     model, optimizer = fresh()
     x = torch.randn(2, BATCH, 3, SIZE, SIZE, device=device)
@@ -42,15 +46,23 @@ def main() -> None:
             with ThreadPoolExecutor(1) as writer:
                 began, steps = time.perf_counter(), 0
                 manifest = {"step": done, "settings": {}, "scaler": {}}
-                written = writer.submit(checkpoint.save, run, checkpoint.snapshot(model, optimizer), manifest)
+                written = writer.submit(
+                    checkpoint.save, run, checkpoint.snapshot(model, optimizer), manifest
+                )
                 held.append(time.perf_counter() - began)
                 while not written.done() or not steps:
                     step()
                     steps += 1
                 extra.append(time.perf_counter() - began - steps * calm)
-        size = sum(file.stat().st_size for file in (run / "checkpoints" / "step-00000002").iterdir())
-        print(f"{size / 1e9:.2f} GB; a step takes {calm:.2f} s, a save holds the training for {statistics.median(held):.2f} s")
-        print(f"and slows it by {statistics.median(extra):.2f} s in all: {statistics.median(extra) / (EVERY * calm):.2%} of {EVERY} steps")
+        size = sum(
+            file.stat().st_size for file in (run / "checkpoints" / "step-00000002").iterdir()
+        )
+        print(
+            f"{size / 1e9:.2f} GB; a step takes {calm:.2f} s, a save holds the training for {statistics.median(held):.2f} s"
+        )
+        print(
+            f"and slows it by {statistics.median(extra):.2f} s in all: {statistics.median(extra) / (EVERY * calm):.2%} of {EVERY} steps"
+        )
         again, slots = fresh()
         for at in (2, 1_000_000):
             for ahead in (run / "checkpoints").glob(f"step-{1_000_000:08d}") if at == 2 else ():

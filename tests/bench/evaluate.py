@@ -35,13 +35,25 @@ def extraction(device: str) -> None:
         data = shards.open(root / "set")
         for name in ("resnet18", "resnet50"):
             encoder = build_encoder(name).eval().to(device, memory_format=torch.channels_last)
-            x = torch.randn(COUNT, 3, SIZE, SIZE, device=device).contiguous(memory_format=torch.channels_last)
+            x = torch.randn(COUNT, 3, SIZE, SIZE, device=device).contiguous(
+                memory_format=torch.channels_last
+            )
             work = {
                 "forward": lambda encoder=encoder, x=x: forward(encoder, list(x.split(BATCH))),
-                "extract": lambda encoder=encoder: extract(encoder, data, size=SIZE, batch_size=BATCH),
-                "extract, a worker": lambda encoder=encoder: extract(encoder, data, size=SIZE, batch_size=BATCH, workers=1),
+                "extract": lambda encoder=encoder: extract(
+                    encoder, data, size=SIZE, batch_size=BATCH
+                ),
+                "extract, a worker": lambda encoder=encoder: extract(
+                    encoder, data, size=SIZE, batch_size=BATCH, workers=1
+                ),
             }
-            show(f"features, {name}, {SIZE} px, fp32", interleaved(work, 3), count=COUNT, unit="image", reference="forward")
+            show(
+                f"features, {name}, {SIZE} px, fp32",
+                interleaved(work, 3),
+                count=COUNT,
+                unit="image",
+                reference="forward",
+            )
 
 
 def rates(device: str) -> None:
@@ -73,7 +85,11 @@ def rates(device: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
 
-    work = {"one plain layer": plain, "one rate": training(LRS[:1]), f"{len(LRS)} rates": training(LRS)}
+    work = {
+        "one plain layer": plain,
+        "one rate": training(LRS[:1]),
+        f"{len(LRS)} rates": training(LRS),
+    }
     show(
         "a step of the linear protocol, ResNet-50, 224 px, 1,000 classes",
         interleaved(work, 5),

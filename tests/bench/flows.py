@@ -49,7 +49,9 @@ def main() -> None:
         empty, ours, *others = interleaved(peers, ROUNDS).values()
     for name, seconds in zip(peers, (empty, ours, *others), strict=True):
         print(f"{name}: {seconds:.2f} s")
-    print(f"the pipeline adds {ours - empty:.2f} s to Prefect's {empty:.2f} s for {count} stages; it may add {2 + 0.1 * count:.1f} s")
+    print(
+        f"the pipeline adds {ours - empty:.2f} s to Prefect's {empty:.2f} s for {count} stages; it may add {2 + 0.1 * count:.1f} s"
+    )
 
 
 if __name__ == "__main__":

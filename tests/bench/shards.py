@@ -41,7 +41,9 @@ def main() -> None:
 def build(folder: Path) -> None:
     images = folder / "images"
     files = sorted(images.rglob("*.jpg"))
-    labels = {name: number for number, name in enumerate(sorted(path.name for path in images.iterdir()))}
+    labels = {
+        name: number for number, name in enumerate(sorted(path.name for path in images.iterdir()))
+    }
 
     def fresh() -> Path:
         shutil.rmtree(folder / "set", ignore_errors=True)
@@ -54,7 +56,13 @@ def build(folder: Path) -> None:
     def writer() -> None:
         with webdataset.ShardWriter(f"{fresh()}/%06d.tar", maxcount=1000, verbose=0) as sink:
             for file in files:
-                sink.write({"__key__": file.stem, "jpg": file.read_bytes(), "cls": labels[file.parent.name]})
+                sink.write(
+                    {
+                        "__key__": file.stem,
+                        "jpg": file.read_bytes(),
+                        "cls": labels[file.parent.name],
+                    }
+                )
 
     def digested_writer() -> None:
         with webdataset.ShardWriter(f"{fresh()}/%06d.tar", maxcount=1000, verbose=0) as sink:
@@ -71,18 +79,30 @@ def build(folder: Path) -> None:
                 sink.write(file.read_bytes())
 
     work = {
-        "webdataset.ShardWriter": writer, "ShardWriter, then the same digests": digested_writer, "plain byte copy into one file": copy,
-        "care --validate none": ours("none"), "care --validate none, one thread": ours("none", 1), "care --validate header": ours("header"),
+        "webdataset.ShardWriter": writer,
+        "ShardWriter, then the same digests": digested_writer,
+        "plain byte copy into one file": copy,
+        "care --validate none": ours("none"),
+        "care --validate none, one thread": ours("none", 1),
+        "care --validate header": ours("header"),
         "care --validate decode": ours("decode"),
-    }  # fmt: skip
+    }
     size = sum(file.stat().st_size for file in files)
     title = f"building {COUNT:,} files of {size // COUNT // 1000} KB with labels, one process, {os.cpu_count()} cores"
-    show(title, interleaved(work, ROUNDS), count=COUNT, unit="file", reference="webdataset.ShardWriter")
+    show(
+        title,
+        interleaved(work, ROUNDS),
+        count=COUNT,
+        unit="file",
+        reference="webdataset.ShardWriter",
+    )
 
 
 def read(folder: Path) -> None:
     data = shards.open(folder / "set")
-    theirs = wids.ShardListDataset(str(folder / "set" / "index.json"), cache_dir=str(folder / "wids"), keep=True)
+    theirs = wids.ShardListDataset(
+        str(folder / "set" / "index.json"), cache_dir=str(folder / "wids"), keep=True
+    )
     shuffled = np.random.default_rng(0).permutation(COUNT).tolist()
 
     def random(get: Callable[[int], object]) -> Callable[[], object]:
@@ -94,11 +114,17 @@ def read(folder: Path) -> None:
 
     theirs.transformations = []  # bytes, as ours
     work = {
-        "wids, random (nothing checked)": random(raw), "care, random": random(data.__getitem__),
-        "wids, in order": lambda: [raw(i) for i in range(COUNT)], "care, in order": lambda: list(data),
-        "webdataset, in order": lambda: list(webdataset.WebDataset(sorted(map(str, (folder / "set").glob("*.tar"))), shardshuffle=False)),
+        "wids, random (nothing checked)": random(raw),
+        "care, random": random(data.__getitem__),
+        "wids, in order": lambda: [raw(i) for i in range(COUNT)],
+        "care, in order": lambda: list(data),
+        "webdataset, in order": lambda: list(
+            webdataset.WebDataset(
+                sorted(map(str, (folder / "set").glob("*.tar"))), shardshuffle=False
+            )
+        ),
         "care.stream through webdataset": lambda: list(shards.stream(data)),
-    }  # fmt: skip
+    }
     show(
         "reading the bytes of a sample, one core, no decoding",
         interleaved(work, ROUNDS),
@@ -109,17 +135,32 @@ def read(folder: Path) -> None:
 
 
 def opened(folder: Path) -> None:
-    plan = Plan(Source([], [], []), None, [[] for _ in range(MANY // 1000)], "decode", 0, None, 90, "")
+    plan = Plan(
+        Source([], [], []), None, [[] for _ in range(MANY // 1000)], "decode", 0, None, 90, ""
+    )
     for number in range(len(plan.shards)):
         samples = range(number * 1000, (number + 1) * 1000)
         entries = [(0, 0, 0, 0, 1, f"n{n // 1300:08}/n{n // 1300:08}_{n}") for n in samples]
-        record = {"shard": Shard(f"shard-{number:06}.tar", 1000, 0, "0" * 64), "entries": entries, "rejects": []}
+        record = {
+            "shard": Shard(f"shard-{number:06}.tar", 1000, 0, "0" * 64),
+            "entries": entries,
+            "rejects": [],
+        }
         storage.write_json(folder / "many" / f".shard-{number:06}.json", record)
         (folder / "many" / f"shard-{number:06}.tar").touch()
     commit(plan, folder / "many", max_rejects=0)
     times = interleaved({"care": lambda: shards.open(folder / "many")}, 5)
-    bytes_ = {name: (folder / "many" / name).stat().st_size for name in ("samples.npy", "keys.txt", "index.json")}
-    show(f"opening a set of {MANY:,} samples ({bytes_} bytes)", times, count=1, unit="opening", reference="care")
+    bytes_ = {
+        name: (folder / "many" / name).stat().st_size
+        for name in ("samples.npy", "keys.txt", "index.json")
+    }
+    show(
+        f"opening a set of {MANY:,} samples ({bytes_} bytes)",
+        times,
+        count=1,
+        unit="opening",
+        reference="care",
+    )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,9 @@ class Stepper:
         command = [sys.executable, "-P", str(Path(__file__)), "--serve", kind, *map(str, setting)]
         environment = os.environ | {"PYTHONPATH": f"{root}:{ROOT}"}
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=root)
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=root
+        )
         self(2)  # the first steps allocate
 
     def __call__(self, steps: int = 1) -> float:
@@ -167,7 +169,10 @@ def compare(setting: Setting, before: Path | None, rounds: int) -> None:
         peers |= {"before, both streams": (before, "both"), "before, C-stream alone": (before, "c")}
     seconds: dict[str, list[float]] = {name: [] for name in peers}
     with ExitStack() as stack:
-        steppers = {name: stack.enter_context(Stepper(root, kind, setting)) for name, (root, kind) in peers.items()}
+        steppers = {
+            name: stack.enter_context(Stepper(root, kind, setting))
+            for name, (root, kind) in peers.items()
+        }
         for _ in range(rounds):
             for name, stepper in steppers.items():
                 seconds[name].append(stepper())
@@ -180,7 +185,9 @@ def compare(setting: Setting, before: Path | None, rounds: int) -> None:
     print(f"  both streams over the C-stream alone: {both / alone:.2f}×")
     print(f"  C-stream alone beside lightly's BYOL: {lightly / alone:.2f}×")
     if before:
-        print(f"  both streams beside the build before: {medians['before, both streams'] / both:.2f}×")
+        print(
+            f"  both streams beside the build before: {medians['before, both streams'] / both:.2f}×"
+        )
         alone_before = medians["before, C-stream alone"]
         print(f"  C-stream alone beside the build before: {alone_before / alone:.2f}×")
         print(f"  before, both over one: {medians['before, both streams'] / alone_before:.2f}×")
@@ -198,7 +205,9 @@ def beside_a_busy_process(root: Path, name: str, rounds: int) -> None:
             finally:
                 neighbour.kill()
                 neighbour.wait()
-    print(f"{name}: 20 steps beside a busy process, over alone: {statistics.median(slowdowns):.2f}×")
+    print(
+        f"{name}: 20 steps beside a busy process, over alone: {statistics.median(slowdowns):.2f}×"
+    )
 
 
 def main() -> None:

@@ -23,9 +23,21 @@ def interleaved(work: dict[str, Callable[[], object]], rounds: int) -> dict[str,
 
 def show(title: str, times: dict[str, float], *, count: int, unit: str, reference: str) -> None:
     """Milliseconds and rate a unit, and the speed as a multiple of the reference's."""
-    table = Table("", f"ms / {unit}", f"{unit} / s", f"speed beside {reference}", title=title, title_justify="left")
+    table = Table(
+        "",
+        f"ms / {unit}",
+        f"{unit} / s",
+        f"speed beside {reference}",
+        title=title,
+        title_justify="left",
+    )
     for name, seconds in times.items():
-        table.add_row(name, f"{seconds / count * 1e3:.3f}", f"{count / seconds:,.0f}", f"{times[reference] / seconds:.2f}×")
+        table.add_row(
+            name,
+            f"{seconds / count * 1e3:.3f}",
+            f"{count / seconds:,.0f}",
+            f"{times[reference] / seconds:.2f}×",
+        )
     Console(width=140).print(table)
 
 

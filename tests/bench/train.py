@@ -40,14 +40,27 @@ class PlainBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, side: int, downsample: bool) -> None:
         super().__init__()
         inner, heads = outputs // 4, 4 * 128
-        self.reduce = nn.Sequential(nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU())
+        self.reduce = nn.Sequential(
+            nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU()
+        )
         self.attention = nn.Module()
         self.attention.qkv = nn.Conv2d(inner, 3 * heads, 1, bias=False)
         self.attention.position = nn.Module()
-        self.attention.position.height, self.attention.position.width = (nn.Parameter(torch.randn(side, 128)) for _ in range(2))
+        self.attention.position.height, self.attention.position.width = (
+            nn.Parameter(torch.randn(side, 128)) for _ in range(2)
+        )
         self.pool = nn.AvgPool2d(2) if downsample else nn.Identity()
-        self.expand = nn.Sequential(nn.BatchNorm2d(heads), nn.ReLU(), nn.Conv2d(heads, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
-        shortcut = nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+        self.expand = nn.Sequential(
+            nn.BatchNorm2d(heads),
+            nn.ReLU(),
+            nn.Conv2d(heads, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        shortcut = (
+            nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        )
         self.shortcut = nn.Sequential(*shortcut) if downsample else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,8 +68,12 @@ class PlainBlock(nn.Module):
         b, _, h, w = maps.shape
         q, k, v = self.attention.qkv(maps).reshape(b, 3, 4, 128, h * w).unbind(1)
         q = q * 128**-0.5
-        position = self.attention.position.height[:, None, :] + self.attention.position.width[None, :, :]
-        logits = torch.einsum("bhdx,bhdy->bhxy", q, k) + torch.einsum("bhdx,yd->bhxy", q, position.flatten(0, 1).to(q.dtype))
+        position = (
+            self.attention.position.height[:, None, :] + self.attention.position.width[None, :, :]
+        )
+        logits = torch.einsum("bhdx,bhdy->bhxy", q, k) + torch.einsum(
+            "bhdx,yd->bhxy", q, position.flatten(0, 1).to(q.dtype)
+        )
         out = torch.einsum("bhxy,bhdy->bhdx", logits.softmax(-1), v).reshape(b, 512, h, w)
         return F.relu(self.expand(self.pool(out)) + self.shortcut(x))
 
@@ -92,7 +109,9 @@ def unit(x: Tensor) -> Tensor:
 class Plain(nn.Module):
     """Both streams of the released recipe, one view at a time; its maps are ``side`` pixels wide."""
 
-    def __init__(self, network: Callable[[], ResNet] = torchvision_resnet50, side: int = 14) -> None:
+    def __init__(
+        self, network: Callable[[], ResNet] = torchvision_resnet50, side: int = 14
+    ) -> None:
         super().__init__()
         self.encoder = PlainEncoder(network)
         self.transformer = PlainTransformer(self.encoder.features, side)
@@ -103,7 +122,10 @@ class Plain(nn.Module):
 
     def load_ours(self, c: CStream, t: TStream) -> None:
         online = self.encoder, self.transformer, self.projectors
-        for twin, (encoder, transformer, projectors) in (("online", online), ("target", self.target)):
+        for twin, (encoder, transformer, projectors) in (
+            ("online", online),
+            ("target", self.target),
+        ):
             encoder.net.load_state_dict(getattr(c.backbone, twin).state_dict())
             transformer.load_state_dict(getattr(t.backbone, twin).state_dict())
             for mine, stream in zip(projectors, (c, t), strict=True):
@@ -122,8 +144,16 @@ class Plain(nn.Module):
             encoder, transformer, projectors = self.target
             for x in (x1, x2):
                 maps, features = encoder(x)
-                k.append([unit(head(f)) for head, f in zip(projectors, (features, transformer(maps)), strict=True)])
-        streams = [(4 - 2 * ((q[0][s] * k[1][s]).sum(1) + (q[1][s] * k[0][s]).sum(1))).mean() for s in range(2)]
+                k.append(
+                    [
+                        unit(head(f))
+                        for head, f in zip(projectors, (features, transformer(maps)), strict=True)
+                    ]
+                )
+        streams = [
+            (4 - 2 * ((q[0][s] * k[1][s]).sum(1) + (q[1][s] * k[0][s]).sum(1))).mean()
+            for s in range(2)
+        ]
         attention = sum(F.mse_loss(q[v][0], q[v][1].detach()) for v in range(2))
         return streams[0] + streams[1] + 100 * attention
 
@@ -146,11 +176,19 @@ def ours(
     return CStream(MomentumPair(encoder)), TStream(MomentumPair(transformer))
 
 
-def step_of(c: CStream, t: TStream | None, precision: torch.dtype, views: tuple[Tensor, Tensor]) -> Callable[[], None]:
+def step_of(
+    c: CStream, t: TStream | None, precision: torch.dtype, views: tuple[Tensor, Tensor]
+) -> Callable[[], None]:
     """Our step, as ``pretrain`` takes it: on a CPU each view in a thread, with half of the cores."""
     model = nn.ModuleList((c,) if t is None else (c, t)).to(memory_format=torch.channels_last)
     device = next(model.parameters()).device.type
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], LR, momentum=0.9, weight_decay=1e-4, fused=True)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad],
+        LR,
+        momentum=0.9,
+        weight_decay=1e-4,
+        fused=True,
+    )
     pairs = [pair for stream in (c, t) if stream for pair in (stream.backbone, stream.projector)]
     threads = torch.get_num_threads()
     by_view = ViewThreads(c, t, threads=threads) if device == "cpu" else None
@@ -175,10 +213,18 @@ def step_of(c: CStream, t: TStream | None, precision: torch.dtype, views: tuple[
     return step
 
 
-def plain_step(model: Plain, precision: torch.dtype, layout: torch.memory_format, views: tuple[Tensor, Tensor]) -> Callable[[], None]:
+def plain_step(
+    model: Plain, precision: torch.dtype, layout: torch.memory_format, views: tuple[Tensor, Tensor]
+) -> Callable[[], None]:
     model.to(memory_format=layout)
     device = next(model.parameters()).device.type
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], LR, momentum=0.9, weight_decay=1e-4, foreach=False)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad],
+        LR,
+        momentum=0.9,
+        weight_decay=1e-4,
+        foreach=False,
+    )
 
     def step() -> None:
         model.follow()
@@ -214,7 +260,9 @@ def lightly_step(
         prepare(module)
     deactivate_requires_grad(target)
     criterion = NegativeCosineSimilarity()
-    optimizer = torch.optim.SGD([*online.parameters(), *predictor.parameters()], LR, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(
+        [*online.parameters(), *predictor.parameters()], LR, momentum=0.9, weight_decay=1e-4
+    )
 
     def step() -> None:
         update_momentum(online, target, TAU)
@@ -247,7 +295,9 @@ def same(device: str) -> None:
     both = zip(c.backbone.online.parameters(), plain.encoder.parameters(), strict=True)
     gradients = max(float((a.grad - b.grad).norm() / b.grad.norm()) for a, b in both)
     difference = abs(total - reference).item() / reference.item()
-    print(f"float64: relative difference of the loss {difference:.1e}, of the encoder's gradients at most {gradients:.1e}")
+    print(
+        f"float64: relative difference of the loss {difference:.1e}, of the encoder's gradients at most {gradients:.1e}"
+    )
     assert difference < 1e-9
     assert gradients < 1e-6
 
@@ -255,8 +305,13 @@ def same(device: str) -> None:
 def gemm_peak(precision: torch.dtype, device: str) -> float:
     """FLOP/s of large square products."""
     n = 4096 if device == "cpu" else 8192
-    a, b = torch.randn(n, n, device=device, dtype=precision), torch.randn(n, n, device=device, dtype=precision)
-    seconds = min(interleaved({"": lambda: synchronized(lambda: a @ b, device)}, 1)[""] for _ in range(5))
+    a, b = (
+        torch.randn(n, n, device=device, dtype=precision),
+        torch.randn(n, n, device=device, dtype=precision),
+    )
+    seconds = min(
+        interleaved({"": lambda: synchronized(lambda: a @ b, device)}, 1)[""] for _ in range(5)
+    )
     return 2 * n**3 / seconds
 
 
@@ -278,27 +333,31 @@ def main() -> None:
     x = torch.randn(2, batch, 3, SIZE, SIZE, device=device)
     views = x[0], x[1]
     native = fastest_precision(torch.device(device))
-    low = torch.float32 if native == "fp32" else torch.bfloat16  # emulated it is slower than float32
+    low = (
+        torch.float32 if native == "fp32" else torch.bfloat16
+    )  # emulated it is slower than float32
     contiguous = torch.contiguous_format
     c, t = (stream.to(device) for stream in ours())
     work = {
         "released, fp32": plain_step(Plain().to(device), torch.float32, contiguous, views),
         "released, autocast": plain_step(Plain().to(device), low, contiguous, views),
-        "released, autocast, channels_last": plain_step(Plain().to(device), low, torch.channels_last, views),
+        "released, autocast, channels_last": plain_step(
+            Plain().to(device), low, torch.channels_last, views
+        ),
         "care": step_of(c, t, low, views),
-        "care, relative positions": step_of(*(stream.to(device) for stream in ours(RelativePosition)), low, views),
+        "care, relative positions": step_of(
+            *(stream.to(device) for stream in ours(RelativePosition)), low, views
+        ),
         "care, C-stream alone": step_of(ours()[0].to(device), None, low, views),
         "lightly's BYOL, channels_last": lightly_step(low, views, device),
-    }  # fmt: skip
+    }
     work = {name: (lambda run=run: synchronized(run, device)) for name, run in work.items()}
     for kept in (False, True) if device == "cpu" else (False,):
         if kept:
             keep_memory()
         interleaved(work, 1)  # the first step allocates
         times = interleaved(work, options.rounds)
-        title = (
-            f"a step of ResNet-50 at {SIZE} px, {batch} images, {device}, autocast to {low}{', freed memory kept, as pretrain does' * kept}"
-        )
+        title = f"a step of ResNet-50 at {SIZE} px, {batch} images, {device}, autocast to {low}{', freed memory kept, as pretrain does' * kept}"
         show(title, times, count=batch, unit="image", reference="released, fp32")
     peak = gemm_peak(low, device)
     print(
@@ -306,12 +365,18 @@ def main() -> None:
     )
     print(f"T-stream over C-stream alone: {times['care'] / times['care, C-stream alone']:.2f}×")
     released = times["released, autocast, channels_last"]
-    print(f"care beside the released recipe, autocast, channels_last: {released / times['care']:.2f}×")
+    print(
+        f"care beside the released recipe, autocast, channels_last: {released / times['care']:.2f}×"
+    )
     pairs = [pair for stream in (c, t) for pair in (stream.backbone, stream.projector)]
     plain = Plain().to(device)
     updates = {"loop": plain.follow, "care": lambda: update_targets(pairs, TAU)}
-    momentum = interleaved({name: (lambda run=run: synchronized(run, device)) for name, run in updates.items()}, 9)
-    print(f"momentum update: {momentum['loop'] * 1e3:.0f} → {momentum['care'] * 1e3:.0f} ms, {momentum['loop'] / momentum['care']:.1f}×")
+    momentum = interleaved(
+        {name: (lambda run=run: synchronized(run, device)) for name, run in updates.items()}, 9
+    )
+    print(
+        f"momentum update: {momentum['loop'] * 1e3:.0f} → {momentum['care'] * 1e3:.0f} ms, {momentum['loop'] / momentum['care']:.1f}×"
+    )
 
 
 if __name__ == "__main__":

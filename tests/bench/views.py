@@ -22,9 +22,13 @@ COUNT, SIZE, ROUNDS = 64, 224, 5
 def photograph(seed: int) -> bytes:
     """Smooth shapes and fine noise: about 110 KB as JPEG, like ImageNet's."""
     rng = np.random.default_rng(seed)
-    small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((500, 375), Image.Resampling.BICUBIC)
+    small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
+        (500, 375), Image.Resampling.BICUBIC
+    )
     noisy = np.asarray(small, np.float32) + rng.normal(0, 14, (375, 500, 1))
-    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(data := io.BytesIO(), "JPEG", quality=90)
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(
+        data := io.BytesIO(), "JPEG", quality=90
+    )
     return data.getvalue()
 
 
@@ -35,11 +39,18 @@ class Blur:
 
 def released(blur_p: float, solarize_p: float) -> transforms.Compose:
     jitter = transforms.ColorJitter(0.4, 0.4, 0.2, 0.1)
-    return transforms.Compose([
-        transforms.RandomResizedCrop(SIZE), transforms.RandomApply([jitter], 0.8), transforms.RandomApply([Blur()], blur_p),
-        transforms.RandomGrayscale(0.2), transforms.RandomHorizontalFlip(),
-        transforms.RandomApply([ImageOps.solarize], solarize_p), transforms.ToTensor(), transforms.Normalize(MEAN, STD),
-    ])  # fmt: skip
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(SIZE),
+            transforms.RandomApply([jitter], 0.8),
+            transforms.RandomApply([Blur()], blur_p),
+            transforms.RandomGrayscale(0.2),
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomApply([ImageOps.solarize], solarize_p),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
 
 
 def main() -> None:
@@ -73,8 +84,14 @@ def measure(data: shards.ShardSet, files: list[bytes]) -> None:
         for number in range(COUNT):
             crops[0, number]
 
-    cropped = [torch.from_numpy(np.stack([crops[0, n][0][view] for n in range(COUNT)])) for view in range(2)]
-    numbers = [torch.from_numpy(np.stack([crops[0, n][1][view] for n in range(COUNT)])) for view in range(2)]
+    cropped = [
+        torch.from_numpy(np.stack([crops[0, n][0][view] for n in range(COUNT)]))
+        for view in range(2)
+    ]
+    numbers = [
+        torch.from_numpy(np.stack([crops[0, n][1][view] for n in range(COUNT)]))
+        for view in range(2)
+    ]
 
     def ours_coloured() -> None:
         for view in range(2):
@@ -91,10 +108,13 @@ def measure(data: shards.ShardSet, files: list[bytes]) -> None:
             first(image), second(image)
 
     work = {
-        "released recipe (PIL, torchvision)": plain, "released recipe behind webdataset": through_webdataset,
-        "care: decode, two crops, colour left to a device": ours_cropped, "care: all on this core": ours,
-        "care: the colour alone": ours_coloured, "decoding alone (Pillow)": decoded,
-    }  # fmt: skip
+        "released recipe (PIL, torchvision)": plain,
+        "released recipe behind webdataset": through_webdataset,
+        "care: decode, two crops, colour left to a device": ours_cropped,
+        "care: all on this core": ours,
+        "care: the colour alone": ours_coloured,
+        "decoding alone (Pillow)": decoded,
+    }
     work |= peers(files)
     times = interleaved(work, ROUNDS)
     title = f"two views of {SIZE} px, {len(files[0]) // 1000} KB JPEGs, one core"
@@ -119,11 +139,18 @@ def peers(files: list[bytes]) -> dict[str, object]:
         import albumentations as A
 
         def chain(blur_p: float, solarize_p: float) -> A.Compose:
-            return A.Compose([
-                A.RandomResizedCrop((SIZE, SIZE)), A.ColorJitter((0.6, 1.4), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1), p=0.8),
-                A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 2.0), p=blur_p), A.ToGray(p=0.2), A.HorizontalFlip(),
-                A.Solarize(p=solarize_p), A.Normalize(MEAN, STD), A.ToTensorV2(),
-            ])  # fmt: skip
+            return A.Compose(
+                [
+                    A.RandomResizedCrop((SIZE, SIZE)),
+                    A.ColorJitter((0.6, 1.4), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1), p=0.8),
+                    A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 2.0), p=blur_p),
+                    A.ToGray(p=0.2),
+                    A.HorizontalFlip(),
+                    A.Solarize(p=solarize_p),
+                    A.Normalize(MEAN, STD),
+                    A.ToTensorV2(),
+                ]
+            )
 
         one, two = chain(1.0, 0.0), chain(0.1, 0.2)
 

@@ -18,12 +18,17 @@ def together(world, work):
             answer = work(), None
         except BaseException:
             answer = None, traceback.format_exc()
-        pipe.send_bytes(pickle.dumps(answer))  # as bytes: a tensor that is sent wants its sender alive when it is received
+        pipe.send_bytes(
+            pickle.dumps(answer)
+        )  # as bytes: a tensor that is sent wants its sender alive when it is received
         dist.destroy_process_group()
 
     with tempfile.TemporaryDirectory() as folder:
         pipes = [context.Pipe(duplex=False) for _ in range(world)]
-        members = [context.Process(target=member, args=(n, Path(folder, "store"), pipes[n][1])) for n in range(world)]
+        members = [
+            context.Process(target=member, args=(n, Path(folder, "store"), pipes[n][1]))
+            for n in range(world)
+        ]
         for process in members:
             process.start()
         try:

@@ -27,7 +27,11 @@ def position_vector(position, query, key, map_size):
 def equation_2(attention, x):
     """softmax((q·pᵀ + q·kᵀ)/√d)·v, one logit at a time."""
     b, _, h, w = x.shape
-    q, k, v = torch.einsum("oc,bchw->bohw", attention.qkv.weight[:, :, 0, 0], x).view(b, 3, HEADS, DIM, h, w).unbind(1)
+    q, k, v = (
+        torch.einsum("oc,bchw->bohw", attention.qkv.weight[:, :, 0, 0], x)
+        .view(b, 3, HEADS, DIM, h, w)
+        .unbind(1)
+    )
     pixels = [(i, j) for i in range(h) for j in range(w)]
     out = []
     for i, j in pixels:
@@ -44,7 +48,9 @@ def equation_2(attention, x):
 @pytest.mark.parametrize("position", POSITIONS)
 def test_every_position_computes_equation_2(position, map_size):
     torch.manual_seed(0)
-    attention = SelfAttention2d(6, map_size=map_size, heads=HEADS, dim=DIM, position=position).double()
+    attention = SelfAttention2d(
+        6, map_size=map_size, heads=HEADS, dim=DIM, position=position
+    ).double()
     for p in attention.position.parameters():
         torch.nn.init.normal_(p)
     x = torch.randn(2, 6, *map_size, dtype=torch.float64) * 3
@@ -69,7 +75,9 @@ def test_positions_matter(position):
 
 def test_the_parameters_are_those_of_the_paper():
     shapes = {
-        position: {name: tuple(p.shape) for name, p in position(128, (14, 10)).state_dict().items()}  # tables that are fixed are not saved
+        position: {
+            name: tuple(p.shape) for name, p in position(128, (14, 10)).state_dict().items()
+        }  # tables that are fixed are not saved
         for position in POSITIONS
     }
     assert shapes == {
@@ -83,7 +91,17 @@ def test_the_parameters_are_those_of_the_paper():
 
 @pytest.mark.parametrize(
     ("outputs", "width"),
-    [(2048, 128), (512, 32), (256, 16), (768, 48), (440, 24), (368, 24), (192, 16), (16, 8), (1, 8)],
+    [
+        (2048, 128),
+        (512, 32),
+        (256, 16),
+        (768, 48),
+        (440, 24),
+        (368, 24),
+        (192, 16),
+        (16, 8),
+        (1, 8),
+    ],
 )
 def test_heads_keep_the_papers_proportion_to_the_outputs(outputs, width):
     transformer = Transformer(8, outputs, map_size=(4, 3), blocks=2)
@@ -160,7 +178,9 @@ def test_a_transformer_takes_maps_of_any_size():
         assert transformer(torch.randn(2, 8, *size)).shape == (2, 16)
 
 
-@pytest.mark.parametrize(("map_size", "halved"), [((4, 4), (2, 2)), ((5, 5), (3, 3)), ((7, 4), (4, 2)), ((1, 3), (1, 2))])
+@pytest.mark.parametrize(
+    ("map_size", "halved"), [((4, 4), (2, 2)), ((5, 5), (3, 3)), ((7, 4), (4, 2)), ((1, 3), (1, 2))]
+)
 def test_the_first_block_halves_the_map_and_odd_sizes_round_up(map_size, halved):
     transformer = Transformer(8, 16, map_size=map_size, blocks=3)
     maps = torch.randn(2, 8, *map_size)
@@ -209,7 +229,9 @@ def test_a_block_is_reduce_attend_pool_expand_and_shortcut():
     inner = norm(F.conv2d(x, by_name["reduce.0.weight"]), "reduce.1").relu()
     attended = F.avg_pool2d(block.attention(inner), 2)
     out = norm(F.conv2d(norm(attended, "expand.0").relu(), by_name["expand.2.weight"]), "expand.3")
-    shortcut = norm(F.conv2d(x, by_name["shortcut.0.weight"], stride=2, padding=1), "shortcut.1").relu()
+    shortcut = norm(
+        F.conv2d(x, by_name["shortcut.0.weight"], stride=2, padding=1), "shortcut.1"
+    ).relu()
     torch.testing.assert_close(block(x), (out + shortcut).relu(), rtol=1e-4, atol=1e-4)
 
 

@@ -33,7 +33,9 @@ def stage_outputs(network, images):
     """What torchvision's network gives after every stage, and before its classifier."""
     maps = {}
     for name in STAGES:
-        getattr(network, name).register_forward_hook(lambda module, args, out, name=name: maps.update({name: out}))
+        getattr(network, name).register_forward_hook(
+            lambda module, args, out, name=name: maps.update({name: out})
+        )
     network.fc = nn.Identity()
     features = network(images)
     return maps, features
@@ -50,13 +52,18 @@ def test_the_networks_are_torchvisions_without_classifier(name):
     assert encoder.features == reference.fc.in_features
 
 
-@pytest.mark.parametrize(("ours", "peer"), [(resnet18, torchvision.models.resnet18), (resnet50, torchvision.models.resnet50)])
+@pytest.mark.parametrize(
+    ("ours", "peer"),
+    [(resnet18, torchvision.models.resnet18), (resnet50, torchvision.models.resnet50)],
+)
 def test_equal_weights_give_equal_outputs(ours, peer):
     torch.manual_seed(0)
     reference = peer().eval()
     randomise_statistics(reference)
     encoder = ours().eval()
-    encoder.load_state_dict({key: value for key, value in reference.state_dict().items() if not key.startswith("fc.")})
+    encoder.load_state_dict(
+        {key: value for key, value in reference.state_dict().items() if not key.startswith("fc.")}
+    )
     images = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
         encoded, maps = encoder(images), encoder.maps(images)
@@ -74,14 +81,21 @@ def test_the_small_variant_is_the_same_net_behind_another_stem():
     reference.conv1, reference.maxpool = nn.Conv2d(3, 64, 3, 2, 1, bias=False), nn.Identity()
     randomise_statistics(reference.eval())
     encoder = resnet18(small=True).eval()
-    encoder.load_state_dict({key: value for key, value in reference.state_dict().items() if not key.startswith("fc.")})
+    encoder.load_state_dict(
+        {key: value for key, value in reference.state_dict().items() if not key.startswith("fc.")}
+    )
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         encoded, (want, features) = encoder(images), stage_outputs(reference, images)
     torch.testing.assert_close(encoded.map, want["layer3"])
     torch.testing.assert_close(encoded.features, features)
     assert encoded.map.shape == (2, 256, 8, 8)
-    assert {stage: m.shape[2] for stage, m in encoder.maps(images).items()} == {"layer1": 32, "layer2": 16, "layer3": 8, "layer4": 4}
+    assert {stage: m.shape[2] for stage, m in encoder.maps(images).items()} == {
+        "layer1": 32,
+        "layer2": 16,
+        "layer3": 8,
+        "layer4": 4,
+    }
 
 
 def test_half_has_half_of_the_channels_in_every_stage():
@@ -110,17 +124,23 @@ def test_the_last_norm_of_every_block_starts_at_zero():
 
 
 def test_an_unknown_tap_is_refused():
-    with pytest.raises(CareError, match="wanted a tap among layer1, layer2, layer3, layer4, got 'layer5'"):
+    with pytest.raises(
+        CareError, match="wanted a tap among layer1, layer2, layer3, layer4, got 'layer5'"
+    ):
         resnet50(tap="layer5")
 
 
 def test_every_encoder_is_rebuilt_by_its_name():
     with torch.device("meta"):
-        assert {name: build_encoder(name).name for name in ENCODERS} == {name: name for name in ENCODERS}
+        assert {name: build_encoder(name).name for name in ENCODERS} == {
+            name: name for name in ENCODERS
+        }
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(CareError, match=r"no encoder is called 'resnet51'; choose one of resnet18, .*resnet152"):
+    with pytest.raises(
+        CareError, match=r"no encoder is called 'resnet51'; choose one of resnet18, .*resnet152"
+    ):
         build_encoder("resnet51")
 
 
@@ -143,7 +163,12 @@ def test_map_shape_leaves_the_mode_after_a_failure_too():
     assert encoder.training
 
 
-PAPER = {"resnet50": (25, 4.1), "resnet50x2": (69, 11.4), "resnet101": (45, 7.8), "resnet152": (60, 11.6)}
+PAPER = {
+    "resnet50": (25, 4.1),
+    "resnet50x2": (69, 11.4),
+    "resnet101": (45, 7.8),
+    "resnet152": (60, 11.6),
+}
 """Tables 1 and 2: millions of parameters, truncated or rounded, and billions of multiply-adds at 224 px, both with the classifier."""
 
 
@@ -157,7 +182,9 @@ def test_parameters_and_multiply_adds_are_the_papers_within_2_per_cent(name):
     classifier = encoder.features * 1000
     assert (counter.get_total_flops() / 2 + classifier) / 1e9 == pytest.approx(billions, rel=0.02)
     parameters = (count(encoder) + classifier + 1000) / 1e6
-    assert millions in (int(parameters), round(parameters)) or parameters == pytest.approx(millions, rel=0.02)
+    assert millions in (int(parameters), round(parameters)) or parameters == pytest.approx(
+        millions, rel=0.02
+    )
 
 
 # any CNN
@@ -184,7 +211,11 @@ def test_any_cnn_is_an_encoder_by_naming_a_tap(name):
     channels, side, features = CNNS[name]
     encoder = build_encoder(name)
     assert encoder.training
-    assert (encoder.name, encoder.features, map_shape(encoder, 224)) == (name, features, (channels, side, side))
+    assert (encoder.name, encoder.features, map_shape(encoder, 224)) == (
+        name,
+        features,
+        (channels, side, side),
+    )
     images = torch.randn(2, 3, 64, 96)
     out = encoder.eval()(images)
     assert out.map.shape == (2, channels, 4, 6)
@@ -212,12 +243,15 @@ def test_both_streams_fit_around_any_cnn():
 
 def test_a_wrong_tap_lists_the_right_ones():
     with pytest.raises(
-        CareError, match=r"'layer9' is no tap of this ResNet; the last of each size \(at 224 px\) are: .*layer3 \(256×14×14\), layer4"
+        CareError,
+        match=r"'layer9' is no tap of this ResNet; the last of each size \(at 224 px\) are: .*layer3 \(256×14×14\), layer4",
     ):
         build_encoder("torchvision:resnet18:layer9")
     with pytest.raises(CareError, match=r"'' is no tap"):
         build_encoder("torchvision:resnet18")
-    with pytest.raises(CareError, match=r"'features\.5\.0\.block\.2' is no tap"):  # channels last: tokens, not a map
+    with pytest.raises(
+        CareError, match=r"'features\.5\.0\.block\.2' is no tap"
+    ):  # channels last: tokens, not a map
         build_encoder("torchvision:convnext_tiny:features.5.0.block.2")
 
 
@@ -227,12 +261,16 @@ def test_an_unknown_model_names_those_alike():
 
 
 def test_a_network_without_pooled_features_is_refused():
-    with pytest.raises(CareError, match=r"pooled features \[b, d\], Sequential gives something else"):
+    with pytest.raises(
+        CareError, match=r"pooled features \[b, d\], Sequential gives something else"
+    ):
         TappedEncoder(nn.Sequential(nn.Conv2d(3, 4, 3, 2)), "0")
 
 
 def test_a_last_layer_that_is_no_classifier_stays():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6), nn.ReLU())
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6), nn.ReLU()
+    )
     assert TappedEncoder(model, "0").features == 6
 
 

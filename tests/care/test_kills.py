@@ -74,11 +74,23 @@ def test_building(rendered, tmp_path):
 
 def test_pretraining(rendered, tmp_path):
     def work(out):
-        c, t = streams_for("resnet18-small-half", size=32, seed=0, blocks=1, objective=BYOL(hidden=32))
+        c, t = streams_for(
+            "resnet18-small-half", size=32, seed=0, blocks=1, objective=BYOL(hidden=32)
+        )
         pretrain(
-            shards.open(rendered / "set"), out, c, t, size=32, batch_size=8, steps=12, precision="fp32", device="cpu", workers=1,
-            checkpoint_every=1, keep_every=5,
-        )  # fmt: skip
+            shards.open(rendered / "set"),
+            out,
+            c,
+            t,
+            size=32,
+            batch_size=8,
+            steps=12,
+            precision="fp32",
+            device="cpu",
+            workers=1,
+            checkpoint_every=1,
+            keep_every=5,
+        )
 
     survives(work, tmp_path)
 
@@ -90,15 +102,39 @@ def test_evaluating(rendered, tmp_path):
         small = {"size": 32, "seed": 0, "checkpoint_every": 1}
         results = {
             "knn": knn(encoder, data, data, size=32, cache=out / "features"),
-            "linear": linear(encoder, data, data, out / "linear", **small, epochs=2, batch_size=8, lrs=(0.1, 1.0)),
-            "finetune": finetune(encoder, data, data, out / "few", **small, fraction=0.5, epochs=(1, 2), batch_size=8, precision="fp32"),
+            "linear": linear(
+                encoder, data, data, out / "linear", **small, epochs=2, batch_size=8, lrs=(0.1, 1.0)
+            ),
+            "finetune": finetune(
+                encoder,
+                data,
+                data,
+                out / "few",
+                **small,
+                fraction=0.5,
+                epochs=(1, 2),
+                batch_size=8,
+                precision="fp32",
+            ),
         }
         found = boxes.load(rendered / "train")
         for head in ("c4", "fpn"):
             results[head] = detect(
-                encoder, found, found, out / head, **small, head=head, iterations=4, batch_size=2, channels=8, hidden=8, proposals=8,
-                anchor_scale=4, precision="fp32", device="cpu",
-            )  # fmt: skip
+                encoder,
+                found,
+                found,
+                out / head,
+                **small,
+                head=head,
+                iterations=4,
+                batch_size=2,
+                channels=8,
+                hidden=8,
+                proposals=8,
+                anchor_scale=4,
+                precision="fp32",
+                device="cpu",
+            )
         storage.write_json(out / "results.json", results)
 
     weights = resnet18(small=True, half=True).state_dict()

@@ -8,7 +8,10 @@ from care.streams import Maps
 
 def draw(seed, *, b=5, d=7, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
-    return tuple((3 * torch.randn(b, d, generator=generator, dtype=torch.float64) + 1).to(dtype) for _ in range(2))
+    return tuple(
+        (3 * torch.randn(b, d, generator=generator, dtype=torch.float64) + 1).to(dtype)
+        for _ in range(2)
+    )
 
 
 def unit(vector):
@@ -23,13 +26,22 @@ def cosine(a, b):
 def naive_similarity(online, target):
     """2 − 2·cos of every pair (online of one view, target of the other), summed over the views, averaged over the batch."""
     (q1, q2), (k1, k2) = ([x.tolist() for x in pair] for pair in (online, target))
-    return sum(2 - 2 * cosine(q1[n], k2[n]) + 2 - 2 * cosine(q2[n], k1[n]) for n in range(len(q1))) / len(q1)
+    return sum(
+        2 - 2 * cosine(q1[n], k2[n]) + 2 - 2 * cosine(q2[n], k1[n]) for n in range(len(q1))
+    ) / len(q1)
 
 
 def naive_attention(c, t):
     """Mean squared difference of unit vectors over batch and channels, summed over the views."""
-    views = [[(unit(a), unit(b)) for a, b in zip(x.tolist(), y.tolist(), strict=True)] for x, y in zip(c, t, strict=True)]
-    return sum(sum((u - v) ** 2 for a, b in pairs for u, v in zip(a, b, strict=True)) / (len(pairs) * len(pairs[0][0])) for pairs in views)
+    views = [
+        [(unit(a), unit(b)) for a, b in zip(x.tolist(), y.tolist(), strict=True)]
+        for x, y in zip(c, t, strict=True)
+    ]
+    return sum(
+        sum((u - v) ** 2 for a, b in pairs for u, v in zip(a, b, strict=True))
+        / (len(pairs) * len(pairs[0][0]))
+        for pairs in views
+    )
 
 
 def outputs(*seeds, dtype=torch.float64):
@@ -40,7 +52,9 @@ def outputs(*seeds, dtype=torch.float64):
 
 def test_similarity_is_equation_1_over_both_views():
     online, target = draw(0), draw(1)
-    assert similarity_loss(online, target).item() == pytest.approx(naive_similarity(online, target), abs=1e-12)
+    assert similarity_loss(online, target).item() == pytest.approx(
+        naive_similarity(online, target), abs=1e-12
+    )
 
 
 def test_similarity_crosses_the_views_and_ranges_from_0_to_8():
@@ -56,7 +70,11 @@ def test_no_gradient_reaches_the_target():
     gradients = torch.autograd.grad(similarity_loss(online, target), tensors, allow_unused=True)
     assert gradients[2:] == (None, None)
     want = torch.autograd.functional.jacobian(
-        lambda q1, q2: sum(2 - 2 * torch.cosine_similarity(q, k, dim=1).mean() for q, k in ((q1, target[1]), (q2, target[0]))), online
+        lambda q1, q2: sum(
+            2 - 2 * torch.cosine_similarity(q, k, dim=1).mean()
+            for q, k in ((q1, target[1]), (q2, target[0]))
+        ),
+        online,
     )
     torch.testing.assert_close(gradients[:2], want)
 
@@ -79,8 +97,14 @@ def test_the_t_stream_supervises_and_is_not_pulled():
 def test_the_total_is_equation_5(weight):
     c, t = outputs(0, 1, 2, 3)
     loss = care_loss(c, t, attention_weight=weight)
-    terms = naive_similarity(c.online, c.target), naive_similarity(t.online, t.target), naive_attention(c.online, t.online)
-    assert (loss.cnn.item(), loss.transformer.item(), loss.attention.item()) == pytest.approx(terms, abs=1e-12)
+    terms = (
+        naive_similarity(c.online, c.target),
+        naive_similarity(t.online, t.target),
+        naive_attention(c.online, t.online),
+    )
+    assert (loss.cnn.item(), loss.transformer.item(), loss.attention.item()) == pytest.approx(
+        terms, abs=1e-12
+    )
     assert loss.total.item() == pytest.approx(terms[0] + terms[1] + weight * terms[2], abs=1e-11)
 
 
@@ -97,15 +121,28 @@ def test_the_c_stream_alone_has_only_its_own_term():
     assert (loss.transformer, loss.attention) == (0, 0)
 
 
-@pytest.mark.parametrize(("dtype", "computed"), [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64,) * 2])
+@pytest.mark.parametrize(
+    ("dtype", "computed"),
+    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64,) * 2],
+)
 def test_the_loss_is_never_computed_below_float32(dtype, computed):
     c, t = outputs(0, 1, 2, 3, dtype=dtype)
-    c = c._replace(target=tuple((x.float() * 1.01).to(dtype) for x in reversed(c.online)))  # cosines near 1
+    c = c._replace(
+        target=tuple((x.float() * 1.01).to(dtype) for x in reversed(c.online))
+    )  # cosines near 1
     loss = care_loss(c, t)
     assert {term.dtype for term in loss} == {computed}
-    in_doubles = [tuple(x.double() for x in pair) for pair in (c.online, c.target, t.online, t.target)]
-    want = naive_similarity(*in_doubles[:2]), naive_similarity(*in_doubles[2:]), naive_attention(in_doubles[0], in_doubles[2])
-    assert (loss.cnn.item(), loss.transformer.item(), loss.attention.item()) == pytest.approx(want, abs=2e-6)
+    in_doubles = [
+        tuple(x.double() for x in pair) for pair in (c.online, c.target, t.online, t.target)
+    ]
+    want = (
+        naive_similarity(*in_doubles[:2]),
+        naive_similarity(*in_doubles[2:]),
+        naive_attention(in_doubles[0], in_doubles[2]),
+    )
+    assert (loss.cnn.item(), loss.transformer.item(), loss.attention.item()) == pytest.approx(
+        want, abs=2e-6
+    )
 
 
 def test_embeddings_of_unequal_width_are_refused():
@@ -117,12 +154,23 @@ def test_embeddings_of_unequal_width_are_refused():
 
 def test_the_norm_form_is_the_distance_that_equation_4_prints():
     c, t = draw(0), draw(1)
-    want = sum(math.dist(unit(a), unit(b)) for x, y in zip(c, t, strict=True) for a, b in zip(x.tolist(), y.tolist(), strict=True)) / 5
+    want = (
+        sum(
+            math.dist(unit(a), unit(b))
+            for x, y in zip(c, t, strict=True)
+            for a, b in zip(x.tolist(), y.tolist(), strict=True)
+        )
+        / 5
+    )
     assert float(attention_loss(c, t, norm=True)) == pytest.approx(want, rel=1e-12)
     c_out, t_out = outputs(0, 1, 2, 3)
     loss = care_loss(c_out, t_out, attention_weight=3, norm=True)
-    assert float(loss.attention) == pytest.approx(float(attention_loss(c_out.online, t_out.online, norm=True)), rel=1e-12)
-    assert float(loss.total) == pytest.approx(float(loss.cnn + loss.transformer + 3 * loss.attention), rel=1e-12)
+    assert float(loss.attention) == pytest.approx(
+        float(attention_loss(c_out.online, t_out.online, norm=True)), rel=1e-12
+    )
+    assert float(loss.total) == pytest.approx(
+        float(loss.cnn + loss.transformer + 3 * loss.attention), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("norm", [False, True])

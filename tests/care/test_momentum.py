@@ -7,7 +7,9 @@ from care.objectives import update_targets
 
 def make_pair(seed=0):
     torch.manual_seed(seed)
-    pair = MomentumPair(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5)))
+    pair = MomentumPair(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5))
+    )
     for p in pair.online.parameters():
         nn.init.normal_(p)
     return pair
@@ -32,7 +34,9 @@ def test_every_parameter_moves_by_the_momentum(momentum):
     pair.update(momentum)
     for got, expected in zip(pair.target.parameters(), want, strict=True):
         torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-6)
-    assert all(torch.equal(now, then) for now, then in zip(pair.online.parameters(), online, strict=True))
+    assert all(
+        torch.equal(now, then) for now, then in zip(pair.online.parameters(), online, strict=True)
+    )
     assert not any(p.requires_grad for p in pair.target.parameters())
 
 
@@ -40,9 +44,14 @@ def test_the_ends_are_exact():
     pair = make_pair()
     before = [p.clone() for p in pair.target.parameters()]
     pair.update(1)
-    assert all(torch.equal(now, then) for now, then in zip(pair.target.parameters(), before, strict=True))
+    assert all(
+        torch.equal(now, then) for now, then in zip(pair.target.parameters(), before, strict=True)
+    )
     pair.update(0)
-    assert all(torch.equal(o, t) for o, t in zip(pair.online.parameters(), pair.target.parameters(), strict=True))
+    assert all(
+        torch.equal(o, t)
+        for o, t in zip(pair.online.parameters(), pair.target.parameters(), strict=True)
+    )
 
 
 def test_buffers_are_the_targets_own():
@@ -63,7 +72,10 @@ def test_many_pairs_in_one_call_are_the_same_as_each_by_itself():
     for pair in apart:
         pair.update(0.7)
     for one, two in zip(together, apart, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one.target.parameters(), two.target.parameters(), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(one.target.parameters(), two.target.parameters(), strict=True)
+        )
 
 
 def test_parameters_are_matched_by_name_not_by_order():
@@ -79,7 +91,10 @@ def test_parameters_are_matched_by_name_not_by_order():
 def test_networks_that_no_longer_match_are_refused():
     pair = make_pair()
     pair.online[3] = nn.Linear(16, 6)
-    with pytest.raises(CareError, match=r"online and target must have equal parameters; they differ at 3\.weight, 3\.bias"):
+    with pytest.raises(
+        CareError,
+        match=r"online and target must have equal parameters; they differ at 3\.weight, 3\.bias",
+    ):
         pair.update(0.9)
     pair.online.append(nn.Linear(6, 2))
     with pytest.raises(CareError, match=r"differ at 4\.bias, 4\.weight"):

@@ -17,7 +17,7 @@ from care import (
     care_loss,
     resnet18,
     streams_for,
-)  # fmt: skip
+)
 
 SMALL = [
     BYOL(hidden=16, dim=8),
@@ -64,7 +64,10 @@ def naive_moco(objective, q, k):
     tau = objective.temperature
 
     def one(q, k):
-        return mean(-log(exp(cos(q[i], k[i]) / tau) / sum(exp(cos(q[i], k[j]) / tau) for j in range(5))) for i in range(5))
+        return mean(
+            -log(exp(cos(q[i], k[i]) / tau) / sum(exp(cos(q[i], k[j]) / tau) for j in range(5)))
+            for i in range(5)
+        )
 
     return 2 * tau * (one(q[0], k[1]) + one(q[1], k[0]))
 
@@ -74,26 +77,40 @@ def naive_barlow(objective, z, _):
     for i in range(7):
         for j in range(7):
             a, b = z[0][:, i] - z[0][:, i].mean(), z[1][:, j] - z[1][:, j].mean()
-            c = float((a * b).mean() / ((a.square().mean() + 1e-5) * (b.square().mean() + 1e-5)) ** 0.5)
+            c = float(
+                (a * b).mean() / ((a.square().mean() + 1e-5) * (b.square().mean() + 1e-5)) ** 0.5
+            )
             total += (1 - c) ** 2 if i == j else objective.redundancy * c**2
     return total
 
 
 CASES = [
-    (BYOL(), naive_byol), (SimSiam(), naive_simsiam), (SimCLR(), naive_simclr), (SimCLR(temperature=0.5), naive_simclr),
-    (MoCoV3(), naive_moco), (MoCoV3(temperature=0.2), naive_moco), (BarlowTwins(), naive_barlow), (BarlowTwins(redundancy=1), naive_barlow),
-]  # fmt: skip
+    (BYOL(), naive_byol),
+    (SimSiam(), naive_simsiam),
+    (SimCLR(), naive_simclr),
+    (SimCLR(temperature=0.5), naive_simclr),
+    (MoCoV3(), naive_moco),
+    (MoCoV3(temperature=0.2), naive_moco),
+    (BarlowTwins(), naive_barlow),
+    (BarlowTwins(redundancy=1), naive_barlow),
+]
 
 
 @pytest.mark.parametrize(("objective", "naive"), CASES)
 def test_the_loss_is_that_of_its_paper(objective, naive):
     online, target = embeddings(1), embeddings(2)
-    assert float(objective.loss(online, target)) == pytest.approx(naive(objective, online, target), rel=1e-9)
+    assert float(objective.loss(online, target)) == pytest.approx(
+        naive(objective, online, target), rel=1e-9
+    )
 
 
-@pytest.mark.parametrize("objective", [BYOL(), SimSiam(), SimCLR(), MoCoV3(), BarlowTwins()], ids=ids)
+@pytest.mark.parametrize(
+    "objective", [BYOL(), SimSiam(), SimCLR(), MoCoV3(), BarlowTwins()], ids=ids
+)
 def test_targets_get_no_gradient_and_reduced_precision_is_computed_in_float32(objective):
-    online, target = (tuple(x.float().bfloat16().requires_grad_() for x in embeddings(n)) for n in (1, 2))
+    online, target = (
+        tuple(x.float().bfloat16().requires_grad_() for x in embeddings(n)) for n in (1, 2)
+    )
     loss = objective.loss(online, target)
     assert loss.dtype == torch.float32
     loss.backward()
@@ -102,19 +119,55 @@ def test_targets_get_no_gradient_and_reduced_precision_is_computed_in_float32(ob
 
 
 def shapes(module):
-    return [(type(m).__name__, *m.weight.shape) if isinstance(m, nn.Linear) else type(m).__name__ for m in module.children()]
+    return [
+        (type(m).__name__, *m.weight.shape) if isinstance(m, nn.Linear) else type(m).__name__
+        for m in module.children()
+    ]
 
 
 def test_the_heads_are_those_of_the_papers():
     norm, relu = "BatchNorm1d", "ReLU"
-    assert shapes(BYOL().projector(2048)) == [("Linear", 4096, 2048), norm, relu, ("Linear", 256, 4096)]
+    assert shapes(BYOL().projector(2048)) == [
+        ("Linear", 4096, 2048),
+        norm,
+        relu,
+        ("Linear", 256, 4096),
+    ]
     assert shapes(BYOL().predictor()) == [("Linear", 4096, 256), norm, relu, ("Linear", 256, 4096)]
-    assert shapes(SimSiam().projector(2048)) == [("Linear", 2048, 2048), norm, relu] * 2 + [("Linear", 2048, 2048), norm]
-    assert shapes(SimSiam().predictor()) == [("Linear", 512, 2048), norm, relu, ("Linear", 2048, 512)]
-    assert shapes(SimCLR().projector(2048)) == [("Linear", 2048, 2048), norm, relu, ("Linear", 128, 2048)]
-    assert shapes(MoCoV3().projector(2048)) == [("Linear", 4096, 2048), norm, relu, ("Linear", 256, 4096), norm]
-    assert shapes(MoCoV3().predictor()) == [("Linear", 4096, 256), norm, relu, ("Linear", 256, 4096)]
-    assert shapes(BarlowTwins().projector(2048))[::3] == [("Linear", 8192, 2048), ("Linear", 8192, 8192), ("Linear", 8192, 8192)]
+    assert shapes(SimSiam().projector(2048)) == [("Linear", 2048, 2048), norm, relu] * 2 + [
+        ("Linear", 2048, 2048),
+        norm,
+    ]
+    assert shapes(SimSiam().predictor()) == [
+        ("Linear", 512, 2048),
+        norm,
+        relu,
+        ("Linear", 2048, 512),
+    ]
+    assert shapes(SimCLR().projector(2048)) == [
+        ("Linear", 2048, 2048),
+        norm,
+        relu,
+        ("Linear", 128, 2048),
+    ]
+    assert shapes(MoCoV3().projector(2048)) == [
+        ("Linear", 4096, 2048),
+        norm,
+        relu,
+        ("Linear", 256, 4096),
+        norm,
+    ]
+    assert shapes(MoCoV3().predictor()) == [
+        ("Linear", 4096, 256),
+        norm,
+        relu,
+        ("Linear", 256, 4096),
+    ]
+    assert shapes(BarlowTwins().projector(2048))[::3] == [
+        ("Linear", 8192, 2048),
+        ("Linear", 8192, 8192),
+        ("Linear", 8192, 8192),
+    ]
     assert not MoCoV3().projector(8)[-1].affine
     assert not SimSiam().projector(8)[-1].affine
     assert all(isinstance(o.predictor(), nn.Identity) for o in (SimCLR(), BarlowTwins()))
@@ -122,7 +175,9 @@ def test_the_heads_are_those_of_the_papers():
 
 def views():
     generator = torch.Generator().manual_seed(3)
-    return torch.randn(4, 3, 32, 32, generator=generator), torch.randn(4, 3, 32, 32, generator=generator)
+    return torch.randn(4, 3, 32, 32, generator=generator), torch.randn(
+        4, 3, 32, 32, generator=generator
+    )
 
 
 @pytest.mark.parametrize("objective", SMALL, ids=ids)
@@ -144,7 +199,9 @@ def test_the_t_stream_and_its_supervision_work_on_every_c_stream(objective):
 
 
 def test_without_momentum_the_target_is_the_online_network_computed_once():
-    c, t = streams_for("resnet18-small-half", size=32, blocks=1, objective=SimSiam(hidden=16, dim=8, bottleneck=4))
+    c, t = streams_for(
+        "resnet18-small-half", size=32, blocks=1, objective=SimSiam(hidden=16, dim=8, bottleneck=4)
+    )
     assert not any("target" in name for name in c.state_dict())
     out = c(*views())
     norm = c.backbone.online.bn1
@@ -166,7 +223,9 @@ def test_both_streams_can_be_siamese():
     c_out = c(*views())
     t_out = t(c_out.maps)
     loss = care_loss(c_out, t_out)
-    assert float(loss.transformer.detach()) == float(objective.loss(t_out.online, t_out.target).detach())
+    assert float(loss.transformer.detach()) == float(
+        objective.loss(t_out.online, t_out.target).detach()
+    )
     loss.total.backward()
     c.update(0.5)
 

@@ -7,7 +7,9 @@ import released
 import torch
 from care import CareError
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "official_resnet50.json").read_text())
+GOLDEN = json.loads(
+    (Path(__file__).parent.parent / "golden" / "official_resnet50.json").read_text()
+)
 """Figures of the authors' own code, and the recipe of weights and inputs that they came from."""
 
 
@@ -34,14 +36,21 @@ def fill(name, shape, rng):
 def weights():
     state = {}
     for i, name in enumerate(sorted(GOLDEN["keys"])):
-        values = fill(name, tuple(GOLDEN["keys"][name]), np.random.RandomState(GOLDEN["recipe"]["base"] + i))
-        state[name] = torch.tensor(values, dtype=torch.int64 if name.endswith("tracked") else torch.float64)
+        values = fill(
+            name, tuple(GOLDEN["keys"][name]), np.random.RandomState(GOLDEN["recipe"]["base"] + i)
+        )
+        state[name] = torch.tensor(
+            values, dtype=torch.int64 if name.endswith("tracked") else torch.float64
+        )
     return state
 
 
 def inputs(step):
     rng = np.random.RandomState(GOLDEN["recipe"]["base"] + 100_000 + step)
-    return [torch.from_numpy(rng.standard_normal((GOLDEN["recipe"]["batch"], 3, 224, 224))) for _ in range(2)]
+    return [
+        torch.from_numpy(rng.standard_normal((GOLDEN["recipe"]["batch"], 3, 224, 224)))
+        for _ in range(2)
+    ]
 
 
 def norms(module, of):
@@ -68,8 +77,11 @@ def test_it_computes_what_the_authors_code_computes(double, capsys):
 
     for want in GOLDEN["trajectory"]:
         loss = model.step(*inputs(want["step"]), lr=recipe["lr"])
-        compare("losses", [loss.total, loss.cnn, loss.transformer, 100 * loss.attention],
-                [want["loss"], want["loss_c"], want["loss_t"], want["lambda_times_att"]])  # fmt: skip
+        compare(
+            "losses",
+            [loss.total, loss.cnn, loss.transformer, 100 * loss.attention],
+            [want["loss"], want["loss_c"], want["loss_t"], want["lambda_times_att"]],
+        )
         for name, embeddings in zip(("q1", "att_q1", "k1", "att_k1"), model.outputs, strict=True):
             compare(name, embeddings[0][0, :8], want[f"{name}_row0_first8"])
         for name, got in (
@@ -89,9 +101,13 @@ def model():
 
 
 def test_the_key_names_are_the_authors(model):
-    assert {name: list(value.shape) for name, value in model.online.state_dict().items()} == GOLDEN["keys"]
+    assert {name: list(value.shape) for name, value in model.online.state_dict().items()} == GOLDEN[
+        "keys"
+    ]
     predictors = ("fc1.4", "fc1.5", "fc1.7", "fc2.4", "fc2.5", "fc2.7")
-    assert model.target.state_dict().keys() == {name for name in GOLDEN["keys"] if not name.startswith(predictors)}
+    assert model.target.state_dict().keys() == {
+        name for name in GOLDEN["keys"] if not name.startswith(predictors)
+    }
 
 
 def test_a_new_model_is_the_authors_initialisation(model):
@@ -108,7 +124,10 @@ def test_students_load_with_and_without_prefix_and_teachers_beside_them(model, p
     for module in (model.online, model.target):
         assert all((value == 2).all() for value in module.state_dict().values())
     root = prefix.replace("student_encoder.", "")
-    teacher = {f"{root}teacher_encoder.{name}": torch.full_like(value, 3) for name, value in model.target.state_dict().items()}
+    teacher = {
+        f"{root}teacher_encoder.{name}": torch.full_like(value, 3)
+        for name, value in model.target.state_dict().items()
+    }
     model.load({prefix + name: value for name, value in student.items()} | teacher)
     assert all((value == 2).all() for value in model.online.state_dict().values())
     assert all((value == 3).all() for value in model.target.state_dict().values())
@@ -120,9 +139,18 @@ def test_students_load_with_and_without_prefix_and_teachers_beside_them(model, p
     ("change", "says"),
     [
         (lambda state: state.pop("fc2.7.bias"), "1 missing .first: fc2.7.bias"),
-        (lambda state: state.update({"fc3.weight": torch.zeros(1)}), "1 unexpected .first: fc3.weight"),
-        (lambda state: state.update({"conv1.weight": torch.zeros(64, 3, 3, 3)}), "1 of another shape .first: conv1.weight"),
-        (lambda state: state.update({"teacher_encoder.conv1.weight": torch.zeros(64, 3, 7, 7)}), "the teacher .* missing"),
+        (
+            lambda state: state.update({"fc3.weight": torch.zeros(1)}),
+            "1 unexpected .first: fc3.weight",
+        ),
+        (
+            lambda state: state.update({"conv1.weight": torch.zeros(64, 3, 3, 3)}),
+            "1 of another shape .first: conv1.weight",
+        ),
+        (
+            lambda state: state.update({"teacher_encoder.conv1.weight": torch.zeros(64, 3, 7, 7)}),
+            "the teacher .* missing",
+        ),
     ],
 )
 def test_a_state_with_other_keys_is_refused_by_name(model, change, says):

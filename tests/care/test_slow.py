@@ -31,7 +31,9 @@ def photographs(unpacked, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_objective_trains_both_streams_on_photographs_without_collapse(name, photographs, tmp_path, capsys):
+def test_every_objective_trains_both_streams_on_photographs_without_collapse(
+    name, photographs, tmp_path, capsys
+):
     train, val = photographs
     objective, lr = OBJECTIVES[name]
     c, t = streams_for("resnet18-small-half", size=SIZE, blocks=2, objective=objective)
@@ -41,14 +43,25 @@ def test_every_objective_trains_both_streams_on_photographs_without_collapse(nam
 
     before = judge()
     torch.set_num_threads(2)
-    views = tuple(view._replace(scale=(0.2, 1.0), blur=(0.1, 0.5), jitter=(0.4, 0.4, 0.6, 0.3), gray_p=0.4) for view in VIEWS)
-    pretrain(train, tmp_path, c, t, size=SIZE, batch_size=32, steps=STEPS, warmup=30, lr=lr, views=views)
+    views = tuple(
+        view._replace(scale=(0.2, 1.0), blur=(0.1, 0.5), jitter=(0.4, 0.4, 0.6, 0.3), gray_p=0.4)
+        for view in VIEWS
+    )
+    pretrain(
+        train, tmp_path, c, t, size=SIZE, batch_size=32, steps=STEPS, warmup=30, lr=lr, views=views
+    )
     after = judge()
     rows = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
     first, last = rows[:20], rows[-20:]
-    mean = {key: [sum(row[key] for row in part) / 20 for part in (first, last)] for key in ("cnn", "attention", "spread")}
+    mean = {
+        key: [sum(row[key] for row in part) / 20 for part in (first, last)]
+        for key in ("cnn", "attention", "spread")
+    }
     with capsys.disabled():
-        print(f"\n{name}: kNN {before:.1f} → {after:.1f} %, " + ", ".join(f"{k} {a:.4f} → {b:.4f}" for k, (a, b) in mean.items()))
+        print(
+            f"\n{name}: kNN {before:.1f} → {after:.1f} %, "
+            + ", ".join(f"{k} {a:.4f} → {b:.4f}" for k, (a, b) in mean.items())
+        )
     assert mean["cnn"][1] < mean["cnn"][0]
     assert mean["spread"][1] > 0.3  # collapsed: 0, independent directions: 1
     assert after > 15  # ten classes

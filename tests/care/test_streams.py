@@ -1,7 +1,19 @@
 import pytest
 import torch
 from torch import nn
-from care import BYOL, CareError, CStream, MomentumPair, Transformer, TStream, care_loss, mlp_head, resnet18, similarity_loss, streams_for
+from care import (
+    BYOL,
+    CareError,
+    CStream,
+    MomentumPair,
+    Transformer,
+    TStream,
+    care_loss,
+    mlp_head,
+    resnet18,
+    similarity_loss,
+    streams_for,
+)
 
 
 @pytest.fixture
@@ -11,7 +23,9 @@ def streams():
 
 def views(b=4, size=32):
     generator = torch.Generator().manual_seed(3)
-    return torch.randn(b, 3, size, size, generator=generator), torch.randn(b, 3, size, size, generator=generator)
+    return torch.randn(b, 3, size, size, generator=generator), torch.randn(
+        b, 3, size, size, generator=generator
+    )
 
 
 def copies(parameters):
@@ -19,7 +33,12 @@ def copies(parameters):
 
 
 def targets(*streams):
-    return [p for stream in streams for pair in (stream.backbone, stream.projector) for p in pair.target.parameters()]
+    return [
+        p
+        for stream in streams
+        for pair in (stream.backbone, stream.projector)
+        for p in pair.target.parameters()
+    ]
 
 
 def same(some, others):
@@ -30,11 +49,18 @@ def test_the_heads_are_linear_norm_relu_linear_with_bias():
     torch.manual_seed(0)
     head = mlp_head(6, hidden=10, outputs=4).eval()
     assert {name: tuple(p.shape) for name, p in head.named_parameters()} == {
-        "0.weight": (10, 6), "0.bias": (10,), "1.weight": (10,), "1.bias": (10,), "3.weight": (4, 10), "3.bias": (4,)
-    }  # fmt: skip
+        "0.weight": (10, 6),
+        "0.bias": (10,),
+        "1.weight": (10,),
+        "1.bias": (10,),
+        "3.weight": (4, 10),
+        "3.bias": (4,),
+    }
     x = torch.randn(5, 6)
     p = dict(head.named_parameters())
-    want = ((x @ p["0.weight"].T + p["0.bias"]) / (1 + 1e-5) ** 0.5).relu() @ p["3.weight"].T + p["3.bias"]
+    want = ((x @ p["0.weight"].T + p["0.bias"]) / (1 + 1e-5) ** 0.5).relu() @ p["3.weight"].T + p[
+        "3.bias"
+    ]
     torch.testing.assert_close(head(x), want)
     assert [m.out_features for m in mlp_head(2048) if isinstance(m, nn.Linear)] == [4096, 256]
 
@@ -44,7 +70,12 @@ def test_both_streams_are_backbone_projector_predictor(streams):
     x = views()
     c_out = c(*x)
     t_out = t(c_out.maps)
-    for pair in (c.backbone, t.backbone, c.projector, t.projector):  # online and target must not pass for each other
+    for pair in (
+        c.backbone,
+        t.backbone,
+        c.projector,
+        t.projector,
+    ):  # online and target must not pass for each other
         for p in pair.target.parameters():
             nn.init.normal_(p, std=0.1)
     c_out, t_out = c(*x), t(c(*x).maps)
@@ -54,7 +85,9 @@ def test_both_streams_are_backbone_projector_predictor(streams):
         assert torch.equal(c_out.target[view], c.projector.target(target.features))
         assert torch.equal(c_out.maps.online[view], online.map)
         assert torch.equal(c_out.maps.target[view], target.map)
-        assert torch.equal(t_out.online[view], t.predictor(t.projector.online(t.backbone.online(online.map))))
+        assert torch.equal(
+            t_out.online[view], t.predictor(t.projector.online(t.backbone.online(online.map)))
+        )
         assert torch.equal(t_out.target[view], t.projector.target(t.backbone.target(target.map)))
 
 
@@ -69,14 +102,19 @@ def test_gradients_reach_the_online_networks_and_nothing_else(streams):
     online = [*c.online_parameters(), *t.online_parameters()]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in online)
     assert {id(p) for p in online} == {
-        id(p) for s in streams for m in (s.backbone.online, s.projector.online, s.predictor) for p in m.parameters()
+        id(p)
+        for s in streams
+        for m in (s.backbone.online, s.projector.online, s.predictor)
+        for p in m.parameters()
     }
     assert all(p.grad is None and not p.requires_grad for p in targets(c, t))
 
 
 def test_an_optimizer_step_leaves_the_targets_and_update_moves_them(streams):
     c, t = streams
-    optimizer = torch.optim.SGD([*c.online_parameters(), *t.online_parameters()], lr=0.1, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(
+        [*c.online_parameters(), *t.online_parameters()], lr=0.1, momentum=0.9, weight_decay=1e-4
+    )
     before, online = copies(targets(c, t)), copies(c.online_parameters())
     c_out = c(*views())
     care_loss(c_out, t(c_out.maps)).total.backward()
@@ -85,7 +123,9 @@ def test_an_optimizer_step_leaves_the_targets_and_update_moves_them(streams):
     assert not same(c.online_parameters(), online)
     c.update(0.5)
     t.update(0.5)
-    twins = [p for s in streams for pair in (s.backbone, s.projector) for p in pair.online.parameters()]
+    twins = [
+        p for s in streams for pair in (s.backbone, s.projector) for p in pair.online.parameters()
+    ]
     for target, then, twin in zip(targets(c, t), before, twins, strict=True):
         torch.testing.assert_close(target, 0.5 * then + 0.5 * twin.detach(), rtol=0, atol=1e-6)
 
@@ -97,7 +137,11 @@ def test_the_t_loss_trains_the_encoder_up_to_the_tap(streams):
     encoder = c.backbone.online
     for stage in (encoder.conv1, encoder.layer1, encoder.layer2, encoder.layer3):
         assert max(p.grad.abs().max() for p in stage.parameters()) > 0
-    after_the_tap = [*encoder.layer4.parameters(), *c.projector.parameters(), *c.predictor.parameters()]
+    after_the_tap = [
+        *encoder.layer4.parameters(),
+        *c.projector.parameters(),
+        *c.predictor.parameters(),
+    ]
     assert all(p.grad is None for p in after_the_tap)
 
 
@@ -126,9 +170,13 @@ def test_the_target_runs_in_train_mode_on_its_own_statistics(streams):
 
 def test_widths_are_the_callers():
     c = CStream(MomentumPair(resnet18(small=True, half=True)), BYOL(hidden=24, dim=16))
-    t = TStream(MomentumPair(Transformer(128, 64, map_size=(4, 4), blocks=1)), BYOL(hidden=40, dim=16))
+    t = TStream(
+        MomentumPair(Transformer(128, 64, map_size=(4, 4), blocks=1)), BYOL(hidden=40, dim=16)
+    )
     c_out = c(*views())
-    assert {tuple(e.shape) for out in (c_out, t(c_out.maps)) for e in (*out.online, *out.target)} == {(4, 16)}
+    assert {
+        tuple(e.shape) for out in (c_out, t(c_out.maps)) for e in (*out.online, *out.target)
+    } == {(4, 16)}
     assert (c.predictor[0].out_features, t.predictor[0].out_features) == (24, 40)
 
 
@@ -139,10 +187,14 @@ def state(streams):
 def test_initial_weights_are_a_function_of_the_seed(streams, untouched_generator):
     torch.rand(3)
     with untouched_generator():
-        again = streams_for("resnet18-small-half", size=32, seed=1, blocks=2, objective=BYOL(hidden=24))
+        again = streams_for(
+            "resnet18-small-half", size=32, seed=1, blocks=2, objective=BYOL(hidden=24)
+        )
     other = streams_for("resnet18-small-half", size=32, seed=2, blocks=2, objective=BYOL(hidden=24))
     assert same(state(streams), state(again))
-    assert not torch.equal(streams[0].backbone.online.conv1.weight, other[0].backbone.online.conv1.weight)
+    assert not torch.equal(
+        streams[0].backbone.online.conv1.weight, other[0].backbone.online.conv1.weight
+    )
     assert not torch.equal(streams[1].predictor[0].weight, other[1].predictor[0].weight)
 
 

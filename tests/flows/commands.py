@@ -8,9 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 TINY = {
-    "steps": 3, "batch_size": 8, "hidden": 16, "size": 32, "train_scenes": 32, "val_scenes": 16, "checkpoint_every": 2,
-    "labels": (0.5,), "finetune_steps": 2, "detection_size": 32, "detection_iterations": 2,
-}  # fmt: skip
+    "steps": 3,
+    "batch_size": 8,
+    "hidden": 16,
+    "size": 32,
+    "train_scenes": 32,
+    "val_scenes": 16,
+    "checkpoint_every": 2,
+    "labels": (0.5,),
+    "finetune_steps": 2,
+    "detection_size": 32,
+    "detection_iterations": 2,
+}
 
 
 def table() -> dict[int, tuple[int, str]]:
@@ -21,7 +30,13 @@ def table() -> dict[int, tuple[int, str]]:
             if pid.name.isdigit():
                 fields = (pid / "stat").read_text().rpartition(")")[2].split()
                 if fields[0] != "Z":
-                    found[int(pid.name)] = (int(fields[1]), (pid / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+                    found[int(pid.name)] = (
+                        int(fields[1]),
+                        (pid / "cmdline")
+                        .read_bytes()
+                        .replace(b"\0", b" ")
+                        .decode(errors="replace"),
+                    )
         except OSError:
             continue
     return found
@@ -41,7 +56,12 @@ def below(parent: int) -> dict[int, str]:
 def care(*arguments: object, **more) -> subprocess.Popen[str]:
     """`care` with arguments, in a session of its own."""
     command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
-    more = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True} | more
+    more = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        "start_new_session": True,
+    } | more
     return subprocess.Popen(command, **more)
 
 
@@ -56,7 +76,11 @@ def until(condition: Callable[[], object], seconds: float, what: str) -> None:
 def options(settings: dict[str, object]) -> list[str]:
     """Keyword arguments as options of the command line."""
     words = [("--" + name.replace("_", "-"), value) for name, value in settings.items()]
-    return [text for name, value in words for text in (name, ",".join(map(str, value)) if isinstance(value, tuple) else str(value))]
+    return [
+        text
+        for name, value in words
+        for text in (name, ",".join(map(str, value)) if isinstance(value, tuple) else str(value))
+    ]
 
 
 def environment(**more: str) -> dict[str, str]:

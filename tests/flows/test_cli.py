@@ -39,7 +39,18 @@ def one_line(text: str) -> bool:
     )
 
 
-SMALL = ("--encoder", "resnet18-small-half", "--size", 32, "--batch-size", 8, "--hidden", 16, "--precision", "fp32")
+SMALL = (
+    "--encoder",
+    "resnet18-small-half",
+    "--size",
+    32,
+    "--batch-size",
+    8,
+    "--hidden",
+    16,
+    "--precision",
+    "fp32",
+)
 
 
 def test_shards_to_evaluation(care, photos: Path, tmp_path: Path) -> None:
@@ -52,7 +63,10 @@ def test_shards_to_evaluation(care, photos: Path, tmp_path: Path) -> None:
     code, out, error = care("pretrain", tmp_path / "set", tmp_path / "run", *SMALL, "--epochs", 2)
     assert code == 0, error
     assert "6 steps done" in out
-    sets, random = ("--train", tmp_path / "set", "--val", tmp_path / "set", "--out", tmp_path / "judged"), "random:resnet18-small-half"
+    sets, random = (
+        ("--train", tmp_path / "set", "--val", tmp_path / "set", "--out", tmp_path / "judged"),
+        "random:resnet18-small-half",
+    )
     code, out, _ = care("evaluate", "knn", tmp_path / "run", random, *sets, "--size", 32, "--json")
     rows = json.loads(out)
     assert [row["encoder"] for row in rows] == [str(tmp_path / "run"), random]
@@ -63,28 +77,56 @@ def test_shards_to_evaluation(care, photos: Path, tmp_path: Path) -> None:
     code, out, _ = care("evaluate", "linear", random, *sets, "--size", 32, "--epochs", 2)
     assert code == 0
     assert "best epoch" in out
-    assert "linear on cached features" in care("evaluate", "linear", random, *sets, "--size", 32, "--fast", "--lrs", "0.1,1")[1]
+    assert (
+        "linear on cached features"
+        in care("evaluate", "linear", random, *sets, "--size", 32, "--fast", "--lrs", "0.1,1")[1]
+    )
     quick = ("--epochs", 1, "--batch-size", 4, "--lrs", 0.1, "--head-lrs", 1)
-    code, out, _ = care("evaluate", "finetune", tmp_path / "run", *sets, "--fraction", 0.5, *quick, "--json")
+    code, out, _ = care(
+        "evaluate", "finetune", tmp_path / "run", *sets, "--fraction", 0.5, *quick, "--json"
+    )
     assert code == 0
     (row,) = json.loads(out)
     assert row["task"] == "50 % of the labels"
     assert row["trials"] == 3
     scores = [
-        json.loads(path.read_text())["measures"]["top1"] for path in (tmp_path / "judged").glob("stages/finetune-*/seed-*/result.json")
+        json.loads(path.read_text())["measures"]["top1"]
+        for path in (tmp_path / "judged").glob("stages/finetune-*/seed-*/result.json")
     ]
     assert len(scores) == 3
     assert row["top1"] == pytest.approx(statistics.fmean(scores))
     assert row["top1_std"] == pytest.approx(statistics.stdev(scores))
-    draws = [json.loads(path.read_text())["resampled"] for path in (tmp_path / "judged").glob("stages/finetune-*/seed-*/result.json")]
+    draws = [
+        json.loads(path.read_text())["resampled"]
+        for path in (tmp_path / "judged").glob("stages/finetune-*/seed-*/result.json")
+    ]
     means = [statistics.fmean(figures) for figures in zip(*draws, strict=True)]
     assert row["resampled"] == pytest.approx(means, abs=1e-3)
     (tmp_path / "names.txt").write_text("".join(f"{n}.png\n" for n in (*range(12), 99)))
-    code, _, error = care("evaluate", "finetune", random, *sets, "--size", 32, "--trials", 1, *quick, "--list", tmp_path / "names.txt")
+    code, _, error = care(
+        "evaluate",
+        "finetune",
+        random,
+        *sets,
+        "--size",
+        32,
+        "--trials",
+        1,
+        *quick,
+        "--list",
+        tmp_path / "names.txt",
+    )
     assert code == 0
     assert "1 names of" in error
     assert "99.png" in error
-    code, out, _ = care("results", tmp_path / "judged", "--csv", tmp_path / "all.csv", "--markdown", tmp_path / "all.md")
+    code, out, _ = care(
+        "results",
+        tmp_path / "judged",
+        "--csv",
+        tmp_path / "all.csv",
+        "--markdown",
+        tmp_path / "all.md",
+    )
     assert code == 0
     assert "reported by the paper" in out
     assert len((tmp_path / "all.csv").read_text().splitlines()) > 6
@@ -94,11 +136,22 @@ def test_shards_to_evaluation(care, photos: Path, tmp_path: Path) -> None:
 
     # the same command again continues (here: is done); other settings and another architecture are refused
     assert care("pretrain", tmp_path / "set", tmp_path / "run", *SMALL, "--epochs", 2)[0] == 0
-    code, _, error = care("pretrain", tmp_path / "set", tmp_path / "run", *SMALL, "--epochs", 2, "--lr", 1)
+    code, _, error = care(
+        "pretrain", tmp_path / "set", tmp_path / "run", *SMALL, "--epochs", 2, "--lr", 1
+    )
     assert code == 1
     assert one_line(error)
     assert "lr=0.05" in error
-    code, _, error = care("pretrain", tmp_path / "set", tmp_path / "run", *SMALL[2:], "--encoder", "resnet18", "--epochs", 2)
+    code, _, error = care(
+        "pretrain",
+        tmp_path / "set",
+        tmp_path / "run",
+        *SMALL[2:],
+        "--encoder",
+        "resnet18",
+        "--epochs",
+        2,
+    )
     assert code == 1
     assert one_line(error)
     assert "encoder" in error
@@ -131,16 +184,29 @@ def test_detection_from_annotations_to_results(care, tmp_path: Path, monkeypatch
     content = json.loads((tmp_path / "train" / "annotations.json").read_text())
     content["annotations"][0]["bbox"] = [5, 5, 0, 0]
     (tmp_path / "train" / "annotations.json").write_text(json.dumps(content))
-    command = ("evaluate", "detect", "random:resnet18-small-half", "--train", "train", "--val", "val", *DETECTOR)
+    command = (
+        "evaluate",
+        "detect",
+        "random:resnet18-small-half",
+        "--train",
+        "train",
+        "--val",
+        "val",
+        *DETECTOR,
+    )
     code, out, error = care(*command, "--iterations", 3, "--json")
     assert code == 0, error
     assert "1 left out, box without area" in error
     (row,) = json.loads(out)
     assert 0 <= row["ap"] <= row["ap50"] <= 100
-    (run,) = (tmp_path / "evaluations" / "stages").glob("detect-random-resnet18-small-half-????????")
+    (run,) = (tmp_path / "evaluations" / "stages").glob(
+        "detect-random-resnet18-small-half-????????"
+    )
     assert json.loads((run / "results.json").read_text())["evaluations"] == [row]
     losses = (run / "seed-1" / "losses.jsonl").read_bytes()
-    assert json.loads(care(*command, "--iterations", 3, "--json")[1]) == [row]  # done: continues with nothing to do
+    assert json.loads(care(*command, "--iterations", 3, "--json")[1]) == [
+        row
+    ]  # done: continues with nothing to do
     assert (run / "seed-1" / "losses.jsonl").read_bytes() == losses
     assert care("report", run / "seed-1")[0] == 0
     assert care(*command, "--iterations", 4)[0] == 0  # other settings are another run
@@ -172,17 +238,33 @@ def test_a_damaged_set_is_told_by_verify(care, photos: Path, tmp_path: Path) -> 
         (["shards", "info", "photos"], 1, "no index.json"),
         (["pretrain", "photos", "run"], 1, "wanted a shard set"),
         (["pretrain", "photos", "run", "--epochs", "0"], 2, "epochs"),
-        (["evaluate", "knn", "nowhere", "--train", "photos", "--val", "photos"], 1, "wanted a shard set"),
+        (
+            ["evaluate", "knn", "nowhere", "--train", "photos", "--val", "photos"],
+            1,
+            "wanted a shard set",
+        ),
         (["evaluate", "knn", "--train", "a", "--val", "b"], 2, "ENCODER"),
         (["evaluate", "knn", "x", "--train", "a", "--val", "b", "--size", "8"], 2, "--size"),
         (["pretrain", "photos", "run", "--batch-size", "1"], 2, "--batch-size"),
-        (["evaluate", "linear", "x", "--train", "a", "--val", "b", "--lrs", "0.1,fast"], 2, "numbers with commas"),
+        (
+            ["evaluate", "linear", "x", "--train", "a", "--val", "b", "--lrs", "0.1,fast"],
+            2,
+            "numbers with commas",
+        ),
         (["evaluate", "linear", "x", "--train", "a", "--val", "b", "--nproc", "2"], 2, "--nproc"),
         (["results", "empty"], 1, "results.json"),
-        (["evaluate", "detect", "x", "--train", "photos", "--val", "photos"], 1, "wanted a COCO JSON or a VOC list"),
+        (
+            ["evaluate", "detect", "x", "--train", "photos", "--val", "photos"],
+            1,
+            "wanted a COCO JSON or a VOC list",
+        ),
         (["report", "empty"], 1, "neither results.json nor losses.jsonl"),
         (["frobnicate"], 2, "No such command"),
-        (["pipeline", "run", "--out", "s3://k:hidden@bucket/lab"], 1, "wanted an address without secrets"),
+        (
+            ["pipeline", "run", "--out", "s3://k:hidden@bucket/lab"],
+            1,
+            "wanted an address without secrets",
+        ),
         (["pipeline", "run", "--steps", "0"], 2, "--steps"),
         (["pipeline", "run", "--jobs", "-1"], 2, "--jobs"),
         (["pipeline", "run", "--plain", "--labels", "5"], 2, "shares of the labels"),
@@ -190,7 +272,9 @@ def test_a_damaged_set_is_told_by_verify(care, photos: Path, tmp_path: Path) -> 
         (["pipeline", "status", "empty"], 1, "without stages"),
     ],
 )
-def test_mistakes_are_one_clear_message(care, photos: Path, tmp_path: Path, monkeypatch, arguments, code, says) -> None:
+def test_mistakes_are_one_clear_message(
+    care, photos: Path, tmp_path: Path, monkeypatch, arguments, code, says
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
@@ -214,7 +298,11 @@ FEW = ("evaluate", "finetune", "random:resnet18-small", "--train", "set", "--val
         (["pretrain", "set", "run", "--encoder", "resnet51"], 1, "no encoder is called 'resnet51'"),
         ([*KNN, "random:resnet51"], 1, "no encoder is called 'resnet51'"),
         ([*KNN, "nowhere"], 1, "nowhere does not exist"),
-        ([*KNN, "random:resnet18-small-half", "--out", "s3://k:hidden@bucket/ev"], 1, "wanted an address without secrets"),
+        (
+            [*KNN, "random:resnet18-small-half", "--out", "s3://k:hidden@bucket/ev"],
+            1,
+            "wanted an address without secrets",
+        ),
         ([*KNN, "photos"], 1, "holds no checkpoint"),
         ([*KNN, "photos/a/0.png"], 1, "is no file of weights"),
         ([*FEW], 2, "wanted the images to learn from as one of"),
@@ -222,11 +310,21 @@ FEW = ("evaluate", "finetune", "random:resnet18-small", "--train", "set", "--val
         ([*FEW, "--fraction", "1", "--head-lrs", "1,2,3"], 2, "wanted one head rate for each"),
         ([*FEW, "--fraction", "0.01"], 1, "cannot hold 20% of 2"),
         ([*FEW, "--list", "none"], 1, "cannot read the list none"),
-        (["evaluate", "detect", "random:resnet51", "--train", "set/index.json", "--val", "set"], 1, "is no COCO instances file"),
-        (["evaluate", "detect", "random:resnet51", "--train", "set", "--val", "set"], 1, "wanted a COCO JSON"),
+        (
+            ["evaluate", "detect", "random:resnet51", "--train", "set/index.json", "--val", "set"],
+            1,
+            "is no COCO instances file",
+        ),
+        (
+            ["evaluate", "detect", "random:resnet51", "--train", "set", "--val", "set"],
+            1,
+            "wanted a COCO JSON",
+        ),
     ],
 )
-def test_mistakes_with_a_good_set(care, photos: Path, tmp_path: Path, monkeypatch, arguments, code, says) -> None:
+def test_mistakes_with_a_good_set(
+    care, photos: Path, tmp_path: Path, monkeypatch, arguments, code, says
+) -> None:
     monkeypatch.chdir(tmp_path)
     care("shards", "build", "photos", "set")
     got, _, error = care(*arguments, *(("--batch-size", 8) if arguments[0] == "pretrain" else ()))
@@ -243,7 +341,9 @@ def test_a_batch_larger_than_the_set_is_a_usage_error(care, photos: Path, tmp_pa
     assert "1024 is more than the 24 images" in error
 
 
-def test_no_space_left_is_one_line_and_leaves_nothing_whole(care, photos: Path, tmp_path: Path, monkeypatch) -> None:
+def test_no_space_left_is_one_line_and_leaves_nothing_whole(
+    care, photos: Path, tmp_path: Path, monkeypatch
+) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -257,11 +357,21 @@ def test_no_space_left_is_one_line_and_leaves_nothing_whole(care, photos: Path, 
 
 
 @pytest.mark.parametrize("program", [["care", "pretrain"], ["care.train"]])
-def test_processes_get_the_arguments_as_they_were_typed(care, photos: Path, tmp_path: Path, monkeypatch, program) -> None:
+def test_processes_get_the_arguments_as_they_were_typed(
+    care, photos: Path, tmp_path: Path, monkeypatch, program
+) -> None:
     from care.train import __main__ as command
 
     care("shards", "build", photos, tmp_path / "set")
-    typed = [str(tmp_path / "set"), str(tmp_path / "run"), *map(str, SMALL), "--epochs", "2", "--nproc", "2"]
+    typed = [
+        str(tmp_path / "set"),
+        str(tmp_path / "run"),
+        *map(str, SMALL),
+        "--epochs",
+        "2",
+        "--nproc",
+        "2",
+    ]
     started = []
     monkeypatch.setattr(command, "torchrun", lambda *arguments: started.append(arguments))
     monkeypatch.setattr(sys, "argv", [*program, *typed])

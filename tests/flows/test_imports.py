@@ -9,7 +9,10 @@ import pytest
         ("import shards", {"torch", "prefect", "webdataset"}),
         ("import care, care.train, care.evaluate, care.show", {"prefect", "webdataset", "flows"}),
         ("import flows", {"torch", "prefect"}),
-        ("import sys; sys.argv = ['care', '--help']; from flows.cli import main; main()", {"torch", "prefect", "torchvision"}),
+        (
+            "import sys; sys.argv = ['care', '--help']; from flows.cli import main; main()",
+            {"torch", "prefect", "torchvision"},
+        ),
     ],
 )
 def test_imports_stay_light(statement: str, absent: set[str]) -> None:

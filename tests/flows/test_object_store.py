@@ -16,7 +16,12 @@ def test_everything_in_a_bucket_and_again_from_another_machine(tmp_path: Path) -
         port = probe.getsockname()[1]
     store = moto.ThreadedMotoServer("127.0.0.1", port, verbose=False)
     store.start()
-    keys = {"ENDPOINT_URL": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": SECRET, "DEFAULT_REGION": "us-east-1"}
+    keys = {
+        "ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "ACCESS_KEY_ID": "k",
+        "SECRET_ACCESS_KEY": SECRET,
+        "DEFAULT_REGION": "us-east-1",
+    }
     names = {f"AWS_{name}": value for name, value in keys.items()}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in names.items():
@@ -28,7 +33,9 @@ def test_everything_in_a_bucket_and_again_from_another_machine(tmp_path: Path) -
         def run(out: object, machine: str) -> str:
             (tmp_path / machine).mkdir(exist_ok=True)
             own = environment(CARE_CACHE=str(tmp_path / machine / "cache" / "shards"), **names)
-            process = care("pipeline", "run", "--out", out, *options(TINY), env=own, cwd=tmp_path / machine)
+            process = care(
+                "pipeline", "run", "--out", out, *options(TINY), env=own, cwd=tmp_path / machine
+            )
             output = process.communicate(timeout=580)[0]
             assert process.returncode == 0, output
             return output
@@ -36,13 +43,27 @@ def test_everything_in_a_bucket_and_again_from_another_machine(tmp_path: Path) -
         run(tmp_path / "local", "a")
         first = run("s3://bucket/lab", "b")
         assert "pretrain: pre-training: 24/24" in first
-        for name in ("results.json", "results.md", "encoder.safetensors", "losses.jsonl", "maps.png", "report.html"):
-            assert storage.read_bytes(f"s3://bucket/lab/{name}") == (tmp_path / "local" / name).read_bytes(), name
+        for name in (
+            "results.json",
+            "results.md",
+            "encoder.safetensors",
+            "losses.jsonl",
+            "maps.png",
+            "report.html",
+        ):
+            assert (
+                storage.read_bytes(f"s3://bucket/lab/{name}")
+                == (tmp_path / "local" / name).read_bytes()
+            ), name
         again = run("s3://bucket/lab", "c")
         assert again.count("finished before") == 23
         assert "pre-training" not in again
         everything = storage.listing("s3://bucket/lab", deep=True)
-        assert not [name for name in everything if SECRET.encode() in storage.read_bytes(f"s3://bucket/lab/{name}")]
+        assert not [
+            name
+            for name in everything
+            if SECRET.encode() in storage.read_bytes(f"s3://bucket/lab/{name}")
+        ]
         report = care("report", "s3://bucket/lab", env=environment(**names))
         assert "s3://bucket/lab/report.html" in report.communicate(timeout=100)[0]
         status = care("pipeline", "status", "s3://bucket/lab", env=environment(**names))

@@ -55,8 +55,14 @@ def test_the_whole_chain(finished) -> None:
     assert json.loads((out / "results.json").read_text()) == results
     judged = [(row["task"], row["encoder"]) for row in results["evaluations"]]
     assert len(judged) == len(set(judged))
-    assert set(judged) == {(task, name) for task in ("kNN", "linear on cached features", "attention inside objects") for name in NAMES} | {
-        (task, name) for task in ("50 % of the labels", "COCO FPN without masks") for name in ("random initialisation", "CARE")
+    assert set(judged) == {
+        (task, name)
+        for task in ("kNN", "linear on cached features", "attention inside objects")
+        for name in NAMES
+    } | {
+        (task, name)
+        for task in ("50 % of the labels", "COCO FPN without masks")
+        for name in ("random initialisation", "CARE")
     }
     inside = {row["encoder"]: row["inside"] for row in results["evaluations"] if "inside" in row}
     assert len(set(inside.values())) == 3
@@ -76,17 +82,30 @@ def test_the_whole_chain(finished) -> None:
     assert "procedural" in page
     for row in results["evaluations"]:
         assert row["protocol"].split("; ")[0] in html.unescape(page)
-    assert (out / "encoder.safetensors").read_bytes() == (out / "pretrain" / "encoder.safetensors").read_bytes()
+    assert (out / "encoder.safetensors").read_bytes() == (
+        out / "pretrain" / "encoder.safetensors"
+    ).read_bytes()
     assert len(shards.open(out / "train")) == TINY["train_scenes"]
     assert str(out) not in (out / "results.json").read_text()
 
 
-def test_without_prefect_the_same_bytes_and_prefect_sees_its_stages_as_cached(finished, tmp_path, monkeypatch) -> None:
+def test_without_prefect_the_same_bytes_and_prefect_sees_its_stages_as_cached(
+    finished, tmp_path, monkeypatch
+) -> None:
     other = tmp_path / "other"
     care_pipeline.fn(out=str(other), **TINY)
-    for name in ("results.json", "results.md", "encoder.safetensors", "losses.jsonl", "maps.png", "report.html"):
+    for name in (
+        "results.json",
+        "results.md",
+        "encoder.safetensors",
+        "losses.jsonl",
+        "maps.png",
+        "report.html",
+    ):
         assert (other / name).read_bytes() == (finished[0] / name).read_bytes()
-    assert {path.name for path in (other / "stages").iterdir()} == {path.name for path in (finished[0] / "stages").iterdir()}
+    assert {path.name for path in (other / "stages").iterdir()} == {
+        path.name for path in (finished[0] / "stages").iterdir()
+    }
     before = stage_times(other)
     monkeypatch.chdir(other)
     with get_client(sync_client=True) as client:
@@ -94,7 +113,10 @@ def test_without_prefect_the_same_bytes_and_prefect_sees_its_stages_as_cached(fi
         assert care_pipeline(out=".", **TINY) == finished[1]  # by another path
         (run,) = [run for run in client.read_flow_runs() if run.id not in known]
         wanted, deadline = FlowRunFilter(id={"any_": [run.id]}), time.monotonic() + 60
-        while len(tasks := client.read_task_runs(flow_run_filter=wanted)) < 23 and time.monotonic() < deadline:
+        while (
+            len(tasks := client.read_task_runs(flow_run_filter=wanted)) < 23
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.5)  # the server learns of them by events
         assert [one.state_name for one in tasks] == ["Cached"] * 23
         artifacts = {one.key: one for one in client.read_artifacts()}
@@ -120,7 +142,16 @@ def test_another_lambda_trains_and_evaluates_again_but_builds_no_shards(out) -> 
     before = stage_times(out)
     care_pipeline(out=str(out), **TINY | {"attention_weight": 0})
     again = {name for name, time in stage_times(out).items() if time != before[name]}
-    assert again == {"pretrain", "features", "knn", "linear", "finetune-0.5", "coco", "attention", "report"}
+    assert again == {
+        "pretrain",
+        "features",
+        "knn",
+        "linear",
+        "finetune-0.5",
+        "coco",
+        "attention",
+        "report",
+    }
 
 
 @pytest.mark.flows
@@ -128,7 +159,13 @@ def test_refresh_does_a_stage_again(out, monkeypatch) -> None:
     before = stage_times(out)
     assert care_pipeline(out=str(out), refresh=["knn", "pretrain"], **TINY)["evaluations"]
     again = {name for name, time in stage_times(out).items() if time != before[name]}
-    assert again == {"knn", "knn-c-stream-alone", "knn-random-initialisation", "pretrain", "pretrain-c-stream"}
+    assert again == {
+        "knn",
+        "knn-c-stream-alone",
+        "knn-random-initialisation",
+        "pretrain",
+        "pretrain-c-stream",
+    }
     before = stage_times(out)
     care_pipeline.fn(out=str(out), refresh=["coco"], **TINY)
     again = {name for name, time in stage_times(out).items() if time != before[name]}
@@ -144,7 +181,12 @@ def test_refresh_does_a_stage_again(out, monkeypatch) -> None:
 
 @pytest.mark.flows
 def test_lost_outputs_are_made_again(out, finished) -> None:
-    lost = ["pretrain/encoder.safetensors", "val/index.json", "train/shard-000000.tar", "knn/results.json"]
+    lost = [
+        "pretrain/encoder.safetensors",
+        "val/index.json",
+        "train/shard-000000.tar",
+        "knn/results.json",
+    ]
     for name in lost:
         (out / name).unlink()
     assert care_pipeline.fn(out=str(out), **TINY) == finished[1]
@@ -152,7 +194,9 @@ def test_lost_outputs_are_made_again(out, finished) -> None:
         assert (out / name).read_bytes() == (finished[0] / name).read_bytes()
 
 
-def test_pieces_that_fail_are_done_by_the_process_of_their_stage(tmp_path, monkeypatch, caplog) -> None:
+def test_pieces_that_fail_are_done_by_the_process_of_their_stage(
+    tmp_path, monkeypatch, caplog
+) -> None:
     did, written = records.piece, []
 
     def fail(work, out, inputs, number):
@@ -179,7 +223,9 @@ def test_own_images_and_own_boxes(tmp_path: Path) -> None:
     content["annotations"][0]["bbox"] = [5, 5, 0, 0]
     (tmp_path / "train" / "annotations.json").write_text(json.dumps(content))
     boxed = {"coco_train": str(tmp_path / "train"), "coco_val": str(tmp_path / "val")}
-    results = care_pipeline(out=str(tmp_path / "run"), images=str(tmp_path / "train" / "images"), **boxed, **TINY)
+    results = care_pipeline(
+        out=str(tmp_path / "run"), images=str(tmp_path / "train" / "images"), **boxed, **TINY
+    )
     assert results["skipped"] == []
     tasks = {"kNN", "linear on cached features", "50 % of the labels", "COCO FPN without masks"}
     assert {row["task"] for row in results["evaluations"]} == tasks
@@ -190,11 +236,19 @@ def test_too_few_labels_skip_aloud_and_bad_boxes_are_told_before_training(tmp_pa
     for n in range(20):
         image(tmp_path / "photos" / "ab"[n % 2] / f"{n}.png")
     photos = str(tmp_path / "photos")
-    results = care_pipeline.fn(out=str(tmp_path / "run"), images=photos, **TINY | {"labels": (0.01, 0.5)})
+    results = care_pipeline.fn(
+        out=str(tmp_path / "run"), images=photos, **TINY | {"labels": (0.01, 0.5)}
+    )
     assert results["skipped"][-1] == "1 % of the labels: that is 2 images, too few to hold one out"
-    assert {row["task"] for row in results["evaluations"]} == {"kNN", "linear on cached features", "50 % of the labels"}
+    assert {row["task"] for row in results["evaluations"]} == {
+        "kNN",
+        "linear on cached features",
+        "50 % of the labels",
+    }
     with pytest.raises(Failure, match="wanted a COCO JSON"):
-        care_pipeline.fn(out=str(tmp_path / "other"), images=photos, coco_train=photos, coco_val=photos, **TINY)
+        care_pipeline.fn(
+            out=str(tmp_path / "other"), images=photos, coco_train=photos, coco_val=photos, **TINY
+        )
     assert not [*(tmp_path / "other" / "stages").glob("pretrain-*")]
     with pytest.raises(Misuse, match="give both or none"):
         care_pipeline.fn(out=str(tmp_path / "other"), coco_train=photos, **TINY)
@@ -237,7 +291,10 @@ def test_splits_of_every_layout(tmp_path: Path) -> None:
     ):
         image(tmp_path / name)
     a, b, c, d = (str(tmp_path / name) for name in "abcd")
-    assert splits(a) == ({"train": {"source": a, "share": [0, 0.8]}, "val": {"source": a, "share": [0.8, 1]}}, [])
+    assert splits(a) == (
+        {"train": {"source": a, "share": [0, 0.8]}, "val": {"source": a, "share": [0.8, 1]}},
+        [],
+    )
     parts, skipped = splits(b)
     assert parts == {"train": {"source": f"{b}/train"}, "val": {"source": f"{b}/val"}}
     assert skipped == ["the folder test: val is evaluated"]
@@ -246,7 +303,10 @@ def test_splits_of_every_layout(tmp_path: Path) -> None:
     assert parts == {"train": {"source": c}}
     assert "no labels" in skipped[0]
     half = f"{d}/train"
-    assert splits(d) == ({"train": {"source": half, "share": [0, 0.8]}, "val": {"source": half, "share": [0.8, 1]}}, [])
+    assert splits(d) == (
+        {"train": {"source": half, "share": [0, 0.8]}, "val": {"source": half, "share": [0.8, 1]}},
+        [],
+    )
 
 
 def test_other_classes_in_val_are_told_before_training(tmp_path: Path) -> None:

@@ -19,18 +19,37 @@ def finished(out: Path) -> records.Stage:
     one = records.stage(str(out), "knn", "judge", {"verb": "knn"})
     storage.write_bytes(f"{one.url}/results.json", b"{}")
     file = {"size": 2, "sha256": storage.sha256(f"{one.url}/results.json")}
-    storage.write_json(f"{one.url}.json", {"key": one.key, "result": {"text": "done", "outputs": {"results.json": file}}})
+    storage.write_json(
+        f"{one.url}.json",
+        {"key": one.key, "result": {"text": "done", "outputs": {"results.json": file}}},
+    )
     return one
 
 
-@pytest.mark.parametrize("change", [{"steps": 4}, {"lr": 0.5}, {"train": SET | {"digest": "b" * 64}}, {"seed": 1}, {"work": "features"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 4},
+        {"lr": 0.5},
+        {"train": SET | {"digest": "b" * 64}},
+        {"seed": 1},
+        {"work": "features"},
+    ],
+)
 def test_what_decides_a_result_is_in_the_key(change) -> None:
     assert key(**change) != key()
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"train": SET | {"url": "elsewhere"}}, {"workers": 3}, {"nproc": 8}, {"checkpoint_every": 2}, {"cache": "x"}, {"max_rejects": 0.5}],
+    [
+        {"train": SET | {"url": "elsewhere"}},
+        {"workers": 3},
+        {"nproc": 8},
+        {"checkpoint_every": 2},
+        {"cache": "x"},
+        {"max_rejects": 0.5},
+    ],
 )
 def test_what_decides_nothing_is_not(change) -> None:
     assert key(**change) == key()
@@ -43,16 +62,25 @@ def test_a_run_is_known_by_its_newest_checkpoint_and_a_file_by_its_bytes(tmp_pat
     assert known() == str(tmp_path / "run")
     seen = []
     for step in (99999998, 99999999):
-        storage.write_bytes(tmp_path / "run" / "checkpoints" / f"step-{step:08}" / "manifest.json", f"{step}".encode())
+        storage.write_bytes(
+            tmp_path / "run" / "checkpoints" / f"step-{step:08}" / "manifest.json",
+            f"{step}".encode(),
+        )
         seen.append(known())
-    assert seen == [storage.sha256(file) for file in sorted(tmp_path.glob("run/checkpoints/*/manifest.json"))]
+    assert seen == [
+        storage.sha256(file) for file in sorted(tmp_path.glob("run/checkpoints/*/manifest.json"))
+    ]
     file = tmp_path / "run" / "encoder.safetensors"
     assert records.identity("encoder", str(file), {}) == storage.sha256(file)
 
 
 def test_a_record_counts_while_its_outputs_are_what_they_were(tmp_path: Path, capsys) -> None:
     one = finished(tmp_path)
-    assert records.found(one) == {"text": "done", "outputs": records.found(one)["outputs"], "url": one.url}
+    assert records.found(one) == {
+        "text": "done",
+        "outputs": records.found(one)["outputs"],
+        "url": one.url,
+    }
     storage.write_bytes(f"{one.url}/results.json", b"[]")
     assert records.found(one) is None
     assert "knn is done again: results.json is not what it was" in capsys.readouterr().err

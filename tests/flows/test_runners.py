@@ -22,10 +22,21 @@ def plain(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("runner", ["threads", "dask", "ray"])
-def test_the_pieces_of_a_stage_are_done_there_and_give_the_same(plain: Path, tmp_path: Path, runner: str) -> None:
+def test_the_pieces_of_a_stage_are_done_there_and_give_the_same(
+    plain: Path, tmp_path: Path, runner: str
+) -> None:
     if runner != "threads":
         pytest.importorskip(f"prefect_{runner}")
-    process = care("pipeline", "run", "--out", tmp_path / "mapped", "--runner", runner, *options(MANY), env=environment())
+    process = care(
+        "pipeline",
+        "run",
+        "--out",
+        tmp_path / "mapped",
+        "--runner",
+        runner,
+        *options(MANY),
+        env=environment(),
+    )
     seen, addresses = set(), set()
     while process.poll() is None:
         time.sleep(0.2)

@@ -51,7 +51,9 @@ def test_a_container_share_of_a_machine_is_what_its_stages_share(monkeypatch) ->
     ("slot", "omp", "threads"),
     [({"CARE_CORES": "3"}, None, 3), ({"CARE_CORES": "3"}, "2", 2), ({}, None, 4), ({}, "1", 1)],
 )
-def test_a_stage_computes_with_its_share_or_as_omp_num_threads_says(monkeypatch, slot, omp, threads) -> None:
+def test_a_stage_computes_with_its_share_or_as_omp_num_threads_says(
+    monkeypatch, slot, omp, threads
+) -> None:
     chosen = []
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
     monkeypatch.setattr("shards.cores.cgroup_quota", lambda: 3.5)

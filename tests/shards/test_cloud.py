@@ -29,9 +29,16 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def s3():
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", port := free_port(), verbose=False)
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(
+        "127.0.0.1", port := free_port(), verbose=False
+    )
     server.start()
-    names = {"ENDPOINT_URL": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "DEFAULT_REGION": "us-east-1"}
+    names = {
+        "ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "ACCESS_KEY_ID": "k",
+        "SECRET_ACCESS_KEY": "s",
+        "DEFAULT_REGION": "us-east-1",
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in names.items():
             patch.setenv(f"AWS_{name}", value)
@@ -48,14 +55,29 @@ def azure(tmp_path_factory):
     pytest.importorskip("adlfs")
     folder, port = Path(os.environ.get("AZURITE", tmp_path_factory.mktemp("azurite"))), free_port()
     binary = folder / "node_modules" / ".bin" / "azurite-blob"
-    if not binary.exists() and subprocess.run([npm, "install", "--silent", "azurite"], cwd=folder, check=False).returncode:
+    if (
+        not binary.exists()
+        and subprocess.run(
+            [npm, "install", "--silent", "azurite"], cwd=folder, check=False
+        ).returncode
+    ):
         pytest.skip("npm could not install Azurite")
-    command = [binary, "--inMemoryPersistence", "--skipApiVersionCheck", "--silent", "--disableTelemetry", "--blobPort", str(port)]
+    command = [
+        binary,
+        "--inMemoryPersistence",
+        "--skipApiVersionCheck",
+        "--silent",
+        "--disableTelemetry",
+        "--blobPort",
+        str(port),
+    ]
     server = subprocess.Popen(command, cwd=folder)
     try:
         with pytest.MonkeyPatch.context() as patch:
             address = f"BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
-            account = f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={KEY};"
+            account = (
+                f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={KEY};"
+            )
             patch.setenv("AZURE_STORAGE_CONNECTION_STRING", account + address)
             deadline = time.monotonic() + 30
             while True:
@@ -96,7 +118,9 @@ def test_a_set_in_a_bucket_is_the_local_one(bucket, cache, photos, tmp_path):
     assert content(data) == content(shards.open(tmp_path / "set"))
     assert len(list(cache.folder.glob("*.tar"))) == 4
     assert shards.verify(f"{bucket}/set") == []
-    assert shards.build(photos, f"{bucket}/set", shard_size=5).digest == index.digest  # finished: returns at once
+    assert (
+        shards.build(photos, f"{bucket}/set", shard_size=5).digest == index.digest
+    )  # finished: returns at once
     assert len(list(shards.stream(data))) == 17
 
 
@@ -109,33 +133,55 @@ def test_images_in_a_bucket_are_a_source(bucket, photos, tmp_path):
     assert one.digest == two.digest
     shards.build(photos, f"{bucket}/tars", shard_size=5)
     again = shards.build(f"{bucket}/tars", tmp_path / "again", max_rejects=0)
-    assert sorted(s.data for s in shards.open(again.path)) == sorted(s.data for s in shards.open(two.path))
-    rows = "".join(f"{bucket}/photos/{path.relative_to(photos)},{path.parent.name}\n" for path in sorted(photos.rglob("*.jpg")))
+    assert sorted(s.data for s in shards.open(again.path)) == sorted(
+        s.data for s in shards.open(two.path)
+    )
+    rows = "".join(
+        f"{bucket}/photos/{path.relative_to(photos)},{path.parent.name}\n"
+        for path in sorted(photos.rglob("*.jpg"))
+    )
     (tmp_path / "list.csv").write_text(rows)
     listed = shards.build(tmp_path / "list.csv", tmp_path / "listed")
-    assert sorted((s.data, s.label) for s in shards.open(listed.path)) == sorted((s.data, s.label) for s in shards.open(two.path))
+    assert sorted((s.data, s.label) for s in shards.open(listed.path)) == sorted(
+        (s.data, s.label) for s in shards.open(two.path)
+    )
 
 
 def test_coco_and_voc_in_a_bucket_are_the_local_ones(bucket, tmp_path):
     local = tmp_path / "data"
     populate(local / "images", ["a.jpg", "deep/b.jpg"])
-    images = [{"id": n, "file_name": name, "width": 20, "height": 16} for n, name in enumerate(("a.jpg", "deep/b.jpg", "gone.jpg"))]
-    (local / "annotations.json").write_text(json.dumps({"images": images, "categories": [], "annotations": []}))
+    images = [
+        {"id": n, "file_name": name, "width": 20, "height": 16}
+        for n, name in enumerate(("a.jpg", "deep/b.jpg", "gone.jpg"))
+    ]
+    (local / "annotations.json").write_text(
+        json.dumps({"images": images, "categories": [], "annotations": []})
+    )
     populate(local / "VOC/JPEGImages", ["1.jpg", "2.jpg"])
     for folder in ("Annotations", "ImageSets/Main"):
         (local / "VOC" / folder).mkdir(parents=True)
-    (local / "VOC/Annotations/1.xml").write_text("<annotation><filename>1.jpg</filename></annotation>")
+    (local / "VOC/Annotations/1.xml").write_text(
+        "<annotation><filename>1.jpg</filename></annotation>"
+    )
     (local / "VOC/ImageSets/Main/train.txt").write_text("1\n")
     fs, name = storage.remote(f"{bucket}/data")
     fs.put(f"{local}/", f"{name}/", recursive=True)
     for list_name in ("annotations.json", "VOC/ImageSets/Main/train.txt"):
-        one = shards.build(f"{bucket}/data/{list_name}", tmp_path / f"remote-{Path(list_name).stem}", max_rejects=0.5)
-        two = shards.build(local / list_name, tmp_path / f"local-{Path(list_name).stem}", max_rejects=0.5)
+        one = shards.build(
+            f"{bucket}/data/{list_name}",
+            tmp_path / f"remote-{Path(list_name).stem}",
+            max_rejects=0.5,
+        )
+        two = shards.build(
+            local / list_name, tmp_path / f"local-{Path(list_name).stem}", max_rejects=0.5
+        )
         assert one.digest == two.digest
         assert len(one.samples) == (2 if list_name == "annotations.json" else 1)
 
 
-def test_a_killed_build_goes_on_and_nothing_is_visible_before_the_index(bucket, cache, photos, tmp_path, monkeypatch):
+def test_a_killed_build_goes_on_and_nothing_is_visible_before_the_index(
+    bucket, cache, photos, tmp_path, monkeypatch
+):
     plan = shards.build.__globals__["make_plan"](photos, shard_size=5)
     root = storage.locate(f"{bucket}/set")
     for number in (0, 2):
@@ -151,7 +197,9 @@ def test_a_killed_build_goes_on_and_nothing_is_visible_before_the_index(bucket, 
 
 def test_the_cache_stays_within_its_limit_and_reads_right(bucket, photos, tmp_path):
     shards.build(photos, f"{bucket}/set", shard_size=5)
-    largest = max(shard.filesize for shard in shards.open(f"{bucket}/set", Cache(tmp_path / "x")).index.shards)
+    largest = max(
+        shard.filesize for shard in shards.open(f"{bucket}/set", Cache(tmp_path / "x")).index.shards
+    )
     cache = Cache(tmp_path / "small", limit=2 * largest)
     data = shards.open(f"{bucket}/set", cache)
     whole = content(data)
@@ -176,7 +224,9 @@ def test_many_readers_fetch_a_shard_once(bucket, cache, photos, tmp_path, monkey
         assert len({bytes(sample.data) for sample in pool.map(lambda data: data[3], sets)}) == 1
     assert len(fetched) == 1
     script = f"import shards; print(len(shards.open({bucket + '/set'!r}, shards.Cache({str(tmp_path / 'other')!r}))[3].data))"
-    children = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(3)]
+    children = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(3)
+    ]
     assert {int(child.communicate()[0]) for child in children} == {len(sets[0][3].data)}
     assert len(list((tmp_path / "other").glob("*.tar"))) == 1
     assert not list((tmp_path / "other").glob(".fetch-*"))
@@ -226,7 +276,10 @@ def test_a_store_that_fails_is_tried_again_then_named(bucket, cache, photos, mon
     data = shards.open(f"{bucket}/set", cache)
     assert data[0].data
     failures[0] = 3
-    with pytest.raises(StoreError, match=r"cannot read .*shard-000003\.tar: ConnectionError: the network is down; check"):
+    with pytest.raises(
+        StoreError,
+        match=r"cannot read .*shard-000003\.tar: ConnectionError: the network is down; check",
+    ):
         data[16]
     assert data[16].data
 
@@ -251,9 +304,13 @@ with locks.exclusive({bucket + "/set"!r}, "building"):
     print("in", flush=True)
     sys.stdin.read()
 """
-    holder = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert holder.stdout.readline() == b"in\n"
-    with pytest.raises(ShardError, match=r"another process is building .*/set; wait until it ends, or stop it"):
+    with pytest.raises(
+        ShardError, match=r"another process is building .*/set; wait until it ends, or stop it"
+    ):
         shards.build(photos, f"{bucket}/set", shard_size=5)
     holder.kill()
     holder.wait()
@@ -284,7 +341,11 @@ def test_of_many_threads_one_creates_an_object(bucket):
 
     def create(number):
         try:
-            storage.attempt("create", f"{bucket}/file", lambda fs, name: fs.pipe_file(name, b"%d" % number, mode="create"))
+            storage.attempt(
+                "create",
+                f"{bucket}/file",
+                lambda fs, name: fs.pipe_file(name, b"%d" % number, mode="create"),
+            )
         except FileExistsError:
             return None
         return b"%d" % number
@@ -312,7 +373,9 @@ try:
 except errors.ShardError as error:
     print(type(error).__name__, error)
 """
-    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=120, check=True
+    )
     assert done.stdout.startswith("ShardError cannot read"), done.stdout
 
 
@@ -325,11 +388,26 @@ def test_training_from_a_bucket_gives_the_local_losses(s3, unpacked, tmp_path):
     shards.build(photographs, f"{s3}/clothing", shard_size=50)
     losses = []
     cache = Cache(tmp_path / "cache")
-    for name, data in (("local", tmp_path / "set"), ("cold", f"{s3}/clothing"), ("warm", f"{s3}/clothing")):
+    for name, data in (
+        ("local", tmp_path / "set"),
+        ("cold", f"{s3}/clothing"),
+        ("warm", f"{s3}/clothing"),
+    ):
         c, t = streams_for("resnet18-small-half", size=32, blocks=1, objective=BYOL(hidden=32))
         run = tmp_path / name
-        pretrain(shards.open(data, cache), run, c, t, size=32, batch_size=16, steps=4, workers=2 * (name == "cold"))
-        losses.append([json.loads(line) for line in (run / "losses.jsonl").read_text().splitlines()])
+        pretrain(
+            shards.open(data, cache),
+            run,
+            c,
+            t,
+            size=32,
+            batch_size=16,
+            steps=4,
+            workers=2 * (name == "cold"),
+        )
+        losses.append(
+            [json.loads(line) for line in (run / "losses.jsonl").read_text().splitlines()]
+        )
     assert losses[0] == losses[1] == losses[2]
     assert len(list(cache.folder.glob("*.tar"))) == 4
 

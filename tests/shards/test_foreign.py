@@ -39,13 +39,24 @@ def samples(path):
 
 def test_a_csv_lists_images_and_classes(tmp_path):
     populate(tmp_path, ["a.jpg", "deep/b.png", "c, d.jpg"])
-    (tmp_path / "list.csv").write_text('url,label\na.jpg,dog\ndeep/b.png, cat\n"c, d.jpg",dog\na.jpg,dog\nnotes.txt,dog\ngone.jpg,cat\n')
+    (tmp_path / "list.csv").write_text(
+        'url,label\na.jpg,dog\ndeep/b.png, cat\n"c, d.jpg",dog\na.jpg,dog\nnotes.txt,dog\ngone.jpg,cat\n'
+    )
     source = find(tmp_path / "list.csv")
     assert source.classes == ["cat", "dog"]
-    assert [(s.name, s.label) for s in source.samples] == [("a.jpg", 1), ("c, d.jpg", 1), ("deep/b.png", 0), ("gone.jpg", 0)]
+    assert [(s.name, s.label) for s in source.samples] == [
+        ("a.jpg", 1),
+        ("c, d.jpg", 1),
+        ("deep/b.png", 0),
+        ("gone.jpg", 0),
+    ]
     assert source.rejects == [(Reject.DUPLICATE, "a.jpg"), (Reject.OTHER_FILE, "notes.txt")]
     index = shards.build(tmp_path / "list.csv", tmp_path / "set", max_rejects=0.5)
-    assert {**index.rejects} == {"listed twice": ["a.jpg"], "other file": ["notes.txt"], "unreadable": ["gone.jpg"]}
+    assert {**index.rejects} == {
+        "listed twice": ["a.jpg"],
+        "other file": ["notes.txt"],
+        "unreadable": ["gone.jpg"],
+    }
     assert index.seen == 6 == 3 + 3
     want = {(tmp_path / n).read_bytes() for n in ("a.jpg", "deep/b.png", "c, d.jpg")}
     assert {data for data, _ in samples(tmp_path / "set")} == want
@@ -65,7 +76,11 @@ def test_the_order_of_rows_does_not_matter_and_labels_may_be_missing(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(b"a.jpg,x,y\n", "wanted rows of image and class"), (b"", "wanted images at"), (b"\xff\xfe\xff", "cannot be read as a CSV")],
+    [
+        (b"a.jpg,x,y\n", "wanted rows of image and class"),
+        (b"", "wanted images at"),
+        (b"\xff\xfe\xff", "cannot be read as a CSV"),
+    ],
 )
 def test_a_bad_csv_is_one_line(tmp_path, text, message):
     (tmp_path / "list.csv").write_bytes(text)
@@ -80,14 +95,20 @@ def test_coco_and_voc_lists_give_their_images(tmp_path):
     populate(tmp_path / "images", ["a.jpg", "b.jpg", "unlisted.jpg"])
     content = {
         "images": [{"id": n, "file_name": f"{n}.jpg", "width": 20, "height": 16} for n in "ab"]
-        + [{"id": n, "file_name": name, "width": 20, "height": 16} for n, name in (("c", "gone.jpg"), ("d", "a.jpg"), ("e", "a.jpg"))],
-        "categories": [{"id": 1, "name": "dog"}], "annotations": [],
-    }  # fmt: skip
+        + [
+            {"id": n, "file_name": name, "width": 20, "height": 16}
+            for n, name in (("c", "gone.jpg"), ("d", "a.jpg"), ("e", "a.jpg"))
+        ],
+        "categories": [{"id": 1, "name": "dog"}],
+        "annotations": [],
+    }
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     for src in (tmp_path, tmp_path / "annotations.json"):
         source = find(src)
         assert [s.name for s in source.samples] == ["a.jpg", "b.jpg"]
-        assert source.rejects == [(Reject.DUPLICATE, "a.jpg")] * 2 + [(Reject.UNREADABLE, "gone.jpg")]
+        assert source.rejects == [(Reject.DUPLICATE, "a.jpg")] * 2 + [
+            (Reject.UNREADABLE, "gone.jpg")
+        ]
     voc = tmp_path / "VOC"
     populate(voc / "JPEGImages", ["1.jpg", "2.jpg", "3.jpg"])
     for folder in ("Annotations", "ImageSets/Main"):
@@ -107,10 +128,23 @@ IMAGES = [image_bytes(n, SIZE, format="JPEG") for n in range(6)]
 
 def test_a_webdataset_keeps_its_bytes_and_its_classes(tmp_path):
     (tmp_path / "wds").mkdir()
-    tar(tmp_path / "wds/b.tar", [("x/1.jpg", IMAGES[0]), ("x/1.cls", b"10"), ("x/1.json", b"{}"), ("2.jpg", IMAGES[1]), ("2.cls", b"9")])
+    tar(
+        tmp_path / "wds/b.tar",
+        [
+            ("x/1.jpg", IMAGES[0]),
+            ("x/1.cls", b"10"),
+            ("x/1.json", b"{}"),
+            ("2.jpg", IMAGES[1]),
+            ("2.cls", b"9"),
+        ],
+    )
     tar(tmp_path / "wds/a.tar", [("1.cls", b"9"), ("1.jpg", IMAGES[2])], format=tarfile.PAX_FORMAT)
     source = find(tmp_path / "wds")
-    assert listed(source) == [("a/1.jpg", 0, "a/1"), ("b/2.jpg", 0, "b/2"), ("b/x/1.jpg", 1, "b/x/1")]
+    assert listed(source) == [
+        ("a/1.jpg", 0, "a/1"),
+        ("b/2.jpg", 0, "b/2"),
+        ("b/x/1.jpg", 1, "b/x/1"),
+    ]
     assert (source.classes, source.rejects) == (["9", "10"], [])
     shards.build(tmp_path / "wds", tmp_path / "set")
     assert samples(tmp_path / "set") == sorted([(IMAGES[2], 0), (IMAGES[1], 0), (IMAGES[0], 1)])
@@ -123,7 +157,14 @@ def test_img2datasets_and_webdatasets_own_tars_are_read(tmp_path):
     (tmp_path / "wds").mkdir()
     with webdataset.ShardWriter(str(tmp_path / "wds/%05d.tar"), maxcount=2, verbose=0) as writer:
         for n, data in enumerate(IMAGES):
-            writer.write({"__key__": f"{n:09}", "jpg": data, "txt": "a caption", "json": {"url": "https://…", "status": "success"}})
+            writer.write(
+                {
+                    "__key__": f"{n:09}",
+                    "jpg": data,
+                    "txt": "a caption",
+                    "json": {"url": "https://…", "status": "success"},
+                }
+            )
     index = shards.build(tmp_path / "wds", tmp_path / "set", max_rejects=0)
     assert sorted(s.data for s in shards.open(tmp_path / "set")) == sorted(IMAGES)
     assert (index.seen, {**index.rejects}, index.classes) == (6, {}, ())
@@ -140,17 +181,37 @@ def test_odd_members_are_named_and_nothing_leaves_the_folder(tmp_path):
     link.type, link.linkname, device.type = tarfile.SYMTYPE, "/etc/passwd", tarfile.CHRTYPE
     folder = tarfile.TarInfo("x")
     folder.type = tarfile.DIRTYPE
-    path = tar(tmp_path / "odd.tar", [
-        ("../../up.jpg", IMAGES[0]), ("/root.jpg", IMAGES[0]), ("a.left.jpg", IMAGES[1]), ("a.right.jpg", IMAGES[2]), ("b.jpg", IMAGES[3]),
-        ("b.jpg", IMAGES[4]), ("lonely.txt", b"text"), ("broken.jpg", b"no image"), ("b.txt", b"side"), ("", IMAGES[0]),
-        (link.name, link), (device.name, device), (folder.name, folder),
-    ])  # fmt: skip
+    path = tar(
+        tmp_path / "odd.tar",
+        [
+            ("../../up.jpg", IMAGES[0]),
+            ("/root.jpg", IMAGES[0]),
+            ("a.left.jpg", IMAGES[1]),
+            ("a.right.jpg", IMAGES[2]),
+            ("b.jpg", IMAGES[3]),
+            ("b.jpg", IMAGES[4]),
+            ("lonely.txt", b"text"),
+            ("broken.jpg", b"no image"),
+            ("b.txt", b"side"),
+            ("", IMAGES[0]),
+            (link.name, link),
+            (device.name, device),
+            (folder.name, folder),
+        ],
+    )
     index = shards.build(path, tmp_path / "set", max_rejects=1)
-    assert sorted(index.keys) == ["odd/a%2Eleft", "odd/a%2Eright", "odd/b"]  # colliding keys become two
+    assert sorted(index.keys) == [
+        "odd/a%2Eleft",
+        "odd/a%2Eright",
+        "odd/b",
+    ]  # colliding keys become two
     assert {**index.rejects} == {
-        "link or special file": ["odd/dev.jpg", "odd/link.jpg"], "listed twice": ["odd/b.jpg"], "not an image": ["odd/broken.jpg"],
-        "other file": ["odd/", "odd/lonely.txt"], "unsafe name": ["odd/../../up.jpg", "odd//root.jpg"],
-    }  # fmt: skip
+        "link or special file": ["odd/dev.jpg", "odd/link.jpg"],
+        "listed twice": ["odd/b.jpg"],
+        "not an image": ["odd/broken.jpg"],
+        "other file": ["odd/", "odd/lonely.txt"],
+        "unsafe name": ["odd/../../up.jpg", "odd//root.jpg"],
+    }
     assert index.seen == 3 + sum(map(len, index.rejects.values()))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["odd.tar", "set"]
 
@@ -181,7 +242,15 @@ def test_a_cut_tar_is_named(tmp_path, cut):
     with tarfile.open(path) as file:
         last = file.getmembers()[-1]
     data = path.read_bytes()
-    path.write_bytes(data[: {"a header": last.offset, "a body": last.offset_data + 10, "the end": last.offset_data - 200}[cut]])
+    path.write_bytes(
+        data[
+            : {
+                "a header": last.offset,
+                "a body": last.offset_data + 10,
+                "the end": last.offset_data - 200,
+            }[cut]
+        ]
+    )
     with pytest.raises(ShardError, match=r"s\.tar is not a whole tar"):
         find(path)
 
@@ -197,5 +266,7 @@ def test_a_source_that_is_not_there_is_one_line(tmp_path, name):
 def test_a_compressed_tar_says_so(tmp_path):
     path = tar(tmp_path / "s.tar", [("a.jpg", IMAGES[0])])
     path.write_bytes(gzip.compress(path.read_bytes()))
-    with pytest.raises(ShardError, match=r"is not a whole tar: .*compressed by gzip: unpack it first"):
+    with pytest.raises(
+        ShardError, match=r"is not a whole tar: .*compressed by gzip: unpack it first"
+    ):
         shards.build(path, tmp_path / "set")

@@ -20,8 +20,22 @@ def build(src, dest, **options):
         resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
         resource.setrlimit(resource.RLIMIT_CPU, (600, 600))
 
-    arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "shards", "build", str(src), str(dest), "--json", *arguments]
+    arguments = [
+        text
+        for name, value in options.items()
+        for text in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    command = [
+        sys.executable,
+        "-c",
+        "from flows.cli import main; main()",
+        "shards",
+        "build",
+        str(src),
+        str(dest),
+        "--json",
+        *arguments,
+    ]
     child = subprocess.run(command, capture_output=True, text=True, preexec_fn=limits, timeout=900)
     return child.returncode, child.stdout, child.stderr
 
@@ -30,7 +44,10 @@ def build(src, dest, **options):
 def malformed(unpacked):
     root = unpacked("malformed.tar") / "malformed"
     with (root / "expected.tsv").open() as table:
-        return root, {row["file"]: row["pil13_outcome"] == "ok" for row in csv.DictReader(table, delimiter="\t")}
+        return root, {
+            row["file"]: row["pil13_outcome"] == "ok"
+            for row in csv.DictReader(table, delimiter="\t")
+        }
 
 
 @pytest.mark.parametrize("source", ["folder", "csv", "tar"])
@@ -53,8 +70,14 @@ def test_every_malformed_file_ends_as_its_class_demands(malformed, tmp_path, sou
     rejected = {name for names in facts["rejects"].values() for name in names}
     broken = {name for name, ok in fine.items() if not ok}
     assert all(any(r.endswith(name) for r in rejected) for name in broken)
-    odd_rejected = [r for r in rejected if "/odd/" in f"/{r}" and not r.endswith("LICENSES") and any(r.endswith(n) for n in fine)]
-    assert len(odd_rejected) - len(facts["rejects"].get("other file", [])) <= 4  # truncated: Pillow raises at their first load
+    odd_rejected = [
+        r
+        for r in rejected
+        if "/odd/" in f"/{r}" and not r.endswith("LICENSES") and any(r.endswith(n) for n in fine)
+    ]
+    assert (
+        len(odd_rejected) - len(facts["rejects"].get("other file", [])) <= 4
+    )  # truncated: Pillow raises at their first load
     data = shards.open(tmp_path / "set")
     assert all(data.image(n).mode == "RGB" for n in range(len(data)))
     assert shards.verify(tmp_path / "set") == []

@@ -26,7 +26,16 @@ def encoded(image, format="PNG", **options):
 
 
 @pytest.mark.parametrize(
-    ("mode", "format"), [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("L", "PNG"), ("RGB", "WEBP"), ("RGB", "BMP"), ("RGB", "PPM")]
+    ("mode", "format"),
+    [
+        ("RGB", "JPEG"),
+        ("L", "JPEG"),
+        ("CMYK", "JPEG"),
+        ("L", "PNG"),
+        ("RGB", "WEBP"),
+        ("RGB", "BMP"),
+        ("RGB", "PPM"),
+    ],
 )
 def test_opaque_modes_are_pillows_rgb(mode, format):
     data = image_bytes(mode=mode, format=format)
@@ -54,7 +63,10 @@ def test_a_transparent_palette_colour_becomes_white():
 
 @pytest.mark.parametrize(
     ("values", "want"),
-    [(np.array([[0, 255, 256, 65535]], np.uint16), [0, 0, 1, 255]), (np.array([[-5, 513, 65535, 70000]], np.int32), [0, 2, 255, 255])],
+    [
+        (np.array([[0, 255, 256, 65535]], np.uint16), [0, 0, 1, 255]),
+        (np.array([[-5, 513, 65535, 70000]], np.int32), [0, 2, 255, 255]),
+    ],
 )
 def test_wide_integers_lose_their_low_byte(values, want):
     got = decode(encoded(Image.fromarray(values), "TIFF"))
@@ -63,9 +75,19 @@ def test_wide_integers_lose_their_low_byte(values, want):
 
 def test_floats_of_unit_range_are_scaled_and_others_clipped():
     unit = np.array([[0, 0.5, 1, np.nan]], np.float32)
-    assert np.asarray(decode(encoded(Image.fromarray(unit), "TIFF")))[0, :, 1].tolist() == [0, 128, 255, 0]
+    assert np.asarray(decode(encoded(Image.fromarray(unit), "TIFF")))[0, :, 1].tolist() == [
+        0,
+        128,
+        255,
+        0,
+    ]
     wide = np.array([[-3, 7.6, 255, 1e9]], np.float32)
-    assert np.asarray(decode(encoded(Image.fromarray(wide), "TIFF")))[0, :, 1].tolist() == [0, 8, 255, 255]
+    assert np.asarray(decode(encoded(Image.fromarray(wide), "TIFF")))[0, :, 1].tolist() == [
+        0,
+        8,
+        255,
+        255,
+    ]
 
 
 def test_lab_becomes_rgb():
@@ -75,7 +97,11 @@ def test_lab_becomes_rgb():
 
 def test_the_first_frame_of_an_animation():
     red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
-    assert decode(encoded(red, "GIF", save_all=True, append_images=[blue])).getpixel((0, 0)) == (255, 0, 0)
+    assert decode(encoded(red, "GIF", save_all=True, append_images=[blue])).getpixel((0, 0)) == (
+        255,
+        0,
+        0,
+    )
 
 
 @pytest.mark.parametrize("orientation", range(10))
@@ -84,7 +110,9 @@ def test_exif_orientation(orientation, format):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = image_bytes(size=(9, 5), format=format, exif=exif)
-    np.testing.assert_array_equal(decode(data), ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    np.testing.assert_array_equal(
+        decode(data), ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    )
 
 
 def test_a_broken_exif_block_counts_as_none():
@@ -103,7 +131,11 @@ PNG = image_bytes(size=(200, 200))
         (PNG[: len(PNG) // 2], Reject.CORRUPT, None),
         (image_bytes(size=(99, 99), format="JPEG")[:-500], Reject.CORRUPT, None),
         (encoded(Image.new("1", (10_000, 9_000))), Reject.TOO_LARGE, Reject.TOO_LARGE),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", Reject.NOT_AN_IMAGE, Reject.NOT_AN_IMAGE),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            Reject.NOT_AN_IMAGE,
+            Reject.NOT_AN_IMAGE,
+        ),
         (PNG, None, None),
     ],
 )
@@ -169,16 +201,30 @@ def test_malformed_files_are_refused_cleanly_in_bounded_memory_and_time(unpacked
         resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 
     names = "\n".join(str(root / row["file"]) for row in rows)
-    child = subprocess.run([sys.executable, "-c", PROBE], input=names, capture_output=True, text=True, preexec_fn=limits)
+    child = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        input=names,
+        capture_output=True,
+        text=True,
+        preexec_fn=limits,
+    )
     assert child.returncode == 0, child.stderr[-2000:]
     results = [json.loads(line) for line in child.stdout.splitlines()]
     assert len(results) == len(rows) == 231
     assert all(agrees for _, _, agrees, _, _ in results)
     assert max(seconds for *_, seconds, _ in results) < 2
     assert max(megabytes for *_, megabytes in results) < 1000
-    assert not [row["file"] for row, (_, reason, *_) in zip(rows, results, strict=True) if row["pil13_outcome"] != "ok" and reason is None]
+    assert not [
+        row["file"]
+        for row, (_, reason, *_) in zip(rows, results, strict=True)
+        if row["pil13_outcome"] != "ok" and reason is None
+    ]
     # Four of the odd files are damaged: Pillow raises at their first load(), and passes only a second one.
-    refused = [row["file"] for row, (_, reason, *_) in zip(rows, results, strict=True) if row["pil13_outcome"] == "ok" and reason]
+    refused = [
+        row["file"]
+        for row, (_, reason, *_) in zip(rows, results, strict=True)
+        if row["pil13_outcome"] == "ok" and reason
+    ]
     assert len(refused) == 4
     for name in refused:
         with pytest.raises((OSError, SyntaxError)), Image.open(root / name) as image:

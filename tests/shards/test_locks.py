@@ -55,13 +55,17 @@ def wait_for(condition):
 
 def wait_for_word(word, capsys):
     said = []
-    wait_for(lambda: said.append(capsys.readouterr().err) or word in " ".join("".join(said).split()))
+    wait_for(
+        lambda: said.append(capsys.readouterr().err) or word in " ".join("".join(said).split())
+    )
 
 
 def holder(place, tmp_path, seconds=2.0):
     """Another process that holds ``place``."""
     ready = tmp_path / "ready"
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(place), str(seconds), str(ready)], stdin=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(place), str(seconds), str(ready)], stdin=subprocess.PIPE
+    )
     wait_for(lambda: ready.exists() or process.poll() is not None)
     ready.unlink()
     return process
@@ -89,7 +93,9 @@ def test_another_process_is_refused_waited_for_and_outlived(folder, tmp_path, qu
 
 def test_who_waits_says_so(folder, tmp_path, quick, monkeypatch, capsys):
     process = holder(folder, tmp_path)
-    monkeypatch.setattr(locks, "time", SimpleNamespace(sleep=time.sleep, monotonic=lambda: 60.0))  # each minute
+    monkeypatch.setattr(
+        locks, "time", SimpleNamespace(sleep=time.sleep, monotonic=lambda: 60.0)
+    )  # each minute
     threading.Timer(0.5, process.stdin.close).start()
     enter(folder, patience=60)
     assert "waiting: another process is testing" in capsys.readouterr().err
@@ -165,12 +171,19 @@ def test_a_lease_that_is_lost_is_told_at_once_and_at_the_end(url, quick, capsys,
             lose()
             wait_for_word("taken over", capsys)
 
-    with pytest.raises(ShardError, match=r"f was taken over by another process, or not reached for 2 s"):
+    with pytest.raises(
+        ShardError, match=r"f was taken over by another process, or not reached for 2 s"
+    ):
         hold()
-    assert leases(url) == {"a higher one": ["00000001", "00000002"], "gone": [], "another's": ["00000001"]}[loss]
+    assert (
+        leases(url)
+        == {"a higher one": ["00000001", "00000002"], "gone": [], "another's": ["00000001"]}[loss]
+    )
 
 
-def test_a_store_that_is_not_reached_loses_the_lease_and_a_short_failure_does_not(url, quick, monkeypatch, capsys):
+def test_a_store_that_is_not_reached_loses_the_lease_and_a_short_failure_does_not(
+    url, quick, monkeypatch, capsys
+):
     attempt, failing, failed = storage.attempt, threading.Event(), []
 
     def flaky(what, *rest):
@@ -213,8 +226,15 @@ def test_what_the_block_raises_is_not_hidden(url, quick, capsys):
 
 
 def test_leases_are_no_files_of_the_folder_and_neighbours_do_not_exclude_each_other():
-    with locks.exclusive("memory://leases/one/", "testing"), locks.exclusive("memory://leases/two", "testing"):
+    with (
+        locks.exclusive("memory://leases/one/", "testing"),
+        locks.exclusive("memory://leases/two", "testing"),
+    ):
         storage.write_bytes("memory://leases/one/a.json", b"1")
         assert leases("memory://leases/one") == ["00000001"]
-        assert storage.listing("memory://leases/one") == storage.listing("memory://leases/one", deep=True) == {"a.json": 1}
+        assert (
+            storage.listing("memory://leases/one")
+            == storage.listing("memory://leases/one", deep=True)
+            == {"a.json": 1}
+        )
     assert leases("memory://leases/one") == leases("memory://leases/two") == []

@@ -14,7 +14,10 @@ def test_an_epoch_is_a_permutation_without_its_incomplete_batch():
         assert ids.dtype == np.int64
         assert len(set(ids.tolist())) == 100
         assert set(ids.tolist()) <= set(range(103))
-    left_out = [set(range(103)) - {i for step in epoch for i in step.ids.tolist()} for epoch in (steps[:10], steps[10:])]
+    left_out = [
+        set(range(103)) - {i for step in epoch for i in step.ids.tolist()}
+        for epoch in (steps[:10], steps[10:])
+    ]
     assert left_out[0] != left_out[1]
 
 
@@ -32,7 +35,11 @@ def test_the_bits_never_change():
 
 
 def test_seeds_and_epochs_give_other_orders():
-    orders = [tuple(step_ids(40, batch_size=40, step=e, seed=s).ids.tolist()) for s in (0, 1, -1) for e in range(5)]
+    orders = [
+        tuple(step_ids(40, batch_size=40, step=e, seed=s).ids.tolist())
+        for s in (0, 1, -1)
+        for e in range(5)
+    ]
     assert len(set(orders)) == 15
 
 
@@ -48,9 +55,13 @@ def test_ids_cannot_be_spoiled_by_their_reader():
     assert step_ids(8, batch_size=4, step=0, seed=0).ids.min() >= 0
 
 
-@pytest.mark.parametrize(("count", "batch_size", "step"), [(7, 8, 0), (0, 1, 0), (8, 0, 0), (8, 4, -1)])
+@pytest.mark.parametrize(
+    ("count", "batch_size", "step"), [(7, 8, 0), (0, 1, 0), (8, 0, 0), (8, 4, -1)]
+)
 def test_what_cannot_be_drawn_is_refused(count, batch_size, step):
-    with pytest.raises(ShardError, match=f"batch {step} of {batch_size} samples, got a set of {count}"):
+    with pytest.raises(
+        ShardError, match=f"batch {step} of {batch_size} samples, got a set of {count}"
+    ):
         step_ids(count, batch_size=batch_size, step=step, seed=0)
 
 
@@ -59,14 +70,27 @@ def test_in_blocks_an_epoch_is_still_a_permutation(count):
     for batch_size in (1, 7, 100, 317):
         steps = count // batch_size
         for epoch in range(2):
-            ids = np.concatenate([step_ids(count, batch_size=batch_size, step=epoch * steps + k, seed=3, run=10).ids for k in range(steps)])
+            ids = np.concatenate(
+                [
+                    step_ids(
+                        count, batch_size=batch_size, step=epoch * steps + k, seed=3, run=10
+                    ).ids
+                    for k in range(steps)
+                ]
+            )
             assert len(ids) == steps * batch_size
             assert len(np.unique(ids)) == len(ids)
             assert 0 <= ids.min() <= ids.max() < count
 
 
 def test_a_block_reads_few_runs_and_epochs_read_others_together():
-    epochs = [[step_ids(100_000, batch_size=160, step=k + e * 625, seed=0, run=10).ids // 10 for k in range(625)] for e in range(2)]
+    epochs = [
+        [
+            step_ids(100_000, batch_size=160, step=k + e * 625, seed=0, run=10).ids // 10
+            for k in range(625)
+        ]
+        for e in range(2)
+    ]
     for epoch in epochs:
         assert max(len(np.unique(runs)) for runs in epoch) <= 2 * 16
         firsts = np.array([runs.min() for runs in epoch])
@@ -76,20 +100,36 @@ def test_a_block_reads_few_runs_and_epochs_read_others_together():
 
 
 def test_samples_of_blocks_are_uniform_over_positions():
-    where = np.array([np.argsort(step_ids(340, batch_size=340, step=e, seed=1, run=10).ids) for e in range(2000)])
+    where = np.array(
+        [np.argsort(step_ids(340, batch_size=340, step=e, seed=1, run=10).ids) for e in range(2000)]
+    )
     assert abs(where.mean(0) / 169.5 - 1).max() < 0.1
     last = (where >= 330).mean(0) * 34  # as often left out by a batch of 330
     assert 0.5 < last.min() < last.max() < 1.6
 
 
 def test_the_bits_of_blocks_never_change():
-    assert step_ids(100, batch_size=10, step=3, seed=7, run=2).ids.tolist() == [61, 20, 81, 28, 37, 70, 36, 93, 64, 74]
+    assert step_ids(100, batch_size=10, step=3, seed=7, run=2).ids.tolist() == [
+        61,
+        20,
+        81,
+        28,
+        37,
+        70,
+        36,
+        93,
+        64,
+        74,
+    ]
 
 
 def test_a_billion_samples_cost_a_step_no_memory():
     step_ids(10**9, batch_size=1024, step=1, seed=0)
     tracemalloc.start()
-    seen = [step_ids(10**9, batch_size=1024, step=step, seed=0).ids for step in (0, 1, 15, 500_000, 976_561, 976_562)]
+    seen = [
+        step_ids(10**9, batch_size=1024, step=step, seed=0).ids
+        for step in (0, 1, 15, 500_000, 976_561, 976_562)
+    ]
     assert tracemalloc.get_traced_memory()[1] < 4e6
     tracemalloc.stop()
     ids = np.concatenate(seen)
@@ -99,6 +139,8 @@ def test_a_billion_samples_cost_a_step_no_memory():
 
 def test_ranks_share_a_batch_in_order():
     step = step_ids(50, batch_size=12, step=1, seed=0)
-    assert np.concatenate([step.of_rank(rank, 3) for rank in range(3)]).tolist() == step.ids.tolist()
+    assert (
+        np.concatenate([step.of_rank(rank, 3) for rank in range(3)]).tolist() == step.ids.tolist()
+    )
     with pytest.raises(ShardError, match="cannot cut batches of 12 into 5 equal parts"):
         step.of_rank(0, 5)

@@ -88,14 +88,18 @@ def test_a_shard_that_shrinks_or_vanishes_is_named(built):
 
 def test_a_wrong_cache_size_is_told(built, monkeypatch):
     monkeypatch.setenv("CARE_CACHE_GB", "plenty")
-    with pytest.raises(ShardError, match="wanted a number of gigabytes in CARE_CACHE_GB, got 'plenty'"):
+    with pytest.raises(
+        ShardError, match="wanted a number of gigabytes in CARE_CACHE_GB, got 'plenty'"
+    ):
         shards.open(built)
 
 
 def edit(built, change):
     document = json.loads((built / "index.json").read_text())
     change(document)
-    document["own"] = storage.digest({name: value for name, value in document.items() if name != "own"})
+    document["own"] = storage.digest(
+        {name: value for name, value in document.items() if name != "own"}
+    )
     storage.write_json(built / "index.json", document)
 
 
@@ -107,16 +111,33 @@ def edit(built, change):
         (lambda s: (s / "index.json").write_bytes(b"{"), "cannot be read as JSON"),
         (lambda s: (s / "index.json").write_bytes(b"[]"), "not the index of a shard set"),
         (lambda s: edit(s, lambda d: d.pop("schema")), "not the index of a shard set"),
-        (lambda s: edit(s, lambda d: d.update(schema=99)), "set with schema 2, it has 99; check the path, upgrade care-ssl, or build"),
+        (
+            lambda s: edit(s, lambda d: d.update(schema=99)),
+            "set with schema 2, it has 99; check the path, upgrade care-ssl, or build",
+        ),
         (lambda s: edit(s, lambda d: d.pop("classes")), "damaged: 'classes'"),
         (lambda s: edit(s, lambda d: d["counts"].update(seen=3)), "seen is not kept"),
         (lambda s: edit(s, lambda d: d["shardlist"].pop()), "sample counts differ"),
-        (lambda s: (s / "index.json").write_bytes((s / "index.json").read_bytes().replace(b"cat", b"dat")), "index.json is not the file"),
-        (lambda s: (s / "keys.txt").write_bytes(b"a\n"), "keys.txt is not the file that was written"),
-        (lambda s: os.truncate(s / "samples.npy", 200), "samples.npy is not the file that was written"),
+        (
+            lambda s: (s / "index.json").write_bytes(
+                (s / "index.json").read_bytes().replace(b"cat", b"dat")
+            ),
+            "index.json is not the file",
+        ),
+        (
+            lambda s: (s / "keys.txt").write_bytes(b"a\n"),
+            "keys.txt is not the file that was written",
+        ),
+        (
+            lambda s: os.truncate(s / "samples.npy", 200),
+            "samples.npy is not the file that was written",
+        ),
         (lambda s: (s / "samples.npy").unlink(), "damaged.*No such file"),
         (lambda s: (s / "shard-000002.tar").unlink(), "damaged.*shard-000002"),
-        (lambda s: os.truncate(s / "shard-000001.tar", 9), r"shard-000001\.tar does not have its \d+ bytes"),
+        (
+            lambda s: os.truncate(s / "shard-000001.tar", 9),
+            r"shard-000001\.tar does not have its \d+ bytes",
+        ),
     ],
 )
 def test_what_is_no_whole_set_is_refused_at_once(built, damage, message):

@@ -23,7 +23,11 @@ def coco(written):
 
 
 def content(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def naive_counts(mask):
@@ -59,7 +63,9 @@ def test_a_scene_depends_on_its_arguments_alone():
     again = [render(0, index, size=32) for index in reversed(range(6))][::-1]
     for a, b in zip(first, again, strict=True):
         assert np.array_equal(a.image, b.image)
-        assert [(x.label, x.box, x.mask.tobytes()) for x in a.objects] == [(x.label, x.box, x.mask.tobytes()) for x in b.objects]
+        assert [(x.label, x.box, x.mask.tobytes()) for x in a.objects] == [
+            (x.label, x.box, x.mask.tobytes()) for x in b.objects
+        ]
     assert len({scene.image.tobytes() for scene in [*first, render(1, 0, size=32)]}) == 7
 
 
@@ -75,7 +81,9 @@ def test_objects_of_a_scene(size):
         assert np.sum([thing.mask for thing in scene.objects], axis=0).max() == 1
         for thing in scene.objects:
             assert thing.mask.shape == (size, size)
-            ys, xs = zip(*[(y, x) for y in range(size) for x in range(size) if thing.mask[y, x]], strict=True)
+            ys, xs = zip(
+                *[(y, x) for y in range(size) for x in range(size) if thing.mask[y, x]], strict=True
+            )
             assert thing.box == (min(xs), min(ys), max(xs) - min(xs) + 1, max(ys) - min(ys) + 1)
 
 
@@ -101,7 +109,9 @@ def test_mean_colour_tends_to_the_class_without_telling_it():
     found = [render(4, index, size=32) for index in range(640)]
     labels = np.array([scene.label for scene in found])
     means = np.array([scene.image.mean((0, 1)) for scene in found])
-    centres = np.array([means[:320][labels[:320] == label].mean(0) for label in range(len(CLASSES))])
+    centres = np.array(
+        [means[:320][labels[:320] == label].mean(0) for label in range(len(CLASSES))]
+    )
     guesses = np.linalg.norm(means[320:, None] - centres, axis=2).argmin(1)
     share = (guesses == labels[320:]).mean()
     assert 1.5 / len(CLASSES) < share < 0.5
@@ -118,7 +128,9 @@ def test_run_lengths_agree_with_pycocotools():
     reference = pytest.importorskip("pycocotools.mask")
     for mask in some_masks():
         coded = scenes._rle(mask)
-        assert np.array_equal(reference.decode(reference.frPyObjects(coded, *coded["size"])).astype(bool), mask)
+        assert np.array_equal(
+            reference.decode(reference.frPyObjects(coded, *coded["size"])).astype(bool), mask
+        )
 
 
 def test_the_folder_has_every_image(written, coco):
@@ -129,18 +141,30 @@ def test_the_folder_has_every_image(written, coco):
     assert [image["id"] for image in coco["images"]] == list(indices)
     for image in coco["images"]:
         with Image.open(written / "images" / image["file_name"]) as opened:
-            assert (opened.mode, opened.format, opened.size) == ("RGB", "JPEG", (image["width"], image["height"]))
-            difference = np.asarray(opened).astype(float) - render(SEED, image["id"], size=SIZE).image
+            assert (opened.mode, opened.format, opened.size) == (
+                "RGB",
+                "JPEG",
+                (image["width"], image["height"]),
+            )
+            difference = (
+                np.asarray(opened).astype(float) - render(SEED, image["id"], size=SIZE).image
+            )
         assert abs(difference).mean() < 12
 
 
 def test_annotations_say_what_was_rendered(coco):
-    assert coco["categories"] == [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]
+    assert coco["categories"] == [
+        {"id": label + 1, "name": name} for label, name in enumerate(CLASSES)
+    ]
     assert "procedural" in coco["info"]["description"]
     assert (coco["info"]["seed"], coco["info"]["size"]) == (SEED, SIZE)
-    assert [annotation["id"] for annotation in coco["annotations"]] == list(range(1, len(coco["annotations"]) + 1))
+    assert [annotation["id"] for annotation in coco["annotations"]] == list(
+        range(1, len(coco["annotations"]) + 1)
+    )
     for index in range(START, START + COUNT):
-        annotations = [annotation for annotation in coco["annotations"] if annotation["image_id"] == index]
+        annotations = [
+            annotation for annotation in coco["annotations"] if annotation["image_id"] == index
+        ]
         objects = render(SEED, index, size=SIZE).objects
         assert len(annotations) == len(objects)
         for annotation, thing in zip(annotations, objects, strict=True):
@@ -155,7 +179,9 @@ def test_pycocotools_reads_the_annotations(written, coco):
     reader = pytest.importorskip("pycocotools.coco")
     loaded = reader.COCO(written / "annotations.json")
     for annotation in coco["annotations"]:
-        assert np.array_equal(loaded.annToMask(annotation).astype(bool), naive_mask(annotation["segmentation"]))
+        assert np.array_equal(
+            loaded.annToMask(annotation).astype(bool), naive_mask(annotation["segmentation"])
+        )
 
 
 def test_equal_arguments_give_equal_bytes(written, tmp_path):

@@ -16,7 +16,12 @@ def test_class_folders(tmp_path):
     (tmp_path / "notes" / "readme.txt").write_text("no class")
     source = find(tmp_path)
     assert source.classes == ["cat", "dog"]
-    assert listing(source) == [("cat/.hidden.jpeg", 0), ("cat/deep/er/c.png", 0), ("dog/a.JPG", 1), ("dog/b.jpg", 1)]
+    assert listing(source) == [
+        ("cat/.hidden.jpeg", 0),
+        ("cat/deep/er/c.png", 0),
+        ("dog/a.JPG", 1),
+        ("dog/b.jpg", 1),
+    ]
     assert source.rejects == [(Reject.OTHER_FILE, "notes/readme.txt")]
     assert source.samples[0].path == str(tmp_path / "cat/.hidden.jpeg")
     assert source.samples[0].size == (tmp_path / "cat/.hidden.jpeg").stat().st_size
@@ -98,7 +103,16 @@ def test_an_unreadable_folder_is_not_skipped(tmp_path):
 
 
 def test_keys_are_unique_and_free_of_what_readers_trip_over(tmp_path):
-    names = ["a.b/c.d.jpg", "a/x.jpg", "a/x.png", "a/x.png.jpg", "a/50%.jpg", "a/é.jpg", "__meta__/y.jpg", "a/line\nbreak.jpg"]
+    names = [
+        "a.b/c.d.jpg",
+        "a/x.jpg",
+        "a/x.png",
+        "a/x.png.jpg",
+        "a/50%.jpg",
+        "a/é.jpg",
+        "__meta__/y.jpg",
+        "a/line\nbreak.jpg",
+    ]
     keys = {sample.name: sample.key for sample in find(populate(tmp_path, names)).samples}
     assert keys == {
         "a.b/c.d.jpg": "a%2Eb/c%2Ed",

@@ -57,7 +57,10 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path):
     with storage.writing_directory(tmp_path / "d") as stage:
         (stage / "x").write_text("whole")
     assert (tmp_path / "d" / "x").read_text() == "whole"
-    with pytest.raises(ShardError, match=r"cannot write .*d: Directory not empty"), storage.writing_directory(tmp_path / "d"):
+    with (
+        pytest.raises(ShardError, match=r"cannot write .*d: Directory not empty"),
+        storage.writing_directory(tmp_path / "d"),
+    ):
         pass
     assert (tmp_path / "d" / "x").read_text() == "whole"
 
@@ -75,7 +78,10 @@ def test_json_is_canonical_and_its_errors_are_named(tmp_path):
 
 
 def test_object_stores_are_refused_by_name():
-    with pytest.raises(ShardError, match="s3://bucket/set"), storage.writing_directory("s3://bucket/set"):
+    with (
+        pytest.raises(ShardError, match="s3://bucket/set"),
+        storage.writing_directory("s3://bucket/set"),
+    ):
         pass
 
 
@@ -92,13 +98,21 @@ SECRET = "hunter2"
 @pytest.mark.parametrize(
     "url",
     [
-        f"s3://AKIA:{SECRET}@bucket/set", f"s3://AKIA:{SECRET}/with+slash/@bucket/set", f"s3://AKIA:12{SECRET}?x@bucket", f"ftp://:{SECRET}@host/a",
-        f"https://host:443/a?sv=2024&sig={SECRET}", f"https://host/a?X-Amz-Signature={SECRET}", f"https://host/a?x-amz-security-token={SECRET}",
+        f"s3://AKIA:{SECRET}@bucket/set",
+        f"s3://AKIA:{SECRET}/with+slash/@bucket/set",
+        f"s3://AKIA:12{SECRET}?x@bucket",
+        f"ftp://:{SECRET}@host/a",
+        f"https://host:443/a?sv=2024&sig={SECRET}",
+        f"https://host/a?X-Amz-Signature={SECRET}",
+        f"https://host/a?x-amz-security-token={SECRET}",
         f"DefaultEndpointsProtocol=https;AccountName=a;AccountKey={SECRET}",
-        f"https://host/a?a=b&token={SECRET}", f"az://box/a?AccountKey={SECRET}", f"az://box;AccountKey={SECRET}",
-        f"zip://a.zip::s3://AKIA:{SECRET}@bucket/a.zip", f"https://host/a?AWSAccessKeyId=AKIA&Signature={SECRET}&Expires=1",
+        f"https://host/a?a=b&token={SECRET}",
+        f"az://box/a?AccountKey={SECRET}",
+        f"az://box;AccountKey={SECRET}",
+        f"zip://a.zip::s3://AKIA:{SECRET}@bucket/a.zip",
+        f"https://host/a?AWSAccessKeyId=AKIA&Signature={SECRET}&Expires=1",
     ],
-)  # fmt: skip
+)
 def test_a_secret_in_an_address_is_refused_and_not_repeated(url):
     for use in (storage.locate, storage.remote, storage.read_bytes, storage.is_remote):
         with pytest.raises(ShardError, match="AZURE_STORAGE_CONNECTION_STRING") as error:
@@ -112,13 +126,22 @@ def test_a_secret_in_an_address_is_refused_and_not_repeated(url):
 @pytest.mark.parametrize(
     "text",
     [
-        "s3://bucket/set", "az://container@account.dfs.core.windows.net/set", "abfs://container@account.dfs.core.windows.net:443/a@b",
-        "a:b@c", "http://localhost:9000/path@v2", "http://localhost:9000", "file:///folder/a:b@c", "memory://a/key=5/token=6",
+        "s3://bucket/set",
+        "az://container@account.dfs.core.windows.net/set",
+        "abfs://container@account.dfs.core.windows.net:443/a@b",
+        "a:b@c",
+        "http://localhost:9000/path@v2",
+        "http://localhost:9000",
+        "file:///folder/a:b@c",
+        "memory://a/key=5/token=6",
         "/photos/user:me@home",
-        "zip://a.zip::abfs://container@account.dfs.core.windows.net/a.zip", "https://host/a?design=3&versionId=5",
-        "see https://host: me@host", "C:\\photos", "x?token=5",
+        "zip://a.zip::abfs://container@account.dfs.core.windows.net/a.zip",
+        "https://host/a?design=3&versionId=5",
+        "see https://host: me@host",
+        "C:\\photos",
+        "x?token=5",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_secret_is_not_refused(text):
     assert storage.is_remote(text) == ("://" in text)
 
@@ -129,10 +152,13 @@ def test_what_may_work_later_is_told_from_what_is_not_allowed(monkeypatch):
 
     monkeypatch.setattr(storage, "PAUSES", (0, 0))
     for error, kind, times in (
-        (ConnectionError("down"), StoreError, 3), (RuntimeError("busy"), StoreError, 3), (PermissionError("no"), ShardError, 1),
-        (NoCredentialsError("none"), ShardError, 1), (FileNotFoundError("gone"), FileNotFoundError, 1),
+        (ConnectionError("down"), StoreError, 3),
+        (RuntimeError("busy"), StoreError, 3),
+        (PermissionError("no"), ShardError, 1),
+        (NoCredentialsError("none"), ShardError, 1),
+        (FileNotFoundError("gone"), FileNotFoundError, 1),
         (FileExistsError("is"), FileExistsError, 1),
-    ):  # fmt: skip
+    ):
         calls = []
 
         def fail(fs, name, error=error, calls=calls):

@@ -11,12 +11,28 @@ Kind = Literal["decode", "header"]
 
 
 def verb(
-    first: str, second: int = 3, *, count: Count = 2, natural: Natural = 0, share: Share = 0.5, amount: Amount = 0.0,
-    positive: Positive = 1.0, most: Annotated[int, Range(1, 100)] = 90, size: Count | None = None, free: float | None = None,
-    kind: Kind = "decode", precision: Kind | None = None, fast: bool = False, folder: str | Path | None = None, place: Path = Path("here"),
-    lrs: tuple[float, ...] | None = None, epochs: tuple[int, ...] = (30, 50), range_of: tuple[float, float] = (0.25, 1e-6),
-    hidden: int = 7, listed: str | Path | None = None,
-) -> str:  # fmt: skip
+    first: str,
+    second: int = 3,
+    *,
+    count: Count = 2,
+    natural: Natural = 0,
+    share: Share = 0.5,
+    amount: Amount = 0.0,
+    positive: Positive = 1.0,
+    most: Annotated[int, Range(1, 100)] = 90,
+    size: Count | None = None,
+    free: float | None = None,
+    kind: Kind = "decode",
+    precision: Kind | None = None,
+    fast: bool = False,
+    folder: str | Path | None = None,
+    place: Path = Path("here"),
+    lrs: tuple[float, ...] | None = None,
+    epochs: tuple[int, ...] = (30, 50),
+    range_of: tuple[float, float] = (0.25, 1e-6),
+    hidden: int = 7,
+    listed: str | Path | None = None,
+) -> str:
     """Does ``one`` thing, and says so in
     two lines.
 
@@ -52,7 +68,11 @@ def verb(
     return ""
 
 
-DEFAULTS = {name: one.default for name, one in inspect.signature(verb).parameters.items() if one.kind is one.KEYWORD_ONLY}
+DEFAULTS = {
+    name: one.default
+    for name, one in inspect.signature(verb).parameters.items()
+    if one.kind is one.KEYWORD_ONLY
+}
 
 
 @pytest.fixture
@@ -61,7 +81,9 @@ def cli():
     app, calls = typer.Typer(), []
 
     def run(
-        source: Annotated[list[str], typer.Argument()], out: Annotated[str, typer.Option(help="Place.")] = "x", **settings: Any
+        source: Annotated[list[str], typer.Argument()],
+        out: Annotated[str, typer.Option(help="Place.")] = "x",
+        **settings: Any,
     ) -> None:
         calls.append({"source": source, "out": out, **settings})
 
@@ -70,8 +92,12 @@ def cli():
 
     def invoke(*arguments):
         calls.clear()
-        result = CliRunner().invoke(app, ["verb", *arguments], env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
-        return SimpleNamespace(code=result.exit_code, output=result.output, called=calls[0] if calls else None)
+        result = CliRunner().invoke(
+            app, ["verb", *arguments], env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+        )
+        return SimpleNamespace(
+            code=result.exit_code, output=result.output, called=calls[0] if calls else None
+        )
 
     return invoke
 
@@ -81,7 +107,10 @@ def cli():
 
 def test_a_docstring_is_its_text_and_what_it_says_of_each_argument():
     said, arguments = words(verb)
-    assert said == "Does one thing, and says so in\ntwo lines.\n\nA second paragraph, of which Args: is no part."
+    assert (
+        said
+        == "Does one thing, and says so in\ntwo lines.\n\nA second paragraph, of which Args: is no part."
+    )
     assert [*arguments] == [*inspect.signature(verb).parameters]
     assert arguments["count"] == "At least one."
     assert arguments["natural"] == "At least none: so it is, with a second line, and a third one."
@@ -123,7 +152,11 @@ def test_without_options_run_gets_the_defaults_of_the_function(cli):
         (["--precision", "decode"], "precision", "decode"),
         (["--fast"], "fast", True),
         (["--no-fast"], "fast", False),
-        (["--folder", "s3://bucket/x"], "folder", "s3://bucket/x"),  # a Path would make it s3:/bucket/x
+        (
+            ["--folder", "s3://bucket/x"],
+            "folder",
+            "s3://bucket/x",
+        ),  # a Path would make it s3:/bucket/x
         (["--place", "s3://bucket/x"], "place", "s3://bucket/x"),
         (["--lrs", "0.1"], "lrs", (0.1,)),
         (["--lrs", "0.1,-2,3e-5"], "lrs", (0.1, -2.0, 3e-5)),
@@ -132,21 +165,39 @@ def test_without_options_run_gets_the_defaults_of_the_function(cli):
         (["--list", "NAMES.txt"], "listed", "NAMES.txt"),
         (["--out", "y"], "out", "y"),
     ],
-)  # fmt: skip
+)
 def test_an_option_has_the_type_of_its_keyword_and_moves_no_other(cli, arguments, name, value):
     before, got = cli("a").called, cli("a", *arguments).called
     assert got[name] == value
     assert type(got[name]) is type(value)
     if isinstance(value, tuple):
         assert [type(one) for one in got[name]] == [type(one) for one in value]
-    assert {key: one for key, one in got.items() if key != name} == {key: one for key, one in before.items() if key != name}
+    assert {key: one for key, one in got.items() if key != name} == {
+        key: one for key, one in before.items() if key != name
+    }
 
 
 BAD = [
-    ("count", "0"), ("count", "1.5"), ("natural", "-1"), ("share", "1.01"), ("share", "-0.1"), ("amount", "-1e-3"), ("positive", "0"),
-    ("most", "0"), ("most", "101"), ("size", "0"), ("size", "large"), ("free", "much"), ("kind", "none"), ("precision", "none"),
-    ("lrs", "0.1,x"), ("lrs", ""), ("lrs", "0.1 0.2"), ("lrs", "0.1,"), ("epochs", "1,2.5"),
-]  # fmt: skip
+    ("count", "0"),
+    ("count", "1.5"),
+    ("natural", "-1"),
+    ("share", "1.01"),
+    ("share", "-0.1"),
+    ("amount", "-1e-3"),
+    ("positive", "0"),
+    ("most", "0"),
+    ("most", "101"),
+    ("size", "0"),
+    ("size", "large"),
+    ("free", "much"),
+    ("kind", "none"),
+    ("precision", "none"),
+    ("lrs", "0.1,x"),
+    ("lrs", ""),
+    ("lrs", "0.1 0.2"),
+    ("lrs", "0.1,"),
+    ("epochs", "1,2.5"),
+]
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
@@ -158,7 +209,9 @@ def test_a_bad_value_is_named_and_exits_with_2(cli, name, value):
         assert f"wanted numbers with commas between them, got {value!r}" in got.output
 
 
-@pytest.mark.parametrize("arguments", [["--hidden", "3"], ["--listed", "NAMES.txt"], ["--second", "3"], ["--lrs"]])
+@pytest.mark.parametrize(
+    "arguments", [["--hidden", "3"], ["--listed", "NAMES.txt"], ["--second", "3"], ["--lrs"]]
+)
 def test_what_is_no_option_and_an_option_without_value_exit_with_2(cli, arguments):
     got = cli("a", *arguments)
     assert (got.code, got.called) == (2, None)

@@ -39,7 +39,11 @@ def s3():
     """A bucket on a server of this machine."""
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
-    names = {"ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()), "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s"}
+    names = {
+        "ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()),
+        "ACCESS_KEY_ID": "k",
+        "SECRET_ACCESS_KEY": "s",
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (names | {"DEFAULT_REGION": "us-east-1"}).items():
             patch.setenv(f"AWS_{name}", value)
@@ -51,7 +55,11 @@ def s3():
 @pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.cloud)])
 def url(request, tmp_path):
     """An empty folder in an object store."""
-    yield f"memory://bucket/{tmp_path.name}" if request.param == "memory" else f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+    yield (
+        f"memory://bucket/{tmp_path.name}"
+        if request.param == "memory"
+        else f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+    )
     fsspec.filesystem("memory").store.clear()
 
 

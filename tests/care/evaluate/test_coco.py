@@ -24,16 +24,34 @@ def truth(*pictures, masks=None):
     made = []
     for n, rows in enumerate(pictures):
         corners = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
-        labels, ignored = np.array([row[1] for row in rows], np.int64), np.array([any(row[2:]) for row in rows], np.bool_)
+        labels, ignored = (
+            np.array([row[1] for row in rows], np.int64),
+            np.array([any(row[2:]) for row in rows], np.bool_),
+        )
         shapes = masks[n] if masks else [[] for _ in rows]
-        made.append(Picture(Path(f"{n}.jpg"), (100, 100), corners, labels, np.zeros_like(ignored), ignored, shapes))
+        made.append(
+            Picture(
+                Path(f"{n}.jpg"),
+                (100, 100),
+                corners,
+                labels,
+                np.zeros_like(ignored),
+                ignored,
+                shapes,
+            )
+        )
     return BoxSet(Path("list.txt"), made, CLASSES, {}, "")
 
 
 def found(*rows, masks=None):
     """One picture's detections, from (box, label, score)."""
-    corners, scores = np.array([row[0] for row in rows], np.float32), np.array([row[2] for row in rows], np.float32)
-    return Detections(corners.reshape(-1, 4), scores, np.array([row[1] for row in rows], np.int64), masks)
+    corners, scores = (
+        np.array([row[0] for row in rows], np.float32),
+        np.array([row[2] for row in rows], np.float32),
+    )
+    return Detections(
+        corners.reshape(-1, 4), scores, np.array([row[1] for row in rows], np.int64), masks
+    )
 
 
 def iou(a, b):
@@ -43,22 +61,38 @@ def iou(a, b):
 
 def naive_ap(data, detections, threshold, iou=iou, shapes=None):
     """``shapes``: what overlaps, of the boxes and of the detections of every picture."""
-    wanted_shapes, found_shapes = shapes or ([p.boxes.tolist() for p in data.pictures], [one.boxes.tolist() for one in detections])
+    wanted_shapes, found_shapes = shapes or (
+        [p.boxes.tolist() for p in data.pictures],
+        [one.boxes.tolist() for one in detections],
+    )
     of_classes = []
     for label in range(len(CLASSES)):
-        free = [{k: shape for k, shape in enumerate(wanted_shapes[n]) if p.labels[k] == label} for n, p in enumerate(data.pictures)]
+        free = [
+            {k: shape for k, shape in enumerate(wanted_shapes[n]) if p.labels[k] == label}
+            for n, p in enumerate(data.pictures)
+        ]
         wanted, hits, curve = sum(map(len, free)), 0, []
         if not wanted:
             continue
-        rows = [(one.scores[k], n, k) for n, one in enumerate(detections) for k in range(len(one.scores)) if one.labels[k] == label]
+        rows = [
+            (one.scores[k], n, k)
+            for n, one in enumerate(detections)
+            for k in range(len(one.scores))
+            if one.labels[k] == label
+        ]
         for rank, (_, n, k) in enumerate(sorted(rows, reverse=True), 1):
             shape = found_shapes[n][k]
-            best, k = max(((iou(shape, other), k) for k, other in free[n].items()), default=(0, None))
+            best, k = max(
+                ((iou(shape, other), k) for k, other in free[n].items()), default=(0, None)
+            )
             if best >= threshold:
                 del free[n][k]
                 hits += 1
             curve.append((hits / wanted, hits / rank))
-        at = [max((precision for recall, precision in curve if recall >= point), default=0) for point in np.linspace(0, 1, 101)]
+        at = [
+            max((precision for recall, precision in curve if recall >= point), default=0)
+            for point in np.linspace(0, 1, 101)
+        ]
         of_classes.append(sum(at) / len(at))
     return 100 * sum(of_classes) / len(of_classes)
 
@@ -71,12 +105,19 @@ def draw(seed):
         left, top, width, height = rng.uniform((0, 0, 10, 10), (60, 60, 40, 40))
         return np.array([left, top, left + width, top + height])
 
-    pictures, detections = [[(box(), int(rng.integers(3))) for _ in range(n)] for n in (6, 0, 12, 3, 9)], []
+    pictures, detections = (
+        [[(box(), int(rng.integers(3))) for _ in range(n)] for n in (6, 0, 12, 3, 9)],
+        [],
+    )
     for rows in pictures:
         near = [
-            (b + rng.normal(0, 2, 4), y if rng.random() < 0.9 else 3 - y, rng.random()) for b, y in rows + rows[::2] if rng.random() < 0.8
+            (b + rng.normal(0, 2, 4), y if rng.random() < 0.9 else 3 - y, rng.random())
+            for b, y in rows + rows[::2]
+            if rng.random() < 0.8
         ]
-        detections.append(found(*near, *((box(), int(rng.integers(4)), rng.random() / 2) for _ in range(4))))
+        detections.append(
+            found(*near, *((box(), int(rng.integers(4)), rng.random() / 2) for _ in range(4)))
+        )
     return truth(*pictures), detections
 
 
@@ -91,7 +132,10 @@ def test_it_agrees_with_a_plain_loop(seed, capsys):
 
 def test_perfect_and_no_detections():
     data = truth([(A, 0), (B, 0)], [], [(B, 3)])
-    assert average_precision(data, [found((A, 0, 0.3), (B, 0, 0.9)), found(), found((B, 3, 0.1))]) == PERFECT
+    assert (
+        average_precision(data, [found((A, 0, 0.3), (B, 0, 0.9)), found(), found((B, 3, 0.1))])
+        == PERFECT
+    )
     assert average_precision(data, [found()] * 3) == (0, 0, 0)
     assert average_precision(data, [found(), found((A, 2, 0.9)), found((A, 3, 0.9))]) == (0, 0, 0)
 
@@ -99,42 +143,60 @@ def test_perfect_and_no_detections():
 def test_a_second_detection_of_a_box_is_wrong():
     data = truth([(A, 1), (B, 1)])
     between = average_precision(data, [found((A, 1, 0.9), (A, 1, 0.8), (B, 1, 0.7))])
-    assert between == pytest.approx([100 * (51 + 50 * 2 / 3) / 101] * 3)  # a precision of 1 to a recall of 0.50, then of 2/3
+    assert between == pytest.approx(
+        [100 * (51 + 50 * 2 / 3) / 101] * 3
+    )  # a precision of 1 to a recall of 0.50, then of 2/3
     assert average_precision(data, [found((A, 1, 0.9), (A, 1, 0.6), (B, 1, 0.7))]) == PERFECT
 
 
-@pytest.mark.parametrize(("height", "want"), [(60.5, (30, 100, 0)), (77, (60, 100, 100)), (48, (0, 0, 0))])
+@pytest.mark.parametrize(
+    ("height", "want"), [(60.5, (30, 100, 0)), (77, (60, 100, 100)), (48, (0, 0, 0))]
+)
 def test_each_threshold_asks_for_its_overlap(height, want):
-    assert average_precision(truth([((0, 0, 50, 100), 0)]), [found(((0, 0, 50, height), 0, 0.9))]) == pytest.approx(want)
+    assert average_precision(
+        truth([((0, 0, 50, 100), 0)]), [found(((0, 0, 50, height), 0, 0.9))]
+    ) == pytest.approx(want)
 
 
 def test_classes_are_told_apart_and_those_without_boxes_left_out():
     data = truth([(A, 0), (B, 3)])
     assert average_precision(data, [found((A, 0, 0.9), (A, 1, 0.99), (B, 2, 0.99))]) == HALF
-    assert average_precision(data, [found((A, 0, 0.9), (B, 0, 0.99), (B, 3, 0.1))]) == pytest.approx((75, 75, 75))
+    assert average_precision(
+        data, [found((A, 0, 0.9), (B, 0, 0.99), (B, 3, 0.1))]
+    ) == pytest.approx((75, 75, 75))
 
 
 def test_a_false_alarm_where_nothing_is_counts():
     assert average_precision(truth([(A, 0)], []), [found((A, 0, 0.5)), found((A, 0, 0.9))]) == HALF
-    assert average_precision(truth([(A, 0)], []), [found((A, 0, 0.5)), found((A, 0, 0.4))]) == PERFECT
+    assert (
+        average_precision(truth([(A, 0)], []), [found((A, 0, 0.5)), found((A, 0, 0.4))]) == PERFECT
+    )
 
 
 def test_ignored_boxes_are_neither_missed_nor_found():
     data, right = truth([(A, 0), (B, 0, True)]), (A, 0, 0.5)
     assert average_precision(data, [found(right)]) == PERFECT
     assert average_precision(data, [found((B, 0, 0.9), (B, 0, 0.8), right)]) == PERFECT
-    assert average_precision(data, [found(((60, 60, 65, 65), 0, 0.9), right)]) == PERFECT  # a small part of a crowd
+    assert (
+        average_precision(data, [found(((60, 60, 65, 65), 0, 0.9), right)]) == PERFECT
+    )  # a small part of a crowd
     assert average_precision(data, [found((B, 0, 0.9))]) == (0, 0, 0)
     assert average_precision(data, [found(((0, 60, 20, 80), 0, 0.9), right)]) == HALF
-    assert average_precision(truth([(A, 0), (B, 0)]), [found(right)]) == pytest.approx([100 * 51 / 101] * 3)
-    assert average_precision(truth([(A, 0), (BIG, 0, True)]), [found(right)]) == PERFECT  # a box that counts goes first
+    assert average_precision(truth([(A, 0), (B, 0)]), [found(right)]) == pytest.approx(
+        [100 * 51 / 101] * 3
+    )
+    assert (
+        average_precision(truth([(A, 0), (BIG, 0, True)]), [found(right)]) == PERFECT
+    )  # a box that counts goes first
     assert average_precision(truth([(A, 0), (B, 1, True)]), [found(right)]) == PERFECT
 
 
 @pytest.mark.parametrize(("before", "want"), [(99, 1), (100, 0)])
 def test_a_hundred_detections_of_a_picture_count(before, want):
     wrong = [((60, 60, 70, 70), 0, 0.5 + k / 1000) for k in range(before)]
-    assert average_precision(truth([(A, 0)]), [found(*wrong, (A, 0, 0.1))]) == pytest.approx([want] * 3)
+    assert average_precision(truth([(A, 0)]), [found(*wrong, (A, 0, 0.1))]) == pytest.approx(
+        [want] * 3
+    )
 
 
 def test_without_a_box_that_counts_there_is_no_metric():
@@ -153,7 +215,9 @@ def test_every_picture_needs_its_detections(count):
 def test_detections_that_are_not_finite_are_refused(field):
     one = found(((2, 2, 8, 8), 0, 0.9))  # NaN overlaps everything, as pycocotools compares
     with pytest.raises(CareError, match="not finite"):
-        average_precision(truth([((2, 2, 8, 8), 0)]), [one._replace(**{field: getattr(one, field) * np.nan})])
+        average_precision(
+            truth([((2, 2, 8, 8), 0)]), [one._replace(**{field: getattr(one, field) * np.nan})]
+        )
 
 
 def mask_iou(a, b):
@@ -197,15 +261,25 @@ def draw_masks(seed):
                 rectangle(left + width // 2, top, left + width, top + height),
             )
             mask = one[1] | other[1]
-            written[-1].append(([one[0], other[0]], run_lengths(mask), rle(mask) | {"counts": rle(mask)["counts"].decode()})[k % 3])
+            written[-1].append(
+                (
+                    [one[0], other[0]],
+                    run_lengths(mask),
+                    rle(mask) | {"counts": rle(mask)["counts"].decode()},
+                )[k % 3]
+            )
             shapes[-1].append(mask)
             rows[-1].append(((left, top, left + width, top + height), int(rng.integers(3))))
         near, found_shapes = [], [*found_shapes, []]
         for k in rng.permutation([*range(count), *range(0, count, 2)]):
             if rng.random() < 0.85:
-                moved = np.roll(shapes[-1][k], rng.integers(-3, 4, 2), (0, 1)) & (rng.random((100, 100)) < rng.uniform(0.8, 1))
+                moved = np.roll(shapes[-1][k], rng.integers(-3, 4, 2), (0, 1)) & (
+                    rng.random((100, 100)) < rng.uniform(0.8, 1)
+                )
                 found_shapes[-1].append(moved)
-                near.append((BIG, rows[-1][k][1] if rng.random() < 0.9 else 3, rng.random()))  # the box does not matter
+                near.append(
+                    (BIG, rows[-1][k][1] if rng.random() < 0.9 else 3, rng.random())
+                )  # the box does not matter
         detections.append(found(*near, masks=[rle(mask) for mask in found_shapes[-1]]))
     return truth(*rows, masks=written), detections, (shapes, found_shapes)
 
@@ -215,7 +289,10 @@ def test_masks_agree_with_a_plain_loop_over_pixels(seed, capsys):
     data, detections, shapes = draw_masks(seed)
     got = average_precision(data, detections, masks=True)
     assert capsys.readouterr() == ("", "")
-    naive = [naive_ap(data, detections, threshold, mask_iou, shapes) for threshold in np.linspace(0.5, 0.95, 10)]
+    naive = [
+        naive_ap(data, detections, threshold, mask_iou, shapes)
+        for threshold in np.linspace(0.5, 0.95, 10)
+    ]
     assert got == pytest.approx((sum(naive) / 10, naive[0], naive[5]), abs=1e-6)
     assert 5 < got.ap < got.ap50 <= 100
     assert average_precision(data, detections) != got
@@ -226,7 +303,10 @@ def test_a_crowds_mask_is_a_region_that_is_ignored():
     region = np.zeros((100, 100), np.bool_)
     region[50:90, 50:60] = region[50:60, 50:90] = True  # an L: half of its box is no crowd
     data = truth([(A, 0), ((50, 50, 90, 90), 0, True)], masks=[[[polygon], run_lengths(region)]])
-    right, inside, beside = (rle(mask) for mask in (object_mask, rectangle(52, 52, 58, 80)[1], rectangle(70, 70, 88, 88)[1]))
+    right, inside, beside = (
+        rle(mask)
+        for mask in (object_mask, rectangle(52, 52, 58, 80)[1], rectangle(70, 70, 88, 88)[1])
+    )
     detections = [found((BIG, 0, 0.9), (BIG, 0, 0.8), (BIG, 0, 0.5), masks=[inside, inside, right])]
     assert average_precision(data, detections, masks=True) == PERFECT
     detections = [found((BIG, 0, 0.9), (BIG, 0, 0.5), masks=[beside, right])]
@@ -237,8 +317,20 @@ def test_masks_without_detections_and_detections_without_boxes():
     polygon, mask = rectangle(*A)
     data = truth([(A, 0)], [], masks=[[[polygon]], []])
     assert average_precision(data, [found(), found()], masks=True) == (0, 0, 0)
-    assert average_precision(data, [found((B, 0, 0.5), masks=[rle(mask)]), found(masks=[])], masks=True) == PERFECT
-    assert average_precision(data, [found((B, 0, 0.5), masks=[rle(mask)]), found((A, 0, 0.9), masks=[rle(mask)])], masks=True) == HALF
+    assert (
+        average_precision(
+            data, [found((B, 0, 0.5), masks=[rle(mask)]), found(masks=[])], masks=True
+        )
+        == PERFECT
+    )
+    assert (
+        average_precision(
+            data,
+            [found((B, 0, 0.5), masks=[rle(mask)]), found((A, 0, 0.9), masks=[rle(mask)])],
+            masks=True,
+        )
+        == HALF
+    )
     for masks in (None, [], [rle(mask)] * 2):
         with pytest.raises(ValueError):
             average_precision(data, [found((A, 0, 0.5), masks=masks), found()], masks=True)
@@ -248,11 +340,20 @@ def test_a_mask_that_is_missing_or_of_another_size_is_refused():
     polygon, mask = rectangle(*A)
     detections = [found((A, 0, 0.5), masks=[rle(mask)])]
     for ignored in (False, True):  # a crowd without a region could not be ignored
-        with pytest.raises(CareError, match=r"a box of 0\.jpg has no mask, and the AP of masks needs all"):
-            average_precision(truth([(A, 0), (B, 1, ignored)], masks=[[[polygon], []]]), detections, masks=True)
+        with pytest.raises(
+            CareError, match=r"a box of 0\.jpg has no mask, and the AP of masks needs all"
+        ):
+            average_precision(
+                truth([(A, 0), (B, 1, ignored)], masks=[[[polygon], []]]), detections, masks=True
+            )
     data, small = truth([(A, 0)], masks=[[[polygon]]]), np.ones((100, 50), np.bool_)
-    for wrong in ((data, [found((A, 0, 0.5), masks=[rle(small)])]), (truth([(A, 0)], masks=[[run_lengths(small)]]), detections)):
-        with pytest.raises(CareError, match=r"a mask of 0\.jpg has 50 × 100 pixels, the image \(100, 100\)"):
+    for wrong in (
+        (data, [found((A, 0, 0.5), masks=[rle(small)])]),
+        (truth([(A, 0)], masks=[[run_lengths(small)]]), detections),
+    ):
+        with pytest.raises(
+            CareError, match=r"a mask of 0\.jpg has 50 × 100 pixels, the image \(100, 100\)"
+        ):
             average_precision(*wrong, masks=True)
 
 
@@ -260,7 +361,12 @@ def test_a_mask_that_is_missing_or_of_another_size_is_refused():
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 def test_cocos_own_files_give_what_pycocotools_gives(unpacked, kind):
     """The reference reads the JSON itself, with COCO's category numbers, crowds as they are written, and areas of the file."""
-    path = unpacked("coco-mini-permissive.tar") / "coco-mini-permissive" / "annotations" / "instances_val2017.json"
+    path = (
+        unpacked("coco-mini-permissive.tar")
+        / "coco-mini-permissive"
+        / "annotations"
+        / "instances_val2017.json"
+    )
     data, content, rng = boxes.load(path), json.loads(path.read_text()), np.random.default_rng(0)
     with contextlib.redirect_stdout(io.StringIO()):
         reference = COCO(path)
@@ -269,17 +375,35 @@ def test_cocos_own_files_give_what_pycocotools_gives(unpacked, kind):
         for one in content["annotations"]:
             if rng.random() < 0.8:
                 mask = np.roll(reference.annToMask(one), rng.integers(-4, 5, 2), (0, 1))
-                x, y, w, h = (np.float32(one["bbox"]) + rng.normal(0, 3, 4).clip(-1, 1)).astype(np.float32).tolist()
-                row = {"image_id": one["image_id"], "category_id": one["category_id"], "score": float(np.float32(rng.random()))}
-                results.append(row | ({"bbox": [x, y, w, h]} if kind == "bbox" else {"segmentation": rle(mask)}))
-                found_by[one["image_id"]].append(((x, y, x + w, y + h), names[one["category_id"]], row["score"], rle(mask)))
+                x, y, w, h = (
+                    (np.float32(one["bbox"]) + rng.normal(0, 3, 4).clip(-1, 1))
+                    .astype(np.float32)
+                    .tolist()
+                )
+                row = {
+                    "image_id": one["image_id"],
+                    "category_id": one["category_id"],
+                    "score": float(np.float32(rng.random())),
+                }
+                results.append(
+                    row
+                    | ({"bbox": [x, y, w, h]} if kind == "bbox" else {"segmentation": rle(mask)})
+                )
+                found_by[one["image_id"]].append(
+                    ((x, y, x + w, y + h), names[one["category_id"]], row["score"], rle(mask))
+                )
         judge = COCOeval(reference, reference.loadRes([dict(row) for row in results]), kind)
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-    detections = [found(*(row[:3] for row in rows), masks=[row[3] for row in rows]) for rows in found_by.values()]
+    detections = [
+        found(*(row[:3] for row in rows), masks=[row[3] for row in rows])
+        for rows in found_by.values()
+    ]
     got = average_precision(data, detections, masks=kind == "segm")
-    assert got == pytest.approx(100 * judge.stats[:3], abs=0.05 if kind == "bbox" else 1e-9)  # boxes are kept in float32
+    assert got == pytest.approx(
+        100 * judge.stats[:3], abs=0.05 if kind == "bbox" else 1e-9
+    )  # boxes are kept in float32
     assert 20 < got.ap < got.ap50 < 95
 
 

@@ -21,7 +21,9 @@ NORMALIZE = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 def paper_transform(size):
     """torchvision's own, on images: resize the short side, central crop."""
-    return transforms.Compose([transforms.Resize(round(size * 256 / 224)), transforms.CenterCrop(size)])
+    return transforms.Compose(
+        [transforms.Resize(round(size * 256 / 224)), transforms.CenterCrop(size)]
+    )
 
 
 @pytest.fixture
@@ -44,9 +46,13 @@ def passes(encoder):
 # images
 
 
-@pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (500, 332), (224, 400), (40, 40), (3, 90)])
+@pytest.mark.parametrize(
+    "size", [(500, 375), (375, 500), (256, 256), (500, 332), (224, 400), (40, 40), (3, 90)]
+)
 def test_a_centre_crop_is_torchvisions(size):
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+    image = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    )
     for length in (224, 33):
         ours = centre_crop(image, length)
         assert ours.size == (length, length)
@@ -56,7 +62,9 @@ def test_a_centre_crop_is_torchvisions(size):
 def test_a_centre_crop_is_torchvisions_where_the_long_side_is_no_whole_number(make_image):
     for width in range(300, 330):
         image = make_image(width, (width, 211))
-        assert np.array_equal(np.asarray(centre_crop(image, 96)), np.asarray(paper_transform(96)(image)))
+        assert np.array_equal(
+            np.asarray(centre_crop(image, 96)), np.asarray(paper_transform(96)(image))
+        )
 
 
 def test_all_images_come_in_order_and_normalised(data):
@@ -66,23 +74,48 @@ def test_all_images_come_in_order_and_normalised(data):
     for workers in (0, 1):
         got = list(centres(data, batches, size=SIZE, workers=workers))
         assert [len(batch) for batch in got] == [7, 2, 14, 1]
-        torch.testing.assert_close(torch.cat(got), want[[row for batch in batches for row in batch]], rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            torch.cat(got), want[[row for batch in batches for row in batch]], rtol=0, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(("workers", "start"), [(0, 0), (1, 0), (0, 3)])
 def test_crops_are_those_of_the_views_of_each_epochs_order(data, tmp_path, workers, start):
-    rows, view = np.array([20, 3, 11, 7, 15, 4]), View(scale=(0.3, 1), jitter_p=0, blur_p=0, gray_p=0)
-    layer, settings = nn.Linear(1, 1), {"size": SIZE, "batch_size": 4, "steps": 5, "seed": 3, "min_scale": 0.3}  # an epoch is a step
-    state = Run(tmp_path, layer, torch.optim.SGD(layer.parameters()), settings, title="", precision="fp32", checkpoint_every=1)
+    rows, view = (
+        np.array([20, 3, 11, 7, 15, 4]),
+        View(scale=(0.3, 1), jitter_p=0, blur_p=0, gray_p=0),
+    )
+    layer, settings = (
+        nn.Linear(1, 1),
+        {"size": SIZE, "batch_size": 4, "steps": 5, "seed": 3, "min_scale": 0.3},
+    )  # an epoch is a step
+    state = Run(
+        tmp_path,
+        layer,
+        torch.optim.SGD(layer.parameters()),
+        settings,
+        title="",
+        precision="fp32",
+        checkpoint_every=1,
+    )
     state.start = start
     got = list(crops(state, data, rows, workers))
     assert len(got) == 5 - start
     for epoch, (pixels, labels, of) in enumerate(got, start):
-        assert of.tolist() == rows[shards.step_ids(6, batch_size=4, step=epoch, seed=3).ids].tolist()
+        assert (
+            of.tolist() == rows[shards.step_ids(6, batch_size=4, step=epoch, seed=3).ids].tolist()
+        )
         assert labels.tolist() == [int(data[row].label) for row in of]
-        naive = [crop(np.array(data.image(int(row))), view.draw(3, epoch, int(row), 0), SIZE).copy() for row in of]
-        torch.testing.assert_close(pixels, torch.stack([NORMALIZE(torch.from_numpy(one).float() / 255) for one in naive]))
-    assert len({tuple(sorted(of.tolist())) for _, _, of in got}) > 1  # others are left out each epoch
+        naive = [
+            crop(np.array(data.image(int(row))), view.draw(3, epoch, int(row), 0), SIZE).copy()
+            for row in of
+        ]
+        torch.testing.assert_close(
+            pixels, torch.stack([NORMALIZE(torch.from_numpy(one).float() / 255) for one in naive])
+        )
+    assert (
+        len({tuple(sorted(of.tolist())) for _, _, of in got}) > 1
+    )  # others are left out each epoch
 
 
 # features
@@ -119,7 +152,10 @@ def test_the_mode_comes_back_after_a_failure(encoder, damaged_set):
 
 
 def test_reduced_precision_gives_nearly_the_same_features_in_float32(encoder, data):
-    features = {name: extract(encoder, data, size=SIZE, precision=name).x for name in ("fp32", "bf16", "fp16")}
+    features = {
+        name: extract(encoder, data, size=SIZE, precision=name).x
+        for name in ("fp32", "bf16", "fp16")
+    }
     for name in ("bf16", "fp16"):
         assert features[name].dtype == torch.float32
         assert not torch.equal(features[name], features["fp32"])
@@ -140,14 +176,19 @@ def build(folder, make_image, names, broken=(), **options):
 
 def test_a_set_without_classes_is_refused(encoder, make_image, tmp_path):
     flat = build(tmp_path, make_image, ["1.png", "2.png"])
-    with pytest.raises(CareError, match="set has images without a class; evaluation needs a set built from class folders"):
+    with pytest.raises(
+        CareError,
+        match="set has images without a class; evaluation needs a set built from class folders",
+    ):
         extract(encoder, flat, size=SIZE)
 
 
 def test_sets_of_other_classes_are_refused(data, make_image, tmp_path):
     same_classes(data, data)
     other = build(tmp_path, make_image, ["bee/1.png", "dog/2.png"])
-    with pytest.raises(CareError, match="must have the same classes; only one of them has: ant, cat, dog"):
+    with pytest.raises(
+        CareError, match="must have the same classes; only one of them has: ant, cat, dog"
+    ):
         same_classes(data, other)
 
 
@@ -155,22 +196,36 @@ def test_sets_of_other_classes_are_refused(data, make_image, tmp_path):
 
 
 def files(cache):
-    return {str(path.relative_to(cache)): path.read_bytes() for path in sorted(cache.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(cache)): path.read_bytes()
+        for path in sorted(cache.rglob("*"))
+        if path.is_file()
+    }
 
 
 def same(one, other):
-    return torch.equal(one.x, other.x) and torch.equal(one.y, other.y) and one.classes == other.classes
+    return (
+        torch.equal(one.x, other.x) and torch.equal(one.y, other.y) and one.classes == other.classes
+    )
 
 
-def test_what_is_in_the_cache_takes_no_forward_pass_and_no_image(encoder, data, passes, tmp_path, monkeypatch):
+def test_what_is_in_the_cache_takes_no_forward_pass_and_no_image(
+    encoder, data, passes, tmp_path, monkeypatch
+):
     plain = extract(encoder, data, size=SIZE)
     first = extract(encoder, data, size=SIZE, cache=tmp_path / "cache")
     assert passes == [10, 10, 4] * 2
     assert same(first, plain)
     before = files(tmp_path / "cache")
-    assert [name.rpartition("/")[2] for name in before] == ["0.safetensors", "1.safetensors", "2.safetensors"]
+    assert [name.rpartition("/")[2] for name in before] == [
+        "0.safetensors",
+        "1.safetensors",
+        "2.safetensors",
+    ]
     monkeypatch.setattr(shards.ShardSet, "image", None)
-    again = extract(encoder, data, size=SIZE, batch_size=3, workers=1, cache=str(tmp_path / "cache"))
+    again = extract(
+        encoder, data, size=SIZE, batch_size=3, workers=1, cache=str(tmp_path / "cache")
+    )
     assert len(passes) == 6
     assert same(again, first)
     assert files(tmp_path / "cache") == before
@@ -183,7 +238,9 @@ def test_a_cache_may_be_a_url(encoder, data, passes):
     fsspec.filesystem("memory").rm("/bucket", recursive=True)
 
 
-def test_the_cache_tells_encoder_data_size_and_precision_apart(encoder, data, make_image, passes, tmp_path):
+def test_the_cache_tells_encoder_data_size_and_precision_apart(
+    encoder, data, make_image, passes, tmp_path
+):
     names = [f"{name}/{n}.png" for n, name in enumerate(("ant", "bee", "cat") * 8)]
     other = build(tmp_path, lambda n: make_image(n + 1), names, shard_size=10)
     assert other.classes == data.classes
@@ -202,7 +259,9 @@ def test_the_cache_tells_encoder_data_size_and_precision_apart(encoder, data, ma
     assert len(files(cache)) == 5 * 3
 
 
-def test_some_shards_are_extracted_by_themselves_and_a_last_call_finds_them(encoder, data, passes, tmp_path):
+def test_some_shards_are_extracted_by_themselves_and_a_last_call_finds_them(
+    encoder, data, passes, tmp_path
+):
     plain = extract(encoder, data, size=SIZE)
     passes.clear()
     part = extract(encoder, data, size=SIZE, only=[1], cache=tmp_path)
@@ -261,7 +320,10 @@ def test_the_shards_before_a_failure_stay(encoder, damaged_set, passes, tmp_path
 @pytest.mark.parametrize("classes", [6, 12])
 def test_accuracy_is_sklearns(classes):
     generator = torch.Generator().manual_seed(0)
-    scores, labels = torch.randn(200, classes, generator=generator), torch.randint(classes, (200,), generator=generator)
+    scores, labels = (
+        torch.randn(200, classes, generator=generator),
+        torch.randint(classes, (200,), generator=generator),
+    )
     got = accuracy(scores, labels)
     for k, value in ((1, got.top1), (5, got.top5)):
         want = top_k_accuracy_score(labels.numpy(), scores.numpy(), k=k, labels=range(classes))

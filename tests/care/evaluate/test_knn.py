@@ -38,23 +38,35 @@ def test_neighbours_vote_with_the_exponential_of_their_cosine(k, temperature):
     train, val = draw(0, 120), draw(1, 60)
     got = weighted_knn(train, val, k=k, temperature=temperature)
     scores = naive_scores(train, val, k, temperature)
-    assert got.top1 == pytest.approx(100 * top_k_accuracy_score(val.y, scores, k=1, labels=range(CLASSES)), abs=1e-4)
+    assert got.top1 == pytest.approx(
+        100 * top_k_accuracy_score(val.y, scores, k=1, labels=range(CLASSES)), abs=1e-4
+    )
     assert 20 < got.top1 < 90
     if k == 20:  # with fewer voters than five the order of the classes without votes decides
-        assert got.top5 == pytest.approx(100 * top_k_accuracy_score(val.y, scores, k=5, labels=range(CLASSES)), abs=1e-4)
+        assert got.top5 == pytest.approx(
+            100 * top_k_accuracy_score(val.y, scores, k=5, labels=range(CLASSES)), abs=1e-4
+        )
 
 
 @pytest.mark.parametrize("k", [1, 20])
 def test_it_agrees_with_sklearn(k):
     train, val = draw(0, 300), draw(1, 1500)  # more queries than go in one piece
-    reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=lambda distance: np.exp(-distance / 0.07))
+    reference = KNeighborsClassifier(
+        k, metric="cosine", algorithm="brute", weights=lambda distance: np.exp(-distance / 0.07)
+    )
     reference.fit(train.x, train.y)
-    assert weighted_knn(train, val, k=k).top1 == pytest.approx(100 * reference.score(val.x, val.y), abs=1e-3)
+    assert weighted_knn(train, val, k=k).top1 == pytest.approx(
+        100 * reference.score(val.x, val.y), abs=1e-3
+    )
 
 
 def test_the_protocol_is_twenty_neighbours_at_0_07():
     train, val = draw(0, 120), draw(1, 60)
-    assert weighted_knn(train, val) == weighted_knn(train, val, k=20, temperature=0.07) != weighted_knn(train, val, k=3, temperature=0.07)
+    assert (
+        weighted_knn(train, val)
+        == weighted_knn(train, val, k=20, temperature=0.07)
+        != weighted_knn(train, val, k=3, temperature=0.07)
+    )
 
 
 def test_all_vote_where_there_are_fewer():
@@ -64,8 +76,18 @@ def test_all_vote_where_there_are_fewer():
 
 def test_far_neighbours_still_count_where_all_are_far():
     train = Features(torch.tensor([[-1.0, 0.01], [-1.0, -0.02]]), torch.tensor([2, 1]), 3)
-    assert weighted_knn(train, Features(torch.tensor([[1.0, 0.3]]), torch.tensor([1]), 3), temperature=0.02).top1 == 0
-    assert weighted_knn(train, Features(torch.tensor([[1.0, 0.3]]), torch.tensor([2]), 3), temperature=0.02).top1 == 100
+    assert (
+        weighted_knn(
+            train, Features(torch.tensor([[1.0, 0.3]]), torch.tensor([1]), 3), temperature=0.02
+        ).top1
+        == 0
+    )
+    assert (
+        weighted_knn(
+            train, Features(torch.tensor([[1.0, 0.3]]), torch.tensor([2]), 3), temperature=0.02
+        ).top1
+        == 100
+    )
 
 
 def test_a_label_that_is_no_class_is_refused():
@@ -106,9 +128,13 @@ def test_the_verb_is_the_vote_of_frozen_features(encoder, data, val_path, settin
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert encoder.training
     size, k, temperature = ({"size": 32, "k": 20, "temperature": 0.07} | settings).values()
-    scores = naive_scores(extract(encoder, data, size=size), extract(encoder, val, size=size), k, temperature)
+    scores = naive_scores(
+        extract(encoder, data, size=size), extract(encoder, val, size=size), k, temperature
+    )
     assert got.measures.keys() == {"top1", "top5"}
-    assert got.measures["top1"] == pytest.approx(100 * float((scores.argmax(1) == val.labels).mean()), abs=1e-4)
+    assert got.measures["top1"] == pytest.approx(
+        100 * float((scores.argmax(1) == val.labels).mean()), abs=1e-4
+    )
     assert 30 < got.measures["top1"] < 100
     assert got.measures["top5"] == 100  # there are three classes
     want = f"weighted nearest neighbours on frozen features (k {k}, temperature {temperature:g}), centre crops of {size} px"
@@ -134,7 +160,9 @@ def test_sets_of_other_classes_and_without_classes_are_refused(encoder, data, ma
     for name in ("one", "flat"):
         shards.build(tmp_path / name, tmp_path / "sets" / name, workers=1)
         sets[name] = shards.open(tmp_path / "sets" / name)
-    with pytest.raises(CareError, match="must have the same classes; only one of them has: ant, cat, dog"):
+    with pytest.raises(
+        CareError, match="must have the same classes; only one of them has: ant, cat, dog"
+    ):
         knn(encoder, data, sets["one"])
     with pytest.raises(CareError, match="flat has images without a class"):
         knn(encoder, sets["flat"], sets["flat"])

@@ -33,7 +33,9 @@ def test_at_the_last_stage_it_is_the_features_times_the_map(encoder, images):
     with torch.no_grad():
         h = encoder.maps(images)["layer4"]
         f = encoder(images).features
-    torch.testing.assert_close(cam, shown(torch.einsum("bc,bchw->bhw", f, h), (48, 64)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        cam, shown(torch.einsum("bc,bchw->bhw", f, h), (48, 64)), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("stage", ["layer1", "layer2", "layer3"])
@@ -53,7 +55,9 @@ def test_at_other_stages_it_is_grad_cam_by_hooks(encoder, images, stage):
     for channel in range(kept["map"].shape[1]):
         weight = kept["gradient"][:, channel].mean((1, 2))
         want += weight[:, None, None] * kept["map"][:, channel].detach()
-    torch.testing.assert_close(attention_map(encoder, images, stage=stage), shown(want, (48, 64)), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        attention_map(encoder, images, stage=stage), shown(want, (48, 64)), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_a_map_has_the_images_size_and_mean_1(encoder, images):
@@ -65,7 +69,12 @@ def test_a_map_has_the_images_size_and_mean_1(encoder, images):
 
 
 def test_each_images_map_is_its_own(encoder, images):
-    torch.testing.assert_close(attention_map(encoder, images)[1:2], attention_map(encoder, images[1:2]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        attention_map(encoder, images)[1:2],
+        attention_map(encoder, images[1:2]),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -82,9 +91,13 @@ def test_it_leaves_no_traces(encoder, images, training):
 
 def test_an_overlay_goes_from_blue_at_0_to_red_at_its_scale():
     image = Image.fromarray(np.full((1, 5, 3), (100, 50, 200), dtype=np.uint8))
-    colours = np.asarray(overlay(image, torch.tensor([[0, 1, 2, 7, -3]]) / 2 * 3.0, scale=3))[0].tolist()
+    colours = np.asarray(overlay(image, torch.tensor([[0, 1, 2, 7, -3]]) / 2 * 3.0, scale=3))[
+        0
+    ].tolist()
     ends = [(20, 20, 80), (60, 190, 120), (220, 30, 30), (220, 30, 30), (20, 20, 80)]
-    assert colours == [[(a + b) // 2 for a, b in zip(end, (100, 50, 200), strict=True)] for end in ends]
+    assert colours == [
+        [(a + b) // 2 for a, b in zip(end, (100, 50, 200), strict=True)] for end in ends
+    ]
     between = np.asarray(overlay(image, torch.full((1, 5), 0.375), scale=3))[0, 0].tolist()
     assert between == [(25 + 100) // 2, (65 + 50) // 2, (140 + 200) // 2]
 
@@ -99,14 +112,19 @@ def test_a_sheet_has_the_images_and_a_row_for_each_encoder(encoder, make_image):
     assert picture.size == (84 + 3 * 44, 3 * 44)
     transform = transforms.Compose([transforms.Resize(37), transforms.CenterCrop(32)])
     crops = [transform(image) for image in pictures]
-    normal = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+    normal = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+    )
     batch = torch.stack([normal(crop) for crop in crops])
     maps = [attention_map(network, batch) for network in (encoder, other)]
     assert not torch.equal(*maps)
     larger = transforms.Compose([transforms.Resize(46), transforms.CenterCrop(40)])
     shown = [larger(image) for image in pictures]
     maps = [F.interpolate(cams[None], (40, 40), mode="bilinear")[0] for cams in maps]
-    rows = [shown, *([overlay(image, cam) for image, cam in zip(shown, cams, strict=True)] for cams in maps)]
+    rows = [
+        shown,
+        *([overlay(image, cam) for image, cam in zip(shown, cams, strict=True)] for cams in maps),
+    ]
     for y, row in enumerate(rows):
         for x, part in enumerate(row):
             cell = picture.crop((84 + 44 * x, 44 * y, 84 + 44 * x + 40, 44 * y + 40))
@@ -119,11 +137,16 @@ def test_the_share_inside_masks_is_a_plain_sum_over_pixels(encoder, make_image):
     size, sizes = 32, [(60, 40), (40, 40), (40, 50)]
     photos = [make_image(n, size) for n, size in enumerate(sizes)]
     masks = [np.random.default_rng(n).random(size[::-1]) < 0.3 for n, size in enumerate(sizes)]
-    prepare = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+    prepare = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+    )
     shares, areas = [], []
     for photo, mask in zip(photos, masks, strict=True):
         cam = attention_map(encoder, prepare(centre_crop(photo, size))[None])[0].numpy()
-        weight = np.asarray(centre_crop(Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)), size)) / 255
+        weight = (
+            np.asarray(centre_crop(Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)), size))
+            / 255
+        )
         shares.append(sum(c * w for c, w in zip(cam.flat, weight.flat, strict=True)) / cam.sum())
         areas.append(weight.mean())
     share = attention_share(encoder, photos, masks, size=size)
@@ -136,5 +159,7 @@ def test_the_share_inside_masks_is_a_plain_sum_over_pixels(encoder, make_image):
 
 def test_a_mask_of_everything_holds_all_and_of_nothing_none(encoder, make_image):
     photos = [make_image(n) for n in range(3)]
-    assert attention_share(encoder, photos, [np.ones((40, 40), bool)] * 3, size=32) == pytest.approx((100, 100), rel=1e-5)
+    assert attention_share(
+        encoder, photos, [np.ones((40, 40), bool)] * 3, size=32
+    ) == pytest.approx((100, 100), rel=1e-5)
     assert attention_share(encoder, photos, [np.zeros((40, 40), bool)] * 3, size=32) == (0, 0)

@@ -14,7 +14,15 @@ DIGESTS = {"encoder": "e" * 64, "train": "a" * 64, "val": "b" * 64}
 
 
 def evaluation(task="kNN", encoder="runs/r50", **more):
-    row = {"task": task, "encoder": encoder, "protocol": "k 20", "settings": {"size": 224}, "digests": DIGESTS, "seed": 0, "trials": 1}
+    row = {
+        "task": task,
+        "encoder": encoder,
+        "protocol": "k 20",
+        "settings": {"size": 224},
+        "digests": DIGESTS,
+        "seed": 0,
+        "trials": 1,
+    }
     return row | {"versions": {"care": "0.1.0", "torch": "2.11"}, "chosen": {}} | more
 
 
@@ -53,17 +61,31 @@ def test_gathering_takes_every_result_below_a_folder(tmp_path):
     put(tmp_path / "none")
     (tmp_path / "a" / "losses.jsonl").write_text("no JSON")
     found = gather(str(tmp_path))
-    want = [("results.json", 4.0), ("b/results.json", 2.0), ("a/deep/results.json", 1.0), ("a/deep/results.json", 3.0)]
+    want = [
+        ("results.json", 4.0),
+        ("b/results.json", 2.0),
+        ("a/deep/results.json", 1.0),
+        ("a/deep/results.json", 3.0),
+    ]
     assert [(row["file"], row["top1"]) for row in found] == want
     assert found[0] == evaluation(top1=4.0, file="results.json")
     assert gather(tmp_path / "a" / "deep")[0]["file"] == "results.json"
 
 
 def test_a_result_that_is_in_two_files_is_told_once_and_by_the_outer_one(tmp_path):
-    put(tmp_path, evaluation(encoder="CARE", top1=4.0), evaluation(encoder="random", top1=3.0, digests=DIGESTS | {"encoder": "f" * 64}))
+    put(
+        tmp_path,
+        evaluation(encoder="CARE", top1=4.0),
+        evaluation(encoder="random", top1=3.0, digests=DIGESTS | {"encoder": "f" * 64}),
+    )
     put(tmp_path / "evaluations", evaluation(encoder="runs/x", top1=4.0))
     assert [row["encoder"] for row in gather(tmp_path)] == ["CARE", "random"]
-    for name, other in (("top1", 4.1), ("seed", 1), ("settings", {"size": 96}), ("digests", DIGESTS | {"val": "c" * 64})):
+    for name, other in (
+        ("top1", 4.1),
+        ("seed", 1),
+        ("settings", {"size": 96}),
+        ("digests", DIGESTS | {"val": "c" * 64}),
+    ):
         put(tmp_path / "evaluations", evaluation(encoder="runs/x", **{"top1": 4.0, name: other}))
         assert [row["encoder"] for row in gather(tmp_path)] == ["CARE", "random", "runs/x"], name
     bare = {"task": "kNN", "encoder": "x", "top1": 1.0}  # without digests nobody knows
@@ -75,22 +97,37 @@ def test_a_result_that_is_in_two_files_is_told_once_and_by_the_outer_one(tmp_pat
 @pytest.mark.parametrize(
     "content",
     [
-        [], 7, "text", {}, {"evaluations": None}, {"evaluations": [1]}, {"evaluations": [{"task": "kNN", "top1": 1.0}]},
-        {"evaluations": [{"task": "kNN", "encoder": "x", "top1": "much"}]}, {"evaluations": [{"task": "kNN", "encoder": "x", "top1": [1]}]},
-        {"results": {"arc": 0.5}}, {"evaluations": [{"task": "kNN", "encoder": "x", "settings": [1], "top1": 1.0}]},
+        [],
+        7,
+        "text",
+        {},
+        {"evaluations": None},
+        {"evaluations": [1]},
+        {"evaluations": [{"task": "kNN", "top1": 1.0}]},
+        {"evaluations": [{"task": "kNN", "encoder": "x", "top1": "much"}]},
+        {"evaluations": [{"task": "kNN", "encoder": "x", "top1": [1]}]},
+        {"results": {"arc": 0.5}},
+        {"evaluations": [{"task": "kNN", "encoder": "x", "settings": [1], "top1": 1.0}]},
     ],
-)  # fmt: skip
+)
 def test_another_programs_results_are_refused_by_name(tmp_path, content):
     put(tmp_path / "good", evaluation(top1=1.0))
     (tmp_path / "results.json").write_text(json.dumps(content))
-    with pytest.raises(CareError, match=re.escape(f"{tmp_path}/results.json holds no evaluations of a care command; move it away")):
+    with pytest.raises(
+        CareError,
+        match=re.escape(
+            f"{tmp_path}/results.json holds no evaluations of a care command; move it away"
+        ),
+    ):
         gather(tmp_path)
 
 
 def test_a_damaged_file_is_named(tmp_path):
     put(tmp_path / "good", evaluation(top1=1.0))
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "results.json").write_bytes((tmp_path / "good" / "results.json").read_bytes()[:-9])
+    (tmp_path / "bad" / "results.json").write_bytes(
+        (tmp_path / "good" / "results.json").read_bytes()[:-9]
+    )
     with pytest.raises(ShardError, match=r"bad/results\.json cannot be read as JSON"):
         gather(tmp_path)
 
@@ -98,12 +135,19 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_a_folder_without_evaluations_is_refused(tmp_path):
     put(tmp_path / "none")
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(CareError, match=r"no results\.json in or below .* holds evaluations; wanted a folder of `care evaluate`"):
+        with pytest.raises(
+            CareError,
+            match=r"no results\.json in or below .* holds evaluations; wanted a folder of `care evaluate`",
+        ):
             gather(folder)
 
 
 def test_the_papers_rows_stand_beside_the_same_task_and_no_other():
-    ours = [evaluation("VOC C4", ap=50.0, ap50=80.0, ap75=55.0), evaluation(top1=1.0), evaluation("linear on cached features", top1=2.0)]
+    ours = [
+        evaluation("VOC C4", ap=50.0, ap50=80.0, ap75=55.0),
+        evaluation(top1=1.0),
+        evaluation("linear on cached features", top1=2.0),
+    ]
     both = compared(ours)
     assert both[:3] == ours
     reported = both[3:]
@@ -116,19 +160,35 @@ def test_the_papers_rows_stand_beside_the_same_task_and_no_other():
 
 
 def test_what_is_reported_is_marked_on_every_line_and_is_never_the_best():
-    both = compared([evaluation("linear", top1=40.0, top5=60.0, best1=41.0), evaluation("linear", "random:resnet50", top1=4.0)])
+    both = compared(
+        [
+            evaluation("linear", top1=40.0, top5=60.0, best1=41.0),
+            evaluation("linear", "random:resnet50", top1=4.0),
+        ]
+    )
     (table,) = tables(both)
     assert table.headings == ["top-1 %", "top-5 %", "best epoch's top-1 %"]
     assert table.lines[:2] == [
-        ("linear", "runs/r50", ["40.0", "60.0", "41.0"], True), ("linear", "random:resnet50", ["4.0", "–", "–"], False)
-    ]  # fmt: skip
-    labels = {"linear, reported by the paper (ImageNet)", "linear, reported by the released README (ImageNet)"}
+        ("linear", "runs/r50", ["40.0", "60.0", "41.0"], True),
+        ("linear", "random:resnet50", ["4.0", "–", "–"], False),
+    ]
+    labels = {
+        "linear, reported by the paper (ImageNet)",
+        "linear, reported by the released README (ImageNet)",
+    }
     assert len(table.lines) == 2 + papers("linear")
     assert {label for label, *_ in table.lines[2:]} == labels
     assert not any(best for *_, best in table.lines[2:])
     assert all("not by this package" in table.protocols[label] for label in labels)
     assert table.protocols["linear"] == "k 20"
-    source, others = as_markdown(both), [line for line in as_markdown(both).splitlines() if " epochs |" in line or line.count("CMC")]
+    source, others = (
+        as_markdown(both),
+        [
+            line
+            for line in as_markdown(both).splitlines()
+            if " epochs |" in line or line.count("CMC")
+        ],
+    )
     assert source.count("**") == 2
     assert len(others) == papers("linear")
     assert all("reported by" in line for line in others)
@@ -136,35 +196,66 @@ def test_what_is_reported_is_marked_on_every_line_and_is_never_the_best():
 
 def test_rows_that_were_judged_in_other_ways_do_not_look_alike():
     rows = [
-        evaluation(top1=50.0), evaluation(encoder="random:resnet50", top1=40.0), evaluation(top1=60.0, settings={"size": 96}),
-        evaluation(top1=70.0, digests=DIGESTS | {"val": "c" * 64}), evaluation(top1=55.0, seed=3), evaluation(top1=56.0, protocol="k 200"),
-    ]  # fmt: skip
+        evaluation(top1=50.0),
+        evaluation(encoder="random:resnet50", top1=40.0),
+        evaluation(top1=60.0, settings={"size": 96}),
+        evaluation(top1=70.0, digests=DIGESTS | {"val": "c" * 64}),
+        evaluation(top1=55.0, seed=3),
+        evaluation(top1=56.0, protocol="k 200"),
+    ]
     (table,) = tables(rows)
     assert [(label, best) for label, _, _, best in table.lines] == [
-        ("kNN (1)", True), ("kNN (1)", False), ("kNN (2)", True), ("kNN (3)", True), ("kNN (4)", True), ("kNN (5)", True)
-    ]  # fmt: skip
+        ("kNN (1)", True),
+        ("kNN (1)", False),
+        ("kNN (2)", True),
+        ("kNN (3)", True),
+        ("kNN (4)", True),
+        ("kNN (5)", True),
+    ]
     assert table.protocols == {
-        "kNN (1)": f"k 20; seed 0; size 224; val data {'b' * 12}", "kNN (2)": f"k 20; seed 0; size 96; val data {'b' * 12}",
-        "kNN (3)": f"k 20; seed 0; size 224; val data {'c' * 12}", "kNN (4)": f"k 20; seed 3; size 224; val data {'b' * 12}",
+        "kNN (1)": f"k 20; seed 0; size 224; val data {'b' * 12}",
+        "kNN (2)": f"k 20; seed 0; size 96; val data {'b' * 12}",
+        "kNN (3)": f"k 20; seed 0; size 224; val data {'c' * 12}",
+        "kNN (4)": f"k 20; seed 3; size 224; val data {'b' * 12}",
         "kNN (5)": f"k 200; seed 0; size 224; val data {'b' * 12}",
-    }  # fmt: skip
+    }
 
 
 def test_what_is_part_of_the_result_or_changes_none_does_not_part_rows():
     settings = {"size": 224, "workers": 0, "checkpoint_every": 500}
     rows = [
         evaluation(top1=50.0, settings=settings | {"lrs": [0.1]}, chosen={"lrs": [0.1]}),
-        evaluation(encoder="b", top1=51.0, settings=settings | {"lrs": [5.0], "workers": 8}, chosen={"lrs": [5.0]}),
-        evaluation(encoder="c", top1=52.0, settings=settings | {"checkpoint_every": 9}, versions={"care": "9"}),
+        evaluation(
+            encoder="b",
+            top1=51.0,
+            settings=settings | {"lrs": [5.0], "workers": 8},
+            chosen={"lrs": [5.0]},
+        ),
+        evaluation(
+            encoder="c",
+            top1=52.0,
+            settings=settings | {"checkpoint_every": 9},
+            versions={"care": "9"},
+        ),
     ]
-    assert lines_of(rows) == [("kNN", "runs/r50", ["50.0"]), ("kNN", "b", ["51.0"]), ("kNN", "c", ["52.0"])]
+    assert lines_of(rows) == [
+        ("kNN", "runs/r50", ["50.0"]),
+        ("kNN", "b", ["51.0"]),
+        ("kNN", "c", ["52.0"]),
+    ]
     assert tables(rows)[0].protocols == {"kNN": "k 20"}
 
 
 def test_encoders_of_one_name_are_told_apart_by_their_files(tmp_path):
     put(tmp_path / "a", evaluation(encoder="CARE", top1=1.0))
-    put(tmp_path / "b", evaluation(encoder="CARE", top1=2.0), evaluation(encoder="random", top1=0.5))
-    assert [encoder for _, encoder, _ in lines_of(gather(tmp_path))] == ["CARE (a/results.json)", "CARE (b/results.json)", "random"]
+    put(
+        tmp_path / "b", evaluation(encoder="CARE", top1=2.0), evaluation(encoder="random", top1=0.5)
+    )
+    assert [encoder for _, encoder, _ in lines_of(gather(tmp_path))] == [
+        "CARE (a/results.json)",
+        "CARE (b/results.json)",
+        "random",
+    ]
 
 
 def test_means_of_trials_have_their_deviation():
@@ -172,9 +263,16 @@ def test_means_of_trials_have_their_deviation():
         evaluation(top1=71.24, top1_std=0.26, top5=90.0, top5_std=0.04, trials=5),
         evaluation(encoder="b", top1=70.0, top1_std=None, top5=None, trials=5),
     ]
-    assert lines_of(rows) == [("kNN", "runs/r50", ["71.2 ± 0.3", "90.0 ± 0.0"]), ("kNN", "b", ["70.0", "–"])]
+    assert lines_of(rows) == [
+        ("kNN", "runs/r50", ["71.2 ± 0.3", "90.0 ± 0.0"]),
+        ("kNN", "b", ["70.0", "–"]),
+    ]
     assert tables(rows)[0].protocols == {"kNN": "k 20; mean ± standard deviation of 5 trials"}
-    assert [label for label, *_ in lines_of([*rows, evaluation(top1=1.0)])] == ["kNN (1)", "kNN (1)", "kNN (2)"]
+    assert [label for label, *_ in lines_of([*rows, evaluation(top1=1.0)])] == [
+        "kNN (1)",
+        "kNN (1)",
+        "kNN (2)",
+    ]
     assert tables([evaluation(top1=1.0, top5=None)])[0].headings == ["top-1 %"]
 
 
@@ -183,7 +281,9 @@ def drawn():
     for task in ("kNN", "linear", "COCO FPN"):
         measures = ["ap", "ap50", "mask_ap"] if task == "COCO FPN" else ["top1", "top5"]
         for encoder in ("runs/a|b", r"c\d*e*", "<i>`f`", "random:resnet50"):
-            row = evaluation(task, encoder, trials=5) | {name: draw.uniform(0, 100) for name in measures}
+            row = evaluation(task, encoder, trials=5) | {
+                name: draw.uniform(0, 100) for name in measures
+            }
             rows.append(row | {f"{name}_std": draw.uniform(0, 5) for name in measures})
     return rows
 
@@ -191,8 +291,14 @@ def drawn():
 def test_markdown_read_back_has_the_numbers():
     rows = drawn()
     found = markdown_tables(as_markdown(rows))
-    assert [table[0][2:] for table in found] == [["top-1 %", "top-5 %"], ["AP %", "AP50 %", "mask AP %"]]
-    assert [table[1] for table in found] == [["---", "---", "---:", "---:"], ["---", "---", "---:", "---:", "---:"]]
+    assert [table[0][2:] for table in found] == [
+        ["top-1 %", "top-5 %"],
+        ["AP %", "AP50 %", "mask AP %"],
+    ]
+    assert [table[1] for table in found] == [
+        ["---", "---", "---:", "---:"],
+        ["---", "---", "---:", "---:", "---:"],
+    ]
     cells = [line for table in found for line in table[2:]]
     assert len(cells) == len(rows) == 12
     for (task, encoder, *values), row in zip(cells, rows, strict=True):
@@ -208,8 +314,13 @@ def test_markdown_read_back_has_the_numbers():
 def test_the_best_of_markdown_is_bold():
     text = as_markdown(drawn())
     bold = re.findall(r"^\| (.*?) \| .* \| \*\*([\d.]+) ±", text, re.MULTILINE)
-    best = {task: max(row.get("top1", row.get("ap")) for row in drawn() if row["task"] == task) for task in ("kNN", "linear", "COCO FPN")}
-    assert [(task, float(value)) for task, value in bold] == [(task, round(value, 1)) for task, value in best.items()]
+    best = {
+        task: max(row.get("top1", row.get("ap")) for row in drawn() if row["task"] == task)
+        for task in ("kNN", "linear", "COCO FPN")
+    }
+    assert [(task, float(value)) for task, value in bold] == [
+        (task, round(value, 1)) for task, value in best.items()
+    ]
 
 
 def test_csv_leaves_the_figures_on_resampled_images_out():
@@ -228,7 +339,9 @@ def test_resampled_figures_change_no_table_and_no_identity(tmp_path):
 
 
 def test_csv_read_back_has_every_value():
-    rows = compared([*drawn(), evaluation("VOC C4", 'a "b", c\nd', ap=50.0, chosen={"lrs": [0.1]}, ap75=None)])
+    rows = compared(
+        [*drawn(), evaluation("VOC C4", 'a "b", c\nd', ap=50.0, chosen={"lrs": [0.1]}, ap75=None)]
+    )
     text = as_csv(rows)
     lines = list(csv.DictReader(io.StringIO(text, newline="")))
     assert len(lines) == len(rows) == 13 + papers("linear") + papers("COCO FPN") + papers("VOC C4")

@@ -145,11 +145,13 @@ def test_a_measure_that_is_no_number_makes_no_difference(value):
 def test_only_what_was_judged_alike_is_compared():
     short, long = {"settings": {"epochs": 10}}, {"settings": {"epochs": 80}}
     rows = [
-        row("linear", "random", 1.0, **short), row("linear", "CARE", 3.0, **short),
-        row("linear", "random", 10.0, **long), row("linear", "CARE", 30.0, **long),
+        row("linear", "random", 1.0, **short),
+        row("linear", "CARE", 3.0, **short),
+        row("linear", "random", 10.0, **long),
+        row("linear", "CARE", 30.0, **long),
         row("linear", "C-stream alone", 5.0, settings={"epochs": 20}),
         row("linear", "theirs", 70.0, source="reported by the paper"),
-    ]  # fmt: skip
+    ]
     assert [(one.task, one.other, one.points) for one in differences(rows)] == [
         ("linear (1)", "random", 2.0),
         ("linear (2)", "random", 20.0),

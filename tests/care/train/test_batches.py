@@ -16,7 +16,9 @@ def read(data, **changes):
 
 
 def equal(some, others):
-    return len(some) == len(others) and all(i == j and torch.equal(x, y) for (i, x), (j, y) in zip(some, others, strict=True))
+    return len(some) == len(others) and all(
+        i == j and torch.equal(x, y) for (i, x), (j, y) in zip(some, others, strict=True)
+    )
 
 
 def test_the_views_are_those_of_the_steps_samples(data):
@@ -25,8 +27,15 @@ def test_the_views_are_those_of_the_steps_samples(data):
         _, ids = shards.step_ids(24, batch_size=5, step=step, seed=3)
         pictures = [data.image(i).resize((32, 32), Image.Resampling.BILINEAR) for i in ids]
         for got, want in ((one, pictures), (two, map(ImageOps.mirror, pictures))):
-            normal = [pil_ops.normalize(pil_ops.to_tensor(p), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) for p in want]
-            difference = (got - torch.stack(normal)).abs() * 0.225 * 255  # levels; the resizing rounds otherwise than Pillow's
+            normal = [
+                pil_ops.normalize(
+                    pil_ops.to_tensor(p), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+                )
+                for p in want
+            ]
+            difference = (
+                (got - torch.stack(normal)).abs() * 0.225 * 255
+            )  # levels; the resizing rounds otherwise than Pillow's
             assert difference.max() < 2.1
             assert difference.mean() < 0.2
     assert step == 6
@@ -62,7 +71,10 @@ def test_other_seeds_and_epochs_have_other_views(data):
 
 
 def test_fewer_images_than_a_batch_are_refused(data):
-    with pytest.raises(shards.ShardError, match="batch 0 of 25 samples, got a set of 24; use a batch size from 1 to 24"):
+    with pytest.raises(
+        shards.ShardError,
+        match="batch 0 of 25 samples, got a set of 24; use a batch size from 1 to 24",
+    ):
         read(data, batch_size=25)
 
 
@@ -72,8 +84,13 @@ def test_a_damaged_sample_stops_with_its_shard_and_key(damaged_set, workers):
     ids = [shards.step_ids(24, batch_size=5, step=step, seed=0).ids for step in range(7)]
     first = next(step for step, row in enumerate(ids) if 13 in row)
     done = []
-    with pytest.raises(shards.ShardError, match=rf"sample 13 \('{data.keys[13]}'\) of .*shard-000001\.tar is damaged.*crc32"):
-        done.extend(step for step, _ in batches(data, **SETTINGS, workers=workers))  # what came before the error stays in the list
+    with pytest.raises(
+        shards.ShardError,
+        match=rf"sample 13 \('{data.keys[13]}'\) of .*shard-000001\.tar is damaged.*crc32",
+    ):
+        done.extend(
+            step for step, _ in batches(data, **SETTINGS, workers=workers)
+        )  # what came before the error stays in the list
     assert done == list(range(first))
 
 

@@ -19,17 +19,25 @@ class Trained:
 
     def __init__(self, seed=0, *, width=6, steps=3):
         torch.manual_seed(seed)
-        network = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(4 * width, 2))
-        self.model = nn.ModuleDict({"c": MomentumPair(network)}).to(memory_format=torch.channels_last)
+        network = nn.Sequential(
+            nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(4 * width, 2)
+        )
+        self.model = nn.ModuleDict({"c": MomentumPair(network)}).to(
+            memory_format=torch.channels_last
+        )
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
+        self.optimizer = torch.optim.SGD(
+            parameters, lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True
+        )
         for n in range(steps):
             self.step(n)
 
     def step(self, seed):
         images = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
         self.optimizer.zero_grad()
-        loss = (self.model["c"].online(images) - self.model["c"].target(images)).square().sum() + self.model["c"].online(images).sum()
+        loss = (
+            self.model["c"].online(images) - self.model["c"].target(images)
+        ).square().sum() + self.model["c"].online(images).sum()
         loss.backward()
         self.optimizer.step()
         self.model["c"].update(0.9)
@@ -39,7 +47,10 @@ class Trained:
         checkpoint.save(run, checkpoint.snapshot(self.model, self.optimizer), manifest, **options)
 
     def state(self):
-        slots = {f"slot.{name}": self.optimizer.state[p]["momentum_buffer"] for name, p in self.model["c"].online.named_parameters()}
+        slots = {
+            f"slot.{name}": self.optimizer.state[p]["momentum_buffer"]
+            for name, p in self.model["c"].online.named_parameters()
+        }
         return {**self.model.state_dict(), **slots}
 
 
@@ -93,9 +104,15 @@ def test_tensors_stay_where_they_are_and_channels_last(tmp_path):
     other = Trained(seed=1)
     addresses = {name: tensor.data_ptr() for name, tensor in other.model.state_dict().items()}
     checkpoint.restore(checkpoint.latest(tmp_path), other.model, other.optimizer)
-    assert {name: tensor.data_ptr() for name, tensor in other.model.state_dict().items()} == addresses
+    assert {
+        name: tensor.data_ptr() for name, tensor in other.model.state_dict().items()
+    } == addresses
     weight = other.model["c"].online[0].weight
-    for tensor in (weight, other.model["c"].target[0].weight, other.optimizer.state[weight]["momentum_buffer"]):
+    for tensor in (
+        weight,
+        other.model["c"].target[0].weight,
+        other.optimizer.state[weight]["momentum_buffer"],
+    ):
         assert tensor.is_contiguous(memory_format=torch.channels_last)
         assert not tensor.is_contiguous()
 
@@ -107,9 +124,15 @@ def test_a_checkpoint_is_plain_safetensors_and_json(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == NAMES
     assert_same(load_file(folder / "model.safetensors"), trained.model.state_dict())
     slots = load_file(folder / "optimizer.safetensors")
-    assert slots.keys() == {f"c.online.{name}" for name, _ in trained.model["c"].online.named_parameters()}
+    assert slots.keys() == {
+        f"c.online.{name}" for name, _ in trained.model["c"].online.named_parameters()
+    }
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert (manifest["step"], manifest["settings"], sorted(manifest["files"])) == (3, {"a": 1}, NAMES[1:])
+    assert (manifest["step"], manifest["settings"], sorted(manifest["files"])) == (
+        3,
+        {"a": 1},
+        NAMES[1:],
+    )
 
 
 # which checkpoints there are
@@ -135,9 +158,18 @@ def test_a_run_without_checkpoints_has_no_latest(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: flip_a_bit(folder / "model.safetensors"), "model.safetensors does not match the manifest"),
-        (lambda folder: flip_a_bit(folder / "optimizer.safetensors"), "optimizer.safetensors does not match the manifest"),
-        (lambda folder: os.truncate(folder / "model.safetensors", 100), "model.safetensors does not match the manifest"),
+        (
+            lambda folder: flip_a_bit(folder / "model.safetensors"),
+            "model.safetensors does not match the manifest",
+        ),
+        (
+            lambda folder: flip_a_bit(folder / "optimizer.safetensors"),
+            "optimizer.safetensors does not match the manifest",
+        ),
+        (
+            lambda folder: os.truncate(folder / "model.safetensors", 100),
+            "model.safetensors does not match the manifest",
+        ),
         (lambda folder: (folder / "model.safetensors").unlink(), "No such file"),
         (lambda folder: (folder / "manifest.json").unlink(), "does not exist"),
         (lambda folder: os.truncate(folder / "manifest.json", 30), "cannot be read as JSON"),
@@ -185,7 +217,10 @@ def test_a_checkpoint_of_another_architecture_names_the_keys(tmp_path):
     del shallower.model["c"].online[3]
     before = clones(wider.state())
     for other, message in (
-        (wider, r"step-00000003 is of another architecture: \d+ of another shape \(first: c\.online\.0\.bias, .*\); use the encoder"),
+        (
+            wider,
+            r"step-00000003 is of another architecture: \d+ of another shape \(first: c\.online\.0\.bias, .*\); use the encoder",
+        ),
         (deeper, r"2 missing \(first: c\.online\.4\.bias, c\.online\.4\.weight\)"),
         (shallower, r"2 unexpected \(first: c\.online\.3\.bias, c\.online\.3\.weight\)"),
     ):
@@ -211,7 +246,10 @@ def largest_file(size):
 def test_a_disk_that_fills_while_tensors_are_written_is_one_readable_error(tmp_path):
     trained = Trained()
     trained.save(tmp_path, 2)
-    with largest_file(1000), pytest.raises(ShardError, match=r"cannot write .*checkpoints.*File too large"):
+    with (
+        largest_file(1000),
+        pytest.raises(ShardError, match=r"cannot write .*checkpoints.*File too large"),
+    ):
         trained.save(tmp_path, 4)
     assert steps_in(tmp_path) == ["step-00000002"]
     assert checkpoint.latest(tmp_path).step == 2

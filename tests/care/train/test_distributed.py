@@ -11,12 +11,22 @@ import shards
 from care import BYOL, BarlowTwins, CareError, SimCLR, care_loss, lr_at, streams_for
 from care.train import Stopped, batches, load_encoder, loop, pretrain, ranks
 
-SETTINGS = {"size": 32, "batch_size": 12, "steps": 5, "warmup": 2, "precision": "fp32", "device": "cpu", "checkpoint_every": 2}
+SETTINGS = {
+    "size": 32,
+    "batch_size": 12,
+    "steps": 5,
+    "warmup": 2,
+    "precision": "fp32",
+    "device": "cpu",
+    "checkpoint_every": 2,
+}
 
 
 def train(path, run, objective=None, *, double=True, **changes):
     """A tiny run in float64, from new streams."""
-    c, t = streams_for("resnet18-small-half", size=32, seed=0, blocks=1, objective=objective or BYOL(hidden=32))
+    c, t = streams_for(
+        "resnet18-small-half", size=32, seed=0, blocks=1, objective=objective or BYOL(hidden=32)
+    )
     if double:
         c.double()
         t.double()
@@ -38,7 +48,10 @@ def test_the_losses_are_those_of_one_process(image_set, tmp_path, world):
     done = together(world, lambda: train(image_set, tmp_path / "many").losses)
     assert_equal_runs(tmp_path / "one", tmp_path / "many")
     assert done == [done[0]] * world
-    assert json.loads((tmp_path / "many" / "status.json").read_text()) == {"state": "done", "message": ""}
+    assert json.loads((tmp_path / "many" / "status.json").read_text()) == {
+        "state": "done",
+        "message": "",
+    }
 
 
 @pytest.mark.parametrize("objective", [SimCLR(hidden=32, dim=16), BarlowTwins(hidden=32, dim=16)])
@@ -79,8 +92,13 @@ def test_a_run_goes_on_with_another_number_of_processes(image_set, tmp_path, mon
 
 
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.resume)])
-def test_on_as_many_processes_a_run_goes_on_with_the_same_bits(image_set, tmp_path, monkeypatch, world):
-    whole, broken = ((lambda run=tmp_path / name: train(image_set, run, double=False).losses) for name in ("whole", "broken"))
+def test_on_as_many_processes_a_run_goes_on_with_the_same_bits(
+    image_set, tmp_path, monkeypatch, world
+):
+    whole, broken = (
+        (lambda run=tmp_path / name: train(image_set, run, double=False).losses)
+        for name in ("whole", "broken")
+    )
     together(world, whole)
     broken_off(monkeypatch, world, broken, 3)
     together(world, broken)
@@ -91,7 +109,13 @@ def test_on_as_many_processes_a_run_goes_on_with_the_same_bits(image_set, tmp_pa
 def test_each_process_gets_its_slice_of_every_batch(image_set):
     options = {"size": 32, "batch_size": 12, "steps": 3}
     whole = [views for _, views in batches(shards.open(image_set), **options)]
-    parts = together(3, lambda: [tuple(x.numpy() for x in views) for _, views in batches(shards.open(image_set), **options)])
+    parts = together(
+        3,
+        lambda: [
+            tuple(x.numpy() for x in views)
+            for _, views in batches(shards.open(image_set), **options)
+        ],
+    )
     for step, views in enumerate(whole):
         for n, x in enumerate(views):
             assert torch.equal(torch.cat([torch.from_numpy(part[step][n]) for part in parts]), x)
@@ -110,7 +134,10 @@ def test_a_stop_asked_of_one_process_stops_all_at_the_same_step(image_set, tmp_p
             train(image_set, tmp_path, steps=5)
 
     together(2, work)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000002", "step-00000003"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "step-00000002",
+        "step-00000003",
+    ]
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "stopped"
 
 
@@ -125,7 +152,9 @@ def test_weights_that_came_to_differ_are_found_at_the_next_save(image_set, tmp_p
 
     def work():
         monkeypatch.setattr(loop, "update_targets", diverge)
-        with pytest.raises(CareError, match=r"the processes' weights differ after step 1; check the machines"):
+        with pytest.raises(
+            CareError, match=r"the processes' weights differ after step 1; check the machines"
+        ):
             train(image_set, tmp_path)
 
     together(2, work)
@@ -136,7 +165,10 @@ def test_processes_that_see_different_checkpoints_are_told_so(image_set, tmp_pat
     train(image_set, tmp_path / "0", steps=2)
 
     def work():
-        with pytest.raises(CareError, match=r"the processes see different checkpoints in .*; give a RUN that all machines share"):
+        with pytest.raises(
+            CareError,
+            match=r"the processes see different checkpoints in .*; give a RUN that all machines share",
+        ):
             train(image_set, tmp_path / str(ranks.rank()), steps=2)
 
     together(2, work)
@@ -155,7 +187,9 @@ def test_parts_of_a_batch_are_averaged(image_set, tmp_path, data):
         losses.append(care_loss(out, t(out.maps)))
     (row,) = rows(tmp_path)
     for name in ("cnn", "transformer", "attention", "total"):
-        assert row[name] == pytest.approx(sum(float(getattr(loss, name).detach()) for loss in losses) / 2, rel=1e-9)
+        assert row[name] == pytest.approx(
+            sum(float(getattr(loss, name).detach()) for loss in losses) / 2, rel=1e-9
+        )
     # and so is the gradient: one step of SGD on the mean of the two losses
     (sum(loss.total for loss in losses) / 2).backward()
     before, lr = c.backbone.online.conv1.weight.detach(), 1e-6
@@ -167,7 +201,10 @@ def test_parts_of_a_batch_are_averaged(image_set, tmp_path, data):
 @pytest.mark.parametrize(("world", "accumulate"), [(1, 5), (5, 1), (2, 4), (1, 12)])
 def test_batches_that_cannot_be_cut_are_refused(image_set, tmp_path, world, accumulate):
     def work():
-        with pytest.raises(CareError, match=rf"cannot cut 12 images a step into {world} processes × {accumulate} equal parts"):
+        with pytest.raises(
+            CareError,
+            match=rf"cannot cut 12 images a step into {world} processes × {accumulate} equal parts",
+        ):
             train(image_set, tmp_path / "run", accumulate=accumulate)
         return True
 

@@ -13,9 +13,17 @@ from care.train import checkpoint
 from shards import ShardError, storage
 
 OPERATIONS = [
-    (os, "fsync"), (Path, "mkdir"), (Path, "open"), (Path, "rename"), (Path, "replace"), (Path, "unlink"), (shutil, "rmtree"),
-    (checkpoint, "save_file"), (storage, "sha256"), (storage, "_sync"),
-]  # fmt: skip
+    (os, "fsync"),
+    (Path, "mkdir"),
+    (Path, "open"),
+    (Path, "rename"),
+    (Path, "replace"),
+    (Path, "unlink"),
+    (shutil, "rmtree"),
+    (checkpoint, "save_file"),
+    (storage, "sha256"),
+    (storage, "_sync"),
+]
 
 
 class Model:
@@ -73,7 +81,13 @@ def done_and_killed(operation):
     os._exit(9)
 
 
-FAULTS = {"ENOSPC": fail(errno.ENOSPC), "EIO": fail(errno.EIO), "late EIO": done_and_failed, "kill": killed, "late kill": done_and_killed}
+FAULTS = {
+    "ENOSPC": fail(errno.ENOSPC),
+    "EIO": fail(errno.EIO),
+    "late EIO": done_and_failed,
+    "kill": killed,
+    "late kill": done_and_killed,
+}
 
 
 def assert_recovers(model, run):
@@ -82,7 +96,10 @@ def assert_recovers(model, run):
     assert found.step in (2, 4)
     checkpoint.restore(found, model.net, model.optimizer)
     assert all(bool((p == found.step).all()) for p in model.net.parameters())
-    assert all(bool((model.optimizer.state[p]["momentum_buffer"] == -found.step).all()) for p in model.net.parameters())
+    assert all(
+        bool((model.optimizer.state[p]["momentum_buffer"] == -found.step).all())
+        for p in model.net.parameters()
+    )
     model.save(run, 6)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000006"]
 

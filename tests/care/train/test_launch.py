@@ -32,7 +32,9 @@ if rank == 0:
 START = "import sys; from care.train.ranks import torchrun; torchrun(sys.argv[1], 2, sys.argv[1:], module='member')"
 
 
-@pytest.mark.parametrize("deaths", [0, *(pytest.param(deaths, marks=pytest.mark.resume) for deaths in (1, 3))])
+@pytest.mark.parametrize(
+    "deaths", [0, *(pytest.param(deaths, marks=pytest.mark.resume) for deaths in (1, 3))]
+)
 def test_after_a_death_they_meet_again_and_listen_to_this_machine_only(tmp_path, deaths):
     run, temporary = tmp_path / "run", tmp_path / "temporary"
     run.mkdir()
@@ -42,16 +44,29 @@ def test_after_a_death_they_meet_again_and_listen_to_this_machine_only(tmp_path,
     environment = os.environ | {"PYTHONPATH": paths, "TMPDIR": str(temporary)}
     environment.pop("GLOO_SOCKET_IFNAME", None)
     command = [sys.executable, "-c", START, str(run), str(deaths)]
-    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command, env=environment, stderr=subprocess.PIPE, text=True, timeout=240, check=False
+    )
     assert done.returncode == 0, done.stderr
     told = {path.stem: json.loads(path.read_text()) for path in run.glob("*.told")}
-    assert sorted(told) == [f"{attempt}-{rank}" for attempt in range(deaths + 1) for rank in range(2)]
-    assert all(one == {"mine": ["127.0.0.1"], "starter": [], "total": 3.0} for one in told.values()), told
-    assert [path.name for path in temporary.iterdir() if path.name.startswith(("care-", "torchelastic"))] == []
+    assert sorted(told) == [
+        f"{attempt}-{rank}" for attempt in range(deaths + 1) for rank in range(2)
+    ]
+    assert all(
+        one == {"mine": ["127.0.0.1"], "starter": [], "total": 3.0} for one in told.values()
+    ), told
+    assert [
+        path.name for path in temporary.iterdir() if path.name.startswith(("care-", "torchelastic"))
+    ] == []
 
 
 def test_the_probe_sees_sockets_that_listen_everywhere():
-    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"), (socket.AF_INET, "127.0.0.2"), (socket.AF_INET6, "::1")):
+    for family, address in (
+        (socket.AF_INET, "0.0.0.0"),
+        (socket.AF_INET6, "::"),
+        (socket.AF_INET, "127.0.0.2"),
+        (socket.AF_INET6, "::1"),
+    ):
         with socket.socket(family) as opened:
             opened.bind((address, 0))
             assert address not in listening(os.getpid())

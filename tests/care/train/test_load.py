@@ -47,7 +47,11 @@ def make_run(folder):
     nn.init.zeros_(c.backbone.target.conv1.weight)  # the online one is kept
     optimizer = torch.optim.SGD(c.online_parameters(), lr=0.1, momentum=0.9)
     settings = {"encoder": "resnet18-small-half", "size": 48}
-    checkpoint.save(folder, checkpoint.snapshot(nn.ModuleDict({"c": c}), optimizer), {"step": 1, "settings": settings})
+    checkpoint.save(
+        folder,
+        checkpoint.snapshot(nn.ModuleDict({"c": c}), optimizer),
+        {"step": 1, "settings": settings},
+    )
     return c.backbone.online
 
 
@@ -84,7 +88,9 @@ def test_a_run_whose_checkpoints_are_all_damaged_has_no_encoder(tmp_path):
 
 def test_a_random_encoder_is_a_function_of_the_seed(untouched_generator):
     with untouched_generator():
-        one, same, other = (load_encoder("random:resnet18-small-half", seed=seed) for seed in (5, 5, 6))
+        one, same, other = (
+            load_encoder("random:resnet18-small-half", seed=seed) for seed in (5, 5, 6)
+        )
     assert_same(one.state_dict(), same.state_dict())
     assert not torch.equal(one.conv1.weight, other.conv1.weight)
     assert not one.training
@@ -121,7 +127,9 @@ def tree(**modules):
     """The state dict of a module with these children and buffers."""
     root = nn.Module()
     for name, value in modules.items():
-        root.register_buffer(name, value) if isinstance(value, torch.Tensor) else root.add_module(name, value)
+        root.register_buffer(name, value) if isinstance(value, torch.Tensor) else root.add_module(
+            name, value
+        )
     return root.state_dict()
 
 
@@ -145,18 +153,36 @@ def trained(network):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     network(IMAGES).sum().backward()
     optimizer.step()
-    return {"epoch": 7, "arch": "resnet18", "best_acc": 61.5, "optimizer": optimizer.state_dict(), "lrs": [0.1, 0.01]}
+    return {
+        "epoch": 7,
+        "arch": "resnet18",
+        "best_acc": 61.5,
+        "optimizer": optimizer.state_dict(),
+        "lrs": [0.1, 0.01],
+    }
 
 
 def moco_v2(network, other):
-    q, k = with_head(network, mlp_head(512, hidden=512)), with_head(other, mlp_head(512, hidden=512))
-    state = parallel(tree(encoder_q=q, encoder_k=k, queue=torch.zeros(8, 4), queue_ptr=torch.zeros(1)))
+    q, k = (
+        with_head(network, mlp_head(512, hidden=512)),
+        with_head(other, mlp_head(512, hidden=512)),
+    )
+    state = parallel(
+        tree(encoder_q=q, encoder_k=k, queue=torch.zeros(8, 4), queue_ptr=torch.zeros(1))
+    )
     return {"state_dict": state, **trained(other)}
 
 
 def moco_v3(network, other):
-    base, momentum = with_head(network, mlp_head(512, norm=True)), with_head(other, mlp_head(512, norm=True))
-    return {"state_dict": parallel(tree(base_encoder=base, momentum_encoder=momentum, predictor=mlp_head(256)))}
+    base, momentum = (
+        with_head(network, mlp_head(512, norm=True)),
+        with_head(other, mlp_head(512, norm=True)),
+    )
+    return {
+        "state_dict": parallel(
+            tree(base_encoder=base, momentum_encoder=momentum, predictor=mlp_head(256))
+        )
+    }
 
 
 def sequential(network, other):
@@ -165,7 +191,11 @@ def sequential(network, other):
 
 
 def lucidrains(network, other):
-    return tree(net=network, online_encoder=node(net=network, projector=mlp_head(512)), target_encoder=node(net=other))
+    return tree(
+        net=network,
+        online_encoder=node(net=network, projector=mlp_head(512)),
+        target_encoder=node(net=other),
+    )
 
 
 def openselfsup(network, other):
@@ -174,21 +204,51 @@ def openselfsup(network, other):
 
 
 def dino(network, other):
-    student, teacher = (parallel(tree(backbone=net, head=mlp_head(512))) for net in (network, other))
-    return {"student": student, "teacher": teacher, "dino_loss": {"center": torch.zeros(1, 4)}, "epoch": 1}
+    student, teacher = (
+        parallel(tree(backbone=net, head=mlp_head(512))) for net in (network, other)
+    )
+    return {
+        "student": student,
+        "teacher": teacher,
+        "dino_loss": {"center": torch.zeros(1, 4)},
+        "epoch": 1,
+    }
 
 
 def swav(network, other):
-    trunk = tree(**dict(network.named_children()) | {"projection_head": mlp_head(512), "prototypes": nn.Linear(256, 8)})
-    return {"state_dict": parallel({name: value for name, value in trunk.items() if not name.startswith("fc.")})}
+    trunk = tree(
+        **dict(network.named_children())
+        | {"projection_head": mlp_head(512), "prototypes": nn.Linear(256, 8)}
+    )
+    return {
+        "state_dict": parallel(
+            {name: value for name, value in trunk.items() if not name.startswith("fc.")}
+        )
+    }
 
 
 STYLES = {
     "torchvision": (lambda net, other: net.state_dict(), "", "fc"),
-    "without head": (lambda net, other: {k: v for k, v in net.state_dict().items() if "fc" not in k}, "", "nothing"),
-    "state_dict": (lambda net, other: {"state_dict": net.state_dict(), **trained(other)}, "state_dict.", "optimizer, state_dict.fc"),
-    "model": (lambda net, other: {"model": parallel(net.state_dict())}, "model.module.", "model.module.fc"),
-    "model_state_dict": (lambda net, other: {"model_state_dict": net.state_dict()}, "model_state_dict.", "model_state_dict.fc"),
+    "without head": (
+        lambda net, other: {k: v for k, v in net.state_dict().items() if "fc" not in k},
+        "",
+        "nothing",
+    ),
+    "state_dict": (
+        lambda net, other: {"state_dict": net.state_dict(), **trained(other)},
+        "state_dict.",
+        "optimizer, state_dict.fc",
+    ),
+    "model": (
+        lambda net, other: {"model": parallel(net.state_dict())},
+        "model.module.",
+        "model.module.fc",
+    ),
+    "model_state_dict": (
+        lambda net, other: {"model_state_dict": net.state_dict()},
+        "model_state_dict.",
+        "model_state_dict.fc",
+    ),
     "exponential average": (
         lambda net, other: {"state_dict": net.state_dict(), "state_dict_ema": other.state_dict()},
         "state_dict.",
@@ -210,32 +270,63 @@ STYLES = {
         "state_dict.module.encoder.fc, state_dict.module.predictor",
     ),
     "BYOL": (
-        lambda net, other: tree(online_network=node(encoder=net, projection=mlp_head(512)), target_network=node(encoder=other)),
+        lambda net, other: tree(
+            online_network=node(encoder=net, projection=mlp_head(512)),
+            target_network=node(encoder=other),
+        ),
         "online_network.encoder.",
         "online_network.encoder.fc, online_network.projection, target_network",
     ),
-    "BYOL, only the target": (lambda net, other: tree(target_encoder=net), "target_encoder.", "target_encoder.fc"),
-    "lucidrains": (lucidrains, "online_encoder.net.", "net, online_encoder.net.fc, online_encoder.projector, target_encoder"),
+    "BYOL, only the target": (
+        lambda net, other: tree(target_encoder=net),
+        "target_encoder.",
+        "target_encoder.fc",
+    ),
+    "lucidrains": (
+        lucidrains,
+        "online_encoder.net.",
+        "net, online_encoder.net.fc, online_encoder.projector, target_encoder",
+    ),
     "OpenSelfSup": (
         openselfsup,
         "state_dict.encoder_q.0.",
         "state_dict.backbone, state_dict.encoder_k, state_dict.encoder_q.0.fc, state_dict.encoder_q.1",
     ),
     "solo-learn": (
-        lambda net, other: {"state_dict": tree(backbone=net, classifier=nn.Linear(512, 2), momentum_backbone=other)},
+        lambda net, other: {
+            "state_dict": tree(backbone=net, classifier=nn.Linear(512, 2), momentum_backbone=other)
+        },
         "state_dict.backbone.",
         "state_dict.backbone.fc, state_dict.classifier, state_dict.momentum_backbone",
     ),
-    "numbered": (sequential, "state_dict.backbone.", "state_dict.backbone_momentum, state_dict.projection_head"),
+    "numbered": (
+        sequential,
+        "state_dict.backbone.",
+        "state_dict.backbone_momentum, state_dict.projection_head",
+    ),
     "Barlow Twins": (
-        lambda net, other: {"model": parallel(tree(backbone=net, projector=mlp_head(512), bn=nn.BatchNorm1d(4)))},
+        lambda net, other: {
+            "model": parallel(tree(backbone=net, projector=mlp_head(512), bn=nn.BatchNorm1d(4)))
+        },
         "model.module.backbone.",
         "model.module.backbone.fc, model.module.bn, model.module.projector",
     ),
-    "SwAV": (swav, "state_dict.module.", "state_dict.module.projection_head, state_dict.module.prototypes"),
-    "DINO": (dino, "student.module.backbone.", "dino_loss, student.module.backbone.fc, student.module.head, teacher"),
+    "SwAV": (
+        swav,
+        "state_dict.module.",
+        "state_dict.module.projection_head, state_dict.module.prototypes",
+    ),
+    "DINO": (
+        dino,
+        "student.module.backbone.",
+        "dino_loss, student.module.backbone.fc, student.module.head, teacher",
+    ),
     "VISSL": (
-        lambda net, other: {"base": {"model": {"trunk": tree(_feature_blocks=net), "heads": tree(a=nn.Linear(2, 2))}}},
+        lambda net, other: {
+            "base": {
+                "model": {"trunk": tree(_feature_blocks=net), "heads": tree(a=nn.Linear(2, 2))}
+            }
+        },
         "base.model.trunk._feature_blocks.",
         "base.model.heads, base.model.trunk._feature_blocks.fc",
     ),
@@ -258,9 +349,15 @@ def test_the_network_is_found_in_every_style(network, features, tmp_path, capsys
     torch.save(save(network, models.resnet18()), tmp_path / "theirs.pth.tar")
     encoder, got = found(tmp_path / "theirs.pth.tar")
     assert torch.equal(got, features)
-    assert_same(encoder.state_dict(), {name: value for name, value in network.state_dict().items() if not name.startswith("fc.")})
+    assert_same(
+        encoder.state_dict(),
+        {name: value for name, value in network.state_dict().items() if not name.startswith("fc.")},
+    )
     assert (encoder.name, encoder.size, encoder.training) == ("resnet18", 224, False)
-    assert capsys.readouterr().err == f"{tmp_path}/theirs.pth.tar: resnet18 under {prefix!r}; passed over: {over}\n"
+    assert (
+        capsys.readouterr().err
+        == f"{tmp_path}/theirs.pth.tar: resnet18 under {prefix!r}; passed over: {over}\n"
+    )
 
 
 def save_old(state, path):
@@ -269,7 +366,13 @@ def save_old(state, path):
 
 @pytest.mark.parametrize(
     ("name", "save"),
-    [("a.pt", torch.save), ("a.ckpt", torch.save), ("a.tar", save_old), ("a.safetensors", save_file), ("a", torch.save)],
+    [
+        ("a.pt", torch.save),
+        ("a.ckpt", torch.save),
+        ("a.tar", save_old),
+        ("a.safetensors", save_file),
+        ("a", torch.save),
+    ],
 )
 def test_the_file_may_be_of_any_kind(network, features, tmp_path, name, save):
     save(network.state_dict(), tmp_path / name)
@@ -287,16 +390,23 @@ def test_timm_s_weights_give_timm_s_features(tmp_path):
     network = timm.create_model("resnet18").eval()
     torch.save(network.state_dict(), tmp_path / "timm.pth")
     with torch.no_grad():
-        torch.testing.assert_close(found(tmp_path / "timm.pth")[1], network.global_pool(network.forward_features(IMAGES)))
+        torch.testing.assert_close(
+            found(tmp_path / "timm.pth")[1], network.global_pool(network.forward_features(IMAGES))
+        )
 
 
 def small_file(state, value):
     """Weights of these shapes, all of them ``value``, that take no room in a file."""
-    return {name: torch.tensor(value).to(tensor.dtype).expand(tensor.shape) for name, tensor in state.items()}
+    return {
+        name: torch.tensor(value).to(tensor.dtype).expand(tensor.shape)
+        for name, tensor in state.items()
+    }
 
 
 def test_the_authors_checkpoint_gives_its_student(tmp_path, capsys):
-    keys = json.loads((Path(__file__).parents[2] / "golden" / "official_resnet50.json").read_text())["keys"]
+    keys = json.loads(
+        (Path(__file__).parents[2] / "golden" / "official_resnet50.json").read_text()
+    )["keys"]
     state = {name: torch.zeros(shape, device="meta") for name, shape in keys.items()}
     both = {f"student_encoder.{name}": value for name, value in small_file(state, 2.0).items()}
     both |= {f"teacher_encoder.{name}": value for name, value in small_file(state, 3.0).items()}
@@ -306,29 +416,46 @@ def test_the_authors_checkpoint_gives_its_student(tmp_path, capsys):
     assert all(bool((value == 2).all()) for value in loaded.state_dict().values())
     student = "state_dict.module.student_encoder."
     over = f"{student}fc1, {student}fc2, {student}trans, state_dict.module.teacher_encoder"
-    assert f"care.pth.tar: resnet50 under {student!r}; passed over: {over}" in capsys.readouterr().err
+    assert (
+        f"care.pth.tar: resnet50 under {student!r}; passed over: {over}" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_the_architecture_is_inferred(tmp_path, capsys, name):
     with torch.device("meta"):
-        own = ENCODERS[name]().state_dict() if "-" in name else models.get_model(TWINS.get(name, name)).state_dict()
+        own = (
+            ENCODERS[name]().state_dict()
+            if "-" in name
+            else models.get_model(TWINS.get(name, name)).state_dict()
+        )
     torch.save(state := small_file(own, 0.5), tmp_path / "a.pth")
     loaded = load_encoder(tmp_path / "a.pth")
     assert loaded.name == name
-    assert_same(loaded.state_dict(), {key: value for key, value in state.items() if not key.startswith("fc.")})
-    assert ("its 3×3 stem taken for one of stride 2" in capsys.readouterr().err) == ("small" in name)
+    assert_same(
+        loaded.state_dict(),
+        {key: value for key, value in state.items() if not key.startswith("fc.")},
+    )
+    assert ("its 3×3 stem taken for one of stride 2" in capsys.readouterr().err) == (
+        "small" in name
+    )
 
 
 def test_old_files_without_batch_counters_are_whole(network, features, tmp_path):
-    torch.save({key: value for key, value in network.state_dict().items() if "num_batches" not in key}, tmp_path / "old.pth")
+    torch.save(
+        {key: value for key, value in network.state_dict().items() if "num_batches" not in key},
+        tmp_path / "old.pth",
+    )
     encoder, got = found(tmp_path / "old.pth")
     assert torch.equal(got, features)
     assert encoder.bn1.num_batches_tracked == 0
 
 
 def test_half_precision_becomes_single(network, features, tmp_path):
-    state = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
+    state = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in network.state_dict().items()
+    }
     torch.save(state, tmp_path / "half.pth")
     encoder, got = found(tmp_path / "half.pth")
     assert encoder.conv1.weight.dtype == torch.float32
@@ -348,7 +475,9 @@ def adding(**extra):
 
 def pair(one, two, change=lambda state: state):
     def make(state):
-        both = [({f"{prefix}{name}": value for name, value in state.items()}) for prefix in (one, two)]
+        both = [
+            ({f"{prefix}{name}": value for name, value in state.items()}) for prefix in (one, two)
+        ]
         return change(both[0]) | both[1]
 
     return make
@@ -362,12 +491,30 @@ CLOSEST = "got one that differs from resnet18, the closest, by "
     [
         (lacking("conv1.weight"), f"{CLOSEST}1 missing (first: conv1.weight)"),
         (lacking("layer4.0.conv1.weight"), f"{CLOSEST}1 missing (first: layer4.0.conv1.weight)"),
-        (lacking("layer3.1.bn2.running_var"), f"{CLOSEST}1 missing (first: layer3.1.bn2.running_var)"),
-        (lacking("bn1.bias"), f"wanted one of {', '.join(ENCODERS)} under '' in FILE, {CLOSEST}1 missing (first: bn1.bias); give it whole"),
-        (adding(attnpool__weight=torch.zeros(3)), f"{CLOSEST}1 unexpected (first: attnpool.weight)"),
-        (adding(layer1__0__se__bias=torch.zeros(3)), f"{CLOSEST}1 unexpected (first: layer1.0.se.bias)"),
-        (adding(**{"0__weight": torch.zeros(64, 3, 7, 7)}), f"{CLOSEST}1 unexpected (first: 0.weight)"),
-        (adding(conv1__weight=torch.zeros(64, 1, 7, 7)), f"{CLOSEST}1 of another shape (first: conv1.weight)"),
+        (
+            lacking("layer3.1.bn2.running_var"),
+            f"{CLOSEST}1 missing (first: layer3.1.bn2.running_var)",
+        ),
+        (
+            lacking("bn1.bias"),
+            f"wanted one of {', '.join(ENCODERS)} under '' in FILE, {CLOSEST}1 missing (first: bn1.bias); give it whole",
+        ),
+        (
+            adding(attnpool__weight=torch.zeros(3)),
+            f"{CLOSEST}1 unexpected (first: attnpool.weight)",
+        ),
+        (
+            adding(layer1__0__se__bias=torch.zeros(3)),
+            f"{CLOSEST}1 unexpected (first: layer1.0.se.bias)",
+        ),
+        (
+            adding(**{"0__weight": torch.zeros(64, 3, 7, 7)}),
+            f"{CLOSEST}1 unexpected (first: 0.weight)",
+        ),
+        (
+            adding(conv1__weight=torch.zeros(64, 1, 7, 7)),
+            f"{CLOSEST}1 of another shape (first: conv1.weight)",
+        ),
         (
             lambda state: models.resnet34().state_dict(),
             f"{CLOSEST}96 unexpected (first: layer1.2.bn1.bias, layer1.2.bn1.num_batches_tracked, layer1.2.bn1.running_mean)",
@@ -386,7 +533,10 @@ CLOSEST = "got one that differs from resnet18, the closest, by "
         (pair("left.", "right."), "got ['left.', 'right.']; save its state dict as a file"),
         (pair("online.a.", "online.b."), "got ['online.a.', 'online.b.']"),
         # a damaged online network does not make room for its target
-        (pair("online.", "target.", lacking("online.conv1.weight")), f"under 'online.' in FILE, {CLOSEST}1 missing (first: conv1.weight)"),
+        (
+            pair("online.", "target.", lacking("online.conv1.weight")),
+            f"under 'online.' in FILE, {CLOSEST}1 missing (first: conv1.weight)",
+        ),
     ],
 )
 def test_what_is_no_whole_encoder_is_refused(network, tmp_path, change, message):
@@ -396,11 +546,16 @@ def test_what_is_no_whole_encoder_is_refused(network, tmp_path, change, message)
         load_encoder(path)
 
 
-def test_a_file_that_needs_unpickling_is_refused_and_its_conversion_works(network, features, tmp_path, monkeypatch):
+def test_a_file_that_needs_unpickling_is_refused_and_its_conversion_works(
+    network, features, tmp_path, monkeypatch
+):
     path = tmp_path / "a.pth"
     for save in (torch.save, save_old):
         save({"state_dict": network.state_dict(), "args": argparse.Namespace(lr=0.1)}, path)
-        with pytest.raises(CareError, match=r"a\.pth holds argparse\.Namespace, and reading objects could run any code") as refused:
+        with pytest.raises(
+            CareError,
+            match=r"a\.pth holds argparse\.Namespace, and reading objects could run any code",
+        ) as refused:
             load_encoder(path)
         monkeypatch.chdir(tmp_path)
         exec(re.search(r'python -c "(.*)"', str(refused.value))[1])
@@ -431,7 +586,10 @@ def cut(path):
 @pytest.mark.parametrize(
     ("write", "why"),
     [
-        (lambda path: path.write_bytes(b"garbage" * 40), "Unsupported operand 103|header too large"),
+        (
+            lambda path: path.write_bytes(b"garbage" * 40),
+            "Unsupported operand 103|header too large",
+        ),
         (lambda path: path.write_bytes(b""), "empty|header too small"),
         (lambda path: path.write_text('{"a": [1, 2]}'), "Unsupported operand 123|header too large"),
         (cut, "failed finding central directory|header too large"),
@@ -440,13 +598,19 @@ def cut(path):
 def test_what_is_no_file_of_weights_is_refused(tmp_path, suffix, write, why):
     path = tmp_path / f"x.{suffix}"
     write(path)
-    with pytest.raises(CareError, match=rf"x\.{suffix} is no file of weights \(.*({why}).*\); {WANTED}") as refused:
+    with pytest.raises(
+        CareError, match=rf"x\.{suffix} is no file of weights \(.*({why}).*\); {WANTED}"
+    ) as refused:
         load_encoder(path)
     assert "\n" not in str(refused.value)
 
 
 def foreign(folder):
-    save_file({"conv1.weight": torch.zeros(1), "fc.weight": torch.zeros(1)}, folder / "x.safetensors", {"care": '{"encoder": "resnet18"}'})
+    save_file(
+        {"conv1.weight": torch.zeros(1), "fc.weight": torch.zeros(1)},
+        folder / "x.safetensors",
+        {"care": '{"encoder": "resnet18"}'},
+    )
     return folder / "x.safetensors"
 
 
@@ -456,7 +620,10 @@ def foreign(folder):
         (lambda folder: folder, f"holds no checkpoint; {WANTED}"),
         (lambda folder: folder / "missing", f"missing does not exist; {WANTED}"),
         (lambda folder: "random:resnet19", "no encoder is called 'resnet19'; choose one of"),
-        (foreign, r"another architecture: \d+ missing .*1 unexpected \(first: fc\.weight\); 1 of another shape \(first: conv1\.weight\)"),
+        (
+            foreign,
+            r"another architecture: \d+ missing .*1 unexpected \(first: fc\.weight\); 1 of another shape \(first: conv1\.weight\)",
+        ),
     ],
 )
 def test_what_is_no_encoder_is_refused(tmp_path, source, message):
@@ -486,7 +653,12 @@ def test_supervised_features_are_torchvision_s(network, features, hub, untouched
     with untouched_generator():
         encoder, got = found("supervised:resnet18:layer4")
     assert torch.equal(got, features)
-    assert (encoder.name, encoder.tap, encoder.size, encoder.training) == ("resnet18:layer4", "layer4", 224, False)
+    assert (encoder.name, encoder.tap, encoder.size, encoder.training) == (
+        "resnet18:layer4",
+        "layer4",
+        224,
+        False,
+    )
 
 
 def fill(hub, model, *versions):
@@ -494,7 +666,10 @@ def fill(hub, model, *versions):
     for number, version in enumerate(versions):
         with torch.device("meta"):
             state = models.get_model(model).state_dict()
-        torch.save(small_file(state, number + 1.0), hub / models.get_model_weights(model)[version].url.rpartition("/")[2])
+        torch.save(
+            small_file(state, number + 1.0),
+            hub / models.get_model_weights(model)[version].url.rpartition("/")[2],
+        )
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet50x2"])
@@ -508,7 +683,10 @@ def test_supervised_weights_are_the_first_ones(hub, name):
 def test_a_supervised_network_of_torchvision_s_is_its_own(hub):
     torch.manual_seed(3)
     network = models.shufflenet_v2_x0_5().eval()
-    torch.save(network.state_dict(), hub / models.ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1.url.rpartition("/")[2])
+    torch.save(
+        network.state_dict(),
+        hub / models.ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1.url.rpartition("/")[2],
+    )
     encoder, got = found("supervised:torchvision:shufflenet_v2_x0_5:stage3")
     network.fc = nn.Identity()
     with torch.no_grad():
@@ -538,19 +716,29 @@ def test_a_supervised_network_of_timm_s_is_its_own(timm_pretrained):
     torch.manual_seed(4)
     network = timm.create_model("regnety_002").eval()
     with torch.no_grad():
-        torch.testing.assert_close(got, network.forward_head(network.forward_features(IMAGES), pre_logits=True))
+        torch.testing.assert_close(
+            got, network.forward_head(network.forward_features(IMAGES), pre_logits=True)
+        )
     assert encoder.name == "timm:regnety_002:s3"
 
 
 def test_weights_for_other_pixels_are_refused(timm_pretrained):
     timm_pretrained["mean"] = (0.5, 0.5, 0.5)
-    with pytest.raises(CareError, match=r"no ImageNet weights for 'timm:regnety_002:s3' \(timm's are for pixels of other means"):
+    with pytest.raises(
+        CareError,
+        match=r"no ImageNet weights for 'timm:regnety_002:s3' \(timm's are for pixels of other means",
+    ):
         load_encoder("supervised:timm:regnety_002:s3")
 
 
-def test_without_a_network_the_error_names_the_file_and_where_to_put_it(network, features, hub, monkeypatch):
+def test_without_a_network_the_error_names_the_file_and_where_to_put_it(
+    network, features, hub, monkeypatch
+):
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(CareError, match=r"no ImageNet weights for 'resnet18' \(<urlopen error no network>\); wanted https://") as refused:
+    with pytest.raises(
+        CareError,
+        match=r"no ImageNet weights for 'resnet18' \(<urlopen error no network>\); wanted https://",
+    ) as refused:
         load_encoder("supervised:resnet18")
     url, folder = re.search(r"wanted (\S+) in (\S+): put it there", str(refused.value)).groups()
     torch.save(network.state_dict(), Path(folder, url.rpartition("/")[2]))
@@ -565,15 +753,25 @@ def test_a_cached_file_of_something_else_is_an_error(hub):
 
 def test_timm_without_a_network_is_an_error(monkeypatch):
     create = timm.create_model
-    monkeypatch.setattr(timm, "create_model", lambda model, pretrained=False: offline() if pretrained else create(model))
-    with pytest.raises(CareError, match=r"no ImageNet weights for 'timm:resnet18:layer3' \(<urlopen error no network>\); wanted a name"):
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda model, pretrained=False: offline() if pretrained else create(model),
+    )
+    with pytest.raises(
+        CareError,
+        match=r"no ImageNet weights for 'timm:resnet18:layer3' \(<urlopen error no network>\); wanted a name",
+    ):
         load_encoder("supervised:timm:resnet18:layer3")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet18-small", r"no ImageNet weights for 'resnet18-small' \(Unknown model resnet18-small\); wanted a name that torchvision"),
+        (
+            "resnet18-small",
+            r"no ImageNet weights for 'resnet18-small' \(Unknown model resnet18-small\); wanted a name that torchvision",
+        ),
         ("timm:seresnet18:layer3", "No pretrained weights exist for seresnet18"),
         ("resnet19", "no encoder is called 'resnet19'; choose one of"),
         ("resnet18:layer9", "wanted a tap among"),

@@ -32,12 +32,21 @@ from care.train import precision as precision_module
 
 STEPS = 6
 SETTINGS = {
-    "size": 32, "batch_size": 8, "steps": STEPS, "warmup": 2, "precision": "fp32", "device": "cpu", "checkpoint_every": 2,
-}  # fmt: skip
+    "size": 32,
+    "batch_size": 8,
+    "steps": STEPS,
+    "warmup": 2,
+    "precision": "fp32",
+    "device": "cpu",
+    "checkpoint_every": 2,
+}
 
 
 def make_streams(**changes):
-    return streams_for("resnet18-small-half", **{"size": 32, "seed": 0, "blocks": 1, "objective": BYOL(hidden=32)} | changes)
+    return streams_for(
+        "resnet18-small-half",
+        **{"size": 32, "seed": 0, "blocks": 1, "objective": BYOL(hidden=32)} | changes,
+    )
 
 
 def train(data, run, **changes):
@@ -99,10 +108,16 @@ def test_a_run_leaves_its_losses_its_encoder_and_two_checkpoints(whole, data, tm
     assert done.steps == STEPS
     lines = rows(tmp_path)
     assert [row["step"] for row in lines] == list(range(STEPS))
-    assert [row["lr"] for row in lines] == [lr_at(k, total=STEPS, base=0.05 * 8 / 256, warmup=2) for k in range(STEPS)]
+    assert [row["lr"] for row in lines] == [
+        lr_at(k, total=STEPS, base=0.05 * 8 / 256, warmup=2) for k in range(STEPS)
+    ]
     for row in lines:
-        assert row["total"] == pytest.approx(row["cnn"] + row["transformer"] + 100 * row["attention"], rel=1e-5)
-    assert done.losses == {name: lines[-1][name] for name in ("total", "cnn", "transformer", "attention", "spread")}
+        assert row["total"] == pytest.approx(
+            row["cnn"] + row["transformer"] + 100 * row["attention"], rel=1e-5
+        )
+    assert done.losses == {
+        name: lines[-1][name] for name in ("total", "cnn", "transformer", "attention", "spread")
+    }
     timing = [json.loads(line) for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
     assert [row["step"] for row in timing] == list(range(STEPS))
 
@@ -116,7 +131,10 @@ def test_a_finished_run_returns_at_once(whole, data, tmp_path, monkeypatch):
 
 def test_the_encoder_can_be_loaded_from_the_run_and_from_its_file(whole):
     from_run, from_file = load_encoder(whole), load_encoder(whole / "encoder.safetensors")
-    assert all(torch.equal(value, from_file.state_dict()[key]) for key, value in from_run.state_dict().items())
+    assert all(
+        torch.equal(value, from_file.state_dict()[key])
+        for key, value in from_run.state_dict().items()
+    )
     assert (from_run.size, from_file.size) == (32, 32)
 
 
@@ -150,8 +168,12 @@ def test_any_cnn_with_a_tap_can_be_trained(data, tmp_path):
     done = pretrain(data, tmp_path, c, t, **SETTINGS | {"steps": 2})
     weights = load_file(done.encoder)
     assert weights.keys() == c.backbone.online.state_dict().keys()
-    assert all(torch.equal(value, weights[key]) for key, value in c.backbone.online.state_dict().items())
-    with pytest.raises(CareError, match="no encoder is called ''"):  # only those in the table can be rebuilt
+    assert all(
+        torch.equal(value, weights[key]) for key, value in c.backbone.online.state_dict().items()
+    )
+    with pytest.raises(
+        CareError, match="no encoder is called ''"
+    ):  # only those in the table can be rebuilt
         load_encoder(done.encoder)
 
 
@@ -161,7 +183,9 @@ def test_any_cnn_with_a_tap_can_be_trained(data, tmp_path):
 def plain_loop(data, c, t, *, lr=0.05, weight_decay=1e-4, momentum=0.99):
     """As a reader of the README would write it; float32, no memory format, no fused update."""
     parameters = [*c.online_parameters(), *(t.online_parameters() if t else [])]
-    opt = torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=weight_decay, foreach=False)
+    opt = torch.optim.SGD(
+        parameters, lr=0.05, momentum=0.9, weight_decay=weight_decay, foreach=False
+    )
     losses = []
     for step, (x1, x2) in batches(data, size=32, batch_size=8, steps=STEPS, seed=0):
         opt.param_groups[0]["lr"] = lr_at(step, total=STEPS, base=lr * 8 / 256, warmup=2)
@@ -174,7 +198,9 @@ def plain_loop(data, c, t, *, lr=0.05, weight_decay=1e-4, momentum=0.99):
         m = momentum_at(step + 1, total=STEPS, base=momentum)
         for pair in [s_pair for s in (c, t) if s for s_pair in (s.backbone, s.projector)]:
             with torch.no_grad():
-                for target, online in zip(pair.target.parameters(), pair.online.parameters(), strict=True):
+                for target, online in zip(
+                    pair.target.parameters(), pair.online.parameters(), strict=True
+                ):
                     target.copy_(m * target + (1 - m) * online)
         losses.append([term.item() for term in loss])
     return losses
@@ -186,11 +212,19 @@ def test_every_step_is_that_of_the_plain_loop(whole, data):
 
 
 def assert_same_run(run, losses, streams):
-    got = [[row[name] for name in ("total", "cnn", "transformer", "attention")] for row in rows(run)]
+    got = [
+        [row[name] for name in ("total", "cnn", "transformer", "attention")] for row in rows(run)
+    ]
     torch.testing.assert_close(torch.tensor(got), torch.tensor(losses), rtol=1e-4, atol=1e-5)
     tensors = checkpoint.latest(run).tensors("model")
     for name, value in nn.ModuleDict(streams).state_dict().items():
-        torch.testing.assert_close(tensors[name], value, rtol=1e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            tensors[name],
+            value,
+            rtol=1e-4,
+            atol=2e-5,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
 
 
 def test_the_c_stream_alone_is_a_run_too(data, tmp_path):
@@ -206,7 +240,10 @@ def test_training_changes_the_encoder_and_the_target_follows(whole):
     c, _ = make_streams()
     trained = load_file(checkpoint.latest(whole).path / "model.safetensors")
     first = c.backbone.online.conv1.weight
-    online, target = trained["c.backbone.online.conv1.weight"], trained["c.backbone.target.conv1.weight"]
+    online, target = (
+        trained["c.backbone.online.conv1.weight"],
+        trained["c.backbone.target.conv1.weight"],
+    )
     assert 0 < (target - first).abs().max() < (online - first).abs().max()
 
 
@@ -225,10 +262,18 @@ def test_a_run_that_crashed_ends_with_the_same_bits(whole, data, tmp_path, at_st
     assert result(tmp_path) == result(whole)
 
 
-def test_networks_that_draw_random_numbers_resume_to_the_same_bits(data, tmp_path, at_step, untouched_generator):
+def test_networks_that_draw_random_numbers_resume_to_the_same_bits(
+    data, tmp_path, at_step, untouched_generator
+):
     def run(path, drawn):
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU(), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        model = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 4, 1),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
         c = CStream(MomentumPair(TappedEncoder(model, "0")), BYOL(hidden=16))
         torch.manual_seed(drawn)  # whatever the program drew before
         with untouched_generator():
@@ -259,7 +304,12 @@ def test_a_run_that_was_killed_outright_ends_with_the_same_bits(whole, data, tmp
 
 def test_logs_have_whole_lines_while_the_run_goes_on(data, tmp_path, at_step):
     seen = {}
-    at_step(5, lambda: seen.update({name: (tmp_path / name).read_text() for name in ("losses.jsonl", "timing.jsonl")}))
+    at_step(
+        5,
+        lambda: seen.update(
+            {name: (tmp_path / name).read_text() for name in ("losses.jsonl", "timing.jsonl")}
+        ),
+    )
     train(data, tmp_path)
     for text in seen.values():
         assert text.endswith("\n")
@@ -277,10 +327,14 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(whole, dat
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_request_to_stop_saves_and_the_same_call_continues(whole, data, tmp_path, at_step, number):
+def test_a_request_to_stop_saves_and_the_same_call_continues(
+    whole, data, tmp_path, at_step, number
+):
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     at_step(2, lambda: os.kill(os.getpid(), number))
-    with pytest.raises(Stopped, match="stopped on request after step 3 of 6 and saved; the same command continues"):
+    with pytest.raises(
+        Stopped, match="stopped on request after step 3 of 6 and saved; the same command continues"
+    ):
         train(data, tmp_path, checkpoint_every=100)
     assert saved(tmp_path) == ["step-00000003"]
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
@@ -305,13 +359,17 @@ def test_a_run_outside_the_main_thread(whole, data, tmp_path):
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint(whole, data, tmp_path, monkeypatch):
     fsync = os.fsync
 
-    def full(descriptor):  # from step 4 on: the one before is still being written when its time has come
+    def full(
+        descriptor,
+    ):  # from step 4 on: the one before is still being written when its time has come
         if "step-00000004" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(shards.ShardError, match=r"cannot write .*step-00000004.*No space left on device"):
+    with pytest.raises(
+        shards.ShardError, match=r"cannot write .*step-00000004.*No space left on device"
+    ):
         train(data, tmp_path)
     assert saved(tmp_path) == ["step-00000002"]
     monkeypatch.undo()
@@ -359,7 +417,9 @@ def test_a_spread_that_recovers_stops_nothing(data, tmp_path, monkeypatch):
 
 def test_spread_is_1_for_independent_directions_and_0_for_one():
     generator = torch.Generator().manual_seed(0)
-    embeddings = torch.randn(512, 256, generator=generator) * torch.rand(512, 1, generator=generator)
+    embeddings = torch.randn(512, 256, generator=generator) * torch.rand(
+        512, 1, generator=generator
+    )
     unit = [row / row.norm() for row in embeddings.double()]
     mean = sum(unit) / 512
     deviations = (sum((row - mean) ** 2 for row in unit) / 511).sqrt()
@@ -369,30 +429,54 @@ def test_spread_is_1_for_independent_directions_and_0_for_one():
 
 
 CHANGES = {
-    "size": 40, "batch_size": 6, "steps": 8, "warmup": 1, "lr": 0.1, "weight_decay": 0.0, "momentum": 0.9, "attention_weight": 1,
-    "seed": 1, "precision": "bf16",
-}  # fmt: skip
+    "size": 40,
+    "batch_size": 6,
+    "steps": 8,
+    "warmup": 1,
+    "lr": 0.1,
+    "weight_decay": 0.0,
+    "momentum": 0.9,
+    "attention_weight": 1,
+    "seed": 1,
+    "precision": "bf16",
+}
 
 
 @pytest.mark.parametrize("field", [*CHANGES, "views"])
 def test_other_settings_are_refused_by_name(whole, data, field):
     value = (loop.VIEWS[0], loop.VIEWS[0]) if field == "views" else CHANGES[field]
     before = result(whole)
-    with pytest.raises(CareError, match=rf"was trained with {field}=.*, this call has {field}=.*; repeat the first call's settings, allow"):
+    with pytest.raises(
+        CareError,
+        match=rf"was trained with {field}=.*, this call has {field}=.*; repeat the first call's settings, allow",
+    ):
         train(data, whole, **{field: value})
     assert result(whole) == before
 
 
-def test_other_data_streams_and_encoders_are_refused_by_name(whole, data, damaged_set, tmp_path, make_image):
-    with pytest.raises(CareError, match=r"was trained with t_stream=BYOL.* detach=False, this call has t_stream=None"):
+def test_other_data_streams_and_encoders_are_refused_by_name(
+    whole, data, damaged_set, tmp_path, make_image
+):
+    with pytest.raises(
+        CareError,
+        match=r"was trained with t_stream=BYOL.* detach=False, this call has t_stream=None",
+    ):
         pretrain(data, whole, make_streams()[0], **SETTINGS)
     torch.manual_seed(0)
     c = CStream(MomentumPair(resnet18(small=True)), BYOL(hidden=32))
-    with pytest.raises(CareError, match="encoder=resnet18-small-half, this call has encoder=resnet18-small"):
+    with pytest.raises(
+        CareError, match="encoder=resnet18-small-half, this call has encoder=resnet18-small"
+    ):
         pretrain(data, whole, c, **SETTINGS)
-    with pytest.raises(CareError, match=r"was trained with objective=BYOL\(hidden=32.*, this call has objective=BYOL\(hidden=24"):
+    with pytest.raises(
+        CareError,
+        match=r"was trained with objective=BYOL\(hidden=32.*, this call has objective=BYOL\(hidden=24",
+    ):
         pretrain(data, whole, *make_streams(objective=BYOL(hidden=24)), **SETTINGS)
-    with pytest.raises(CareError, match=r"of another architecture: \d+ missing .*; use the encoder, size and blocks"):
+    with pytest.raises(
+        CareError,
+        match=r"of another architecture: \d+ missing .*; use the encoder, size and blocks",
+    ):
         pretrain(data, whole, *make_streams(blocks=2), **SETTINGS)
     for n in range(8):
         (tmp_path / "photos").mkdir(exist_ok=True)
@@ -454,7 +538,13 @@ def scaled(monkeypatch):
 
 def continued_at_scale(data, run, at_step, scale, steps):
     """A half-precision run that crashed after a step, and went on with another loss scale."""
-    settings = {**SETTINGS, "precision": "fp16", "batch_size": 2, "steps": steps, "checkpoint_every": 1}
+    settings = {
+        **SETTINGS,
+        "precision": "fp16",
+        "batch_size": 2,
+        "steps": steps,
+        "checkpoint_every": 1,
+    }
     at_step(1, crash)
     with pytest.raises(CrashError):
         pretrain(data, run, make_streams()[0], **settings)
@@ -483,7 +573,10 @@ def test_a_run_may_go_on_in_half_precision(data, tmp_path, at_step, scaled):
     assert checkpoint.latest(tmp_path).manifest["scaler"]["scale"] > 0
 
 
-@pytest.mark.parametrize(("capabilities", "precision"), [({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "fp32"), ({}, "fp32")])
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "fp32"), ({}, "fp32")],
+)
 def test_the_precision_of_a_cpu_is_what_it_computes_natively(monkeypatch, capabilities, precision):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert precision_module.fastest_precision(torch.device("cpu")) == precision
@@ -499,33 +592,51 @@ def test_a_run_without_a_batch_or_a_step_is_refused(data, tmp_path, change):
 # reduced precision, restarts, what else a run leaves
 
 
-def test_a_step_whose_half_precision_gradients_overflow_is_tried_again(data, tmp_path, at_step, scaled):
+def test_a_step_whose_half_precision_gradients_overflow_is_tried_again(
+    data, tmp_path, at_step, scaled
+):
     assert continued_at_scale(data, tmp_path, at_step, 2.0**127, steps=3) < 2.0**127
     lines = rows(tmp_path)
     assert [line["step"] for line in lines] == [0, 1, 2]
-    assert [line["lr"] for line in lines] == [lr_at(n, total=3, base=0.05 * 2 / 256, warmup=2) for n in range(3)]
+    assert [line["lr"] for line in lines] == [
+        lr_at(n, total=3, base=0.05 * 2 / 256, warmup=2) for n in range(3)
+    ]
 
 
 def test_a_first_step_that_overflows_leaves_no_trace(data, tmp_path, monkeypatch, scaled):
     settings = {**SETTINGS, "precision": "fp16", "batch_size": 2, "steps": 2}
     scaler, empty_like = torch.amp.GradScaler, torch.empty_like
-    monkeypatch.setattr(torch, "empty_like", lambda *args, **options: empty_like(*args, **options).fill_(float("nan")))
+    monkeypatch.setattr(
+        torch,
+        "empty_like",
+        lambda *args, **options: empty_like(*args, **options).fill_(float("nan")),
+    )
     for name, scale in (("calm", 16.0), ("overflowing", 2.0**127)):
-        monkeypatch.setattr(torch.amp, "GradScaler", lambda *args, scale=scale, **options: scaler(*args, init_scale=scale, **options))
+        monkeypatch.setattr(
+            torch.amp,
+            "GradScaler",
+            lambda *args, scale=scale, **options: scaler(*args, init_scale=scale, **options),
+        )
         pretrain(data, tmp_path / name, make_streams()[0], **settings)
-    calm, overflowing = (load_encoder(tmp_path / name).conv1.weight for name in ("calm", "overflowing"))
+    calm, overflowing = (
+        load_encoder(tmp_path / name).conv1.weight for name in ("calm", "overflowing")
+    )
     torch.testing.assert_close(calm, overflowing, rtol=1e-3, atol=1e-4)
 
 
 def test_gradients_that_overflow_at_any_scale_stop_the_run(data, tmp_path, scaled):
     c, _ = make_streams()
     c.backbone.online.conv1.weight.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(CareError, match="the gradients are not finite at step 0, whatever the loss scale"):
+    with pytest.raises(
+        CareError, match="the gradients are not finite at step 0, whatever the loss scale"
+    ):
         pretrain(data, tmp_path, c, **{**SETTINGS, "precision": "fp16", "batch_size": 2})
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_collapse_warns_before_it_stops_also_across_a_restart(data, tmp_path, monkeypatch, capsys, at_step):
+def test_collapse_warns_before_it_stops_also_across_a_restart(
+    data, tmp_path, monkeypatch, capsys, at_step
+):
     monkeypatch.setattr(loop, "PATIENCE", 4)
     monkeypatch.setattr(loop, "spread", lambda embeddings: torch.tensor(0.01))
     at_step(2, crash)
@@ -533,7 +644,10 @@ def test_collapse_warns_before_it_stops_also_across_a_restart(data, tmp_path, mo
         train(data, tmp_path)
     assert "the embeddings are collapsing: spread 0.0100 at step 1" in capsys.readouterr().err
     at_step(None, crash)
-    with pytest.raises(CareError, match=r"the embeddings collapsed: spread 0\.0100 at step 3, below 0\.02 for 4 steps"):
+    with pytest.raises(
+        CareError,
+        match=r"the embeddings collapsed: spread 0\.0100 at step 3, below 0\.02 for 4 steps",
+    ):
         train(data, tmp_path)
 
 
@@ -550,7 +664,9 @@ def test_a_setting_may_be_changed_where_that_is_allowed(data, tmp_path, at_step)
     with pytest.raises(CareError, match=r"allow the change \(--allow-change lr\)"):
         train(data, tmp_path, lr=0.1, allow_change=["steps"])
     train(data, tmp_path, lr=0.1, allow_change=["lr"])
-    assert [row["lr"] for row in rows(tmp_path)[2:]] == [lr_at(n, total=STEPS, base=0.1 * 8 / 256, warmup=2) for n in range(2, STEPS)]
+    assert [row["lr"] for row in rows(tmp_path)[2:]] == [
+        lr_at(n, total=STEPS, base=0.1 * 8 / 256, warmup=2) for n in range(2, STEPS)
+    ]
 
 
 def test_a_run_continues_with_the_threads_it_was_started_with(whole, data, tmp_path, at_step):
@@ -619,7 +735,10 @@ def test_how_a_run_ended_is_recorded(whole, data, tmp_path, at_step):
     at_step(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped):
         train(data, tmp_path)
-    assert status() == {"state": "stopped", "message": "stopped on request after step 2 of 6 and saved; the same command continues"}
+    assert status() == {
+        "state": "stopped",
+        "message": "stopped on request after step 2 of 6 and saved; the same command continues",
+    }
     at_step(2, crash)
     with pytest.raises(CrashError):
         train(data, tmp_path)
@@ -639,7 +758,10 @@ def test_two_processes_do_not_train_in_one_directory(data, tmp_path, monkeypatch
     monkeypatch.setattr(locks.time, "sleep", lambda seconds: None)
     ticks = iter(range(0, 1000, 5))
     monkeypatch.setattr(locks.time, "monotonic", lambda: next(ticks))
-    with locks.exclusive(tmp_path, "training in"), pytest.raises(shards.ShardError, match="another process is training in"):
+    with (
+        locks.exclusive(tmp_path, "training in"),
+        pytest.raises(shards.ShardError, match="another process is training in"),
+    ):
         train(data, tmp_path)
 
 
@@ -653,4 +775,6 @@ def test_a_probe_judges_the_encoder_on_the_way_and_changes_nothing(whole, data, 
     train(data, tmp_path, probe=probe, probe_every=2)
     assert seen == [(False, "ResNetEncoder")] * 3
     assert [row.get("knn") for row in rows(tmp_path)] == [None, 12.5] * 3
-    assert (tmp_path / "encoder.safetensors").read_bytes() == (whole / "encoder.safetensors").read_bytes()
+    assert (tmp_path / "encoder.safetensors").read_bytes() == (
+        whole / "encoder.safetensors"
+    ).read_bytes()

@@ -32,7 +32,10 @@ def used(norm, x, towards):
 @pytest.mark.parametrize("kind", SHAPES)
 def test_on_many_processes_it_is_torchs_on_the_whole_batch(kind, options, world):
     generator = torch.Generator().manual_seed(1)
-    x, towards = (torch.randn(*SHAPES[kind], dtype=torch.float64, generator=generator) * 3 + 1 for _ in range(2))
+    x, towards = (
+        torch.randn(*SHAPES[kind], dtype=torch.float64, generator=generator) * 3 + 1
+        for _ in range(2)
+    )
     (out, grad, *parameters), buffers = used(make(kind, **options), x, towards)
 
     def work():
@@ -80,4 +83,9 @@ def test_names_of_the_state_stay_and_norms_that_cannot_be_synchronised_are_named
         return list(model.state_dict()) == names, type(model[1]) is OwnNorm
 
     assert together(2, work) == [(True, True)] * 2
-    assert capfd.readouterr().err.count("each process keeps the statistics of its own images in OwnNorm") == 1
+    assert (
+        capfd.readouterr().err.count(
+            "each process keeps the statistics of its own images in OwnNorm"
+        )
+        == 1
+    )

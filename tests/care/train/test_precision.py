@@ -91,7 +91,11 @@ def test_measuring_leaves_no_trace(streams, cache, monkeypatch, untouched_genera
 
 def test_float32_inside_of_an_autocast_leaves_it():
     linear, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
-    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), (None, torch.bfloat16)):
+    for precision, dtype in (
+        ("fp32", torch.float32),
+        ("bf16", torch.bfloat16),
+        (None, torch.bfloat16),
+    ):
         with torch.autocast("cpu", torch.bfloat16), stream_precision(CPU, precision) as cast:
             assert linear(cast(linear(x))).dtype == dtype
     with stream_precision(CPU, "fp32") as cast:
@@ -100,7 +104,11 @@ def test_float32_inside_of_an_autocast_leaves_it():
 
 def test_bfloat16_without_an_autocast_begins_one():
     linear, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
-    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32), (None, torch.float32)):
+    for precision, dtype in (
+        ("bf16", torch.bfloat16),
+        ("fp32", torch.float32),
+        (None, torch.float32),
+    ):
         with stream_precision(CPU, precision) as cast:
             assert linear(cast(x)).dtype == dtype
     with torch.autocast("cpu", enabled=False), stream_precision(CPU, "bf16") as cast:

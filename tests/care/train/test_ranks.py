@@ -31,7 +31,10 @@ def test_rows_are_gathered_in_rank_order_with_the_gradients_of_all_losses():
 
 
 def test_the_largest_of_each_value():
-    assert together(2, lambda: ranks.largest(ranks.rank(), -ranks.rank(), 0.5)) == [[1.0, 0.0, 0.5]] * 2
+    assert (
+        together(2, lambda: ranks.largest(ranks.rank(), -ranks.rank(), 0.5))
+        == [[1.0, 0.0, 0.5]] * 2
+    )
 
 
 @pytest.fixture

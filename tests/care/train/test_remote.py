@@ -9,7 +9,14 @@ from care.train import checkpoint, load_encoder, loop, pretrain
 from care.train.checkpoint import pull
 from shards import locks, storage
 
-SETTINGS = {"size": 32, "batch_size": 8, "steps": 6, "precision": "fp32", "device": "cpu", "checkpoint_every": 2}
+SETTINGS = {
+    "size": 32,
+    "batch_size": 8,
+    "steps": 6,
+    "precision": "fp32",
+    "device": "cpu",
+    "checkpoint_every": 2,
+}
 
 
 @pytest.fixture
@@ -20,7 +27,12 @@ def url(tmp_path, monkeypatch):
 
 
 def train(data, run, **changes):
-    return pretrain(data, run, *streams_for("resnet18-small-half", size=32, blocks=1, objective=BYOL(hidden=32)), **SETTINGS | changes)
+    return pretrain(
+        data,
+        run,
+        *streams_for("resnet18-small-half", size=32, blocks=1, objective=BYOL(hidden=32)),
+        **SETTINGS | changes,
+    )
 
 
 def on_another_machine(monkeypatch, tmp_path, name):
@@ -29,7 +41,9 @@ def on_another_machine(monkeypatch, tmp_path, name):
 
 def fail_at(monkeypatch, step):
     lr_at = loop.lr_at
-    monkeypatch.setattr(loop, "lr_at", lambda now, **given: 1 // 0 if now == step else lr_at(now, **given))
+    monkeypatch.setattr(
+        loop, "lr_at", lambda now, **given: 1 // 0 if now == step else lr_at(now, **given)
+    )
 
 
 def test_it_holds_what_a_local_one_holds(data, tmp_path, url):
@@ -37,11 +51,22 @@ def test_it_holds_what_a_local_one_holds(data, tmp_path, url):
     done = train(data, url)
     assert str(done.encoder) == f"{url}/encoder.safetensors"
     there = {name: storage.read_bytes(f"{url}/{name}") for name in storage.listing(url, deep=True)}
-    here = {str(file.relative_to(tmp_path / "run")): file for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    here = {
+        str(file.relative_to(tmp_path / "run")): file
+        for file in (tmp_path / "run").rglob("*")
+        if file.is_file()
+    }
     assert there.keys() == here.keys()
-    assert [name for name in here if name not in ("timing.jsonl", "status.json") and here[name].read_bytes() != there[name]] == []
+    assert [
+        name
+        for name in here
+        if name not in ("timing.jsonl", "status.json") and here[name].read_bytes() != there[name]
+    ] == []
     for source in (url, f"{url}/encoder.safetensors"):
-        loaded, local = load_encoder(source).state_dict(), load_encoder(tmp_path / "run").state_dict()
+        loaded, local = (
+            load_encoder(source).state_dict(),
+            load_encoder(tmp_path / "run").state_dict(),
+        )
         assert all(bool((loaded[name] == local[name]).all()) for name in local)
 
 
@@ -53,7 +78,11 @@ def test_another_machine_continues_it(data, tmp_path, url, monkeypatch):
             train(data, url)
     on_another_machine(monkeypatch, tmp_path, "second")
     started, batches = [], loop.batches
-    monkeypatch.setattr(loop, "batches", lambda data, **given: started.append(given["start"]) or batches(data, **given))
+    monkeypatch.setattr(
+        loop,
+        "batches",
+        lambda data, **given: started.append(given["start"]) or batches(data, **given),
+    )
     train(data, url)
     assert started == [4]
     for name in ("encoder.safetensors", "losses.jsonl"):
@@ -67,13 +96,20 @@ def test_two_machines_do_not_train_one_run(data, tmp_path, url, monkeypatch):
     with locks.exclusive(url, "training in"):
         on_another_machine(monkeypatch, tmp_path, "second")
         exclusive = locks.exclusive
-        monkeypatch.setattr(locks, "exclusive", lambda folder, doing, patience: exclusive(folder, doing, patience=1))
-        with pytest.raises(shards.ShardError, match="another process is training in memory://bucket/run; wait until it ends, or stop it"):
+        monkeypatch.setattr(
+            locks, "exclusive", lambda folder, doing, patience: exclusive(folder, doing, patience=1)
+        )
+        with pytest.raises(
+            shards.ShardError,
+            match="another process is training in memory://bucket/run; wait until it ends, or stop it",
+        ):
             train(data, url)
     assert storage.listing(f"{url}/checkpoints", deep=True).keys() == steps
 
 
-def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(data, tmp_path, url, monkeypatch, capsys):
+def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(
+    data, tmp_path, url, monkeypatch, capsys
+):
     train(data, url)
     data_of = f"{url}/checkpoints/step-00000006/model.safetensors"
     storage.write_bytes(data_of, storage.read_bytes(data_of)[:-1] + b"?")
@@ -81,10 +117,14 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(data, tmp_path
     pull(url, checkpoint.local_copy(url))
     found = checkpoint.latest(url)
     assert found.step == 4
-    assert "model.safetensors does not match the manifest" in " ".join(capsys.readouterr().err.split())
+    assert "model.safetensors does not match the manifest" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
-def test_a_checkpoint_without_manifest_is_none_and_a_run_that_is_gone_is_not_continued(data, tmp_path, url):
+def test_a_checkpoint_without_manifest_is_none_and_a_run_that_is_gone_is_not_continued(
+    data, tmp_path, url
+):
     train(data, url, steps=2)
     storage.remove(f"{url}/checkpoints/step-00000002/manifest.json")
     pull(url, checkpoint.local_copy(url))
@@ -97,7 +137,9 @@ def test_reading_its_encoder_leaves_the_copy_of_a_training_alone(data, url):
     train(data, url, steps=2)
     mine = checkpoint.local_copy(url)
     (mine / "losses.jsonl").write_text("of one that is trained here")
-    shutil.copytree(mine / "checkpoints" / "step-00000002", mine / "checkpoints" / "step-00000004")  # not put there yet
+    shutil.copytree(
+        mine / "checkpoints" / "step-00000002", mine / "checkpoints" / "step-00000004"
+    )  # not put there yet
     before = sorted(storage.listing(mine, deep=True).items())
     load_encoder(url)
     assert sorted(storage.listing(mine, deep=True).items()) == before
@@ -114,5 +156,8 @@ def test_a_store_that_refuses_is_an_error_that_names_it(data, url, monkeypatch):
         raise shards.ShardError(f"cannot write {to}: no")
 
     monkeypatch.setattr(storage, "copy", refuse)
-    with pytest.raises(shards.ShardError, match=r"cannot write memory://bucket/run/checkpoints/step-00000002/.*: no"):
+    with pytest.raises(
+        shards.ShardError,
+        match=r"cannot write memory://bucket/run/checkpoints/step-00000002/.*: no",
+    ):
         train(data, url)

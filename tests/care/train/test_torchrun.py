@@ -17,12 +17,20 @@ BOUND = 45
 
 def start(image_set, run, *more, nproc=2):
     options = {
-        "encoder": "resnet18-small-half", "size": 32, "batch-size": 12, "epochs": EPOCHS, "hidden": 32, "precision": "fp32",
-        "checkpoint-every": 2, "nproc": nproc,
-    }  # fmt: skip
+        "encoder": "resnet18-small-half",
+        "size": 32,
+        "batch-size": 12,
+        "epochs": EPOCHS,
+        "hidden": 32,
+        "precision": "fp32",
+        "checkpoint-every": 2,
+        "nproc": nproc,
+    }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "care.train", str(image_set), str(run), *words, *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def members(run):
@@ -30,7 +38,10 @@ def members(run):
     found = []
     for pid in Path("/proc").iterdir():
         try:
-            words, environment = (pid / "cmdline").read_bytes().split(b"\0"), (pid / "environ").read_bytes()
+            words, environment = (
+                (pid / "cmdline").read_bytes().split(b"\0"),
+                (pid / "environ").read_bytes(),
+            )
         except OSError:
             continue
         if os.fsencode(run) in words and b"TORCHELASTIC_RUN_ID" in environment:
@@ -65,7 +76,9 @@ def whole(image_set, tmp_path_factory):
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_process_that_dies_takes_the_others_with_it_and_all_continue(whole, image_set, tmp_path, victim):
+def test_a_process_that_dies_takes_the_others_with_it_and_all_continue(
+    whole, image_set, tmp_path, victim
+):
     process = start(image_set, tmp_path)
     wait_for(lambda: steps(tmp_path) > 5)
     os.kill(members(tmp_path)[victim], signal.SIGKILL)
@@ -76,7 +89,9 @@ def test_a_process_that_dies_takes_the_others_with_it_and_all_continue(whole, im
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_saves_ends_everything_and_exits_with_3(whole, image_set, tmp_path, number):
+def test_asked_to_stop_it_saves_ends_everything_and_exits_with_3(
+    whole, image_set, tmp_path, number
+):
     process = start(image_set, tmp_path)
     wait_for(lambda: steps(tmp_path) > 3)
     process.send_signal(number)
@@ -115,7 +130,8 @@ def test_what_is_wrong_with_the_call_is_told_and_not_tried_again(whole, image_se
 
 
 @pytest.mark.parametrize(
-    ("more", "code", "message"), [(["--accumulate", "5"], 2, "multiple of 2 processes"), ([], 1, "wanted a shard set")]
+    ("more", "code", "message"),
+    [(["--accumulate", "5"], 2, "multiple of 2 processes"), ([], 1, "wanted a shard set")],
 )
 def test_what_can_be_told_before_is(image_set, tmp_path, more, code, message):
     process = start(image_set if more else tmp_path / "nothing", tmp_path / "run", *more)

@@ -54,7 +54,11 @@ def plain_step(c, t, views):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "objective",
-    [BYOL(hidden=24, dim=16), SimSiam(hidden=24, dim=16, bottleneck=8), BarlowTwins(hidden=24, dim=16)],
+    [
+        BYOL(hidden=24, dim=16),
+        SimSiam(hidden=24, dim=16, bottleneck=8),
+        BarlowTwins(hidden=24, dim=16),
+    ],
     ids=["BYOL", "SimSiam", "BarlowTwins"],
 )
 def test_losses_gradients_and_statistics_are_those_of_the_plain_step(with_t, threads, objective):

@@ -22,16 +22,22 @@ def numbers(order=NONE, factors=(1, 1, 1, 0), sigma=0, gray=0, solarize=0):
 
 def levels(normalized):
     """Back to 0…255."""
-    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (
+        torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
     return (normalized * std + mean) * 255
 
 
 def noise(seed, size=(40, 40)):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    )
 
 
 def batch(*images):
-    return torch.stack([torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) for image in images])
+    return torch.stack(
+        [torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) for image in images]
+    )
 
 
 def draws(view, count):
@@ -41,7 +47,9 @@ def draws(view, count):
 def close_means(some, others):
     """Equal up to four standard errors."""
     some, others = np.asarray(some, dtype=float), np.asarray(others, dtype=float)
-    return abs(some.mean() - others.mean()) <= 4 * math.sqrt(some.var() / len(some) + others.var() / len(others))
+    return abs(some.mean() - others.mean()) <= 4 * math.sqrt(
+        some.var() / len(some) + others.var() / len(others)
+    )
 
 
 # drawing
@@ -56,22 +64,34 @@ def test_a_views_numbers_depend_on_its_arguments_alone():
     want = flat(View().draw(1, 2, 3, 0))
     assert flat(View().draw(1, 2, 3, 0)) == want
     assert np.random.get_state()[1].tolist() == before
-    others = [flat(View().draw(*at)) for at in ((0, 2, 3, 0), (1, 0, 3, 0), (1, 2, 0, 0), (1, 2, 3, 1), (2, 1, 3, 0))]
+    others = [
+        flat(View().draw(*at))
+        for at in ((0, 2, 3, 0), (1, 0, 3, 0), (1, 2, 0, 0), (1, 2, 3, 1), (2, 1, 3, 0))
+    ]
     assert all(other[:10] != want[:10] for other in others)
 
 
 def test_one_probability_changes_without_moving_the_other_numbers():
-    one, two = View().draw(0, 0, 5, 0), View(jitter_p=0, flip_p=1, blur_p=0, gray_p=1, solarize_p=1).draw(0, 0, 5, 0)
+    one, two = (
+        View().draw(0, 0, 5, 0),
+        View(jitter_p=0, flip_p=1, blur_p=0, gray_p=1, solarize_p=1).draw(0, 0, 5, 0),
+    )
     assert [part.tolist() for part in one[:3]] == [part.tolist() for part in two[:3]]
     assert one.colour[4:8].tolist() == two.colour[4:8].tolist()
-    assert (two.flip, two.colour[:4].tolist(), two.colour[8:].tolist()) == (True, [-1] * 4, [0, 1, 1])
+    assert (two.flip, two.colour[:4].tolist(), two.colour[8:].tolist()) == (
+        True,
+        [-1] * 4,
+        [0, 1, 1],
+    )
 
 
 def test_crops_are_distributed_as_torchvisions():
     image = Image.new("RGB", (100, 75))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        theirs = [RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)]
+        theirs = [
+            RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)
+        ]
     top, left, height, width = np.asarray(theirs).T
     x1, y1, x2, y2 = np.asarray([drawn.box(100, 75) for drawn in draws(View(), 4000)]).T
     assert min(x1.min(), y1.min()) == 0
@@ -92,8 +112,15 @@ def test_crops_are_distributed_as_torchvisions():
 
 @pytest.mark.parametrize("size", [(400, 10), (10, 400), (500, 3), (1, 1)])
 def test_where_no_crop_fits_it_is_torchvisions_central_one(size):
-    top, left, height, width = RandomResizedCrop.get_params(Image.new("RGB", size), [0.9, 1.0], [3 / 4, 4 / 3])
-    assert View(scale=(0.9, 1)).draw(0, 0, 0, 0).box(*size) == (left, top, left + width, top + height)
+    top, left, height, width = RandomResizedCrop.get_params(
+        Image.new("RGB", size), [0.9, 1.0], [3 / 4, 4 / 3]
+    )
+    assert View(scale=(0.9, 1)).draw(0, 0, 0, 0).box(*size) == (
+        left,
+        top,
+        left + width,
+        top + height,
+    )
 
 
 def test_shares_and_ranges_are_the_papers():
@@ -103,7 +130,9 @@ def test_shares_and_ranges_are_the_papers():
         happened = [d.flip for d in drawn], c[:, 0] >= 0, c[:, 9] > 0, c[:, 8] > 0, c[:, 10] > 0
         for p, cases in zip((0.5, 0.8, 0.2, blurred, solarized), happened, strict=True):
             assert abs(np.mean(cases) - p) <= 4 * math.sqrt(p * (1 - p) / 3000), p
-        for column, (low, high) in zip(c[:, 4:8].T, ((0.6, 1.4), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1)), strict=True):
+        for column, (low, high) in zip(
+            c[:, 4:8].T, ((0.6, 1.4), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1)), strict=True
+        ):
             assert low <= column.min() + 1e-6
             assert column.max() <= high + 1e-6
             assert column.min() < low + 0.01 * (high - low)
@@ -126,10 +155,18 @@ def test_a_crop_is_torchvisions(flip):
     for drawn in draws(View(flip_p=float(flip)), 20):
         left, top, right, bottom = drawn.box(100, 75)
         want = pil_ops.resized_crop(
-            image, top, left, bottom - top, right - left, [32, 32], interpolation=pil_ops.InterpolationMode.BILINEAR
+            image,
+            top,
+            left,
+            bottom - top,
+            right - left,
+            [32, 32],
+            interpolation=pil_ops.InterpolationMode.BILINEAR,
         )
         want = ImageOps.mirror(want) if flip else want
-        difference = crop(np.array(image), drawn, 32).astype(int) - np.asarray(want).transpose(2, 0, 1)
+        difference = crop(np.array(image), drawn, 32).astype(int) - np.asarray(want).transpose(
+            2, 0, 1
+        )
         assert abs(difference).max() <= 1
         assert abs(difference).mean() < 0.4
         assert abs(difference.mean()) < 0.1
@@ -143,7 +180,9 @@ def test_without_colour_changes_a_view_is_the_normalised_crop():
     box = drawn.box(60, 50)
     want = pil_ops.to_tensor(image.crop(box).resize((24, 24), Image.Resampling.BILINEAR))
     want = pil_ops.normalize(want, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    torch.testing.assert_close(got[0], want, rtol=0, atol=1.01 / 255 / 0.224)  # a level of the resizing's rounding
+    torch.testing.assert_close(
+        got[0], want, rtol=0, atol=1.01 / 255 / 0.224
+    )  # a level of the resizing's rounding
     assert (got[0] - want).abs().mean() < 0.4 / 255 / 0.224
 
 
@@ -181,9 +220,13 @@ def test_brightness_contrast_and_saturation(operation, torchvision, pillow, fact
 
 @pytest.mark.parametrize("shift", [-0.1, -0.04, 0.0, 0.05, 0.1])
 def test_hue(shift, pictures):
-    images = batch(*pictures, Image.new("RGB", (40, 40), (90, 90, 90)), Image.new("RGB", (40, 40), (255, 0, 0)))
+    images = batch(
+        *pictures, Image.new("RGB", (40, 40), (90, 90, 90)), Image.new("RGB", (40, 40), (255, 0, 0))
+    )
     got = levels(colour(images, numbers((HUE, -1, -1, -1), (1, 1, 1, shift)).expand(4, -1)))
-    torch.testing.assert_close(got, 255 * tv.adjust_hue(images.float() / 255, shift), rtol=0, atol=0.01)
+    torch.testing.assert_close(
+        got, 255 * tv.adjust_hue(images.float() / 255, shift), rtol=0, atol=0.01
+    )
     assert (got[2] - 90).abs().max() < 0.01
 
 
@@ -217,11 +260,18 @@ def three_boxes(channel, sigma):
     """Pillow's Gaussian blur without its rounding: a box of fractional radius, three times along each axis."""
     length = math.sqrt(12 * sigma**2 / 3 + 1)
     whole = math.floor((length - 1) / 2)
-    edge = (2 * whole + 1) * (whole * (whole + 1) - sigma**2) / (6 * (sigma**2 / 3 - (whole + 1) ** 2))
+    edge = (
+        (2 * whole + 1) * (whole * (whole + 1) - sigma**2) / (6 * (sigma**2 / 3 - (whole + 1) ** 2))
+    )
     for axis in (0, 0, 0, 1, 1, 1):
         n = channel.shape[axis]
-        parts = {offset: channel.take(np.clip(np.arange(n) + offset, 0, n - 1), axis) for offset in range(-whole - 1, whole + 2)}
-        channel = sum(part * (edge if abs(offset) == whole + 1 else 1) for offset, part in parts.items()) / (2 * (whole + edge) + 1)
+        parts = {
+            offset: channel.take(np.clip(np.arange(n) + offset, 0, n - 1), axis)
+            for offset in range(-whole - 1, whole + 2)
+        }
+        channel = sum(
+            part * (edge if abs(offset) == whole + 1 else 1) for offset, part in parts.items()
+        ) / (2 * (whole + edge) + 1)
     return channel
 
 
@@ -230,10 +280,17 @@ def test_blur_is_pillows(pictures):
     for picture in pictures:
         got = levels(colour(batch(*[picture] * 7), torch.cat([numbers(sigma=s) for s in sigmas])))
         for blurred, sigma in zip(got, sigmas, strict=True):
-            exact = np.stack([three_boxes(channel, sigma) for channel in np.asarray(picture, dtype=float).transpose(2, 0, 1)])
+            exact = np.stack(
+                [
+                    three_boxes(channel, sigma)
+                    for channel in np.asarray(picture, dtype=float).transpose(2, 0, 1)
+                ]
+            )
             torch.testing.assert_close(blurred.double(), torch.from_numpy(exact), rtol=0, atol=0.01)
             pil = batch(picture.filter(ImageFilter.GaussianBlur(sigma)))[0].float()
-            assert (blurred - pil).abs().mean() <= (0.75 if sigma > 0.1 else 1.25), sigma  # it rounds after each of the six passes
+            assert (blurred - pil).abs().mean() <= (0.75 if sigma > 0.1 else 1.25), (
+                sigma
+            )  # it rounds after each of the six passes
             assert (blurred - pil).abs().max() <= 3.1, sigma
 
 
@@ -256,11 +313,19 @@ def test_the_chain_has_the_order_of_the_released_code(make_image):
     for picture, d, mine in zip(pictures, drawn, got, strict=True):
         want = batch(picture)[0].float() / 255
         for operation in d.colour[:4].astype(int):
-            want = operations[operation](want, float(d.colour[4 + operation])) if operation >= 0 else want
+            want = (
+                operations[operation](want, float(d.colour[4 + operation]))
+                if operation >= 0
+                else want
+            )
         if d.colour[8]:
-            want = torch.from_numpy(np.stack([three_boxes(c, float(d.colour[8])) for c in want.double().numpy()])).float()
+            want = torch.from_numpy(
+                np.stack([three_boxes(c, float(d.colour[8])) for c in want.double().numpy()])
+            ).float()
         want = tv.rgb_to_grayscale(want, num_output_channels=3) if d.colour[9] else want
-        clear = (want * 255 - 127.5).abs() > 0.1  # elsewhere rounding decides on which side of the threshold a pixel is
+        clear = (
+            want * 255 - 127.5
+        ).abs() > 0.1  # elsewhere rounding decides on which side of the threshold a pixel is
         want = tv.solarize(want, 127.5 / 255) if d.colour[10] else want
         assert clear.float().mean() > 0.99
         torch.testing.assert_close(mine[clear], 255 * want[clear], rtol=0, atol=0.1)
@@ -280,9 +345,13 @@ def test_the_input_is_left_alone_and_the_output_is_normalised():
 @pytest.mark.parametrize("size", [48, 224])
 def test_a_views_bits_do_not_depend_on_those_beside_it(size, monkeypatch):
     crops = batch(*(noise(n, (size, size)) for n in range(5)))
-    drawn = torch.from_numpy(np.stack([View(solarize_p=0.5).draw(0, 0, n, 0).colour for n in range(5)]))
+    drawn = torch.from_numpy(
+        np.stack([View(solarize_p=0.5).draw(0, 0, n, 0).colour for n in range(5)])
+    )
     together = colour(crops, drawn)
-    assert torch.equal(together, torch.cat([colour(crops[n : n + 1], drawn[n : n + 1]) for n in range(5)]))
+    assert torch.equal(
+        together, torch.cat([colour(crops[n : n + 1], drawn[n : n + 1]) for n in range(5)])
+    )
     monkeypatch.setattr("care.train.views.CACHED", 10**9)
     assert torch.equal(together, colour(crops, drawn))
 
