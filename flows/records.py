@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 import shards
 from flows.tables import Result
-from shards import boxes, locks, scenes, storage
+from shards import boxes, locks, storage
 from shards.build import Plan, make_plan, missing, write_shard
+from shards.scenes_cache import images_of
 from shards.terminal import console
 
 SCHEMA = 1
@@ -277,16 +278,3 @@ def _plan(inputs: Result) -> Plan:
 @cache
 def _known_plan(_: str, inputs: str) -> Plan:  # of a folder, by a text, which can be looked up
     return _plan(json.loads(inputs))
-
-
-def images_of(source: str, annotated: bool, seed: int) -> str:
-    """A source, or for ``scenes:START+COUNT`` the folder of those scenes among the user's caches: classes, or ``annotated`` ones."""
-    if not source.startswith("scenes:"):
-        return source
-    start, count = map(int, source.removeprefix("scenes:").split("+"))
-    name = f"{seed}-{start}-{count}-{storage.sha256(str(scenes.__file__))[:8]}"
-    place = shards.Cache().folder.parent / "scenes" / name
-    with locks.exclusive(place.with_name(f".{name}"), "rendering", patience=600):
-        if not place.exists():
-            scenes.write(place, count=count, seed=seed, start=start)
-    return str(place if annotated else place / "images")

@@ -27,9 +27,9 @@ from care.show.verdict import differences, verdict
 from care.train import ranks
 from care.train.checkpoint import digest_of
 from care.train.ranks import joined, torchrun
-from flows.records import images_of
 from flows.tables import Result
 from shards import boxes, scenes, storage
+from shards.scenes_cache import images_of
 from shards.terminal import console
 
 POSITIONS: dict[str, type[care.NoPosition]] = {

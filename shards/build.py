@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
 import numpy as np
 from shards import boxes, index, locks, reader, sources, storage
+from shards.bounds import Fraction, NonNegativeInt, PositiveInt, Range
 from shards.cores import available_cores
 from shards.errors import ShardError
 from shards.images import Reject, RejectError, Validation, check, shrink
-from shards.terminal import Count, Natural, Range, Share, progress
+from shards.progress import progress
 
 _TAR, _RECORD = "shard-{:06}.tar", ".shard-{:06}.json"
 _OURS = re.compile(
@@ -41,13 +42,13 @@ def build(
     src: str | Path,
     dest: str | Path,
     *,
-    workers: Count | None = None,
-    shard_size: Count = 1000,
-    seed: Natural = 0,
+    workers: PositiveInt | None = None,
+    shard_size: PositiveInt = 1000,
+    seed: NonNegativeInt = 0,
     share: tuple[float, float] = (0, 1),
-    max_rejects: Share = 0.01,
+    max_rejects: Fraction = 0.01,
     validate: Validation = "decode",
-    max_side: Count | None = None,
+    max_side: PositiveInt | None = None,
     quality: Annotated[int, Range(1, 100)] = 90,
 ) -> index.Index:
     """Build the images of ``src`` into the shard set ``dest``, in an order drawn from ``seed``.

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from shards import storage
 from shards.errors import ShardError
-from shards.terminal import console
+from shards.progress import console
 
 LEASE_SECONDS = 20.0  # a holder that could not renew its lease for so long has lost it; it tries four times as often
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from shards import storage
 from shards.errors import ShardError
-from shards.terminal import progress
+from shards.progress import progress
 
 CLASSES: tuple[str, ...] = (
     "ring",

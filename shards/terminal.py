@@ -4,36 +4,42 @@ import inspect
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from shards.bounds import BatchSize as Batch
+from shards.bounds import Fraction as Share
+from shards.bounds import NonNegativeFloat as Amount
+from shards.bounds import NonNegativeInt as Natural
+from shards.bounds import PixelSide as Side
+from shards.bounds import PositiveFloat as Positive
+from shards.bounds import PositiveInt as Count
+from shards.bounds import Range
 from shards.errors import Failure, Stopped
+from shards.progress import console, progress
 
-console = Console(stderr=True, highlight=False)
-PLAIN_SECONDS = float(os.environ.get("CARE_PROGRESS_SECONDS", "10"))  # between two plain lines
-LINE = re.compile(r"(.+): (\d+)/(\d+), (.*), ETA \d+ s")  # such a line
+__all__ = [
+    "LINE",
+    "Amount",
+    "Batch",
+    "Count",
+    "Natural",
+    "Positive",
+    "Range",
+    "Share",
+    "Side",
+    "caused",
+    "command",
+    "console",
+    "progress",
+    "told",
+    "words",
+]
 
-
-class Range(NamedTuple):
-    """The numbers that an annotation admits."""
-
-    min: float | None = None
-    max: float | None = None
-
-
-Count = Annotated[int, Range(1)]
-Batch = Annotated[int, Range(2)]  # images of which a batch norm has statistics
-Side = Annotated[int, Range(16)]  # pixels
-Natural = Annotated[int, Range(0)]
-Share = Annotated[float, Range(0, 1)]
-Amount = Annotated[float, Range(0)]
-Positive = Annotated[float, Range(1e-9)]
+LINE = re.compile(r"(.+): (\d+)/(\d+), (.*), ETA \d+ s")  # use shards.progress.parse_progress
 
 
 def words(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
@@ -140,31 +146,3 @@ def told() -> Iterator[None]:
     )
     # torchrun takes any other code for a crash; it is asked to stop, and the run's status says that it was
     sys.exit(0 if stopped and "TORCHELASTIC_RUN_ID" in os.environ else code)
-
-
-@contextmanager
-def progress(title: str, total: int, *, start: int = 0) -> Iterator[Callable[[int, str], None]]:
-    """Yield ``advance(n, note="")``: ``n`` of ``total`` images more are done (``start`` before), ``note`` is shown beside the rate."""
-    done, began = start, time.monotonic()
-    last, columns = (
-        began,
-        (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[status]}"),
-    )
-    bar = Progress("{task.description}", *columns, console=console, disable=not console.is_terminal)
-    task = bar.add_task(title, total=total, completed=start, status="")
-
-    def advance(n: int, note: str = "") -> None:
-        nonlocal done, last
-        done, now = done + n, time.monotonic()
-        rate = (done - start) / max(now - began, 1e-9)
-        status = f"{rate:,.{0 if rate >= 10 else 2}f} img/s {note}".rstrip()
-        bar.update(task, completed=done, status=status)
-        if not console.is_terminal and (now - last >= PLAIN_SECONDS or done >= total):
-            last = now
-            eta = (total - done) * (now - began) / max(done - start, 1)
-            print(
-                f"{title}: {done}/{total}, {status}, ETA {eta:.0f} s", file=sys.stderr, flush=True
-            )
-
-    with bar:
-        yield advance

@@ -1,0 +1,30 @@
+"""Bounds of numbers, written into types: a signature says what it admits, a command line checks it.
+
+``PositiveInt`` is an ``int`` to every type checker. What builds options from a signature finds the
+``Range`` in the annotation, shows it in the help and refuses what lies outside of it.
+"""
+
+from typing import Annotated, NamedTuple
+
+
+class Range(NamedTuple):
+    """The numbers that an annotation admits.
+
+    Attributes:
+        min: the smallest one, or None without a lower bound.
+        max: the largest one, or None without an upper bound.
+    """
+
+    min: float | None = None
+    max: float | None = None
+
+
+PositiveInt = Annotated[int, Range(1)]
+NonNegativeInt = Annotated[int, Range(0)]
+# in images; batch norm has no statistics of a single one
+BatchSize = Annotated[int, Range(2)]
+# in pixels; the last map of a ResNet has 1/32 of an image's side, rounded up
+PixelSide = Annotated[int, Range(16)]
+Fraction = Annotated[float, Range(0, 1)]
+NonNegativeFloat = Annotated[float, Range(0)]
+PositiveFloat = Annotated[float, Range(1e-9)]
