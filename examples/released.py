@@ -23,7 +23,7 @@ from care import (
 from care.evaluate import knn
 from care.objectives import Embeddings, unit
 from care.train import batches
-from care.train.checkpoint import load_exactly
+from care.train.weights import load_exactly
 
 
 class Released:

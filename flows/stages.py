@@ -25,8 +25,8 @@ from care.evaluate.resampling import resampled_mean, rounded
 from care.show.report import MEASURES, PLAIN, as_markdown, compared
 from care.show.verdict import differences, verdict
 from care.train import ranks
-from care.train.checkpoint import digest_of
-from care.train.ranks import joined, torchrun
+from care.train.launch import process_group, torchrun
+from care.train.weights import digest_of
 from flows.tables import Result
 from shards import boxes, scenes, storage
 from shards.scenes_cache import images_of
@@ -125,7 +125,7 @@ def pretrain(
         given |= {"position": position, "objective": objective, "views": views}
         given |= {"t_stream": t_stream, "nproc": nproc} | settings
         torchrun(out, nproc, [json.dumps(["pretrain", out, given])], module="flows.child")
-    with joined(out):  # what is trained is only loaded, and told
+    with process_group(out):  # what is trained is only loaded, and told
         c, t = care.streams_for(
             **network,
             **t_shape,
@@ -252,7 +252,7 @@ def judge(
             torchrun(run, nproc, [json.dumps(["judge", out, given])], module="flows.child")
             found.append(storage.read_json(f"{run}/result.json"))
             continue
-        with joined(run):
+        with process_group(run):
             places: dict[str, Any] = {"cache": cache, "seed": number, "run": run}
             done = work(
                 network,

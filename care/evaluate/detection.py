@@ -20,11 +20,12 @@ from care.evaluate import metrics
 from care.evaluate.detectors import Detector
 from care.evaluate.features import Evaluation
 from care.train import ranks
-from care.train.checkpoint import digest_of
+from care.train.batches import load_examples
 from care.train.loading import worker_count
-from care.train.precision import Precision, fastest_precision
-from care.train.run import Run, seeded
-from care.train.views import loaded
+from care.train.norm import synchronise
+from care.train.precision import Precision, fastest_precision, seeded
+from care.train.run import Run
+from care.train.weights import digest_of
 from shards.boxes import BoxSet
 from shards.terminal import Amount, Count, Natural, Range, progress
 
@@ -147,7 +148,7 @@ def detect(
         torch.manual_seed(seed)
         model = Detector(encoder, len(train.classes), **shape)
     model.to(where).to(memory_format=torch.channels_last).train()
-    ranks.synchronise(model)
+    synchronise(model)
     rate = lr * batch_size / 16
     groups: list[dict[str, Any]] = [
         {"params": [], "weight_decay": decay, "initial_lr": rate} for decay in (0, weight_decay)
@@ -172,7 +173,7 @@ def detect(
             for ids in order
         )
         decoders = min(state.workers, max(stop - start, 0))
-        for batch in loaded(Examples(train, size, mask), views, decoders, collate_fn=list):
+        for batch in load_examples(Examples(train, size, mask), views, decoders, collate_fn=list):
             yield (
                 [x.to(where) for x, _ in batch],
                 [{name: value.to(where) for name, value in target.items()} for _, target in batch],
@@ -301,7 +302,7 @@ def detections(
     )
     workers = worker_count(workers, where, batches=len(own), batch_bytes=2 * 3 * size**2)
     examples, found = (
-        loaded(Examples(data, size), [[View(n, size)] for n in own], workers, collate_fn=list),
+        load_examples(Examples(data, size), [[View(n, size)] for n in own], workers, collate_fn=list),
         list[metrics.Detections](),
     )
     with (

@@ -19,7 +19,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from care.encoders import Encoder, ResNetEncoder
 from care.errors import CareError
 from care.train import ranks
-from care.train.views import normalize
+from care.train.photometrics import normalize
 
 Maps = dict[str, Tensor]
 
@@ -253,7 +253,7 @@ class Detector(nn.Module):
         sizes = [(image.shape[1], image.shape[2]) for image in images]
         sides: list[float] = [max(of_axis) for of_axis in zip(*sizes, strict=True)]
         if self.training:  # the borders are in the batch norms' statistics: equal ones, whatever the number of processes
-            sides = ranks.largest(*sides)
+            sides = ranks.max_over_ranks(*sides)
         height, width = (-(-int(side) // self.multiple) * self.multiple for side in sides)
         batch = torch.stack(
             [

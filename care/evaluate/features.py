@@ -21,11 +21,13 @@ from care.errors import CareError
 from care.evaluate.neighbours import nearest
 from care.evaluate.resampling import resampled_mean
 from care.train import ranks
-from care.train.checkpoint import digest_of
+from care.train.batches import CroppedViews, load_examples
 from care.train.loading import worker_count
+from care.train.photometrics import normalize
 from care.train.precision import Precision, autocast
 from care.train.run import Run
-from care.train.views import Crops, View, loaded, normalize
+from care.train.views import View
+from care.train.weights import digest_of
 from shards import storage
 from shards.terminal import Count, Natural, Range, Side, progress
 
@@ -76,7 +78,7 @@ def centres(
 ) -> Iterator[Float[Tensor, "b 3 h w"]]:
     """Batches of images by number, centre-cropped and normalised."""
     return (
-        normalize(pixels.float() / 255) for pixels in loaded(_Centres(data, size), batches, workers)
+        normalize(pixels.float() / 255) for pixels in load_examples(_Centres(data, size), batches, workers)
     )
 
 
@@ -92,8 +94,8 @@ def crops(
         shards.step_ids(len(rows), batch_size=batch_size, step=step, seed=seed)
         for step in range(state.start, steps)
     )
-    examples = loaded(
-        Crops(data, size, seed, (view,)),
+    examples = load_examples(
+        CroppedViews(data, size, seed, (view,)),
         ([(epoch, int(row)) for row in rows[ids]] for epoch, ids in asked),
         workers,
     )

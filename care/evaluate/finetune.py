@@ -18,10 +18,11 @@ from care.errors import CareError, Diverged
 from care.evaluate.features import Evaluation, Rows, accuracy_of, centres, crops, hits, same_classes
 from care.evaluate.resampling import resampled_mean
 from care.streams import lr_at
-from care.train.checkpoint import digest_of, local_copy
 from care.train.loading import worker_count
+from care.train.mirror import local_copy
 from care.train.precision import Precision, autocast, fastest_precision
 from care.train.run import Run
+from care.train.weights import digest_of
 from shards import storage
 from shards.errors import Misuse
 from shards.images import SUFFIXES
@@ -226,7 +227,7 @@ def finetune(
         ) as state:
             losses = lambda x, y, _: {
                 "cross_entropy": nn.functional.cross_entropy(model(x).float(), y.to(where))
-            }  # noqa: E731
+            }
             stream = crops(state, train, part, state.workers)
             state.steps(
                 stream,

@@ -22,10 +22,10 @@ from care.evaluate.features import (
     same_classes,
 )
 from care.evaluate.resampling import resampled_mean
-from care.train.checkpoint import digest_of
 from care.train.loading import worker_count
 from care.train.precision import Precision
 from care.train.run import Run
+from care.train.weights import digest_of
 from shards.reader import permutation
 from shards.terminal import Count, Natural, Positive, Share, Side
 

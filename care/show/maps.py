@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from care.encoders import Encoder, evaluating
 from care.errors import CareError
 from care.evaluate.features import centre_crop
-from care.train.views import normalize
+from care.train.photometrics import normalize
 
 SCALE = 2.5  # map value shown in full colour; 1 is the average pixel; one scale for all encoders, as in Fig. 4
 COLOURS = np.asarray(

@@ -9,7 +9,7 @@ from care import BYOL, streams_for
 from care.encoders import ENCODERS
 from care.evaluate import knn
 from care.train import pretrain
-from care.train.ranks import joined, torchrun
+from care.train.launch import process_group, torchrun
 from shards.terminal import command, told
 
 app = typer.Typer(
@@ -74,7 +74,7 @@ def _run(
             run, nproc, sys.argv[2:] if sys.argv[1] == "pretrain" else sys.argv[1:]
         )  # as they were typed
         return
-    with joined(run):
+    with process_group(run):
         asked = shards.open(knn_val) if knn_val else data
         c, t = streams_for(encoder, size=size, seed=settings["seed"], objective=BYOL(hidden=hidden))
         warmup = round(

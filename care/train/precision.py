@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
+import numpy as np
 import torch
 from torch import Tensor, nn
 from care.streams import CStream, Maps, TStream
+from care.train import ranks
 from shards import Cache, ShardError, storage
 
 Precision = Literal["bf16", "fp16", "fp32"]
@@ -76,6 +78,14 @@ def stream_precision(
             yield lambda tensor: tensor
     else:
         yield lambda tensor: tensor
+
+
+@contextmanager
+def seeded(seed: int, step: int, where: torch.device) -> Iterator[None]:
+    """Torch's global generators, which dropout, stochastic depth and torchvision's samplers draw from, by (seed, step, process)."""
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        torch.manual_seed(int(np.random.default_rng((seed, step, ranks.rank())).integers(2**63)))
+        yield
 
 
 def measured_precisions(

@@ -1,29 +1,13 @@
-"""Processes that train as one: how they start and join, who this is, what all have, batch norm over all; alone, nothing changes."""
+"""Processes that train as one: who this is, what all of them have, and how many threads each may use; alone, nothing changes."""
 
-import ctypes
-import logging
 import os
-import signal
-import sys
-import tempfile
-import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from care.errors import CareError
-from care.train.checkpoint import local_copy
-from shards import storage
 from shards.cores import threads_per_process
-from shards.errors import Stopped
 from shards.terminal import console
-
-RESTARTS = 3  # times that all processes are started again after one has died; they continue from the last checkpoint
 
 
 def world() -> int:
@@ -79,12 +63,12 @@ class _Gathered(torch.autograd.Function):
         return gradient.chunk(world())[rank()]
 
 
-def gathered(x: Tensor) -> Tensor:
+def gather_rows(x: Tensor) -> Tensor:
     """Every process's rows ``[b, …]``, in rank order: ``[world · b, …]``; gradients are those of the sum of all processes' losses."""
     return _Gathered.apply(x.contiguous()) if world() > 1 else x
 
 
-def largest(*values: float) -> list[float]:
+def max_over_ranks(*values: float) -> list[float]:
     """The largest of every process's values, each by itself."""
     tensor = torch.tensor(
         values,
@@ -108,161 +92,3 @@ def parallel(model: nn.Module) -> nn.Module:
         return nn.parallel.DistributedDataParallel(
             model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=cpu
         )
-
-
-class CPUSyncNorm(nn.modules.batchnorm._BatchNorm):
-    """What ``SyncBatchNorm``, which refuses CPU tensors, is on GPUs."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[b, c, …] → the same shape."""
-        if not self.training:
-            known = self.running_mean, self.running_var, self.weight, self.bias
-            return nn.functional.batch_norm(
-                x, *known, training=self.running_mean is None, eps=self.eps
-            )
-        dims, shape = [0, *range(2, x.ndim)], (1, -1, *(1,) * (x.ndim - 2))
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        means, variances = gathered(
-            torch.stack((wide.mean(dims), wide.var(dims, correction=0)))[None]
-        ).unbind(1)
-        mean = means.mean(0)
-        variance = (variances + (means - mean).square()).mean(0)
-        if (
-            self.running_mean is not None
-            and self.running_var is not None
-            and self.num_batches_tracked is not None
-        ):
-            count = x.numel() // x.shape[1] * world()
-            self.num_batches_tracked += 1
-            weight = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), weight)
-            self.running_var.lerp_(
-                (variance.detach() * count / (count - 1)).to(self.running_var.dtype), weight
-            )
-        out = (wide - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
-        return (out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out).to(
-            x.dtype
-        )
-
-
-def synchronise(module: nn.Module) -> None:
-    """Give torch's batch norms in ``module`` the statistics of all processes, in place: parameters, buffers and their names stay."""
-    others = set[str]()
-    for norm in module.modules() if world() > 1 else ():
-        if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
-            norm.__class__ = (
-                nn.SyncBatchNorm
-                if any(x.is_cuda for x in norm.state_dict().values())
-                else CPUSyncNorm
-            )
-            norm.process_group = None  # type: ignore[assignment]
-        elif isinstance(norm, nn.modules.batchnorm._BatchNorm):
-            others.add(type(norm).__name__)
-    if others and rank() == 0:
-        console.print(
-            f"[yellow]each process keeps the statistics of its own images in {', '.join(sorted(others))}"
-        )
-
-
-@contextmanager
-def joined(run: str | Path) -> Iterator[None]:
-    """Be in the group for ``run`` that torchrun's environment describes, if it does: NCCL, a process a GPU, or gloo, the cores divided."""
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
-        state, message = outcome(run)
-        if state == "failed":  # and would fail again
-            raise CareError(message)
-        console.print("[yellow]a process died; all continue from the last checkpoint")
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield
-        return
-    # torchrun gives every worker a session of its own: without this they would outlive it
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    gpus = torch.cuda.is_available()
-    if gpus:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    limit_threads()
-    number, count, meeting = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://"
-    if (place := os.environ.get("TORCHELASTIC_RUN_ID", "")).startswith(
-        "/"
-    ):  # by ``torchrun`` below
-        os.environ |= {
-            name: os.environ.get(name, "lo")
-            for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-        }
-        meeting = f"file://{place}{os.environ['TORCHELASTIC_RESTART_COUNT']}"
-    # a probe may be long
-    dist.init_process_group(
-        "nccl" if gpus else "gloo", meeting, timedelta(hours=2), rank=number, world_size=count
-    )
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
-def torchrun(
-    run: str | Path, nproc: int, arguments: Sequence[str], *, module: str = "care.train"
-) -> None:
-    """Run ``python -m MODULE ARGUMENTS``, which writes ``run``, in ``nproc`` processes; what it raises, their record there says."""
-    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    logging.getLogger("torch.distributed.elastic").setLevel(
-        logging.CRITICAL
-    )  # the processes tell themselves what went wrong
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # it would listen on every address
-    os.environ["CARE_LAUNCHED"] = str(time.time())
-    died = "it ended without saying how"
-    threads_before = os.environ.get("OMP_NUM_THREADS")
-    # the processes divide the cores; unset, torch's launcher would set it to 1
-    os.environ["OMP_NUM_THREADS"] = str(threads_per_process(nproc))
-    try:
-        with tempfile.TemporaryDirectory(
-            prefix="care-"
-        ) as folder:  # they meet in files: torch's servers listen on every address
-            group = LaunchConfig(
-                1,
-                1,
-                nproc,
-                run_id=f"{folder}/group-",
-                rdzv_backend="c10d",
-                rdzv_endpoint=f"{folder}/starter",
-                max_restarts=RESTARTS,
-                rdzv_configs={"store_type": "file", "keep_alive_interval": 600},
-                logs_specs=DefaultLogsSpecs(log_dir=folder),
-            )
-            elastic_launch(group, sys.executable)("-m", module, *arguments)
-    except ChildFailedError as error:
-        died = f"a process died ({', '.join(f'rank {n}: exit code {e.exitcode}' for n, e in sorted(error.failures.items()))})"
-    except SignalException:
-        died = "stopped by a signal before it could save"
-    finally:
-        if threads_before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = threads_before
-    state, message = outcome(run)
-    if state == "stopped":
-        raise Stopped(message)
-    if state != "done":
-        raise CareError(
-            message or f"{run}: {died}; the same command continues from the last checkpoint"
-        )
-
-
-def outcome(run: str | Path) -> tuple[str, str]:
-    """How the last training in ``run`` ended, and what it said: ``running`` (it goes on, or died), ``done``, ``stopped``, ``failed``."""
-    launched = float(
-        os.environ.get("CARE_LAUNCHED", "0")
-    )  # what an earlier call has left says nothing about this one
-    paths = [
-        path
-        for path in sorted(local_copy(run).glob("status*.json"))
-        if path.stat().st_mtime >= launched
-    ]
-    by_state = {
-        record["state"]: record["message"] for record in map(storage.read_json, reversed(paths))
-    }
-    state = next((state for state in ("failed", "stopped", "done") if state in by_state), "running")
-    return state, by_state.get(state, "")

@@ -5,18 +5,18 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
 from care.errors import CareError, Diverged
-from care.train import checkpoint, ranks
+from care.train import checkpoint, mirror, ranks
 from care.train.loading import worker_count
-from care.train.precision import Precision, autocast
+from care.train.precision import Precision, autocast, seeded
 from shards import ShardError, locks, storage
 from shards.errors import Failure, Stopped
 from shards.terminal import console, progress
@@ -50,7 +50,7 @@ class Run:
     ) -> None:
         self.url, self.path, self.title, self.allow_change = (
             path,
-            checkpoint.local_copy(path),
+            mirror.local_copy(path),
             title,
             allow_change,
         )
@@ -87,13 +87,13 @@ class Run:
                 storage.is_remote(self.url)
                 and os.environ.get("LOCAL_RANK", str(ranks.rank())) == "0"
             ):  # one on each machine
-                checkpoint.pull(self.url, self.path)
+                mirror.pull(self.url, self.path)
             for old in self.path.glob("status*.json") if self.lead else ():
                 old.unlink()
             stack.push(self._tell)
-            ranks.largest(0)  # the others wait for what was fetched
+            ranks.max_over_ranks(0)  # the others wait for what was fetched
             self._restore()
-            if ranks.largest(self.start, -self.start) != [self.start, -self.start]:
+            if ranks.max_over_ranks(self.start, -self.start) != [self.start, -self.start]:
                 raise CareError(
                     f"the processes see different checkpoints in {self.url}; give a RUN that all machines share"
                 )
@@ -206,7 +206,7 @@ class Run:
     ) -> None:
         """Log a step, and save when it is time to; ``Stopped`` after a signal to any process, a ``CareError`` if their weights differ."""
         done, steps = step + 1, self.settings["steps"]
-        stop = bool(ranks.largest(bool(self._stop))[0])
+        stop = bool(ranks.max_over_ranks(bool(self._stop))[0])
         if self.lead:
             seconds = time.monotonic() - self._began
             self._losses.write(
@@ -235,7 +235,7 @@ class Run:
                 float(sum(p.sum(dtype=torch.float64) for p in weights)),
                 float(sum(p.double().square().sum() for p in weights)),
             ]
-            if ranks.largest(*(both := [*sums, *(-value for value in sums)])) != both:
+            if ranks.max_over_ranks(*(both := [*sums, *(-value for value in sums)])) != both:
                 raise CareError(
                     f"the processes' weights differ after step {step}; check the machines, then give the command again"
                 )
@@ -252,12 +252,9 @@ class Run:
                     "workers": self.workers,
                 }
                 self._written = self._writer.submit(
-                    checkpoint.save,
-                    self.path,
+                    self._save,
                     checkpoint.snapshot(self.model, self.optimizer),
                     manifest,
-                    keep_every=self.keep_every,
-                    url=self.url,
                 )
                 if stop or done == steps:
                     self._written.result()
@@ -265,6 +262,11 @@ class Run:
             raise Stopped(
                 f"stopped on request after step {done} of {steps} and saved; the same command continues"
             )
+
+    def _save(self, state: dict[str, dict[str, Tensor]], manifest: dict[str, Any]) -> None:
+        checkpoint.save(self.path, state, manifest, keep_every=self.keep_every)
+        if storage.is_remote(self.url):
+            mirror.push(self.path, str(self.url))
 
     def _restore(self) -> None:
         if (found := checkpoint.latest(self.path)) is None:
@@ -328,11 +330,3 @@ def _in_todays_words(settings: dict[str, Any]) -> dict[str, Any]:
         return settings
     heads = "4 heads of 128" if settings["t_stream"] else None  # whatever the encoder was
     return settings | {"attention": heads, "t_precision": settings["precision"]}
-
-
-@contextmanager
-def seeded(seed: int, step: int, where: torch.device) -> Iterator[None]:
-    """Torch's global generators, which dropout, stochastic depth and torchvision's samplers draw from, by (seed, step, process)."""
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-        torch.manual_seed(int(np.random.default_rng((seed, step, ranks.rank())).integers(2**63)))
-        yield

@@ -13,7 +13,8 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms
 import shards
 from care.train import VIEWS
-from care.train.views import MEAN, STD, Crops, batches, colour
+from care.train.batches import CroppedViews, batches
+from care.train.photometrics import MEAN, STD, apply_photometrics
 from tests.bench.timing import interleaved, show
 
 COUNT, SIZE, ROUNDS = 64, 224, 5
@@ -78,7 +79,7 @@ def measure(data: shards.ShardSet, files: list[bytes]) -> None:
         for _ in batches(data, size=SIZE, batch_size=COUNT // 2, steps=2):
             pass
 
-    crops = Crops(data, SIZE, 0, VIEWS)
+    crops = CroppedViews(data, SIZE, 0, VIEWS)
 
     def ours_cropped() -> None:
         for number in range(COUNT):
@@ -96,7 +97,7 @@ def measure(data: shards.ShardSet, files: list[bytes]) -> None:
     def ours_coloured() -> None:
         for view in range(2):
             for half in (slice(0, COUNT // 2), slice(COUNT // 2, COUNT)):
-                colour(cropped[view][half], numbers[view][half])
+                apply_photometrics(cropped[view][half], numbers[view][half])
 
     def decoded() -> None:
         for file in files:

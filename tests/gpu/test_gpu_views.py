@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 from care.train import VIEWS, batches
-from care.train.views import colour
+from care.train.photometrics import apply_photometrics
 
 pytestmark = [
     pytest.mark.gpu,
@@ -27,7 +27,7 @@ def test_colours_are_those_of_the_cpu(view):
     generator = torch.Generator().manual_seed(0)
     crops = torch.randint(0, 256, (64, 3, 64, 64), dtype=torch.uint8, generator=generator)
     numbers = torch.from_numpy(np.stack([view.draw(0, 0, n, 0).colour for n in range(64)]))
-    close(colour(crops.to(DEVICE), numbers), colour(crops, numbers))
+    close(apply_photometrics(crops.to(DEVICE), numbers), apply_photometrics(crops, numbers))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

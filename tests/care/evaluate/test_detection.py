@@ -30,7 +30,7 @@ from care.evaluate.detection import (
 )
 from care.evaluate.detectors import Detector
 from care.evaluate.resampling import DETECTION_DRAWS
-from care.train import Stopped, checkpoint, ranks
+from care.train import Stopped, checkpoint, mirror, ranks
 from care.train.run import Run
 from shards import boxes, scenes, storage
 from shards.boxes import BoxSet, Picture
@@ -402,7 +402,7 @@ def test_a_run_at_a_url_that_was_stopped_continues_on_another_machine(
     at_step([0, 1, 2], crash)
     machine("second")
     assert train(sets, url, checkpoint_every=100) == whole[1]
-    assert result(checkpoint.local_copy(url)) == result(whole[0])
+    assert result(mirror.local_copy(url)) == result(whole[0])
     assert storage.read_bytes(f"{url}/losses.jsonl") == (whole[0] / "losses.jsonl").read_bytes()
 
 

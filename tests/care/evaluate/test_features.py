@@ -12,8 +12,9 @@ import shards
 from care import CareError, resnet18
 from care.evaluate import extract
 from care.evaluate.features import accuracy, centre_crop, centres, crops, same_classes
+from care.train.photometrics import crop
 from care.train.run import Run
-from care.train.views import View, crop
+from care.train.views import View
 
 SIZE = 32
 NORMALIZE = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

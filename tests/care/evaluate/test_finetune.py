@@ -19,9 +19,10 @@ from care import CareError, TappedEncoder, lr_at, resnet18
 from care.evaluate import finetune, listed, stratified
 from care.evaluate.finetune import RECIPES
 from care.evaluate.resampling import resampled_mean
-from care.train import Stopped, checkpoint
+from care.train import Stopped, checkpoint, mirror
+from care.train.photometrics import crop
 from care.train.run import Run
-from care.train.views import View, crop
+from care.train.views import View
 from shards import storage
 from shards.errors import Misuse
 from shards.reader import permutation
@@ -443,7 +444,7 @@ def test_only_labelled_rows_are_read_and_those_held_out_not_trained_on(
 ):
     crops = []
     monkeypatch.setattr(
-        import_module("care.train.views"),
+        import_module("care.train.batches"),
         "crop",
         lambda *args: (crops.append(reads[-1]), crop(*args))[1],
     )
@@ -1015,7 +1016,7 @@ def test_a_run_at_a_url_that_was_stopped_continues_on_another_machine(
     assert len(updates) == 18 - taken
     same_as_local(url, whole[0])
     assert [str(path.parent) for path in (tmp_path / "second" / "runs").glob("*/checkpoints")] == [
-        str(checkpoint.local_copy(f"{url}/all labels"))
+        str(mirror.local_copy(f"{url}/all labels"))
     ]
     updates.clear()
     machine("third")

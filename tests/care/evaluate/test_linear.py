@@ -21,8 +21,9 @@ from care import CareError, TappedEncoder
 from care.evaluate import Features, extract, linear, linear_on_features
 from care.evaluate.linear import FAST_LRS, LRS, _Heads, _held
 from care.evaluate.resampling import resampled_mean
-from care.train import Stopped, checkpoint
-from care.train.views import View, crop
+from care.train import Stopped, mirror
+from care.train.photometrics import crop
+from care.train.views import View
 from shards import storage
 from shards.reader import permutation
 
@@ -572,7 +573,7 @@ def test_a_run_at_a_url_that_was_stopped_continues_on_another_machine(
     at_step(range(8), crash)
     machine("second")
     assert linear(encoder, train, val, url, **SETTINGS) == whole[1]
-    assert result(checkpoint.local_copy(url)) == result(whole[0])
+    assert result(mirror.local_copy(url)) == result(whole[0])
     assert storage.read_bytes(f"{url}/losses.jsonl") == (whole[0] / "losses.jsonl").read_bytes()
     at_step(range(STEPS), crash)
     machine("third")

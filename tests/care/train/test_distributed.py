@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+from importlib import import_module
 from pathlib import Path
 import pytest
 import torch
 from processes import together
 import shards
 from care import BYOL, BarlowTwins, CareError, SimCLR, care_loss, lr_at, streams_for
-from care.train import Stopped, batches, load_encoder, loop, pretrain, ranks
+from care.train import Stopped, batches, load_encoder, pretrain, ranks
+
+module = import_module("care.train.pretrain")
 
 SETTINGS = {
     "size": 32,
@@ -78,7 +81,7 @@ def broken_off(monkeypatch, world, work, step):
             work()
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "lr_at", lr_or_crash)
+        patch.setattr(module, "lr_at", lr_or_crash)
         together(world, crashing)
 
 
@@ -127,7 +130,7 @@ def test_a_stop_asked_of_one_process_stops_all_at_the_same_step(image_set, tmp_p
             os.kill(os.getpid(), signal.SIGTERM)
         return lr_at(step, **given)
 
-    monkeypatch.setattr(loop, "lr_at", ask)
+    monkeypatch.setattr(module, "lr_at", ask)
 
     def work():
         with pytest.raises(Stopped, match="stopped on request after step 3 of 5 and saved"):
@@ -142,7 +145,7 @@ def test_a_stop_asked_of_one_process_stops_all_at_the_same_step(image_set, tmp_p
 
 
 def test_weights_that_came_to_differ_are_found_at_the_next_save(image_set, tmp_path, monkeypatch):
-    update = loop.update_targets
+    update = module.update_targets
 
     def diverge(pairs, momentum):
         update(pairs, momentum)
@@ -151,7 +154,7 @@ def test_weights_that_came_to_differ_are_found_at_the_next_save(image_set, tmp_p
                 next(pairs[0].online.parameters())[0] += 1e-3
 
     def work():
-        monkeypatch.setattr(loop, "update_targets", diverge)
+        monkeypatch.setattr(module, "update_targets", diverge)
         with pytest.raises(
             CareError, match=r"the processes' weights differ after step 1; check the machines"
         ):

@@ -13,11 +13,11 @@ MEMBER = """
 import json, os, signal, sys
 from pathlib import Path
 import torch, torch.distributed as dist
-from care.train.ranks import joined
+from care.train.launch import process_group
 from listeners import listening
 
 run, deaths, attempt, rank = Path(sys.argv[1]), int(sys.argv[2]), int(os.environ["TORCHELASTIC_RESTART_COUNT"]), int(os.environ["RANK"])
-with joined(run):
+with process_group(run):
     total = torch.tensor([rank + 1.0])
     dist.all_reduce(total)
     told = {"mine": sorted(listening(os.getpid())), "starter": sorted(listening(os.getppid())), "total": float(total)}
@@ -29,7 +29,7 @@ with joined(run):
 if rank == 0:
     (run / "status.json").write_text('{"state": "done", "message": ""}')
 """
-START = "import sys; from care.train.ranks import torchrun; torchrun(sys.argv[1], 2, sys.argv[1:], module='member')"
+START = "import sys; from care.train.launch import torchrun; torchrun(sys.argv[1], 2, sys.argv[1:], module='member')"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 from care import BYOL, ENCODERS, CareError, CStream, MomentumPair, TappedEncoder, mlp_head, resnet18
-from care.train import checkpoint, load, load_encoder
+from care.train import checkpoint, foreign, load_encoder, weights
 
 IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 WANTED = "wanted a run of `care pretrain`, a file of weights"
@@ -29,7 +29,7 @@ def assert_same(state, others):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(load, "ENCODERS", ONCE)
+    monkeypatch.setattr(foreign, "ENCODERS", ONCE)
 
 
 # ours
@@ -57,7 +57,7 @@ def make_run(folder):
 
 def test_an_encoder_comes_back_from_its_file(tmp_path, capsys):
     encoder = make_encoder().to(memory_format=torch.channels_last)
-    checkpoint.save_encoder(tmp_path / "encoder.safetensors", encoder, size=32)
+    weights.save_encoder(tmp_path / "encoder.safetensors", encoder, size=32)
     loaded = load_encoder(tmp_path / "encoder.safetensors")
     assert_same(loaded.state_dict(), encoder.state_dict())
     assert (loaded.name, loaded.size, loaded.training) == ("resnet18-small-half", 32, False)
@@ -67,7 +67,7 @@ def test_an_encoder_comes_back_from_its_file(tmp_path, capsys):
 def test_equal_encoders_make_equal_files(tmp_path):
     encoder = make_encoder()
     for n in range(8):
-        checkpoint.save_encoder(tmp_path / f"{n}.safetensors", encoder, size=32)
+        weights.save_encoder(tmp_path / f"{n}.safetensors", encoder, size=32)
     assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
 
 
@@ -605,7 +605,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path, suffix, write, why):
     assert "\n" not in str(refused.value)
 
 
-def foreign(folder):
+def foreign_file(folder):
     save_file(
         {"conv1.weight": torch.zeros(1), "fc.weight": torch.zeros(1)},
         folder / "x.safetensors",
@@ -621,7 +621,7 @@ def foreign(folder):
         (lambda folder: folder / "missing", f"missing does not exist; {WANTED}"),
         (lambda folder: "random:resnet19", "no encoder is called 'resnet19'; choose one of"),
         (
-            foreign,
+            foreign_file,
             r"another architecture: \d+ missing .*1 unexpected \(first: fc\.weight\); 1 of another shape \(first: conv1\.weight\)",
         ),
     ],

@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 import pytest
 import torch
@@ -27,8 +28,10 @@ from care import (
     streams_for,
 )
 from care.encoders import Encoded
-from care.train import Stopped, batches, checkpoint, load_encoder, loop, pretrain
+from care.train import VIEWS, Stopped, batches, checkpoint, collapse, load_encoder, pretrain
 from care.train import precision as precision_module
+
+module = import_module("care.train.pretrain")
 
 STEPS = 6
 SETTINGS = {
@@ -84,7 +87,7 @@ def at_step(monkeypatch):
                 action()
             return lr_at(now, **settings)
 
-        monkeypatch.setattr(loop, "lr_at", lr_and_action)
+        monkeypatch.setattr(module, "lr_at", lr_and_action)
 
     return register
 
@@ -124,7 +127,7 @@ def test_a_run_leaves_its_losses_its_encoder_and_two_checkpoints(whole, data, tm
 
 def test_a_finished_run_returns_at_once(whole, data, tmp_path, monkeypatch):
     run = shutil.copytree(whole, tmp_path / "run")
-    monkeypatch.setattr(loop, "lr_at", crash)  # there is no step to do
+    monkeypatch.setattr(module, "lr_at", crash)  # there is no step to do
     assert train(data, run).steps == STEPS
     assert result(run) == result(whole)
 
@@ -398,7 +401,7 @@ def test_a_loss_that_is_not_finite_is_named_and_not_saved(data, tmp_path, at_ste
 
 
 def test_collapsed_embeddings_stop_the_run(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "PATIENCE", 3)
+    monkeypatch.setattr(module, "PATIENCE", 3)
     c, t = make_streams()
     for head in (c.projector.online, c.projector.target):
         nn.init.zeros_(head[3].weight)
@@ -409,9 +412,9 @@ def test_collapsed_embeddings_stop_the_run(data, tmp_path, monkeypatch):
 
 
 def test_a_spread_that_recovers_stops_nothing(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "PATIENCE", 3)
+    monkeypatch.setattr(module, "PATIENCE", 3)
     spreads = iter(torch.tensor([0.01, 0.0, 0.3, 0.01, 0.0199, 0.02], dtype=torch.float64))
-    monkeypatch.setattr(loop, "spread", lambda embeddings: next(spreads))
+    monkeypatch.setattr(module, "spread", lambda embeddings: next(spreads))
     assert train(data, tmp_path).steps == STEPS
 
 
@@ -423,9 +426,11 @@ def test_spread_is_1_for_independent_directions_and_0_for_one():
     unit = [row / row.norm() for row in embeddings.double()]
     mean = sum(unit) / 512
     deviations = (sum((row - mean) ** 2 for row in unit) / 511).sqrt()
-    assert loop.spread(embeddings) == pytest.approx(16 * float(deviations.mean()), abs=1e-5)
-    assert loop.spread(embeddings) == pytest.approx(1, abs=0.02)
-    assert loop.spread(embeddings[:1] * torch.arange(1, 513)[:, None]) == pytest.approx(0, abs=1e-5)
+    assert collapse.spread(embeddings) == pytest.approx(16 * float(deviations.mean()), abs=1e-5)
+    assert collapse.spread(embeddings) == pytest.approx(1, abs=0.02)
+    assert collapse.spread(embeddings[:1] * torch.arange(1, 513)[:, None]) == pytest.approx(
+        0, abs=1e-5
+    )
 
 
 CHANGES = {
@@ -444,7 +449,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("field", [*CHANGES, "views"])
 def test_other_settings_are_refused_by_name(whole, data, field):
-    value = (loop.VIEWS[0], loop.VIEWS[0]) if field == "views" else CHANGES[field]
+    value = (VIEWS[0], VIEWS[0]) if field == "views" else CHANGES[field]
     before = result(whole)
     with pytest.raises(
         CareError,
@@ -637,8 +642,8 @@ def test_gradients_that_overflow_at_any_scale_stop_the_run(data, tmp_path, scale
 def test_collapse_warns_before_it_stops_also_across_a_restart(
     data, tmp_path, monkeypatch, capsys, at_step
 ):
-    monkeypatch.setattr(loop, "PATIENCE", 4)
-    monkeypatch.setattr(loop, "spread", lambda embeddings: torch.tensor(0.01))
+    monkeypatch.setattr(module, "PATIENCE", 4)
+    monkeypatch.setattr(module, "spread", lambda embeddings: torch.tensor(0.01))
     at_step(2, crash)
     with pytest.raises(CrashError):
         train(data, tmp_path)

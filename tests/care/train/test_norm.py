@@ -3,7 +3,7 @@ import torch
 from processes import together
 from torch import nn
 from care.train import ranks
-from care.train.ranks import CPUSyncNorm, synchronise
+from care.train.norm import CPUSyncNorm, synchronise
 
 SHAPES = {nn.BatchNorm1d: (12, 5), nn.BatchNorm2d: (12, 5, 3, 4), nn.BatchNorm3d: (12, 5, 2, 3, 2)}
 

@@ -9,8 +9,8 @@ from care.train import ranks
 
 def test_alone_everything_is_the_identity():
     x = torch.randn(3, 2)
-    assert (ranks.rank(), ranks.world(), ranks.largest(1, -2.5)) == (0, 1, [1, -2.5])
-    assert ranks.gathered(x) is x
+    assert (ranks.rank(), ranks.world(), ranks.max_over_ranks(1, -2.5)) == (0, 1, [1, -2.5])
+    assert ranks.gather_rows(x) is x
 
 
 def test_rows_are_gathered_in_rank_order_with_the_gradients_of_all_losses():
@@ -18,7 +18,7 @@ def test_rows_are_gathered_in_rank_order_with_the_gradients_of_all_losses():
 
     def work():
         own = rows.chunk(3)[ranks.rank()].clone().requires_grad_()
-        every = ranks.gathered(own)
+        every = ranks.gather_rows(own)
         # process r's loss is (r + 1) · Σ x², so the sum of all is 6 · Σ x²
         ((ranks.rank() + 1) * every.square().sum()).backward()
         return every.detach(), own.grad, ranks.world()
@@ -32,7 +32,7 @@ def test_rows_are_gathered_in_rank_order_with_the_gradients_of_all_losses():
 
 def test_the_largest_of_each_value():
     assert (
-        together(2, lambda: ranks.largest(ranks.rank(), -ranks.rank(), 0.5))
+        together(2, lambda: ranks.max_over_ranks(ranks.rank(), -ranks.rank(), 0.5))
         == [[1.0, 0.0, 0.5]] * 2
     )
 
@@ -93,6 +93,6 @@ def test_torchrun_tells_its_processes_their_threads(tmp_path, monkeypatch, threa
     monkeypatch.setattr(api, "elastic_launch", launch)
     if omp:
         monkeypatch.setenv("OMP_NUM_THREADS", omp)
-    ranks.torchrun(tmp_path, 3, [])
+    launch.torchrun(tmp_path, 3, [])
     assert given == [share]
     assert os.environ.get("OMP_NUM_THREADS") == omp

@@ -1,13 +1,16 @@
 """A run directory in an object store: fsspec's own one in memory, by the code that serves the others."""
 
 import shutil
+from importlib import import_module
 import fsspec
 import pytest
 import shards
 from care import BYOL, CareError, streams_for
-from care.train import checkpoint, load_encoder, loop, pretrain
-from care.train.checkpoint import pull
+from care.train import checkpoint, load_encoder, pretrain
+from care.train.mirror import local_copy, pull
 from shards import locks, storage
+
+module = import_module("care.train.pretrain")
 
 SETTINGS = {
     "size": 32,
@@ -40,9 +43,9 @@ def on_another_machine(monkeypatch, tmp_path, name):
 
 
 def fail_at(monkeypatch, step):
-    lr_at = loop.lr_at
+    lr_at = module.lr_at
     monkeypatch.setattr(
-        loop, "lr_at", lambda now, **given: 1 // 0 if now == step else lr_at(now, **given)
+        module, "lr_at", lambda now, **given: 1 // 0 if now == step else lr_at(now, **given)
     )
 
 
@@ -77,9 +80,9 @@ def test_another_machine_continues_it(data, tmp_path, url, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             train(data, url)
     on_another_machine(monkeypatch, tmp_path, "second")
-    started, batches = [], loop.batches
+    started, batches = [], module.batches
     monkeypatch.setattr(
-        loop,
+        module,
         "batches",
         lambda data, **given: started.append(given["start"]) or batches(data, **given),
     )
@@ -114,8 +117,8 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(
     data_of = f"{url}/checkpoints/step-00000006/model.safetensors"
     storage.write_bytes(data_of, storage.read_bytes(data_of)[:-1] + b"?")
     on_another_machine(monkeypatch, tmp_path, "second")
-    pull(url, checkpoint.local_copy(url))
-    found = checkpoint.latest(url)
+    pull(url, local_copy(url))
+    found = checkpoint.latest(local_copy(url))
     assert found.step == 4
     assert "model.safetensors does not match the manifest" in " ".join(
         capsys.readouterr().err.split()
@@ -127,15 +130,15 @@ def test_a_checkpoint_without_manifest_is_none_and_a_run_that_is_gone_is_not_con
 ):
     train(data, url, steps=2)
     storage.remove(f"{url}/checkpoints/step-00000002/manifest.json")
-    pull(url, checkpoint.local_copy(url))
-    assert checkpoint.latest(url) is None
+    pull(url, local_copy(url))
+    assert checkpoint.latest(local_copy(url)) is None
     with pytest.raises(CareError, match="bucket/other does not exist"):
         load_encoder("memory://bucket/other")
 
 
 def test_reading_its_encoder_leaves_the_copy_of_a_training_alone(data, url):
     train(data, url, steps=2)
-    mine = checkpoint.local_copy(url)
+    mine = local_copy(url)
     (mine / "losses.jsonl").write_text("of one that is trained here")
     shutil.copytree(
         mine / "checkpoints" / "step-00000002", mine / "checkpoints" / "step-00000004"

@@ -9,7 +9,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as pil_ops
 from torchvision.transforms.v2 import functional as tv
 from care.train import VIEWS, View
-from care.train.views import colour, crop, normalize
+from care.train.photometrics import apply_photometrics, crop, normalize
 
 NONE = (-1,) * 4
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -176,7 +176,9 @@ def test_without_colour_changes_a_view_is_the_normalised_crop():
     image = noise(1, (60, 50))
     drawn = PLAIN.draw(0, 0, 3, 0)
     pixels = crop(np.array(image), drawn, 24)
-    got = colour(torch.from_numpy(pixels.copy())[None], torch.from_numpy(drawn.colour)[None])
+    got = apply_photometrics(
+        torch.from_numpy(pixels.copy())[None], torch.from_numpy(drawn.colour)[None]
+    )
     box = drawn.box(60, 50)
     want = pil_ops.to_tensor(image.crop(box).resize((24, 24), Image.Resampling.BILINEAR))
     want = pil_ops.normalize(want, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -208,7 +210,7 @@ def test_brightness_contrast_and_saturation(operation, torchvision, pillow, fact
     factors = [1.0, 1.0, 1.0, 0.0]
     factors[operation] = factor
     row = numbers((operation, -1, -1, -1), factors)
-    got = levels(colour(batch(*pictures), row.expand(2, -1)))
+    got = levels(apply_photometrics(batch(*pictures), row.expand(2, -1)))
     theirs = 255 * torch.stack([torchvision(x, factor) for x in batch(*pictures).float() / 255])
     torch.testing.assert_close(got, theirs, rtol=0, atol=0.02)  # torchvision's red weighs 0.2989
     pil = batch(*(pillow(picture).enhance(factor) for picture in pictures)).float()
@@ -223,7 +225,9 @@ def test_hue(shift, pictures):
     images = batch(
         *pictures, Image.new("RGB", (40, 40), (90, 90, 90)), Image.new("RGB", (40, 40), (255, 0, 0))
     )
-    got = levels(colour(images, numbers((HUE, -1, -1, -1), (1, 1, 1, shift)).expand(4, -1)))
+    got = levels(
+        apply_photometrics(images, numbers((HUE, -1, -1, -1), (1, 1, 1, shift)).expand(4, -1))
+    )
     torch.testing.assert_close(
         got, 255 * tv.adjust_hue(images.float() / 255, shift), rtol=0, atol=0.01
     )
@@ -235,7 +239,7 @@ def test_the_jitters_order_is_the_drawn_one(make_image):
     factors = (1.3, 0.7, 1.2, 0.08)
     x = batch(make_image(5)).expand(24, -1, -1, -1)
     rows = torch.cat([numbers(order, factors) for order in orders])
-    got = levels(colour(x, rows))
+    got = levels(apply_photometrics(x, rows))
     operations = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
     for n, order in enumerate(orders):
         want = x[n].float() / 255
@@ -247,11 +251,11 @@ def test_the_jitters_order_is_the_drawn_one(make_image):
 
 def test_gray_and_solarize(pictures):
     x = batch(*pictures)
-    gray = levels(colour(x, numbers(gray=1).expand(2, -1)))
+    gray = levels(apply_photometrics(x, numbers(gray=1).expand(2, -1)))
     pil = batch(*(picture.convert("L") for picture in pictures)).float()
     assert (gray - pil).abs().max() <= 0.51  # Pillow rounds to whole levels
     assert (gray - pil).mean().abs() <= 0.1
-    solarized = levels(colour(x, numbers(solarize=1).expand(2, -1)))
+    solarized = levels(apply_photometrics(x, numbers(solarize=1).expand(2, -1)))
     pil = batch(*(ImageOps.solarize(picture, 128) for picture in pictures)).float()
     torch.testing.assert_close(solarized, pil, rtol=0, atol=1e-3)
 
@@ -278,7 +282,9 @@ def three_boxes(channel, sigma):
 def test_blur_is_pillows(pictures):
     sigmas = [0.1, 0.4, 0.7, 1.0, 1.3, 1.7, 2.0]
     for picture in pictures:
-        got = levels(colour(batch(*[picture] * 7), torch.cat([numbers(sigma=s) for s in sigmas])))
+        got = levels(
+            apply_photometrics(batch(*[picture] * 7), torch.cat([numbers(sigma=s) for s in sigmas]))
+        )
         for blurred, sigma in zip(got, sigmas, strict=True):
             exact = np.stack(
                 [
@@ -296,7 +302,9 @@ def test_blur_is_pillows(pictures):
 
 def test_a_blur_of_each_rows_own_sigma_and_of_views_that_are_not_square():
     x = batch(noise(6, (30, 20)), noise(7, (30, 20)), noise(8, (30, 20)))
-    got = levels(colour(x, torch.cat([numbers(sigma=2), numbers(), numbers(sigma=0.5)])))
+    got = levels(
+        apply_photometrics(x, torch.cat([numbers(sigma=2), numbers(), numbers(sigma=0.5)]))
+    )
     torch.testing.assert_close(got[1], x[1].float(), rtol=0, atol=1e-3)
     for n, sigma in ((0, 2), (2, 0.5)):
         want = np.stack([three_boxes(channel, sigma) for channel in x[n].double().numpy()])
@@ -308,7 +316,9 @@ def test_the_chain_has_the_order_of_the_released_code(make_image):
     view = View(gray_p=0.3, solarize_p=0.5, blur_p=0.5, flip_p=0)
     pictures = [make_image(n) for n in range(16)]
     drawn = [view.draw(0, 0, n, 0) for n in range(16)]
-    got = levels(colour(batch(*pictures), torch.from_numpy(np.stack([d.colour for d in drawn]))))
+    got = levels(
+        apply_photometrics(batch(*pictures), torch.from_numpy(np.stack([d.colour for d in drawn])))
+    )
     operations = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
     for picture, d, mine in zip(pictures, drawn, got, strict=True):
         want = batch(picture)[0].float() / 255
@@ -334,7 +344,7 @@ def test_the_chain_has_the_order_of_the_released_code(make_image):
 def test_the_input_is_left_alone_and_the_output_is_normalised():
     x = batch(noise(0))
     before = x.clone()
-    got = colour(x, numbers((0, 1, 2, 3), (1.4, 1.4, 1.2, 0.1), 1, 1, 1))
+    got = apply_photometrics(x, numbers((0, 1, 2, 3), (1.4, 1.4, 1.2, 0.1), 1, 1, 1))
     assert torch.equal(x, before)
     assert got.dtype == torch.float32
     assert got.isfinite().all()
@@ -348,14 +358,15 @@ def test_a_views_bits_do_not_depend_on_those_beside_it(size, monkeypatch):
     drawn = torch.from_numpy(
         np.stack([View(solarize_p=0.5).draw(0, 0, n, 0).colour for n in range(5)])
     )
-    together = colour(crops, drawn)
+    together = apply_photometrics(crops, drawn)
     assert torch.equal(
-        together, torch.cat([colour(crops[n : n + 1], drawn[n : n + 1]) for n in range(5)])
+        together,
+        torch.cat([apply_photometrics(crops[n : n + 1], drawn[n : n + 1]) for n in range(5)]),
     )
-    monkeypatch.setattr("care.train.views.CACHED", 10**9)
-    assert torch.equal(together, colour(crops, drawn))
+    monkeypatch.setattr("care.train.photometrics.CACHED", 10**9)
+    assert torch.equal(together, apply_photometrics(crops, drawn))
 
 
 def test_crops_must_be_bytes():
     with pytest.raises(TypeCheckError):
-        colour(batch(noise(0)).float(), numbers())
+        apply_photometrics(batch(noise(0)).float(), numbers())

@@ -14,18 +14,17 @@ from care import CareError, CStream, Transformer, TStream, care_loss, lr_at, mom
 from care.encoders import Encoder, evaluating
 from care.objectives import update_targets
 from care.streams import CStreamOut, Maps, TStreamOut
-from care.train import checkpoint, ranks
+from care.train import checkpoint, mirror, ranks, weights
+from care.train.batches import batches
+from care.train.collapse import COLLAPSED, PATIENCE, spread
+from care.train.norm import synchronise
 from care.train.precision import Precision, StreamPrecisions, measured_precisions, stream_precision
 from care.train.run import Run
 from care.train.view_threads import ViewThreads, views_in_threads
-from care.train.views import VIEWS, View, batches
+from care.train.views import VIEWS, View
 from shards import ShardSet, storage
 from shards.terminal import Amount, Batch, Count, Natural, Share, Side, console
 
-COLLAPSED = 0.02  # embedding spread below which a run counts as collapsed; independent directions have 1, one direction 0
-PATIENCE = (
-    20  # steps that the spread must stay below it before the run stops; half-way there it warns
-)
 TERMS = ("cnn", "transformer", "attention", "total", "spread")
 
 
@@ -56,8 +55,8 @@ class Losses(nn.Module):
         outs: list[Any] = [c_own, t_own] if t_own else [c_own]
         c_out, *t_out = (
             out._replace(
-                online=(ranks.gathered(out.online[0]), ranks.gathered(out.online[1])),
-                target=(ranks.gathered(out.target[0]), ranks.gathered(out.target[1])),
+                online=(ranks.gather_rows(out.online[0]), ranks.gather_rows(out.online[1])),
+                target=(ranks.gather_rows(out.target[0]), ranks.gather_rows(out.target[1])),
             )
             for out in outs
         )
@@ -149,7 +148,7 @@ def pretrain(
             f"cannot cut {batch_size} images a step into {ranks.world()} processes × {accumulate} equal parts; wanted {wanted}"
         )
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    ranks.synchronise(
+    synchronise(
         model := Losses(c, t, attention_weight)
         .to(where)
         .to(memory_format=torch.channels_last)
@@ -259,7 +258,7 @@ def pretrain(
         kind, form = parameters[0].dtype, torch.channels_last
         parts = lambda both: [
             *zip(*(x.to(kind, memory_format=form).chunk(accumulate) for x in both), strict=True)
-        ]  # noqa: E731
+        ]
         state.steps(
             (both for _, both in stream), ranks.parallel(model), rate, shown, cut=parts, then=after
         )
@@ -269,13 +268,13 @@ def pretrain(
             else state.path / "encoder.safetensors"
         )
         if state.lead:
-            checkpoint.save_encoder(encoder, c.backbone.online, size=size)
+            weights.save_encoder(encoder, c.backbone.online, size=size)
     rows = (
         [json.loads(line) for line in log.read_text().splitlines()[-max(steps // 10, 1) :]]
         if state.lead
         else []
     )
-    means = ranks.largest(
+    means = ranks.max_over_ranks(
         *(sum(row[name] for row in rows) / len(rows) if rows else -torch.inf for name in TERMS)
     )  # the first process's
     return Pretrained(encoder, steps, dict(zip(TERMS, means, strict=True)))
@@ -293,12 +292,12 @@ def _precisions(
     """Each stream's precision: as asked for, as the run began, or the faster one here."""
     if precision:
         return StreamPrecisions(precision, precision)
-    if saved := checkpoint.latest(checkpoint.local_copy(run)):
+    if saved := checkpoint.latest(mirror.local_copy(run)):
         of_run = saved.manifest["settings"]
         return StreamPrecisions(of_run["precision"], of_run.get("t_precision", of_run["precision"]))
     measured = measured_precisions(c, t, size=size, batch_size=images)
     # every process measures; only what all find faster is reduced
-    in_float32 = ranks.largest(*(float(of_stream == "fp32") for of_stream in measured))
+    in_float32 = ranks.max_over_ranks(*(float(of_stream == "fp32") for of_stream in measured))
     return StreamPrecisions(
         *(
             "fp32" if found else of_stream
@@ -313,13 +312,3 @@ def _attention(t: TStream | None) -> str | None:
     if not isinstance(transformer, Transformer):
         return None
     return f"{transformer.heads} heads of {transformer.dim}"
-
-
-def spread(embeddings: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
-    """√d times the mean over channels of the standard deviation of unit embeddings: about 1 when healthy, 0 when collapsed."""
-    return (
-        nn.functional.normalize(embeddings.detach().float(), dim=1)
-        .std(0)
-        .mean()
-        .mul(embeddings.shape[1] ** 0.5)
-    )
