@@ -32,16 +32,21 @@ FREE = {
     "max_rejects",
 }  # inputs that decide nothing
 _METHOD = ("shards/*", "care/*.py", "care/train/*")
-_FEATURES = (*_METHOD, "care/evaluate/features.py")
-_JUDGED = (*_FEATURES, "care/evaluate/resampling.py")
+_FEATURES = (*_METHOD, "care/evaluate/features.py", "care/evaluate/images.py")
+_JUDGED = (*_FEATURES, "care/evaluate/evaluation.py", "care/evaluate/resampling.py")
 SOURCES = {  # by work or by verb: the files whose edit does a stage again
     "build": ("shards/*",),
     "pretrain": _METHOD,
     "features": _FEATURES,
-    "knn": (*_JUDGED, "care/evaluate/neighbours.py"),
-    "linear": (*_JUDGED, "care/evaluate/linear.py"),
-    "finetune": (*_JUDGED, "care/evaluate/finetune.py"),
-    "detect": (*_METHOD, "care/evaluate/[dm]*", "care/evaluate/resampling.py"),
+    "knn": (*_JUDGED, "care/evaluate/knn.py", "care/evaluate/neighbours.py"),
+    "linear": (*_JUDGED, "care/evaluate/linear*"),
+    "finetune": (
+        *_JUDGED,
+        "care/evaluate/finetune.py",
+        "care/evaluate/few_labels.py",
+        "care/evaluate/recipes.py",
+    ),
+    "detect": (*_METHOD, "care/evaluate/*"),
     "attention": (*_JUDGED, "care/show/maps.py"),
     "report": ("shards/*", "care/*", "care/*/*"),
 }

@@ -1,10 +1,15 @@
 """The one place where an encoder is judged; every function states its protocol."""
 
-from care.evaluate.detection import detect
-from care.evaluate.features import Accuracy, Evaluation, Features, extract, knn, weighted_knn
-from care.evaluate.finetune import finetune, listed, stratified
-from care.evaluate.linear import linear, linear_on_features
-from care.evaluate.metrics import AveragePrecision, Detections, average_precision
+from care.evaluate.average_precision import AveragePrecision, Detections
+from care.evaluate.coco_metric import average_precision
+from care.evaluate.detect import detect
+from care.evaluate.evaluation import Accuracy, Evaluation
+from care.evaluate.features import Features, extract
+from care.evaluate.few_labels import listed, stratified
+from care.evaluate.finetune import finetune
+from care.evaluate.knn import knn, weighted_knn
+from care.evaluate.linear import linear
+from care.evaluate.linear_features import linear_on_features
 
 __all__ = [
     "Accuracy",

@@ -4,18 +4,19 @@ import copy
 import itertools
 import shutil
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 from torch import Tensor, nn
 import shards
 from care.encoders import Encoder, evaluating
 from care.errors import CareError, Diverged
-from care.evaluate.features import Evaluation, Rows, accuracy_of, centres, crops, hits, same_classes
+from care.evaluate.evaluation import Evaluation, accuracy_of, hits, same_classes
+from care.evaluate.few_labels import listed, stratified
+from care.evaluate.images import Rows, centres, crops
+from care.evaluate.recipes import RECIPES
 from care.evaluate.resampling import resampled_mean
 from care.streams import lr_at
 from care.train.loading import worker_count
@@ -25,69 +26,8 @@ from care.train.run import Run
 from care.train.weights import digest_of
 from shards import storage
 from shards.errors import Misuse
-from shards.images import SUFFIXES
 from shards.reader import permutation
 from shards.terminal import Batch, Count, Natural, Positive, Share, Side, console
-
-_BYOL = (0.00125, 0.0025, 0.005, 0.0125, 0.025)  # 0.005 … 0.1 at 1,024 images
-RECIPES = {  # as published: learning rates for 256 images, the head's for each of the encoder's, epochs, images a step
-    "swav": ((0.02, 0.01), (5.0, 0.2), (20,), 256),  # its rates for 1 % and for 10 % of ImageNet
-    "barlow-twins": ((0.005,), (0.5,), (20,), 256),  # for 1 %
-    "byol": (_BYOL, _BYOL, (30, 50), 1024),
-}
-
-
-def stratified(labels: NDArray[np.int32], fraction: float, *, seed: int = 0) -> Rows:
-    """Row numbers, ascending, of a part of every class, at least one image; of equal seeds a smaller fraction is a subset of a larger one.
-
-    Labels [n] below 0 are none and never chosen. A fraction that is not above 0 and at most 1 is a ``Misuse``.
-    """
-    if not 0 < fraction <= 1:
-        raise Misuse(f"wanted a fraction of the labels above 0 and at most 1, got {fraction}")
-    chosen = [np.empty(0, np.int64)]
-    for label in np.unique(labels[labels >= 0]):
-        rows = np.flatnonzero(labels == label)
-        chosen.append(
-            rows[
-                permutation(len(rows), seed=seed, stream=int(label))[
-                    : max(round(len(rows) * fraction), 1)
-                ]
-            ]
-        )
-    return np.sort(np.concatenate(chosen))
-
-
-def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:
-    """Row numbers, ascending, of the images that a text file, or a URL of one, names, one a line, and the names that are not in the set.
-
-    A name is matched by its stem, as SimCLR's lists of ImageNet need it: ``n01440764_10026.JPEG`` is the sample whose key ends so. A file
-    that cannot be read, names no image of the set, or a stem that several images have, is a ``CareError``.
-    """
-    try:
-        names = [
-            line.strip() for line in storage.read_bytes(path).decode().splitlines() if line.strip()
-        ]
-    except (OSError, UnicodeDecodeError) as error:
-        raise CareError(f"cannot read the list {path}: {error}") from None
-    rows: dict[str, list[int]] = {}
-    for row, key in enumerate(data.keys):
-        rows.setdefault(unquote(PurePosixPath(key).name), []).append(row)  # keys escape dots
-    paths = {name: PurePosixPath(name) for name in names}
-    found = {
-        name: rows.get(p.name) or rows.get(p.stem if p.suffix.lower() in SUFFIXES else p.name, [])
-        for name, p in paths.items()
-    }
-    if several := [name for name, of in found.items() if len(of) > 1]:
-        raise CareError(
-            f"{path} names {several[0]}, but {data.path} has {len(found[several[0]])} images of that name"
-        )
-    if not any(found.values()):
-        raise CareError(
-            f"none of the {len(names)} names in {path} is an image of {data.path}; the list is of another set"
-        )
-    return np.array(sorted({row for of in found.values() for row in of}), np.int64), [
-        name for name, of in found.items() if not of
-    ]
 
 
 def finetune(

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from care.encoders import Encoder, evaluating
 from care.errors import CareError
-from care.evaluate.features import centre_crop
+from care.evaluate.images import centre_crop
 from care.train.photometrics import normalize
 
 SCALE = 2.5  # map value shown in full colour; 1 is the average pixel; one scale for all encoders, as in Fig. 4

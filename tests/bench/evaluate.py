@@ -13,7 +13,8 @@ from torch.nn import functional as F
 import shards
 from care import build_encoder
 from care.evaluate import Features, extract, weighted_knn
-from care.evaluate.linear import LRS, _Heads
+from care.evaluate.linear import LRS
+from care.evaluate.linear_heads import LinearHeads
 from care.evaluate.neighbours import choose_blocks, knn_memory
 from shards import scenes
 from tests.bench.timing import interleaved, show
@@ -63,7 +64,7 @@ def rates(device: str) -> None:
     kept = torch.rand(BATCH, device=device) > 0.2
 
     def training(lrs: tuple[float, ...]):
-        heads = _Heads(2048, CLASSES, lrs, False, 0).to(device)
+        heads = LinearHeads(2048, CLASSES, lrs, False, 0).to(device)
         optimizer = torch.optim.SGD(heads.parameters(), lr=0.1, momentum=0.9)
 
         def step() -> None:

@@ -8,8 +8,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from pycocotools.mask import encode
 from care.errors import CareError
+from care.evaluate.average_precision import Detections
+from care.evaluate.coco_metric import average_precision, judge_coco
 from care.evaluate.matches import mean_precision
-from care.evaluate.metrics import Detections, average_precision, judge_coco
 from care.evaluate.resampling import DETECTION_DRAWS, resamples
 from shards import boxes
 from shards.boxes import BoxSet, Picture

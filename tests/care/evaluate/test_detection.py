@@ -18,24 +18,19 @@ from torchvision.models.resnet import BasicBlock
 import shards
 from care import CareError
 from care.encoders import ResNetEncoder, TappedEncoder
-from care.evaluate import detect, metrics
-from care.evaluate.detection import (
-    Examples,
-    View,
-    average_statistics,
-    detections,
-    drawn,
-    pasted,
-    raster,
-)
-from care.evaluate.detectors import Detector
+from care.evaluate import AveragePrecision, detect
+from care.evaluate.average_precision import Judged
+from care.evaluate.detector import Detector
+from care.evaluate.inference import average_statistics, detections, pasted
+from care.evaluate.pictures import Examples, View, drawn, raster
 from care.evaluate.resampling import DETECTION_DRAWS
+from care.evaluate.voc_metric import RECALLS
 from care.train import Stopped, checkpoint, mirror, ranks
 from care.train.run import Run
 from shards import boxes, scenes, storage
 from shards.boxes import BoxSet, Picture
 
-module = import_module("care.evaluate.detection")
+module = import_module("care.evaluate.detect")
 STEPS = 6
 SHAPE = {"proposals": 8, "anchor_scale": 2, "channels": 8, "hidden": 16}
 SETTINGS = {
@@ -306,8 +301,8 @@ def test_the_kind_of_data_sets_schedule_sizes_and_metric(
         Run, "steps", lambda self, *args: steps.append((self.settings["steps"], *args))
     )
     for name, value in (("judge_voc", 3), ("judge_coco", 4)):
-        judged = metrics.Judged(metrics.AveragePrecision(value, 0, 0), [], metrics.RECALLS)
-        monkeypatch.setattr(metrics, name, lambda *_, judged=judged, **masks: judged)
+        judged = Judged(AveragePrecision(value, 0, 0), [], RECALLS)
+        monkeypatch.setattr(module, name, lambda *_, judged=judged, **masks: judged)
     data = sets[0]._replace(voc=of_train), sets[1]._replace(voc=of_val)
     # what is counted is decoded in this process
     done = train(data, tmp_path, iterations=None, size=80, precise=24, workers=0)

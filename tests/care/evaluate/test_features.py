@@ -11,7 +11,8 @@ from torchvision import transforms
 import shards
 from care import CareError, resnet18
 from care.evaluate import extract
-from care.evaluate.features import accuracy, centre_crop, centres, crops, same_classes
+from care.evaluate.evaluation import accuracy, same_classes
+from care.evaluate.images import centre_crop, centres, crops
 from care.train.photometrics import crop
 from care.train.run import Run
 from care.train.views import View

@@ -17,7 +17,7 @@ from torchvision import transforms
 import shards
 from care import CareError, TappedEncoder, lr_at, resnet18
 from care.evaluate import finetune, listed, stratified
-from care.evaluate.finetune import RECIPES
+from care.evaluate.recipes import RECIPES
 from care.evaluate.resampling import resampled_mean
 from care.train import Stopped, checkpoint, mirror
 from care.train.photometrics import crop

@@ -19,7 +19,9 @@ from torchvision import transforms
 import shards
 from care import CareError, TappedEncoder
 from care.evaluate import Features, extract, linear, linear_on_features
-from care.evaluate.linear import FAST_LRS, LRS, _Heads, _held
+from care.evaluate.linear import LRS
+from care.evaluate.linear_features import FAST_LRS
+from care.evaluate.linear_heads import LinearHeads, held_out_rows
 from care.evaluate.resampling import resampled_mean
 from care.train import Stopped, mirror
 from care.train.photometrics import crop
@@ -27,7 +29,7 @@ from care.train.views import View
 from shards import storage
 from shards.reader import permutation
 
-module = import_module("care.evaluate.linear")
+module = import_module("care.evaluate.linear_features")
 CLASSES = 6
 
 # on cached features
@@ -114,9 +116,11 @@ def test_a_label_that_is_no_class_is_refused(which):
 
 
 def test_at_most_ten_thousand_images_choose_the_learning_rate():
-    assert len(_held(1_281_167, 0.2, 0)) == 10_000
-    assert sorted(_held(10, 0.3, 0)) == sorted(permutation(10, seed=0, stream=0)[:3].tolist())
-    assert _held(1000, 0.1, 0).tolist() != _held(1000, 0.1, 1).tolist()
+    assert len(held_out_rows(1_281_167, 0.2, 0)) == 10_000
+    assert sorted(held_out_rows(10, 0.3, 0)) == sorted(
+        permutation(10, seed=0, stream=0)[:3].tolist()
+    )
+    assert held_out_rows(1000, 0.1, 0).tolist() != held_out_rows(1000, 0.1, 1).tolist()
 
 
 @pytest.fixture
@@ -124,7 +128,7 @@ def trained(monkeypatch):
     """All classifiers, and what each step gave them: features, labels, which of the images do not choose the rate."""
     made, steps = [], []
 
-    class Kept(_Heads):
+    class Kept(LinearHeads):
         def __init__(self, *args):
             super().__init__(*args)
             made.append(self)
@@ -133,7 +137,7 @@ def trained(monkeypatch):
             steps.append(step)
             return super().loss(*step)
 
-    monkeypatch.setattr(module, "_Heads", Kept)
+    monkeypatch.setattr(module, "LinearHeads", Kept)
     return made, steps
 
 
@@ -155,7 +159,7 @@ def test_every_epoch_visits_each_feature_once_in_another_order_and_the_held_out_
         if not one
     }
     assert 0 < len(out) <= 4
-    assert out <= set(_held(20, 0.2, 0).tolist())
+    assert out <= set(held_out_rows(20, 0.2, 0).tolist())
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -167,7 +171,7 @@ def test_the_layer_is_trained_as_torchs_own_modules(trained, norm):
     wide = train.x.double()
     x = (train.x - wide.mean(0).float()) / wide.std(0, correction=0).float().clamp_min(1e-6)
     kept = torch.ones(64, dtype=torch.bool)
-    kept[_held(64, 0.2, 3)] = False
+    kept[held_out_rows(64, 0.2, 3)] = False
     assert sorted(steps[0][0][:, 0].tolist()) == sorted(x[:, 0].tolist())
     for row, lr in enumerate(lrs):
         for part in range(2):  # without the held-out ones, and all

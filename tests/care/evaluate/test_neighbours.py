@@ -1,10 +1,11 @@
+from importlib import import_module
 import pytest
 import torch
 from memory import peak
 from care.evaluate import Features, weighted_knn
-from care.evaluate import features as module
 from care.evaluate.neighbours import Blocks, choose_blocks, knn_memory, nearest
 
+module = import_module("care.evaluate.knn")
 BLOCKS = [
     Blocks(60, 60, 120),
     Blocks(60, 7, 11),

@@ -2,10 +2,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from care.errors import CareError
+from care.evaluate.average_precision import Detections
 from care.evaluate.matches import mean_precision
-from care.evaluate.metrics import Detections, judge_voc
-from care.evaluate.metrics import voc_average_precision as average_precision
 from care.evaluate.resampling import DETECTION_DRAWS, resamples
+from care.evaluate.voc_metric import judge_voc
+from care.evaluate.voc_metric import voc_average_precision as average_precision
 from shards import boxes
 from shards.boxes import BoxSet, Picture
 

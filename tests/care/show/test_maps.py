@@ -6,7 +6,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision import transforms
 from care import resnet18
-from care.evaluate.features import centre_crop
+from care.evaluate.images import centre_crop
 from care.show import attention_map, attention_share, attention_shares, overlay, sheet
 
 

@@ -1,61 +1,16 @@
-"""Metrics of boxes and masks: COCO's and Pascal VOC's."""
+"""COCO's average precision of boxes and masks, by pycocotools."""
 
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from typing import Any, NamedTuple
+from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from care.errors import CareError
-from care.evaluate.matches import Matches, mean_precision, resampled_precision
-from care.evaluate.resampling import DETECTION_DRAWS
+from care.evaluate.average_precision import THRESHOLDS, AveragePrecision, Detections, Judged, check
+from care.evaluate.matches import Matches
 from shards.boxes import BoxSet
 
-THRESHOLDS = np.arange(50, 100, 5) / 100
-RECALLS = np.arange(
-    0, 1.1, 0.1
-)  # with detectron2's rounding: 0.3, 0.6 and 0.7 are larger, so that 3 of 10 objects do not reach 0.3
 COCO_RECALLS = np.linspace(0, 1, 101)  # pycocotools' own
-
-
-class AveragePrecision(NamedTuple):
-    """In per cent: AP over IoU 0.50:0.05:0.95, AP at 0.50, AP at 0.75."""
-
-    ap: float
-    ap50: float
-    ap75: float
-
-
-class Detections(NamedTuple):
-    """What was found in one picture: left, top, right, bottom [n, 4] in its pixels, positions in the set's classes, RLEs of its size."""
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    masks: list[dict[str, Any]] | None = None
-
-
-class Judged(NamedTuple):
-    """An average precision, and what it is made of: matches of every class, points of recall."""
-
-    precision: AveragePrecision
-    classes: list[Matches]
-    recalls: NDArray[np.float64]
-
-    def resampled(self, draws: int = DETECTION_DRAWS) -> list[float]:
-        """``resampled_precision`` of these matches."""
-        return resampled_precision(self.classes, self.recalls, draws)
-
-
-def check(truth: BoxSet, found: Sequence[Detections] = ()) -> None:
-    """Raise a ``CareError`` if ``truth`` has no box that counts, or a detection is not finite: NaN would match every box."""
-    if all(picture.ignored.all() for picture in truth.pictures):
-        raise CareError(
-            f"{truth.path} has no box that counts; detection needs some to learn from and to score"
-        )
-    if not all(np.isfinite(one.boxes).all() and np.isfinite(one.scores).all() for one in found):
-        raise CareError(
-            "a detection is not finite: the detector diverged; lower lr or lengthen warmup"
-        )
 
 
 def average_precision(
@@ -169,64 +124,3 @@ def _nothing_found(truth: BoxSet) -> list[Matches]:
 def _bbox(box: NDArray[np.float32]) -> list[float]:
     left, top, right, bottom = map(float, box)
     return [left, top, right - left, bottom - top]
-
-
-def voc_average_precision(truth: BoxSet, found: Sequence[Detections]) -> AveragePrecision:
-    """Pascal VOC's average precision: that of ``judge_voc``."""
-    return judge_voc(truth, found).precision
-
-
-def judge_voc(truth: BoxSet, found: Sequence[Detections]) -> Judged:
-    """VOC2007's 11-point AP at every IoU 0.50:0.05:0.95, the mean over classes, as detectron2's Pascal VOC evaluation has it (Sec. 4.3).
-
-    Detections of a class come by falling score over all images, equal scores in the order of ``found``. Each asks for the object of its
-    image and class that it overlaps most, of equal ones the first: with an IoU of at most the threshold it is wrong, else right, or wrong
-    if an earlier one asked for the same. Asking for an ignored object is neither; classes without one that counts are left out.
-    """
-    check(truth, found)
-    overlaps, nearest, first = list[Any](), list[Any](), 0
-    for picture, one in zip(truth.pictures, found, strict=True):
-        # VOC's sides are inclusive, hence its + 1; shards.boxes reads xmin - 1 and xmax, and detections are of the same kind
-        a, b = one.boxes[:, None].astype(np.float64), picture.boxes[None].astype(np.float64)
-        common = (
-            (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]))
-            .clip(0)
-            .prod(2)
-        )
-        union = (
-            (a[..., 2:] - a[..., :2]).clip(0).prod(2) + (b[..., 2:] - b[..., :2]).prod(2) - common
-        )
-        iou = np.where(one.labels[:, None] == picture.labels, common / union, 0)
-        overlaps.append(iou.max(1, initial=0))
-        nearest.append(
-            first + np.pad(iou, ((0, 0), (0, 1))).argmax(1)
-        )  # without an object, of one that is none
-        first += len(picture.boxes)
-    overlap, near, scores, labels = map(
-        np.concatenate,
-        (overlaps, nearest, [one.scores for one in found], [one.labels for one in found]),
-    )
-    objects = np.concatenate([picture.labels for picture in truth.pictures])
-    # the pictures of the detections and of the objects
-    homes = np.repeat(np.arange(len(found)), [len(one.scores) for one in found])
-    object_homes = np.repeat(np.arange(len(found)), [len(one.boxes) for one in truth.pictures])
-    counts = ~np.concatenate([*(picture.ignored for picture in truth.pictures), [True]])
-    classes = list[Matches]()
-    for label in np.unique(objects[counts[:-1]]):
-        rows = np.flatnonzero(labels == label)
-        rows = rows[np.argsort(-scores[rows], kind="stable")]
-        wanted = object_homes[counts[:-1] & (objects == label)]
-        right = np.zeros((len(THRESHOLDS), len(rows)), np.bool_)
-        wrong = np.zeros_like(right)
-        for level, threshold in enumerate(THRESHOLDS):
-            close = overlap[rows] > threshold
-            asked = np.flatnonzero(close & counts[near[rows]])
-            right[level, asked[np.unique(near[rows[asked]], return_index=True)[1]]] = True
-            wrong[level] = ~close
-            wrong[level, asked] = True
-        wrong &= ~right
-        in_pictures = np.bincount(wanted, minlength=len(found))
-        classes.append(Matches(right, wrong, homes[rows], in_pictures))
-    ap = 100 * mean_precision(classes, RECALLS, np.ones(len(found), np.int64))
-    precision = AveragePrecision(float(ap.mean()), float(ap[0]), float(ap[5]))
-    return Judged(precision, classes, RECALLS)

@@ -1,43 +1,28 @@
 """Detection and instance-segmentation transfer by MoCo's protocol."""
 
-import math
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
-import numpy as np
+from typing import Annotated, Any, Literal
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from pycocotools import mask as rle
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch import nn
 import shards
 from care.encoders import Encoder
 from care.errors import CareError
-from care.evaluate import metrics
-from care.evaluate.detectors import Detector
-from care.evaluate.features import Evaluation
+from care.evaluate.average_precision import check
+from care.evaluate.coco_metric import average_precision, judge_coco
+from care.evaluate.detector import Detector
+from care.evaluate.evaluation import Evaluation
+from care.evaluate.inference import Batch, average_statistics, detections
+from care.evaluate.pictures import Examples, drawn
+from care.evaluate.voc_metric import judge_voc
 from care.train import ranks
 from care.train.batches import load_examples
-from care.train.loading import worker_count
 from care.train.norm import synchronise
-from care.train.precision import Precision, fastest_precision, seeded
+from care.train.precision import Precision, fastest_precision
 from care.train.run import Run
 from care.train.weights import digest_of
 from shards.boxes import BoxSet
-from shards.terminal import Amount, Count, Natural, Range, progress
-
-Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
-
-
-class View(NamedTuple):
-    """A picture by number, resized to a short ``side`` in pixels, unless the longest is then too long, and perhaps mirrored."""
-
-    number: int
-    side: int
-    mirrored: bool = False
+from shards.terminal import Amount, Count, Natural, Range
 
 
 def detect(
@@ -103,7 +88,7 @@ def detect(
             f"{train.path} and {val.path} name different classes; read the second with the classes of the first"
         )
     for data in (train, val):
-        metrics.check(data)
+        check(data)
         if mask and not (all if data is val else any)(
             one for picture in data.pictures for one in picture.masks
         ):
@@ -207,155 +192,15 @@ def detect(
                 seed,
             )
         found = detections(model.eval(), val, size, workers)
-    judged = metrics.judge_voc(val, found) if val.voc else metrics.judge_coco(val, found)
+    judged = judge_voc(val, found) if val.voc else judge_coco(val, found)
     measures = judged.precision._asdict()
     if mask:
         measures |= {
             f"mask_{name}": value
-            for name, value in metrics.average_precision(val, found, masks=True)._asdict().items()
+            for name, value in average_precision(val, found, masks=True)._asdict().items()
         }
     protocol = f"{'Mask' if mask else 'Faster'} R-CNN, everything trained for {iterations:,} iterations of {batch_size} images at a rate"
     protocol += f" of {rate:g}, short sides of {sides[0]}…{size} px, at test {size} px; {proposals} proposals"
     task = f"{'VOC' if val.voc else 'COCO'} {head.upper()}"
     task += " without masks" if not val.voc and not mask else ""
     return Evaluation(task, protocol, measures, resampled=judged.resampled())
-
-
-def drawn(seed: int, epoch: int, number: int, sides: list[int]) -> View:
-    """How a picture is shown in training: a pure function of the arguments."""
-    rng = np.random.default_rng((seed, epoch, number))
-    return View(number, mirrored=bool(rng.integers(2)), side=sides[rng.integers(len(sides))])
-
-
-class Examples(Dataset[Any]):
-    """Views of pictures as [3, h, w] in 0…1, and the boxes to learn from: ``boxes``, ``labels`` from 1 on, with ``mask`` also ``masks``."""
-
-    def __init__(self, data: BoxSet, size: int, mask: bool = False) -> None:
-        self.data, self.longest, self.mask = data, round(size * 1333 / 800), mask
-
-    def __getitem__(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
-        picture = self.data.pictures[view.number]
-        scale = min(view.side / min(picture.size), self.longest / max(picture.size))
-        width, height = (max(round(side * scale), 1) for side in picture.size)
-        factors = np.divide((width, height), picture.size)
-        image = self.data.image(view.number).resize((width, height), Image.Resampling.BILINEAR)
-        learned = [
-            n
-            for n, crowd in enumerate(picture.crowd)
-            if not crowd and (picture.masks[n] or not self.mask)
-        ]
-        left, top, right, bottom = (picture.boxes[learned] * np.tile(factors, 2)).T
-        if view.mirrored:
-            image, left, right = (
-                image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-                width - right,
-                width - left,
-            )
-        boxes = torch.from_numpy(np.stack((left, top, right, bottom), 1).astype(np.float32))
-        target = {"boxes": boxes, "labels": torch.from_numpy(picture.labels[learned]) + 1}
-        if self.mask:
-            masks = np.array(
-                [raster(picture.masks[n], factors, (height, width)) for n in learned], np.uint8
-            ).reshape(-1, height, width)
-            target["masks"] = torch.from_numpy(masks[:, :, ::-1].copy() if view.mirrored else masks)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255, target
-
-
-def raster(mask: Any, factors: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """A COCO segmentation as 0 and 1 [h, w] of an image that was resized by ``factors`` to that shape: polygons are drawn there."""
-    if isinstance(mask, dict):
-        whole = rle.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask
-        return np.array(
-            Image.fromarray(rle.decode(whole)).resize(shape[::-1], Image.Resampling.NEAREST)
-        )
-    corners = [
-        (np.reshape(polygon[: len(polygon) // 2 * 2], (-1, 2)) * factors).ravel().tolist()
-        for polygon in mask
-    ]
-    return np.asarray(rle.decode(rle.merge(rle.frPyObjects(corners, *shape))))
-
-
-def average_statistics(model: nn.Module, batches: Iterable[Batch], images: int, seed: int) -> None:
-    """Make the running statistics of the batch norms the mean of those of the training's first batches, of so many ``images``."""
-    for layer in model.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.reset_running_stats()
-            layer.momentum = None  # all batches count alike
-    with (
-        progress("averaging statistics", images)
-        if ranks.rank() == 0
-        else nullcontext(lambda *_: None) as advance
-    ):
-        for step, batch in enumerate(batches):
-            with seeded(seed, step, batch[0][0].device):
-                model(*batch)
-            advance(len(batch[0]) * ranks.world(), "")
-
-
-def detections(
-    model: nn.Module, data: BoxSet, size: int, workers: int | None = None
-) -> list[metrics.Detections]:
-    """What a detector in eval mode finds in every picture, one at a time, each process in its part of them; all return all."""
-    where, own = (
-        next(model.parameters()).device,
-        range(ranks.rank(), len(data.pictures), ranks.world()),
-    )
-    workers = worker_count(workers, where, batches=len(own), batch_bytes=2 * 3 * size**2)
-    examples, found = (
-        load_examples(Examples(data, size), [[View(n, size)] for n in own], workers, collate_fn=list),
-        list[metrics.Detections](),
-    )
-    with (
-        progress(f"detecting in {data.path}", len(data.pictures))
-        if ranks.rank() == 0
-        else nullcontext(lambda *_: None) as advance
-    ):
-        for number, ((image, _),) in zip(own, examples, strict=True):
-            (output,) = model([image.to(where)])
-            boxes, scores, labels = (
-                output[name].float().cpu().numpy() for name in ("boxes", "scores", "labels")
-            )
-            boxes *= np.tile(
-                np.divide(data.pictures[number].size, image.shape[:0:-1], dtype=np.float32), 2
-            )
-            masks = [
-                pasted(of, box, data.pictures[number].size)
-                for of, box in zip(output.get("masks", ()), boxes, strict=False)
-            ]
-            found.append(
-                metrics.Detections(
-                    boxes, scores, labels.astype(np.int64) - 1, masks if "masks" in output else None
-                )
-            )
-            advance(min(ranks.world(), len(data.pictures) - number), "")
-    if ranks.world() > 1:
-        parts: list[Any] = [None] * ranks.world()
-        torch.distributed.all_gather_object(parts, found)
-        found = [
-            parts[number % ranks.world()][number // ranks.world()]
-            for number in range(len(data.pictures))
-        ]
-    return found
-
-
-def pasted(mask: Tensor, box: NDArray[np.float32], size: tuple[int, int]) -> dict[str, Any]:
-    """A mask of probabilities [m, m] inside a box, interpolated at the centres of an image's pixels: the RLE of those of half and more."""
-    left, top, right, bottom = box.tolist()
-    across, down = slice(int(left), math.ceil(right)), slice(int(top), math.ceil(bottom))
-    x, y = (
-        torch.arange(side, device=mask.device)[part] + 0.5
-        for side, part in zip(size, (across, down), strict=True)
-    )
-    grid = torch.meshgrid(
-        (x - left) / (right - left) * 2 - 1, (y - top) / (bottom - top) * 2 - 1, indexing="xy"
-    )
-    canvas = np.zeros(size[::-1], np.uint8, order="F")
-    canvas[down, across] = (
-        (
-            F.grid_sample(mask[None, None], torch.stack(grid, -1)[None], align_corners=False)[0, 0]
-            >= 0.5
-        )
-        .cpu()
-        .numpy()
-    )
-    return dict(rle.encode(canvas))

@@ -1,0 +1,115 @@
+"""Weighted nearest neighbours on frozen features."""
+
+from pathlib import Path
+from typing import Annotated
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+import shards
+from care.encoders import Encoder
+from care.evaluate.evaluation import (
+    Accuracy,
+    Evaluation,
+    accuracy_of,
+    all_known,
+    hits,
+    same_classes,
+)
+from care.evaluate.features import Features, extract
+from care.evaluate.neighbours import nearest
+from care.evaluate.resampling import resampled_mean
+from care.train.precision import Precision
+from shards.terminal import Count, Natural, Range, Side
+
+
+def knn(
+    encoder: Encoder,
+    train: shards.ShardSet,
+    val: shards.ShardSet,
+    *,
+    size: Side | None = None,
+    k: Count = 20,
+    temperature: Annotated[float, Range(1e-3)] = 0.07,
+    precision: Precision = "fp32",
+    workers: Natural | None = None,
+    cache: str | Path | None = None,
+) -> Evaluation:
+    """Weighted nearest neighbours on frozen features of centre crops; nothing is trained or chosen.
+
+    Args:
+        encoder: used on the device it is on.
+        train: set whose labels vote.
+        val: set to classify; other classes, or images without one, are a ``CareError``.
+        size: side of the crops, pixels; by default that of the encoder's training.
+        k: neighbours; DINO's protocol has 20, instance discrimination's 200.
+        temperature: of the votes' weights; DINO's is 0.07, instance discrimination's 0.1.
+        precision: of the encoder's arithmetic.
+        workers: processes that decode images, by default what is best here.
+        cache: see ``extract``.
+    """
+    same_classes(train, val)
+    size = size or encoder.size
+    known, asked = (
+        extract(encoder, data, size=size, workers=workers, precision=precision, cache=cache)
+        for data in (train, val)
+    )
+    protocol = f"weighted nearest neighbours on frozen features (k {k}, temperature {temperature:g}), centre crops of {size} px"
+    device = next(encoder.parameters()).device
+    right = knn_hits(known, asked, k=k, temperature=temperature, device=device)
+    return Evaluation(
+        "kNN",
+        f"{protocol}; nothing is trained or chosen",
+        accuracy_of(right)._asdict(),
+        resampled=resampled_mean(right[:, 0]),
+    )
+
+
+def weighted_knn(
+    train: Features,
+    val: Features,
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
+    device: torch.device | str = "cpu",
+) -> Accuracy:
+    """Accuracy of ``knn_hits``, whose arguments these are."""
+    right = knn_hits(train, val, k=k, temperature=temperature, device=device)
+    return accuracy_of(right)
+
+
+def knn_hits(
+    train: Features,
+    val: Features,
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
+    device: torch.device | str = "cpu",
+) -> Bool[Tensor, "n 2"]:
+    """Which of val's images are classified rightly by a vote of their nearest training images.
+
+    The ``k`` training images (or all) of highest cosine vote with weight exp(cosine / temperature)
+    for their class (Wu et al. 2018).
+
+    Args:
+        train: features and labels that vote; on the CPU, as val's are.
+        val: features to classify and their labels.
+        k: neighbours.
+        temperature: of the votes' weights.
+        device: where the cosines are computed, in the memory that ``choose_blocks`` allows.
+
+    Returns:
+        ``hits`` of the votes [n, 2].
+
+    Raises:
+        CareError: a label of val is no class of train.
+    """
+    all_known(val.y, train.classes)
+    neighbours = nearest(val.x, train.x, k, device=device)
+    right = [torch.empty(0, 2, dtype=torch.bool)]
+    # on the CPU, where the votes of a class are always added in the same order
+    for rows in torch.split(torch.arange(len(val.x)), 1024):
+        weights = ((neighbours.cosines[rows] - 1) / temperature).exp()
+        votes = torch.zeros(len(rows), train.classes)
+        votes.scatter_add_(1, train.y[neighbours.rows[rows]], weights)
+        right.append(hits(votes, val.y[rows]))
+    return torch.cat(right)
