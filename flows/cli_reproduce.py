@@ -4,9 +4,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
-from flows.arms import ARMS, chosen_arms
 from flows.cli_pipeline import run_flow
-from flows.reproduce import care_reproduce
+from flows.reproduce.arms import ARMS, chosen_arms
+from flows.reproduce.flow import care_reproduce
 from flows.tables import Json, print_json, table
 from shards import sources, storage
 from shards.errors import Failure

@@ -11,11 +11,13 @@ from commands import care, environment, options, until
 from PIL import Image
 import shards
 from care import AbsolutePosition, NoPosition, SinCosPosition, streams_for
-from flows import reproduce, run_results
-from flows.arms import ARMS, Arm, chosen_arms
 from flows.cli import main
-from flows.grid import Run, image_data, label_counts, scene_data
-from flows.reproduce import care_reproduce
+from flows.reproduce import campaign
+from flows.reproduce.arms import ARMS, Arm, chosen_arms
+from flows.reproduce.flow import care_reproduce
+from flows.reproduce.images import folder_images, label_counts, scene_images
+from flows.reproduce.laboratory import Laboratory
+from flows.reproduce.runs import Run, RunResult
 from flows.stages import OBJECTIVES, POSITIONS, timing
 from shards.errors import Failure, Misuse, ShardError
 
@@ -120,14 +122,14 @@ def test_again_nothing_is_redone_and_more_arms_compute_only_theirs(finished, out
 
 
 def test_a_run_that_fails_is_listed_and_stops_no_other(out, monkeypatch) -> None:
-    do = reproduce.Laboratory.do
+    do = Laboratory.do
 
-    def fail(lab, run, *more):
-        if run.name == "care-seed-0":
+    def fail(lab, job):
+        if job.run.name == "care-seed-0":
             raise Failure("the embeddings collapsed")
-        return do(lab, run, *more)
+        return do(lab, job)
 
-    monkeypatch.setattr(reproduce.Laboratory, "do", fail)
+    monkeypatch.setattr(Laboratory, "do", fail)
     content = care_reproduce.fn(out=str(out), **GRID)
     assert content["failed"] == [{"run": "care-seed-0", "message": "the embeddings collapsed"}]
     assert len(content["runs"]) == 3
@@ -139,14 +141,14 @@ def test_the_ratio_of_equal_compute_is_of_median_steps(finished) -> None:
     out, _ = finished
     some = json.loads((out / "results" / "care-seed-0.json").read_text())
 
-    def took(arm: str, seed: int, seconds: float) -> run_results.RunResult:
+    def took(arm: str, seed: int, seconds: float) -> RunResult:
         timed = some | {"arm": ARMS[arm], "seed": seed, "timing": {"step_seconds": seconds}}
-        return run_results.RunResult(**timed)
+        return RunResult(**timed)
 
     runs = [took("care", seed, seconds) for seed, seconds in enumerate((0.2, 0.3, 0.9))]
-    assert reproduce.measured_ratio(runs) is None
+    assert campaign.measured_ratio(runs) is None
     runs += [took("c-stream", 0, 0.2), took("lambda-0", 0, 7.0)]
-    assert reproduce.measured_ratio(runs) == 1.5
+    assert campaign.measured_ratio(runs) == 1.5
 
 
 def test_a_trainings_time_is_of_all_its_processes(tmp_path: Path) -> None:
@@ -191,20 +193,20 @@ def test_arms_say_only_what_sets_them_apart() -> None:
 
 
 def test_a_screen_leaves_val_untouched(tmp_path: Path) -> None:
-    data = scene_data(100, 40, 0.2)
+    data = scene_images(100, 40, 0.2)
     assert data.parts == {"train": {"source": "scenes:0+80"}, "val": {"source": "scenes:80+20"}}
     assert data.scenes == range(80, 100)
-    assert scene_data(100, 40, 0).scenes == range(100, 140)
+    assert scene_images(100, 40, 0).scenes == range(100, 140)
     for part in ("train/x", "train/y", "val/x", "val/y"):
         (tmp_path / "photos" / part).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "photos" / part / "1.png")
     photos = str(tmp_path / "photos")
-    parts = image_data(photos, None, 0.25, str(tmp_path / "out")).parts
+    parts = folder_images(photos, None, 0.25, str(tmp_path / "out")).parts
     train = f"{photos}/train"
     assert parts["train"] == {"source": train, "share": [0, 0.75]}
     assert parts["val"] == {"source": train, "share": [0.75, 1]}
     with pytest.raises(Misuse, match="another folder for results"):
-        image_data(photos, None, 0, f"{photos}/lab")
+        folder_images(photos, None, 0, f"{photos}/lab")
 
 
 def test_shares_of_too_few_labels_and_other_classes_are_told_before_training(tmp_path) -> None:

@@ -1,8 +1,4 @@
-"""The arms of an experiment: ways to pre-train, by name, and what sets each apart.
-
-The paper's sequential design, a transformer behind the whole encoder instead of beside it, is not
-among them: ``care.train.pretrain`` trains two parallel streams, or the C-stream alone.
-"""
+"""The arms of an experiment: ways to pre-train, by name, and what sets each apart."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,17 +13,19 @@ CARE = "care"
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to pre-train; the defaults are CARE's, and what follows the name and ``about``.
+    """One way to pre-train; the defaults of all that follows ``about`` are CARE's.
 
     Attributes:
         name: what the command line, the results and their files call it.
         about: what sets it apart, in a line.
         trained: whether the encoder is pre-trained at all.
         t_stream: whether there is a T-stream.
+        design: where the transformer is: in a stream of its own, or behind the encoder of the only
+            stream (the paper's sequential design, Sec. 4.3).
         attention_weight: λ of Eq. 5.
         blocks: attention blocks of the transformer (n, Table 7).
         position: encoding of the positions in its attention (Table 8).
-        tap: stage of the encoder whose map the transformer sees.
+        tap: stage of the encoder whose map the T-stream sees.
         detach: no gradient of the T-stream goes on into the encoder (the paper's text).
         zero_gamma: every attention block starts as its shortcut; the released code resets this.
         objective: of the C-stream.
@@ -38,6 +36,7 @@ class Arm:
     about: str
     trained: bool = True
     t_stream: bool = True
+    design: Literal["parallel", "sequential"] = "parallel"
     attention_weight: float = 100
     blocks: int = 5
     position: Literal["none", "sin-cos", "absolute", "relative"] = "relative"
@@ -56,21 +55,21 @@ class Arm:
         return base if self.tap == CARE_ARM.tap else f"{base}:{self.tap}"
 
     def stage_inputs(self) -> Result:
-        """What ``flows.stages.pretrain`` is given for this arm.
+        """What the stage that pre-trains is given for this arm.
 
         Only what differs from its defaults, so that a run has the key of the pipeline's equal one.
         """
         inputs: Result = {"t_stream": self.t_stream}
         # λ weighs nothing without a T-stream; the pipeline's C-stream has 0
         inputs["attention_weight"] = self.attention_weight if self.t_stream else 0
-        for name in ("blocks", "position", "detach", "zero_gamma", "objective"):
+        for name in ("design", "blocks", "position", "detach", "zero_gamma", "objective"):
             if getattr(self, name) != getattr(CARE_ARM, name):
                 inputs[name] = getattr(self, name)
         return inputs
 
 
 CARE_ARM = Arm(CARE, "both streams with attention supervision")
-_ALL = (
+_MAIN = (
     Arm("random", "random initialisation, not trained", trained=False),
     Arm(REFERENCE, "the C-stream alone, for as many steps", t_stream=False),
     Arm(
@@ -80,19 +79,35 @@ _ALL = (
         step_share=None,
     ),
     CARE_ARM,
+)
+_LAMBDA = (
     Arm("lambda-0", "λ = 0: both streams without supervision", attention_weight=0),
     Arm("lambda-1", "λ = 1", attention_weight=1),
     Arm("lambda-10", "λ = 10", attention_weight=10),
     Arm("lambda-250", "λ = 250", attention_weight=250),
+)
+_BLOCKS = (
     Arm("blocks-2", "2 attention blocks", blocks=2),
     Arm("blocks-3", "3 attention blocks", blocks=3),
     Arm("blocks-4", "4 attention blocks", blocks=4),
     Arm("blocks-6", "6 attention blocks", blocks=6),
+)
+_POSITIONS = (
     Arm("position-none", "attention without positions", position="none"),
     Arm("position-sin-cos", "fixed absolute positions", position="sin-cos"),
     Arm("position-absolute", "learned absolute positions", position="absolute"),
+)
+_TAPS = (
     Arm("tap-layer2", "the transformer sees layer2's map", tap="layer2"),
     Arm("tap-layer4", "the transformer sees layer4's map", tap="layer4"),
+)
+_SEQUENTIAL = Arm(
+    "sequential",
+    "one stream, the transformer behind its encoder (Sec. 4.3)",
+    t_stream=False,
+    design="sequential",
+)
+_READINGS = (
     Arm("detach", "no gradient from the T-stream into the encoder (text)", detach=True),
     Arm(
         "released",
@@ -101,21 +116,71 @@ _ALL = (
         zero_gamma=False,
     ),
 )
+_OBJECTIVES = (
+    Arm("objective-simsiam", "SimSiam as the C-stream of CARE", objective="simsiam"),
+    Arm("objective-simclr", "SimCLR as the C-stream of CARE", objective="simclr"),
+    Arm("objective-moco-v3", "MoCo v3 as the C-stream of CARE", objective="moco-v3"),
+    Arm("objective-barlow-twins", "Barlow Twins as the C-stream of CARE", objective="barlow-twins"),
+)
+_OBJECTIVES_ALONE = (
+    Arm("objective-simsiam-alone", "SimSiam alone", t_stream=False, objective="simsiam"),
+    Arm("objective-simclr-alone", "SimCLR alone", t_stream=False, objective="simclr"),
+    Arm("objective-moco-v3-alone", "MoCo v3 alone", t_stream=False, objective="moco-v3"),
+    Arm(
+        "objective-barlow-twins-alone",
+        "Barlow Twins alone",
+        t_stream=False,
+        objective="barlow-twins",
+    ),
+)
+_ALL = (
+    *_MAIN,
+    *_LAMBDA,
+    *_BLOCKS,
+    *_POSITIONS,
+    *_TAPS,
+    _SEQUENTIAL,
+    *_READINGS,
+    *_OBJECTIVES,
+    *_OBJECTIVES_ALONE,
+)
 ARMS = {arm.name: arm for arm in _ALL}
+# one of the paper's tables each, with CARE itself where its value stands among the others
+GROUPS: dict[str, tuple[Arm, ...]] = {
+    "main": _MAIN,
+    "lambda": (*_LAMBDA[:3], CARE_ARM, *_LAMBDA[3:]),
+    "blocks": (*_BLOCKS[:3], CARE_ARM, *_BLOCKS[3:]),
+    "positions": (*_POSITIONS, CARE_ARM),
+    "taps": (_TAPS[0], CARE_ARM, _TAPS[1]),
+    "designs": (_SEQUENTIAL, CARE_ARM),
+    "readings": (CARE_ARM, *_READINGS),
+    "objectives": (ARMS[REFERENCE], CARE_ARM, *_OBJECTIVES_ALONE, *_OBJECTIVES),
+}
 
 
 def chosen_arms(names: Iterable[str]) -> list[Arm]:
-    """The arms of these names, in their order, each once.
+    """The arms of these names, and of groups of them, in their order, each once.
+
+    Args:
+        names: keys of ``ARMS`` or ``GROUPS``.
 
     Raises:
         Misuse: There are none, or one of a name is not known.
     """
-    wanted = list(dict.fromkeys(names))
-    if not wanted:
+    arms: dict[str, Arm] = {}
+    for name in names:
+        for arm in GROUPS.get(name) or (_arm(name),):
+            arms[arm.name] = arm
+    if not arms:
         raise Misuse(f"wanted arms to compare, got none; choose of {', '.join(ARMS)}")
-    for name in wanted:
-        if name not in ARMS:
-            alike = get_close_matches(name, ARMS, 3, cutoff=0.4)
-            hint = f"; did you mean {' or '.join(alike)}?" if alike else ""
-            raise Misuse(f"wanted arms of {', '.join(ARMS)}; got {name!r}{hint}")
-    return [ARMS[name] for name in wanted]
+    return list(arms.values())
+
+
+def _arm(name: str) -> Arm:
+    """The arm of a name, or an error that names those that are alike."""
+    if name in ARMS:
+        return ARMS[name]
+    alike = get_close_matches(name, (*ARMS, *GROUPS), 3, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(alike)}?" if alike else ""
+    groups = f"or groups of {', '.join(GROUPS)}"
+    raise Misuse(f"wanted arms of {', '.join(ARMS)}, {groups}; got {name!r}{hint}")

@@ -1,0 +1,208 @@
+"""The regime of a grid: how every run is trained and judged, whatever its arm."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+from flows.pipeline import PROTOCOLS
+from flows.reproduce.arms import Arm
+from flows.tables import Result
+from shards.bounds import BatchSize, Fraction, PixelSide, PositiveFloat, PositiveInt
+from shards.errors import Misuse
+
+ProtocolName = Literal["quick", "photos", "paper"]
+
+
+@dataclass(frozen=True)
+class RegimeChanges:
+    """What was asked for instead of a protocol's settings; None where these stay.
+
+    Attributes:
+        encoder: a name as for care pretrain; by default that of the protocol, like what follows.
+        size: side of the views and of the evaluation's crops, pixels.
+        hidden: hidden width of projectors and predictors (the paper 4096).
+        steps: pre-training steps.
+        epochs: passes over the images to train on, instead of steps.
+        batch_size: images a step, at most the training set.
+        lr: base learning rate for 256 images.
+        momentum: first momentum coefficient of the targets.
+    """
+
+    encoder: str | None = None
+    size: PixelSide | None = None
+    hidden: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    epochs: PositiveInt | None = None
+    batch_size: BatchSize | None = None
+    lr: PositiveFloat | None = None
+    momentum: Fraction | None = None
+
+    def check(self) -> None:
+        """Refuse, before anything starts, what contradicts itself.
+
+        Raises:
+            Misuse: Both steps and epochs are asked for.
+        """
+        if self.steps is not None and self.epochs is not None:
+            raise Misuse("wanted steps or epochs, got both")
+
+    def over(self, protocol: Result) -> Result:
+        """The settings of a protocol, changed where something else was asked for."""
+        changes = {name: value for name, value in asdict(self).items() if value is not None}
+        kept = dict(protocol)
+        if "epochs" in changes:
+            kept.pop("steps", None)
+        return kept | changes
+
+
+@dataclass(frozen=True)
+class FewLabels:
+    """Fine-tuning on few labels.
+
+    Attributes:
+        labels: shares of the training labels to fine-tune on.
+        finetune_steps: steps of each fine-tuning, about, if the protocol is not the paper's.
+        trials: fine-tunings of each run, whose mean counts.
+    """
+
+    labels: tuple[float, ...] = (0.01, 0.1)
+    finetune_steps: PositiveInt = 50
+    trials: PositiveInt = 1
+
+    def check(self) -> None:
+        """Refuse, before anything starts, what cannot be done.
+
+        Raises:
+            Misuse: A share of the labels is none.
+        """
+        for share in self.labels:
+            if not 0 < share <= 1:
+                raise Misuse(f"wanted shares of the labels above 0 and up to 1, got {share:g}")
+
+
+@dataclass(frozen=True)
+class Regime:
+    """How every run is trained and judged, whatever its arm.
+
+    Attributes:
+        encoder: a name for ``care.build_encoder``, without a tap.
+        size: side of views and of the evaluations' crops, pixels.
+        hidden: hidden width of projectors and predictors.
+        steps: of an arm whose share of them is 1.
+        batch_size: images a step.
+        warmup_share: share of the steps in which the learning rate rises.
+        lr: base learning rate for 256 images.
+        momentum: first momentum coefficient of the targets.
+        views: fields of ``care.train.View`` that differ from the paper's.
+        labels: shares of the training labels that are fine-tuned on.
+        finetune: settings of that.
+        finetune_steps: about how many; None: as the settings say.
+        trials: fine-tunings of each run, whose mean counts.
+    """
+
+    encoder: str
+    size: int
+    hidden: int
+    steps: int
+    batch_size: int
+    warmup_share: float
+    lr: float
+    momentum: float
+    views: Result
+    labels: tuple[float, ...]
+    finetune: Result
+    finetune_steps: int | None
+    trials: int
+
+    def arm_steps(self, arm: Arm, share: float) -> int:
+        """How long an arm is trained.
+
+        Args:
+            arm: which is trained, or not.
+            share: times the steps of the others.
+        """
+        return max(round(self.steps * share), 1) if arm.trained else 0
+
+    def training(self, arm: Arm, seed: int, steps: int) -> Result:
+        """What the stage that pre-trains is given, but the set and the machine's part.
+
+        The same names and values as ``care pipeline`` gives it: equal trainings are shared.
+
+        Args:
+            arm: to be trained.
+            seed: of weights, order and views.
+            steps: to train for.
+        """
+        return {
+            "encoder": arm.encoder(self.encoder),
+            "size": self.size,
+            "hidden": self.hidden,
+            "views": self.views,
+            "seed": seed,
+            "steps": steps,
+            "batch_size": self.batch_size,
+            "warmup": int(steps * self.warmup_share),
+            "lr": self.lr,
+            "momentum": self.momentum,
+            **arm.stage_inputs(),
+        }
+
+    def tuning(self, share: float, count: int) -> Result:
+        """What fine-tuning on a share of the labels is given beside the sets.
+
+        Args:
+            share: of the training labels.
+            count: images that these are.
+        """
+        settings: Result = {"verb": "finetune", "size": self.size, "fraction": share}
+        settings |= {"trials": self.trials, **self.finetune}
+        if self.finetune_steps is None:
+            return settings
+        epochs = round(self.finetune_steps * min(self.finetune["batch_size"], count) / count)
+        return settings | {"epochs": [max(epochs, 1)]}
+
+
+def regime_for(
+    protocol: ProtocolName,
+    changes: RegimeChanges,
+    few_labels: FewLabels,
+    *,
+    images: int,
+) -> Regime:
+    """The regime of a protocol of the pipeline, changed where something else was asked for.
+
+    Args:
+        protocol: its name.
+        changes: what was asked for.
+        few_labels: how runs are fine-tuned.
+        images: to train on.
+    """
+    settings: dict[str, Any] = changes.over(PROTOCOLS[protocol])
+    batch_size = min(settings["batch_size"], images)
+    steps = settings.get("steps") or settings["epochs"] * (images // batch_size)
+    in_paper = protocol == "paper"
+    return Regime(
+        encoder=settings["encoder"],
+        size=settings["size"],
+        hidden=settings["hidden"],
+        steps=steps,
+        batch_size=batch_size,
+        warmup_share=0.05 if in_paper else 0.1,
+        lr=settings["lr"],
+        momentum=settings["momentum"],
+        views=settings["views"],
+        labels=few_labels.labels,
+        finetune=settings["finetune"],
+        finetune_steps=None if in_paper else few_labels.finetune_steps,
+        trials=few_labels.trials,
+    )
+
+
+def skipped_shares(labels: Iterable[float], counts: dict[float, int]) -> list[str]:
+    """In words, the shares of the labels of which too few images are left to be tuned on.
+
+    Args:
+        labels: shares that were asked for.
+        counts: images of those that suffice.
+    """
+    few = [share for share in labels if share not in counts]
+    return [f"{100 * share:g} % of the labels: too few to hold one out" for share in few]
