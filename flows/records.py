@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import shards
 from flows.tables import Result
 from shards import boxes, locks, storage
-from shards.build import Plan, make_plan, missing, write_shard
+from shards.plan import Plan, make_plan, missing
 from shards.scenes_cache import images_of
 from shards.terminal import console
+from shards.write import write_shard
 
 SCHEMA = 1
 FREE = {

@@ -3,39 +3,20 @@
 import hashlib
 import io
 import json
-import re
-import tarfile
 import threading
-import zlib
-from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Annotated
 import numpy as np
-from shards import boxes, index, locks, reader, sources, storage
+from shards import index, locks, storage
 from shards.bounds import Fraction, NonNegativeInt, PositiveInt, Range
 from shards.cores import available_cores
 from shards.errors import ShardError
-from shards.images import Reject, RejectError, Validation, check, shrink
+from shards.images import Validation
+from shards.plan import OUR_FILES, RECORD, Plan, make_plan, missing
 from shards.progress import progress
-
-_TAR, _RECORD = "shard-{:06}.tar", ".shard-{:06}.json"
-_OURS = re.compile(
-    r"(\.part-)?(\.?shard-\d{6,}\.(tar|json)|samples\.npy|keys\.txt|(annotations|index)\.json)|\.lease"
-)
-
-
-class Plan(NamedTuple):
-    """Everything that decides the bytes of a set."""
-
-    source: sources.Source
-    annotations: boxes.Annotations | None
-    shards: list[list[sources.Candidate]]  # of each, in order
-    validate: Validation
-    seed: int
-    max_side: int | None
-    quality: int
-    digest: str
+from shards.rejects import Reject
+from shards.write import write_shard
 
 
 def build(
@@ -94,7 +75,7 @@ def build(
             if storage.is_remote(root)
             else sorted(path.name for path in root.iterdir())
         )
-        if foreign := [name for name in names if not _OURS.fullmatch(name)]:
+        if foreign := [name for name in names if not OUR_FILES.fullmatch(name)]:
             raise ShardError(
                 f"{root} holds other things ({', '.join(foreign[:3])}); choose a new or empty folder as DEST"
             )
@@ -133,118 +114,10 @@ def build(
         return commit(plan, root, max_rejects=max_rejects)
 
 
-def make_plan(
-    src: str | Path,
-    *,
-    shard_size: int = 1000,
-    seed: int = 0,
-    share: tuple[float, float] = (0, 1),
-    validate: Validation = "decode",
-    max_side: int | None = None,
-    quality: int = 90,
-) -> Plan:
-    """List ``src`` and cut it into shards."""
-    if (
-        min(shard_size, quality, 1 if max_side is None else max_side) < 1
-        or quality > 100
-        or validate not in get_args(Validation)
-    ):
-        got = f"{shard_size}, {max_side}, {quality} and {validate!r}"
-        raise ShardError(
-            f"wanted shard_size and max_side from 1, quality from 1 to 100, validate of {get_args(Validation)}, got {got}"
-        )
-    if (known := boxes.read(src)) and max_side:
-        raise ShardError(
-            f"the boxes of {src} are in pixels of its images, which max_side would make smaller; leave it out"
-        )
-    source = sources.find(src, share=share, known=known)
-    shuffled = [
-        source.samples[i] for i in reader.permutation(len(source.samples), seed=seed, stream=0)
-    ]
-    shards = [shuffled[at : at + shard_size] for at in range(0, len(shuffled), shard_size)]
-    files = [[image.name, image.size, image.label] for image in source.samples]
-    options = [
-        seed,
-        shard_size,
-        validate,
-        max_side,
-        quality,
-        index.SCHEMA,
-        *([known.content] if known else []),
-    ]
-    return Plan(
-        source,
-        known,
-        shards,
-        validate,
-        seed,
-        max_side,
-        quality,
-        storage.digest([files, source.classes, source.rejects, *options]),
-    )
-
-
-def missing(plan: Plan, names: Collection[str]) -> list[int]:
-    """The shards that are not among the files in a set's folder."""
-    return [
-        n
-        for n in range(len(plan.shards))
-        if not {_TAR.format(n), _RECORD.format(n)}.issubset(names)
-    ]
-
-
-def write_shard(
-    plan: Plan, dest: Path, number: int, tick: Callable[[], None] = lambda: None
-) -> None:
-    """Write shard ``number`` into ``dest``, then a record of it; ``tick`` is called before every image and may raise to stop."""
-    entries, rejects = list[tuple[Any, ...]](), list[tuple[Reject, str]]()
-    with storage.writing(dest / (name := _TAR.format(number))) as file:
-        with tarfile.open(
-            fileobj=file, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8"
-        ) as tar:  # names of any length and alphabet
-            for image in plan.shards[number]:
-                tick()
-                try:
-                    original = sources.read(image)
-                    data = (
-                        shrink(original, plan.max_side, plan.quality) if plan.max_side else original
-                    )
-                    upright = check(
-                        data, "header" if plan.max_side else plan.validate
-                    )  # shrinking decodes: a check of no less
-                except RejectError as error:
-                    rejects.append((error.reason, image.name))
-                    continue
-                offset = _append(
-                    tar,
-                    image.key + (sources.suffix(image.name) if data is original else ".jpg"),
-                    data,
-                )
-                if image.label >= 0:
-                    _append(tar, f"{image.key}.cls", str(image.label).encode())
-                entries.append(
-                    (offset, len(data), zlib.crc32(data), image.label, upright, image.key)
-                )
-        file.flush()
-        shard = index.Shard(name, len(entries), file.tell(), storage.sha256(file.name))
-    record = {"plan": plan.digest, "shard": shard, "entries": entries, "rejects": rejects}
-    storage.write_bytes(
-        dest / _RECORD.format(number), json.dumps(record).encode()
-    )  # not write_json: indenting takes ten times as long
-
-
-def _append(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-    # A member without time and owner: equal ones give equal bytes. Returned: where its data begin.
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    tar.addfile(info, io.BytesIO(data))
-    return tar.offset - len(data) - -len(data) % tarfile.BLOCKSIZE
-
-
 def commit(plan: Plan, dest: Path, *, max_rejects: float) -> index.Index:
     """Make the written shards of ``dest`` a set, or refuse because too many images were rejected."""
     records = [
-        storage.read_json(dest / _RECORD.format(number)) for number in range(len(plan.shards))
+        storage.read_json(dest / RECORD.format(number)) for number in range(len(plan.shards))
     ]
     entries = [entry for record in records for entry in record["entries"]]
     pairs = sorted(
@@ -316,5 +189,5 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> index.Index:
     }
     storage.write_json(dest / "index.json", document | {"own": storage.digest(document)})
     for number in range(len(plan.shards)):
-        storage.remove(dest / _RECORD.format(number))
+        storage.remove(dest / RECORD.format(number))
     return index.load(dest)

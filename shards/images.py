@@ -1,11 +1,10 @@
 """The one image decoder, of the build's validation and of training: bytes in, upright 8-bit RGB out, or a named reason."""
 
 import io
-from enum import StrEnum
 from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
-from shards.errors import ShardError
+from shards.rejects import Reject, RejectError
 
 Validation = Literal[
     "decode", "header", "none"
@@ -53,37 +52,6 @@ _TURNS = (
     "ROTATE_90",
 )
 _UPRIGHT = {orientation: Image.Transpose[turn] for orientation, turn in enumerate(_TURNS, 2)}
-
-
-class Reject(StrEnum):
-    """Why an input file is not in the set, or an image or a box of an annotation not used."""
-
-    EMPTY = "empty file"
-    UNREADABLE = "unreadable"
-    NOT_AN_IMAGE = "not an image"
-    CORRUPT = "corrupt image"
-    TOO_LARGE = "too large"
-    OTHER_FILE = "other file"
-    NO_CLASS = "no class"
-    DUPLICATE = "listed twice"
-    NOT_A_FILE = "link or special file"
-    UNSAFE_NAME = "unsafe name"
-    NO_IMAGE = "image missing or broken"
-    NO_ANNOTATION = "annotation file missing or broken"
-    UNKNOWN_IMAGE = "box of an unlisted image"
-    UNKNOWN_CATEGORY = "unknown category"
-    DEGENERATE = "box without area"
-    OUTSIDE = "box outside of the image"
-
-
-class RejectError(ShardError):
-    """Raised for a file that cannot be a sample."""
-
-    def __init__(self, reason: Reject, detail: str = "", data: bytes = b"") -> None:
-        super().__init__(
-            f"wanted an image, got {len(data)} bytes that cannot be decoded: {reason}: {detail}; replace or remove the file"
-        )
-        self.reason = reason
 
 
 def decode(data: bytes) -> Image.Image:

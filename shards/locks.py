@@ -5,19 +5,14 @@ Whoever has written the highest object ``.lease/GENERATION`` owns the folder, an
 """
 
 import fcntl
-import math
 import os
-import threading
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from shards import storage
 from shards.errors import ShardError
-from shards.progress import console
-
-LEASE_SECONDS = 20.0  # a holder that could not renew its lease for so long has lost it; it tries four times as often
+from shards.leases import leased, pause
 
 
 @contextmanager
@@ -28,7 +23,7 @@ def exclusive(folder: str | Path, doing: str, *, patience: float = 0) -> Iterato
         ShardError(f"another process is {doing} {folder}; wait until it ends, or stop it"),
     )
     if storage.is_remote(folder):
-        with _leased(str(folder).rstrip("/"), busy, deadline):
+        with leased(str(folder).rstrip("/"), busy, deadline):
             yield
         return
     with storage.readable_errors(local := Path(folder)):
@@ -44,76 +39,7 @@ def exclusive(folder: str | Path, doing: str, *, patience: float = 0) -> Iterato
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise busy from None
-            _pause(0.1, busy)
+            pause(0.1, busy)
         yield
     finally:
         os.close(fd)
-
-
-@contextmanager
-def _leased(folder: str, busy: ShardError, deadline: float) -> Iterator[None]:
-    # Hold the lease of a folder by URL, or raise ``busy``; if it is lost, stderr says so at once, at the end a ``ShardError`` does.
-    token, place, own, ended = uuid.uuid4().hex, f"{folder}/.lease", "", threading.Event()
-    renewed, since, seen = 0.0, 0.0, (-1, "")
-    lost = f"{folder} was taken over by another process, or not reached for {LEASE_SECONDS:g} s; let only one write there, and run it again"
-
-    def put(mode: str) -> None:
-        storage.attempt(
-            "write",
-            own,
-            lambda fs, name: fs.pipe_file(name, f"{token} {time.monotonic()}".encode(), mode=mode),
-        )
-
-    def renew() -> None:
-        nonlocal renewed
-        while not ended.wait(LEASE_SECONDS / 4):
-            now = time.monotonic()
-            with suppress(ShardError, OSError):  # the next time may be better
-                if mine := _newest(place)[1].startswith(token):
-                    put("overwrite")
-                renewed = now if mine and time.monotonic() - renewed <= LEASE_SECONDS else -math.inf
-            if time.monotonic() - renewed > LEASE_SECONDS:
-                console.print(f"[red]{lost}")
-                break
-
-    while not (newest := _newest(place))[1].startswith(token):
-        now = time.monotonic()
-        if newest != seen:
-            if newest[0] and seen[0] >= 0 and now >= deadline:  # it changed: its holder lives
-                raise busy
-            seen, since = newest, now
-        if newest[0] and now - since <= LEASE_SECONDS:
-            _pause(LEASE_SECONDS / 20, busy)
-        else:
-            own, renewed = f"{place}/{newest[0] + 1:08}", now
-            with suppress(FileExistsError):  # another was faster
-                put("create")
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
-    try:
-        for name in storage.listing(place):
-            if f"{place}/{name}" < own:  # of the dead
-                storage.remove(f"{place}/{name}")
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        if held := time.monotonic() - renewed <= LEASE_SECONDS:
-            with suppress(ShardError, OSError):  # it ends by itself, only later
-                storage.remove(own)
-    if not held:
-        raise ShardError(lost)
-
-
-def _pause(seconds: float, busy: ShardError) -> None:
-    time.sleep(seconds)
-    if time.monotonic() % 60 < seconds:  # a sign of life
-        console.print(f"waiting: {busy}", soft_wrap=True)
-
-
-def _newest(place: str) -> tuple[int, str]:
-    # Generation and content; generation 0 if there is none.
-    while names := storage.listing(place):
-        with suppress(FileNotFoundError):  # it has ended
-            return int(max(names)), storage.read_bytes(f"{place}/{max(names)}").decode()
-    return 0, ""

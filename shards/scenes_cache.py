@@ -2,11 +2,11 @@
 
 import hashlib
 from pathlib import Path
-from shards import locks, scenes
-from shards.reader import Cache
+from shards import locks, scene_shapes, scenes
+from shards.cache import Cache
 
 SECONDS_TO_WAIT = 600  # for another process that renders the same scenes
-_CODE = (scenes,)
+_CODE = (scenes, scene_shapes)
 
 
 def images_of(source: str, annotated: bool, seed: int) -> str:

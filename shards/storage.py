@@ -7,56 +7,14 @@ is whole. Object stores: staged in a temporary file, put in one piece; what belo
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
-from shards.errors import ShardError, StoreError
-
-PAUSES = (
-    0.5,
-    2.0,
-)  # seconds before the second and the third attempt at an operation of an object store
-_SECRET = re.compile(
-    r"(?i)://([^/?#@:\s]*:(?!:|\d+(/|$))\S*@|\S*[?&;][\w.-]*(sig|signature|token|key|secret|password)=)|AccountKey="
-)
-
-
-def remote(path: str | Path) -> tuple[Any, str]:
-    """The fsspec file system of a URL, of this process and thread (they must not survive a fork), and the name in it."""
-    import fsspec
-
-    is_remote(path)  # or it is refused
-    try:
-        fs, name = fsspec.core.url_to_fs(str(path), use_listings_cache=False)
-    except (ImportError, ValueError) as error:
-        raise ShardError(
-            f"cannot use {path}: {error}; for s3://, az:// and gs:// pip install 'care-ssl[s3]', [azure] or [gcs]"
-        ) from None
-    return fs, name
-
-
-def attempt(what: str, path: str | Path, action: Callable[[Any, str], Any]) -> Any:
-    """``action(*remote(path))``, three times at most; a ``StoreError`` if it still fails, a ``ShardError`` if it may not be."""
-    (fs, name), pauses = remote(path), iter(PAUSES)
-    while True:
-        try:
-            return action(fs, name)
-        except Exception as error:  # every store has its own
-            if isinstance(error, FileNotFoundError | FileExistsError):
-                raise
-            said = f"{type(error).__name__} {getattr(error, 'status_code', '')}"  # in S3's words, and Azure's
-            denied = isinstance(error, PermissionError) or re.search(
-                "Credential|Authent| 40[13]", said
-            )
-            if denied or (pause := next(pauses, None)) is None:
-                message = f"cannot {what} {path}: {type(error).__name__}: {error}; check the address, the credentials, the network"
-                raise (ShardError if denied else StoreError)(message) from error
-        time.sleep(pause)
+from shards import objects
+from shards.errors import ShardError
 
 
 def locate(path: str | Path) -> Path:
@@ -65,17 +23,13 @@ def locate(path: str | Path) -> Path:
         return Path(path)
     from upath import UPath
 
-    remote(path)
+    objects.remote(path)
     return cast(Path, UPath(str(path)))  # it has a Path's methods
 
 
 def is_remote(path: str | Path) -> bool:
     """Whether ``path`` is a URL; a ``ShardError``, which does not repeat it, if it has one with a password, a key or a signature in it."""
-    if _SECRET.search(str(path)):
-        how = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_CONNECTION_STRING or GOOGLE_APPLICATION_CREDENTIALS"
-        raise ShardError(
-            f"wanted an address without secrets, got one with a password, key or signature; {how}, or the store's own file"
-        )
+    objects.refuse_secrets(path)
     return "://" in str(path)
 
 
@@ -83,7 +37,7 @@ def read_bytes(path: str | Path, start: int | None = None, end: int | None = Non
     """The bytes of a file from ``start`` to ``end``; an ``OSError`` if it is not there or unreadable, a ``ShardError`` if a store fails."""
     if is_remote(path):
         return bytes(
-            attempt("read", path, lambda fs, name: fs.cat_file(name, start=start, end=end))
+            objects.attempt("read", path, lambda fs, name: fs.cat_file(name, start=start, end=end))
         )
     with Path(path).open("rb") as file:
         file.seek(start or 0)
@@ -98,7 +52,7 @@ def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
     if is_remote(folder):
         depth = None if deep else 1
         try:
-            root, found = attempt(
+            root, found = objects.attempt(
                 "list",
                 folder,
                 lambda fs, name: (
@@ -140,7 +94,7 @@ def _refuse(error: OSError) -> None:
 
 def fetch(path: str | Path, to: Path) -> None:
     """Copy an object to the local file ``to``, which is not made durable."""
-    attempt("read", path, lambda fs, name: fs.get_file(name, str(to)))
+    objects.attempt("read", path, lambda fs, name: fs.get_file(name, str(to)))
 
 
 def copy(source: str | Path, to: str | Path) -> None:
@@ -163,7 +117,7 @@ def nearby(path: str | Path) -> Iterator[Path]:
 def remove(path: str | Path) -> None:
     """Remove a file."""
     if is_remote(path):
-        attempt("remove", path, lambda fs, name: fs.rm_file(name))
+        objects.attempt("remove", path, lambda fs, name: fs.rm_file(name))
     else:
         Path(path).unlink()
 
@@ -175,7 +129,7 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
         with tempfile.NamedTemporaryFile(prefix="care-") as upload:
             yield upload
             upload.flush()
-            attempt("write", path, lambda fs, name: fs.put_file(upload.name, name))
+            objects.attempt("write", path, lambda fs, name: fs.put_file(upload.name, name))
         return
     with _staged(Path(path)) as stage, stage.open("w+b") as file:
         yield file
@@ -195,7 +149,6 @@ def writing_directory(path: str | Path) -> Iterator[Path]:
         yield stage
         for entry in (*stage.rglob("*"), stage):
             _sync(entry)
-        # a rename replaces no directory that has something in it
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -10,7 +10,7 @@ from care.evaluate.images import Rows
 from shards import storage
 from shards.errors import Misuse
 from shards.images import SUFFIXES
-from shards.reader import permutation
+from shards.order import permutation
 
 
 def stratified(labels: NDArray[np.int32], fraction: float, *, seed: int = 0) -> Rows:

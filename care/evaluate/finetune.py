@@ -26,7 +26,7 @@ from care.train.run import Run
 from care.train.weights import digest_of
 from shards import storage
 from shards.errors import Misuse
-from shards.reader import permutation
+from shards.order import permutation
 from shards.terminal import Batch, Count, Natural, Positive, Share, Side, console
 
 

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from care import CareError
 from care.encoders import evaluating
-from shards.reader import permutation
+from shards.order import permutation
 
 
 class LinearHeads(nn.Module):

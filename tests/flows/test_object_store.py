@@ -26,9 +26,9 @@ def test_everything_in_a_bucket_and_again_from_another_machine(tmp_path: Path) -
     with pytest.MonkeyPatch.context() as patch:
         for name, value in names.items():
             patch.setenv(name, value)
-        from shards import storage
+        from shards import objects, storage
 
-        storage.remote("s3://bucket")[0].mkdir("bucket")
+        objects.remote("s3://bucket")[0].mkdir("bucket")
 
         def run(out: object, machine: str) -> str:
             (tmp_path / machine).mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from made_images import populate
 import shards
-from shards import Cache, ShardError, locks, storage
+from shards import Cache, ShardError, leases, objects, storage
 from shards.errors import StoreError
 
 pytestmark = pytest.mark.cloud
@@ -42,7 +42,7 @@ def s3():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in names.items():
             patch.setenv(f"AWS_{name}", value)
-        storage.remote("s3://bucket")[0].makedirs("bucket", exist_ok=True)
+        objects.remote("s3://bucket")[0].makedirs("bucket", exist_ok=True)
         yield "s3://bucket"
     server.stop()
 
@@ -82,7 +82,7 @@ def azure(tmp_path_factory):
             deadline = time.monotonic() + 30
             while True:
                 try:
-                    storage.remote("az://bucket")[0].mkdir("bucket")
+                    objects.remote("az://bucket")[0].mkdir("bucket")
                     break
                 except Exception:
                     assert time.monotonic() < deadline, "Azurite did not start"
@@ -95,7 +95,7 @@ def azure(tmp_path_factory):
 
 @pytest.fixture(params=["s3", "azure"])
 def bucket(request, tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(objects, "PAUSES", (0.01, 0.01))
     return f"{request.getfixturevalue(request.param)}/{tmp_path.name}"
 
 
@@ -125,7 +125,7 @@ def test_a_set_in_a_bucket_is_the_local_one(bucket, cache, photos, tmp_path):
 
 
 def test_images_in_a_bucket_are_a_source(bucket, photos, tmp_path):
-    fs, name = storage.remote(f"{bucket}/photos")
+    fs, name = objects.remote(f"{bucket}/photos")
     fs.put(f"{photos}/", f"{name}/", recursive=True)
     one = shards.build(f"{bucket}/photos", tmp_path / "one")
     two = shards.build(photos, tmp_path / "two")
@@ -164,7 +164,7 @@ def test_coco_and_voc_in_a_bucket_are_the_local_ones(bucket, tmp_path):
         "<annotation><filename>1.jpg</filename></annotation>"
     )
     (local / "VOC/ImageSets/Main/train.txt").write_text("1\n")
-    fs, name = storage.remote(f"{bucket}/data")
+    fs, name = objects.remote(f"{bucket}/data")
     fs.put(f"{local}/", f"{name}/", recursive=True)
     for list_name in ("annotations.json", "VOC/ImageSets/Main/train.txt"):
         one = shards.build(
@@ -253,7 +253,7 @@ def test_damage_is_named(bucket, cache, photos, tmp_path):
 
 def test_a_store_that_fails_is_tried_again_then_named(bucket, cache, photos, monkeypatch):
     shards.build(photos, f"{bucket}/set", shard_size=5)
-    find, failures = storage.remote, [2]
+    find, failures = objects.remote, [2]
 
     class Flaky:
         def __init__(self, fs):
@@ -272,7 +272,7 @@ def test_a_store_that_fails_is_tried_again_then_named(bucket, cache, photos, mon
         fs, name = find(path)
         return Flaky(fs), name
 
-    monkeypatch.setattr(storage, "remote", flaky)
+    monkeypatch.setattr(objects, "remote", flaky)
     data = shards.open(f"{bucket}/set", cache)
     assert data[0].data
     failures[0] = 3
@@ -295,11 +295,11 @@ def test_an_upload_that_fails_leaves_nothing_under_the_name(bucket, tmp_path, mo
 
 
 def test_one_process_at_a_time_writes_a_folder(bucket, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "LEASE_SECONDS", 4.0)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 4.0)
     script = f"""
 import sys
-from shards import locks
-locks.LEASE_SECONDS = 4.0
+from shards import leases, locks
+leases.LEASE_SECONDS = 4.0
 with locks.exclusive({bucket + "/set"!r}, "building"):
     print("in", flush=True)
     sys.stdin.read()
@@ -324,8 +324,8 @@ def test_of_many_processes_one_wins_at_a_time(bucket, tmp_path):
     storage.write_bytes(f"{bucket}/.lease/00000007", b"of a dead one")
     script = f"""
 import os, time
-from shards import locks
-locks.LEASE_SECONDS = 4.0
+from shards import leases, locks
+leases.LEASE_SECONDS = 4.0
 with locks.exclusive({bucket!r}, "testing", patience=120):
     os.mkdir({str(tmp_path / "inside")!r})  # fails if it is there
     time.sleep(0.1)
@@ -337,11 +337,11 @@ with locks.exclusive({bucket!r}, "testing", patience=120):
 
 
 def test_of_many_threads_one_creates_an_object(bucket):
-    fs, name = storage.remote(f"{bucket}/file")
+    fs, name = objects.remote(f"{bucket}/file")
 
     def create(number):
         try:
-            storage.attempt(
+            objects.attempt(
                 "create",
                 f"{bucket}/file",
                 lambda fs, name: fs.pipe_file(name, b"%d" % number, mode="create"),
@@ -366,8 +366,8 @@ def test_what_the_store_does_not_allow_is_not_tried_again(bucket, monkeypatch):
         account = os.environ["AZURE_STORAGE_CONNECTION_STRING"].replace(KEY, KEY.replace("E", "F"))
         monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", account)
     script = f"""
-from shards import errors, storage
-storage.PAUSES = (600, 600)
+from shards import errors, objects, storage
+objects.PAUSES = (600, 600)
 try:
     storage.read_bytes({bucket + "/file"!r})
 except errors.ShardError as error:

@@ -9,7 +9,8 @@ import pytest
 from made_images import image_bytes
 from PIL import Image, ImageOps
 from shards import Reject, ShardError, decode, images
-from shards.images import RejectError, check
+from shards.images import check
+from shards.rejects import RejectError
 
 
 def refusal(data, validate):
@@ -171,7 +172,8 @@ PROBE = """
 import json, sys, time, warnings
 from pathlib import Path
 from shards import ShardError, decode
-from shards.images import RejectError, check
+from shards.images import check
+from shards.rejects import RejectError
 warnings.simplefilter("ignore")
 for name in sys.stdin.read().split("\\n"):
     data, began, reason = Path(name).read_bytes(), time.process_time(), None

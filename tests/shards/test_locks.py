@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from shards import ShardError, locks, storage
+from shards import ShardError, leases, locks, objects, storage
 
 BUSY = "another process is testing .*; wait until it ends, or stop it"
 HOLD = """
 import sys
 from pathlib import Path
-from shards import locks
-url, locks.LEASE_SECONDS, ready = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
+from shards import leases, locks
+url, leases.LEASE_SECONDS, ready = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
 with locks.exclusive(url, "testing"):
     ready.touch()
     sys.stdin.read()
@@ -38,11 +38,11 @@ def url(tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(locks, "LEASE_SECONDS", 2.0)
-    monkeypatch.setattr(storage, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(objects, "PAUSES", (0.01, 0.01))
 
 
-def leases(url):
+def lease_names(url):
     return sorted(storage.listing(f"{url}/.lease"))
 
 
@@ -93,9 +93,8 @@ def test_another_process_is_refused_waited_for_and_outlived(folder, tmp_path, qu
 
 def test_who_waits_says_so(folder, tmp_path, quick, monkeypatch, capsys):
     process = holder(folder, tmp_path)
-    monkeypatch.setattr(
-        locks, "time", SimpleNamespace(sleep=time.sleep, monotonic=lambda: 60.0)
-    )  # each minute
+    every_minute = SimpleNamespace(sleep=time.sleep, monotonic=lambda: 60.0)
+    monkeypatch.setattr(leases, "time", every_minute)
     threading.Timer(0.5, process.stdin.close).start()
     enter(folder, patience=60)
     assert "waiting: another process is testing" in capsys.readouterr().err
@@ -108,8 +107,8 @@ def test_a_killed_holder_is_taken_for_dead_and_leaves_nothing(folder, tmp_path, 
     process.wait()
     with locks.exclusive(folder, "testing"):
         if isinstance(folder, str):
-            assert leases(folder) == ["00000002"]
-    assert leases(f"file://{tmp_path}/f") == []
+            assert lease_names(folder) == ["00000002"]
+    assert lease_names(f"file://{tmp_path}/f") == []
 
 
 def test_a_holder_that_was_stopped_for_long_learns_that_it_lost(url, tmp_path, quick):
@@ -119,7 +118,7 @@ def test_a_holder_that_was_stopped_for_long_learns_that_it_lost(url, tmp_path, q
         process.send_signal(signal.SIGCONT)
         process.stdin.close()
         assert process.wait() == 1
-        assert leases(url) == ["00000002"]
+        assert lease_names(url) == ["00000002"]
 
 
 def test_of_many_that_wait_for_a_dead_ones_lease_one_wins_at_a_time(quick, monkeypatch):
@@ -143,14 +142,14 @@ def test_of_many_that_wait_for_a_dead_ones_lease_one_wins_at_a_time(quick, monke
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(contend, range(16)))
     assert most == [1] * 16
-    assert leases("memory://contended") == []
+    assert lease_names("memory://contended") == []
 
 
 def test_a_lease_outlives_its_length_while_its_holder_does(url, quick):
     with locks.exclusive(url, "testing"):
         before = storage.read_bytes(f"{url}/.lease/00000001")
         time.sleep(3)
-        assert leases(url) == ["00000001"]
+        assert lease_names(url) == ["00000001"]
         assert storage.read_bytes(f"{url}/.lease/00000001") != before
         with pytest.raises(ShardError, match=BUSY):
             enter(url)
@@ -176,7 +175,7 @@ def test_a_lease_that_is_lost_is_told_at_once_and_at_the_end(url, quick, capsys,
     ):
         hold()
     assert (
-        leases(url)
+        lease_names(url)
         == {"a higher one": ["00000001", "00000002"], "gone": [], "another's": ["00000001"]}[loss]
     )
 
@@ -184,7 +183,7 @@ def test_a_lease_that_is_lost_is_told_at_once_and_at_the_end(url, quick, capsys,
 def test_a_store_that_is_not_reached_loses_the_lease_and_a_short_failure_does_not(
     url, quick, monkeypatch, capsys
 ):
-    attempt, failing, failed = storage.attempt, threading.Event(), []
+    attempt, failing, failed = objects.attempt, threading.Event(), []
 
     def flaky(what, *rest):
         if failing.is_set() and threading.current_thread() is not threading.main_thread():
@@ -192,7 +191,7 @@ def test_a_store_that_is_not_reached_loses_the_lease_and_a_short_failure_does_no
             raise storage.StoreError("no")
         return attempt(what, *rest)
 
-    monkeypatch.setattr(storage, "attempt", flaky)
+    monkeypatch.setattr(objects, "attempt", flaky)
     with locks.exclusive(url, "testing"):
         before = storage.read_bytes(f"{url}/.lease/00000001")
         failing.set()
@@ -213,7 +212,7 @@ def test_a_store_that_is_not_reached_loses_the_lease_and_a_short_failure_does_no
 def test_what_the_block_raises_is_not_hidden(url, quick, capsys):
     with pytest.raises(ZeroDivisionError), locks.exclusive(url, "testing"):
         raise ZeroDivisionError
-    assert leases(url) == []
+    assert lease_names(url) == []
 
     def hold():
         with locks.exclusive(url, "testing"):
@@ -231,10 +230,10 @@ def test_leases_are_no_files_of_the_folder_and_neighbours_do_not_exclude_each_ot
         locks.exclusive("memory://leases/two", "testing"),
     ):
         storage.write_bytes("memory://leases/one/a.json", b"1")
-        assert leases("memory://leases/one") == ["00000001"]
+        assert lease_names("memory://leases/one") == ["00000001"]
         assert (
             storage.listing("memory://leases/one")
             == storage.listing("memory://leases/one", deep=True)
             == {"a.json": 1}
         )
-    assert leases("memory://leases/one") == leases("memory://leases/two") == []
+    assert lease_names("memory://leases/one") == lease_names("memory://leases/two") == []

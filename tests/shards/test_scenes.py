@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from shards import scenes
+from shards import scene_shapes, scenes
 from shards.errors import ShardError
 from shards.scenes import CLASSES, MAIN_VISIBLE, render, write
 
@@ -89,14 +89,14 @@ def test_objects_of_a_scene(size):
 
 def test_the_main_object_is_seen(monkeypatch):
     whole = []
-    sprite = scenes._sprite
+    sprite = scene_shapes.draw_sprite
 
     def recording(*args):
         made = sprite(*args)
         whole.append((np.asarray(made.alpha) >= 128).sum())
         return made
 
-    monkeypatch.setattr(scenes, "_sprite", recording)
+    monkeypatch.setattr(scenes, "draw_sprite", recording)
     shares = []
     for index in range(160):
         whole.clear()

@@ -2,8 +2,9 @@ import os
 import pytest
 from made_images import populate
 from shards import Reject, ShardError, storage
-from shards.images import RejectError
-from shards.sources import Candidate, find, read
+from shards.rejects import RejectError
+from shards.sources import find
+from shards.sources.candidates import Candidate, read
 
 
 def listing(source):

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import pytest
-from shards import ShardError, storage
+from shards import ShardError, objects, storage
 from shards.errors import StoreError
 
 
@@ -114,7 +114,7 @@ SECRET = "hunter2"
     ],
 )
 def test_a_secret_in_an_address_is_refused_and_not_repeated(url):
-    for use in (storage.locate, storage.remote, storage.read_bytes, storage.is_remote):
+    for use in (storage.locate, objects.remote, storage.read_bytes, storage.is_remote):
         with pytest.raises(ShardError, match="AZURE_STORAGE_CONNECTION_STRING") as error:
             use(url)
         assert SECRET not in str(error.value)
@@ -150,7 +150,7 @@ def test_what_may_work_later_is_told_from_what_is_not_allowed(monkeypatch):
     class NoCredentialsError(Exception):
         pass
 
-    monkeypatch.setattr(storage, "PAUSES", (0, 0))
+    monkeypatch.setattr(objects, "PAUSES", (0, 0))
     for error, kind, times in (
         (ConnectionError("down"), StoreError, 3),
         (RuntimeError("busy"), StoreError, 3),
@@ -166,7 +166,7 @@ def test_what_may_work_later_is_told_from_what_is_not_allowed(monkeypatch):
             raise error
 
         with pytest.raises(kind) as raised:
-            storage.attempt("read", "memory://it", fail)
+            objects.attempt("read", "memory://it", fail)
         assert type(raised.value) is kind
         assert len(calls) == times
 

@@ -25,7 +25,7 @@ from care.train.run import Run
 from care.train.views import View
 from shards import storage
 from shards.errors import Misuse
-from shards.reader import permutation
+from shards.order import permutation
 
 module, run_module = import_module("care.evaluate.finetune"), import_module("care.train.run")
 SIZE, COLOURS = 32, ("blue", "cyan", "gray", "green", "red", "yellow")

@@ -27,7 +27,7 @@ from care.train import Stopped, mirror
 from care.train.photometrics import crop
 from care.train.views import View
 from shards import storage
-from shards.reader import permutation
+from shards.order import permutation
 
 module = import_module("care.evaluate.linear_features")
 CLASSES = 6

@@ -93,7 +93,7 @@ def test_another_machine_continues_it(data, tmp_path, url, monkeypatch):
 
 
 def test_two_machines_do_not_train_one_run(data, tmp_path, url, monkeypatch):
-    monkeypatch.setattr("shards.locks.LEASE_SECONDS", 2.0)
+    monkeypatch.setattr("shards.leases.LEASE_SECONDS", 2.0)
     train(data, url, steps=2)
     steps = storage.listing(f"{url}/checkpoints", deep=True).keys()
     with locks.exclusive(url, "training in"):

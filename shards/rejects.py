@@ -1,0 +1,35 @@
+"""Why an input is left out, by name."""
+
+from enum import StrEnum
+from shards.errors import ShardError
+
+
+class Reject(StrEnum):
+    """Why an input file is not in the set, or an image or a box of an annotation not used."""
+
+    EMPTY = "empty file"
+    UNREADABLE = "unreadable"
+    NOT_AN_IMAGE = "not an image"
+    CORRUPT = "corrupt image"
+    TOO_LARGE = "too large"
+    OTHER_FILE = "other file"
+    NO_CLASS = "no class"
+    DUPLICATE = "listed twice"
+    NOT_A_FILE = "link or special file"
+    UNSAFE_NAME = "unsafe name"
+    NO_IMAGE = "image missing or broken"
+    NO_ANNOTATION = "annotation file missing or broken"
+    UNKNOWN_IMAGE = "box of an unlisted image"
+    UNKNOWN_CATEGORY = "unknown category"
+    DEGENERATE = "box without area"
+    OUTSIDE = "box outside of the image"
+
+
+class RejectError(ShardError):
+    """Raised for a file that cannot be a sample."""
+
+    def __init__(self, reason: Reject, detail: str = "", data: bytes = b"") -> None:
+        super().__init__(
+            f"wanted an image, got {len(data)} bytes that cannot be decoded: {reason}: {detail}; replace or remove the file"
+        )
+        self.reason = reason
