@@ -1,16 +1,9 @@
-"""The CARE paper's method alone; from shards to a checkpoint is ``care.train``, judging ``care.evaluate``, looking ``care.show``."""
+"""The CARE paper's method alone; ``care.train``, ``care.evaluate`` and ``care.show`` stand on it."""
 
-from care.attention import (
-    AbsolutePosition,
-    NoPosition,
-    RelativePosition,
-    SinCosPosition,
-    Transformer,
-)
+from care.attention import Transformer
+from care.encoded import Encoded
 from care.encoders import (
     ENCODERS,
-    Encoded,
-    TappedEncoder,
     build_encoder,
     resnet18,
     resnet50,
@@ -19,30 +12,15 @@ from care.encoders import (
     resnet152,
 )
 from care.errors import CareError
-from care.objectives import (
-    BYOL,
-    BarlowTwins,
-    MoCoV3,
-    MomentumPair,
-    Objective,
-    Siamese,
-    SimCLR,
-    SimSiam,
-    mlp_head,
-    similarity_loss,
-)
-from care.streams import (
-    CareLoss,
-    CStream,
-    CStreamOut,
-    TStream,
-    TStreamOut,
-    attention_loss,
-    care_loss,
-    lr_at,
-    momentum_at,
-    streams_for,
-)
+from care.heads import mlp_head
+from care.loss import CareLoss, attention_loss, care_loss
+from care.momentum import MomentumPair, Siamese
+from care.objectives import BYOL, BarlowTwins, MoCoV3, Objective, SimCLR, SimSiam
+from care.positions import AbsolutePosition, NoPosition, RelativePosition, SinCosPosition
+from care.schedules import lr_at, momentum_at
+from care.similarity import similarity_loss
+from care.streams import CStream, CStreamOut, TStream, TStreamOut, streams_for
+from care.tapped import TappedEncoder
 
 __all__ = [
     "BYOL",

@@ -1,33 +1,16 @@
-"""CNN encoders, image → (feature map at a tap, pooled features): ResNets under torchvision's parameter names, and any other CNN."""
+"""CNN encoders: ResNets under torchvision's parameter names, and the table of names."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, NamedTuple
-import torch
+from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models, resnet
+from care.encoded import Encoded
 from care.errors import CareError
+from care.tapped import TappedEncoder
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode for the length of the block."""
-    with ExitStack() as after:
-        after.callback(module.train, module.training)
-        module.eval()
-        yield
-
-
-class Encoded(NamedTuple):
-    """The tapped feature map, input of the T-stream, and the pooled last map, of the C-stream's projector and of every evaluation."""
-
-    map: Float[Tensor, "b c h w"]
-    features: Float[Tensor, "b d"]
 
 
 class ResNetEncoder(resnet.ResNet):
@@ -78,81 +61,18 @@ class ResNetEncoder(resnet.ResNet):
         return Encoded(maps[self.tap], maps["layer4"].mean((2, 3)))
 
 
-class TappedEncoder(nn.Module):
-    """Any CNN itself, less a linear layer that it ends in: its pooled features, and the map of its module ``tap``; none: ``CareError``."""
-
-    def __init__(self, model: nn.Module, tap: str, *, name: str = "") -> None:
-        super().__init__()
-        self.model, self.tap, self.name, self.size = (
-            model,
-            tap,
-            name,
-            224,
-        )  # px: side of the images it is trained on
-        with evaluating(model), torch.no_grad():
-            weighted = [
-                path
-                for path, module in model.named_modules()
-                if path and next(module.parameters(), None) is not None
-            ]
-            outputs, features = self._run(
-                next(model.parameters()).new_zeros(1, 3, 224, 224), weighted
-            )
-            for path, output in outputs.items():
-                if output is features and isinstance(model.get_submodule(path), nn.Linear):
-                    model.set_submodule(path, nn.Identity())
-                    features = model(features.new_zeros(1, 3, 224, 224))
-        if not isinstance(features, Tensor) or features.ndim != 2:
-            raise CareError(
-                f"wanted a network that gives pooled features [b, d], {type(model).__name__} gives something else"
-            )
-        self.features = features.shape[1]
-        maps = {
-            path: x.shape
-            for path, x in outputs.items()
-            if isinstance(x, Tensor) and x.ndim == 4 and x.shape[2] == x.shape[3] > 1
-        }
-        # the last module at each resolution; what lies deeper than stages may be a later stage's beginning, before its stride
-        self.stages = [
-            *{shape[2]: path for path, shape in maps.items() if path.count(".") < 2}.values()
-        ]
-        if tap not in maps:
-            listed = ", ".join(
-                "{} ({}×{}×{})".format(path, *maps[path][1:]) for path in self.stages
-            )
-            raise CareError(
-                f"{tap!r} is no tap of this {type(model).__name__}; the last of each size (at 224 px) are: {listed}"
-            )
-
-    def _run(self, images: Tensor, paths: Iterable[str]) -> tuple[dict[str, Any], Any]:
-        # hooks for the time of one call: one that stays would, in a copy, still write into the original
-        out = dict[str, Any]()
-        with ExitStack() as hooks:
-            for path in paths:
-                hooks.enter_context(
-                    self.model.get_submodule(path).register_forward_hook(
-                        lambda *call, at=path: out.update({at: call[2]})
-                    )
-                )
-            return out, self.model(images)
-
-    def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
-        """The last map of each resolution, by name of the module."""
-        return self._run(images, self.stages)[0]
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Encoded:
-        """Encode images normalised by ImageNet's mean and standard deviation."""
-        outputs, features = self._run(images, [self.tap])
-        return Encoded(outputs[self.tap], features)
-
-
 resnet18 = partial(ResNetEncoder, resnet.BasicBlock, [2, 2, 2, 2], name="resnet18")
+
 resnet50 = partial(ResNetEncoder, resnet.Bottleneck, [3, 4, 6, 3], name="resnet50")
+
 resnet50x2 = partial(
     ResNetEncoder, resnet.Bottleneck, [3, 4, 6, 3], name="resnet50x2", base_width=128
 )
+
 resnet101 = partial(ResNetEncoder, resnet.Bottleneck, [3, 4, 23, 3], name="resnet101")
+
 resnet152 = partial(ResNetEncoder, resnet.Bottleneck, [3, 8, 36, 3], name="resnet152")
+
 ENCODERS = {
     "resnet18": resnet18,
     "resnet18-small": partial(resnet18, small=True),
@@ -163,6 +83,7 @@ ENCODERS = {
     "resnet101": resnet101,
     "resnet152": resnet152,
 }  # what --encoder takes and a checkpoint records
+
 Encoder = ResNetEncoder | TappedEncoder
 
 
@@ -187,12 +108,3 @@ def build_encoder(name: str) -> Encoder:
             f"{source} has no model {model!r}; it has {', '.join(get_close_matches(model, known, 5)) or 'nothing alike'}"
         )
     return TappedEncoder(create(model), tap, name=name)
-
-
-def map_shape(encoder: nn.Module, size: int | tuple[int, int]) -> tuple[int, int, int]:
-    """(channels, height, width) of the tapped map for images of ``size`` px (a side, or height and width)."""
-    images = next(encoder.parameters()).new_zeros(
-        1, 3, *((size, size) if isinstance(size, int) else size)
-    )
-    with evaluating(encoder), torch.no_grad():
-        return tuple(encoder(images).map.shape[1:])

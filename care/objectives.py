@@ -1,95 +1,13 @@
-"""What a stream learns by, a pair of networks, heads, loss: BYOL's in the paper (Sec. 3.1), others by their papers; docs/objectives.md."""
+"""What a stream learns by: heads and a loss, BYOL's in the paper (Sec. 3.1); docs/objectives.md."""
 
-from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from care.errors import CareError
-
-Embeddings = tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]  # of the two views
-
-
-class Siamese(nn.Module):
-    """One network in both roles, its own output, detached, the target: without a momentum encoder (SimSiam, SimCLR, Barlow Twins)."""
-
-    def __init__(self, online: nn.Module) -> None:
-        super().__init__()
-        self.online = online
-
-    def forward(
-        self, online: Sequence[Tensor], target: Sequence[Tensor]
-    ) -> tuple[list[Any], list[Any]]:
-        """Outputs of both roles for each view; a momentum target's have no gradient, without one they are the online ones again."""
-        outputs = [self.online(x) for x in online]
-        with torch.no_grad():
-            return outputs, [self.target(x) for x in target] if isinstance(
-                self, MomentumPair
-            ) else outputs
-
-
-class MomentumPair(Siamese):
-    """A network trained by gradients and a target, a copy at first, whose parameters follow it; buffers are each one's own (Sec. 3.3)."""
-
-    def __init__(self, online: nn.Module) -> None:
-        super().__init__(online)
-        self.target = deepcopy(online).requires_grad_(False)
-
-    def update(self, momentum: float) -> None:
-        """Move the target: ``target ← momentum · target + (1 − momentum) · online``."""
-        update_targets([self], momentum)
-
-
-@torch.no_grad()
-def update_targets(pairs: Sequence[Siamese], momentum: float) -> None:
-    """``MomentumPair.update`` of many pairs in one fused call; a ``CareError`` if two networks no longer have the same parameters."""
-    targets, onlines = list[Tensor](), list[Tensor]()
-    for pair in (
-        pair for pair in pairs if isinstance(pair, MomentumPair)
-    ):  # any other has nothing to move
-        online, target = dict(pair.online.named_parameters()), dict(pair.target.named_parameters())
-        if differing := sorted(online.keys() ^ target.keys()) or [
-            n for n in online if online[n].shape != target[n].shape
-        ]:
-            raise CareError(
-                f"online and target must have equal parameters; they differ at {', '.join(differing[:3])}"
-            )
-        targets += target.values()
-        onlines += [online[name] for name in target]
-    if targets:
-        torch._foreach_lerp_(targets, onlines, 1 - momentum)
-
-
-def unit(x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-    """L2-normalised rows, never below float32: a cosine near 1 has no digits left in bfloat16."""
-    return nn.functional.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)
-
-
-def similarity_loss(online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
-    """Eqs. 1 and 3, symmetric over the views: mean of 4 − 2·(cos(online₁, target₂) + cos(online₂, target₁)); in 0…8."""
-    one, two = (
-        (unit(q) * unit(k.detach())).sum(1) for q, k in zip(online, reversed(target), strict=True)
-    )
-    return (4 - 2 * (one + two)).mean()
-
-
-def mlp_head(
-    inputs: int, *, hidden: int = 4096, outputs: int = 256, layers: int = 2, norm: bool = False
-) -> nn.Sequential:
-    """Linear, batch norm, ReLU, …, linear: [b, inputs] → [b, outputs] (Sec. 4.1); ``norm`` adds one more, without scale and shift."""
-    widths = [inputs, *[hidden] * (layers - 1)]
-    blocks = [
-        part
-        for n in widths[:-1]
-        for part in (nn.Linear(n, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True))
-    ]
-    return nn.Sequential(
-        *blocks,
-        nn.Linear(widths[-1], outputs, bias=not norm),
-        *[nn.BatchNorm1d(outputs, affine=False)] * norm,
-    )
+from care.heads import mlp_head
+from care.momentum import MomentumPair, Siamese
+from care.similarity import Embeddings, similarity_loss, unit
 
 
 @dataclass(frozen=True)

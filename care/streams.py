@@ -1,15 +1,17 @@
-"""The two streams, of one shape, a pair of networks, a pair of projectors, a predictor (Fig. 2), the loss of both, and its schedules."""
+"""The two streams, of one shape: a pair of networks, a pair of projectors, a predictor (Fig. 2)."""
 
 from collections.abc import Sequence
-from math import cos, pi
 from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from care.attention import NoPosition, RelativePosition, Transformer
-from care.encoders import Encoder, build_encoder, map_shape
-from care.errors import CareError
-from care.objectives import BYOL, Embeddings, MomentumPair, Objective, Siamese, unit, update_targets
+from care.attention import Transformer
+from care.encoded import map_shape
+from care.encoders import Encoder, build_encoder
+from care.momentum import MomentumPair, Siamese, update_targets
+from care.objectives import BYOL, Objective
+from care.positions import NoPosition, RelativePosition
+from care.similarity import Embeddings
 
 
 class Maps(NamedTuple):
@@ -34,15 +36,6 @@ class TStreamOut(NamedTuple):
     online: Embeddings
     target: Embeddings
     objective: Objective = BYOL()
-
-
-class CareLoss(NamedTuple):
-    """The terms of Eq. 5, scalars: total = cnn + transformer + weight · attention, which is not weighted here."""
-
-    total: Float[Tensor, ""]
-    cnn: Float[Tensor, ""]
-    transformer: Float[Tensor, ""]
-    attention: Float[Tensor, ""]
 
 
 class Stream(nn.Module):
@@ -109,32 +102,6 @@ class TStream(Stream):
         return self.embed(*self.backbone(online, target))
 
 
-def attention_loss(c: Embeddings, t: Embeddings, *, norm: bool = False) -> Float[Tensor, ""]:
-    """Eq. 4, ``t`` detached: mean squared error of unit vectors, summed over views (λ = 100); ``norm``: its ‖c − t‖₂, for another λ."""
-    first, second = (unit(x) - unit(y.detach()) for x, y in zip(c, t, strict=True))
-    if norm:
-        return torch.mean(torch.linalg.vector_norm(torch.stack((first, second)), dim=2).sum(0))
-    return first.square().mean() + second.square().mean()
-
-
-def care_loss(
-    c: CStreamOut, t: TStreamOut | None = None, *, attention_weight: float = 100, norm: bool = False
-) -> CareLoss:
-    """Eq. 5: L_c + L_t + λ·L_att, ``norm`` as in ``attention_loss``, L_c alone without ``t``; unequal widths are a ``CareError``."""
-    cnn = c.objective.loss(c.online, c.target)
-    if t is None:
-        return CareLoss(cnn, cnn, torch.zeros_like(cnn), torch.zeros_like(cnn))
-    if (one := c.online[0].shape[1]) != (other := t.online[0].shape[1]):
-        raise CareError(
-            f"Eq. 4 needs embeddings of one width, got {one} and {other}; give both objectives one dim"
-        )
-    transformer, attention = (
-        t.objective.loss(t.online, t.target),
-        attention_loss(c.online, t.online, norm=norm),
-    )
-    return CareLoss(cnn + transformer + attention_weight * attention, cnn, transformer, attention)
-
-
 def streams_for(
     encoder: str | Encoder,
     *,
@@ -177,15 +144,3 @@ def streams_for(
         c = CStream(objective.pair(cnn), objective)
         t_objective = BYOL(objective.hidden, objective.dim)
         return c, TStream(MomentumPair(transformer), t_objective, detach=detach)
-
-
-def lr_at(step: int, *, total: int, base: float, warmup: int = 0, start: float = 1e-6) -> float:
-    """Rate of 0-based ``step``: ``warmup`` from ``start`` to ``base`` (0.05 · batch / 256), then cosine to 0 at ``total`` (Sec. 4.1)."""
-    if step < warmup:
-        return start + (base - start) * step / warmup
-    return base * (1 + cos(pi * min((step - warmup) / max(total - warmup, 1), 1))) / 2
-
-
-def momentum_at(step: int, *, total: int, base: float = 0.99) -> float:
-    """Momentum coefficient τ = 1 − (1 − base)·(cos(π·step/total) + 1)/2: from ``base`` to 1."""
-    return 1 - (1 - base) * (cos(pi * min(step / total, 1)) + 1) / 2

@@ -21,7 +21,7 @@ from care import (
     momentum_at,
 )
 from care.evaluate import knn
-from care.objectives import Embeddings, unit
+from care.similarity import Embeddings, unit
 from care.train import batches
 from care.train.weights import load_exactly
 

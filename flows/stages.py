@@ -22,7 +22,9 @@ import care.train
 import shards
 from care.encoders import Encoder
 from care.evaluate.resampling import resampled_mean, rounded
-from care.show.report import MEASURES, PLAIN, as_markdown, compared
+from care.show.export import PLAIN, as_markdown
+from care.show.paper import compared
+from care.show.results import MEASURES
 from care.show.verdict import differences, verdict
 from care.train import ranks
 from care.train.launch import process_group, torchrun

@@ -38,7 +38,7 @@ def show_results(rows: Sequence[dict[str, Any]], value: Any = None) -> None:
     if value is not None:
         print_json(value)
         return
-    from care.show.report import tables
+    from care.show.results import tables
     from care.show.verdict import verdict
 
     verdict_text = verdict(rows)

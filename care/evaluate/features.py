@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 import shards
-from care.encoders import Encoder, evaluating
+from care.encoded import evaluating
+from care.encoders import Encoder
 from care.errors import CareError
 from care.evaluate.images import centres
 from care.train import ranks

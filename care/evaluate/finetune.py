@@ -11,14 +11,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 import shards
-from care.encoders import Encoder, evaluating
+from care.encoded import evaluating
+from care.encoders import Encoder
 from care.errors import CareError, Diverged
 from care.evaluate.evaluation import Evaluation, accuracy_of, hits, same_classes
 from care.evaluate.few_labels import listed, stratified
 from care.evaluate.images import Rows, centres, crops
 from care.evaluate.recipes import RECIPES
 from care.evaluate.resampling import resampled_mean
-from care.streams import lr_at
+from care.schedules import lr_at
 from care.train.loading import worker_count
 from care.train.mirror import local_copy
 from care.train.precision import Precision, autocast, fastest_precision

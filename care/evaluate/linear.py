@@ -6,7 +6,8 @@ import numpy as np
 import torch
 import shards
 from care import CareError, lr_at
-from care.encoders import Encoder, evaluating
+from care.encoded import evaluating
+from care.encoders import Encoder
 from care.evaluate.evaluation import Accuracy, Evaluation, same_classes
 from care.evaluate.features import extract, frozen
 from care.evaluate.images import centres, crops

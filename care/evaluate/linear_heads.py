@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from care import CareError
-from care.encoders import evaluating
+from care.encoded import evaluating
 from shards.order import permutation
 
 

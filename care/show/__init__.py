@@ -1,5 +1,6 @@
 """For looking rather than reading: attention maps, the report, and results beside the paper's."""
 
+from care.show.export import as_csv, as_markdown
 from care.show.maps import (
     Share,
     Shares,
@@ -9,7 +10,9 @@ from care.show.maps import (
     overlay,
     sheet,
 )
-from care.show.report import as_csv, as_markdown, compared, gather, report
+from care.show.paper import compared
+from care.show.report import report
+from care.show.results import gather
 from care.show.verdict import Difference, differences, verdict
 
 __all__ = [

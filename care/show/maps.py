@@ -9,7 +9,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
-from care.encoders import Encoder, evaluating
+from care.encoded import evaluating
+from care.encoders import Encoder
 from care.errors import CareError
 from care.evaluate.images import centre_crop
 from care.train.photometrics import normalize

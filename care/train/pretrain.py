@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from care import CareError, CStream, Transformer, TStream, care_loss, lr_at, momentum_at
-from care.encoders import Encoder, evaluating
-from care.objectives import update_targets
+from care.encoded import evaluating
+from care.encoders import Encoder
+from care.momentum import update_targets
 from care.streams import CStreamOut, Maps, TStreamOut
 from care.train import checkpoint, mirror, ranks, weights
 from care.train.batches import batches

@@ -3,8 +3,9 @@
 from typing import Any
 import torch
 from torchvision import models
-from care.encoders import ENCODERS, Encoder, TappedEncoder, build_encoder
+from care.encoders import ENCODERS, Encoder, build_encoder
 from care.errors import CareError
+from care.tapped import TappedEncoder
 from care.train.photometrics import MEAN, STD
 from care.train.weights import load_exactly
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from care.objectives import MomentumPair, Siamese
+from care.momentum import MomentumPair, Siamese
 from care.streams import CStream, CStreamOut, Maps, TStream, TStreamOut
 from care.train.precision import Precision, stream_precision
 from care.train.ranks import limit_threads

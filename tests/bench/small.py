@@ -91,7 +91,7 @@ def care_step(stack: ExitStack, setting: Setting, *, with_t: bool) -> Callable[.
     """Our step, as ``pretrain`` takes it, also of a build that has no view threads."""
     import torch
     from care import BYOL, streams_for
-    from care.objectives import update_targets
+    from care.momentum import update_targets
     from care.train.pretrain import Losses
 
     objective = BYOL(hidden=setting.hidden)

@@ -26,7 +26,7 @@ from care import (
     resnet50,
 )
 from care.encoders import ResNetEncoder
-from care.objectives import update_targets
+from care.momentum import update_targets
 from care.train.precision import fastest_precision
 from care.train.view_threads import ViewThreads
 from tests.bench.timing import interleaved, keep_memory, show

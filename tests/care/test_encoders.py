@@ -5,7 +5,8 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from care import ENCODERS, CareError, TappedEncoder, build_encoder, resnet18, resnet50, streams_for
-from care.encoders import STAGES, map_shape
+from care.encoded import map_shape
+from care.encoders import STAGES
 
 PEERS = {
     "resnet18": ("resnet18", 11_689_512),

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 from care import CareError, MomentumPair
-from care.objectives import update_targets
+from care.momentum import update_targets
 
 
 def make_pair(seed=0):

@@ -17,7 +17,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.resnet import BasicBlock
 import shards
 from care import CareError
-from care.encoders import ResNetEncoder, TappedEncoder
+from care.encoders import ResNetEncoder
 from care.evaluate import AveragePrecision, detect
 from care.evaluate.average_precision import Judged
 from care.evaluate.detector import Detector
@@ -25,6 +25,7 @@ from care.evaluate.inference import average_statistics, detections, pasted
 from care.evaluate.pictures import Examples, View, drawn, raster
 from care.evaluate.resampling import DETECTION_DRAWS
 from care.evaluate.voc_metric import RECALLS
+from care.tapped import TappedEncoder
 from care.train import Stopped, checkpoint, mirror, ranks
 from care.train.run import Run
 from shards import boxes, scenes, storage

@@ -9,9 +9,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
 from care import CareError, resnet18
-from care.encoders import TappedEncoder
 from care.evaluate.detector import Detector
 from care.evaluate.detector_parts import RPN, Anchors, RoIAlign
+from care.tapped import TappedEncoder
 
 
 def make(head, *, small=True, half=True, classes=3, **changes):

@@ -3,7 +3,7 @@
 import csv
 import itertools
 from importlib.resources import files
-from care.show.report import paper
+from care.show.paper import paper
 
 R50, R50X2, R101, R152 = "ResNet-50", "ResNet-50 (2×)", "ResNet-101", "ResNet-152"
 SCRATCH = "random initialisation"

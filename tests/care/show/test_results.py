@@ -7,7 +7,8 @@ import re
 import pytest
 from care import CareError
 from care.show import as_csv, as_markdown, compared, gather
-from care.show.report import MEASURES, paper, tables
+from care.show.paper import paper
+from care.show.results import MEASURES, tables
 from shards import ShardError
 
 DIGESTS = {"encoder": "e" * 64, "train": "a" * 64, "val": "b" * 64}

@@ -27,7 +27,7 @@ from care import (
     resnet18,
     streams_for,
 )
-from care.encoders import Encoded
+from care.encoded import Encoded
 from care.train import VIEWS, Stopped, batches, checkpoint, collapse, load_encoder, pretrain
 from care.train import precision as precision_module
 

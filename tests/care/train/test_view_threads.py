@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 from care import BYOL, BarlowTwins, CStream, MomentumPair, SimSiam, TStream, care_loss, streams_for
-from care.encoders import Encoded
+from care.encoded import Encoded
 from care.train import view_threads as module
 from care.train.view_threads import ViewThreads, views_in_threads
 
