@@ -1,0 +1,78 @@
+"""The sequential design of Sec. 4.3: the transformer behind the encoder, in one stream.
+
+It is what the paper's two parallel streams are compared with. Only the encoder is kept after the
+training, as always, so that its evaluation tells what the transformer behind it has taught it.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from care.attention import NoPosition, RelativePosition, Transformer
+from care.encoders import Encoded, Encoder, build_encoder, map_shape
+from care.objectives import BYOL, Objective
+from care.streams import CStream
+
+
+class SequentialEncoder(nn.Module):
+    """An encoder whose tapped map goes through a transformer, which is pooled.
+
+    Args:
+        encoder: tapped at its last stage; what a training is for.
+        transformer: for the channels and the size of that map.
+    """
+
+    def __init__(self, encoder: Encoder, transformer: Transformer) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.transformer = transformer
+        self.features = transformer.features
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Encoded:
+        """The encoder's map, and what the transformer makes of it, pooled."""
+        last_map = self.encoder(images).map
+        return Encoded(last_map, self.transformer(last_map))
+
+
+def sequential_stream(
+    encoder: str | Encoder,
+    *,
+    size: int | tuple[int, int],
+    seed: int = 0,
+    blocks: int = 5,
+    position: type[NoPosition] = RelativePosition,
+    zero_gamma: bool = True,
+    objective: Objective | None = None,
+) -> CStream:
+    """One stream of an encoder and a transformer behind it.
+
+    The encoder starts as that of ``care.streams_for`` with the same seed does.
+
+    Args:
+        encoder: the online CNN, or a name for ``build_encoder``; its tap is the transformer's
+            input, in the paper's design the last stage.
+        size: of the views, pixels: a side, or height and width.
+        seed: of all initial weights that are drawn here.
+        blocks: attention blocks of the transformer (Table 7).
+        position: encoding of the positions in its attention (Table 8).
+        zero_gamma: every attention block starts as its shortcut; the released code resets this.
+        objective: of the stream, by default ``BYOL()``.
+
+    Raises:
+        CareError: No encoder has that name.
+
+    Source: Sec. 4.3; the released code has the parallel design alone.
+    """
+    objective = objective or BYOL()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        cnn = build_encoder(encoder) if isinstance(encoder, str) else encoder
+        channels, height, width = map_shape(cnn, size)
+        transformer = Transformer(
+            channels,
+            cnn.features,
+            map_size=(height, width),
+            blocks=blocks,
+            position=position,
+            zero_gamma=zero_gamma,
+        )
+        return CStream(objective.pair(SequentialEncoder(cnn, transformer)), objective)

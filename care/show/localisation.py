@@ -1,0 +1,195 @@
+"""Whether an encoder finds the objects: the pointing game, and one box an image (CorLoc).
+
+Both are read off a network that saw no labels. The pointing game asks whether the maximum of the
+attention map lies on an object (Zhang et al. 2016). CorLoc asks whether one box, grown around the
+cell of a feature map that is like the fewest others, covers an object (LOST, Siméoni et al. 2021).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.ops import box_iou, masks_to_boxes
+from torchvision.transforms.functional import pil_to_tensor
+from care.encoders import Encoder, evaluating
+from care.evaluate.images import centre_crop
+from care.show.maps import attention_map
+from care.train.photometrics import normalize
+
+# of an image's side, to which a point may miss: 15 px of the 500 of a VOC image, as in TorchRay
+TOLERANCE = 0.03
+# a side: a map with fewer cells has no room for a box in it, and the stage before is looked at
+LEAST_CELLS = 6
+# of all cells, those like the fewest others, that may join the seed: 100 of some 700 in LOST
+EXPANSION = 1 / 7
+LEAST_IOU = 0.5
+_BATCH = 256
+# a map's pixels above this share of its maximum are its maximum, whatever rounding did to them
+_ROUNDING = 1 - 1e-5
+
+
+class Localisation(NamedTuple):
+    """What ``localise`` finds by image, each from 0 to 1, on the CPU.
+
+    Attributes:
+        pointing: whether the maximum of the attention map lies on an object, or close to it; where
+            it is a plateau, the share of it that does.
+        pointing_chance: the same of a map without preference.
+        box: whether the discovered box fits an object's, with an IoU of at least ½.
+        box_chance: the same of the whole crop as a box.
+    """
+
+    pointing: Float[Tensor, " n"]
+    pointing_chance: Float[Tensor, " n"]
+    box: Float[Tensor, " n"]
+    box_chance: Float[Tensor, " n"]
+
+
+def localise(
+    encoder: Encoder,
+    images: Sequence[Image.Image],
+    object_masks: Sequence[NDArray[np.bool_]],
+    *,
+    size: int,
+) -> Localisation:
+    """Play the pointing game, and look for one box, in every image.
+
+    Args:
+        encoder: used on the device it is on, in eval mode.
+        images: RGB.
+        object_masks: [objects, h, w] of each image; centre-cropped as it is. Nothing hits an image
+            none of whose objects is in the crop.
+        size: side of the crops, pixels.
+    """
+    parts = list[Localisation]()
+    for start in range(0, len(images), _BATCH):
+        crops = [centre_crop(image, size) for image in images[start : start + _BATCH]]
+        masks = [cropped_masks(of_image, size) for of_image in object_masks[start : start + _BATCH]]
+        parts.append(_of_batch(encoder, crops, masks))
+    return Localisation(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _of_batch(
+    encoder: Encoder,
+    crops: Sequence[Image.Image],
+    masks: Sequence[Bool[Tensor, "_ h w"]],
+) -> Localisation:
+    """The localisation of images that are encoded together."""
+    device = next(encoder.parameters()).device
+    pixels = torch.stack([pil_to_tensor(crop) for crop in crops]).to(device) / 255
+    batch = normalize(pixels)
+    size = batch.shape[-1]
+    targets = near(torch.stack([of_image.any(0) for of_image in masks]), round(TOLERANCE * size))
+    with evaluating(encoder), torch.no_grad():
+        features = finest_meaningful(encoder.maps(batch)).cpu()
+    frame = torch.tensor([0.0, 0.0, size, size])
+    return Localisation(
+        pointing=pointing_hits(attention_map(encoder, batch).cpu(), targets),
+        pointing_chance=targets.float().mean((1, 2)),
+        box=_fits([discovered_box(of_image, size) for of_image in features], masks),
+        box_chance=_fits([frame] * len(masks), masks),
+    )
+
+
+def cropped_masks(masks: NDArray[np.bool_], size: int) -> Bool[Tensor, "_ size size"]:
+    """Masks as images are cropped, without those of which nothing is left.
+
+    Args:
+        masks: [objects, h, w].
+        size: side of the crop, pixels.
+    """
+    crops = [np.zeros((0, size, size), np.uint8)]
+    for mask in masks:
+        gray = Image.fromarray(mask.astype(np.uint8) * 255)
+        crops.append(np.asarray(centre_crop(gray, size))[None])
+    pixels = torch.from_numpy(np.concatenate(crops))
+    inside = pixels > 127
+    return inside[inside.flatten(1).any(1)]
+
+
+def near(masks: Bool[Tensor, "b h w"], tolerance: int) -> Bool[Tensor, "b h w"]:
+    """The pixels at most ``tolerance`` pixels away from a mask."""
+    offsets = torch.arange(-tolerance, tolerance + 1)
+    disc = offsets[:, None] ** 2 + offsets**2 <= tolerance**2
+    kernel = disc.float()[None, None]
+    return nn.functional.conv2d(masks.float()[:, None], kernel, padding=tolerance)[:, 0] > 0.5
+
+
+def pointing_hits(
+    maps: Float[Tensor, "b h w"],
+    targets: Bool[Tensor, "b h w"],
+) -> Float[Tensor, " b"]:
+    """The share of each map's maximum, a pixel or a plateau, that lies on its target."""
+    maximum = maps >= maps.amax((1, 2), keepdim=True) * _ROUNDING
+    return (maximum & targets).sum((1, 2)) / maximum.sum((1, 2))
+
+
+def finest_meaningful(maps: dict[str, Float[Tensor, "b c h w"]]) -> Float[Tensor, "b c2 h2 w2"]:
+    """The deepest of an encoder's maps that has ``LEAST_CELLS`` a side, else the finest."""
+    by_depth = [*maps.values()]
+    fine = [each for each in by_depth if min(each.shape[2:]) >= LEAST_CELLS]
+    return fine[-1] if fine else by_depth[0]
+
+
+def discovered_box(features: Float[Tensor, "c h w"], size: int) -> Float[Tensor, "4"]:
+    """The box of the object that the cells of a feature map tell apart from the rest (LOST).
+
+    Two cells are alike where the product of their features, less the mean of the map, is positive.
+    The seed is the cell that is like the fewest others: objects are smaller than what surrounds
+    them. It is joined by the cells that are like it among those like few others. The box holds the
+    connected cells around the seed that are like the sum of these.
+
+    Args:
+        features: of one image.
+        size: side of the image, pixels.
+
+    Returns:
+        (left, top, right, bottom) in pixels, the last two exclusive.
+    """
+    _, height, width = features.shape
+    cells = (features - features.mean()).flatten(1).T.double()
+    products = cells @ cells.T
+    alike = products > 0
+    by_degree = alike.sum(1).argsort(stable=True)
+    seed = by_degree[0]
+    candidates = by_degree[: max(round(EXPANSION * len(cells)), 1)]
+    joined = candidates[alike[seed, candidates]]
+    region = (products[joined].sum(0) > 0).view(height, width)
+    start = torch.zeros(height * width, dtype=torch.bool)
+    start[seed] = True
+    (box,) = masks_to_boxes(connected(region, start.view(height, width))[None])
+    cell = torch.tensor([size / width, size / height] * 2)
+    return (box + torch.tensor([0, 0, 1, 1])) * cell
+
+
+def connected(region: Bool[Tensor, "h w"], start: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """``start``, and the cells of a region that sides of cells connect with it."""
+    plus = torch.tensor([[0.0, 1, 0], [1, 1, 1], [0, 1, 0]])[None, None]
+    component = start
+    while True:
+        touched = nn.functional.conv2d(component.float()[None, None], plus, padding=1)[0, 0] > 0.5
+        grown = component | (touched & region)
+        if grown.equal(component):
+            return component
+        component = grown
+
+
+def _fits(
+    boxes: Sequence[Float[Tensor, "4"]],
+    masks: Sequence[Bool[Tensor, "_ h w"]],
+) -> Float[Tensor, " b"]:
+    """Whether each box has an IoU of at least ½ with that of one of its image's objects."""
+    return torch.tensor([float(fits) for fits in _each_fits(boxes, masks)])
+
+
+def _each_fits(
+    boxes: Sequence[Float[Tensor, "4"]],
+    masks: Sequence[Bool[Tensor, "_ h w"]],
+) -> Iterator[bool]:
+    for box, of_image in zip(boxes, masks, strict=True):
+        objects = masks_to_boxes(of_image) + torch.tensor([0, 0, 1, 1])
+        yield bool((box_iou(box[None], objects) >= LEAST_IOU).any())

@@ -1,0 +1,145 @@
+"""The pointing game and CorLoc, beside a search over all pixels and cells."""
+
+from itertools import product
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from care import resnet18
+from care.show import localisation as module
+from care.show.localisation import (
+    connected,
+    cropped_masks,
+    discovered_box,
+    finest_meaningful,
+    localise,
+    near,
+    pointing_hits,
+)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def square(top: int, left: int, side: int, *, size: int = 32) -> np.ndarray:
+    mask = np.zeros((size, size), bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def naive_box(features: torch.Tensor, size: int) -> list[float]:
+    """LOST cell by cell, in Python."""
+    _, height, width = features.shape
+    places = list(product(range(height), range(width)))
+    centred = (features - features.mean()).double()
+    vectors = {place: centred[:, place[0], place[1]] for place in places}
+    likeness = {(a, b): float(vectors[a] @ vectors[b]) for a in places for b in places}
+    degree = {a: sum(likeness[a, b] > 0 for b in places) for a in places}
+    order = sorted(places, key=lambda place: degree[place])
+    seed = order[0]
+    candidates = order[: max(round(len(places) / 7), 1)]
+    joined = [place for place in candidates if likeness[seed, place] > 0]
+    region = {b for b in places if sum(likeness[a, b] for a in joined) > 0}
+    component, edge = {seed}, [seed]
+    while edge:
+        y, x = edge.pop()
+        for place in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
+            if place in region and place not in component:
+                component.add(place)
+                edge.append(place)
+    rows = [y for y, _ in component]
+    columns = [x for _, x in component]
+    cell = size / width
+    return [v * cell for v in (min(columns), min(rows), max(columns) + 1, max(rows) + 1)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_box_is_that_of_a_search_cell_by_cell(seed: int) -> None:
+    features = torch.randn(3, 6, 6, generator=generator(seed)).relu()
+    torch.testing.assert_close(discovered_box(features, 48), torch.tensor(naive_box(features, 48)))
+
+
+def test_an_object_unlike_its_surroundings_is_boxed() -> None:
+    features = torch.zeros(2, 8, 8)
+    features[0] = 1  # the surroundings
+    features[0, 2:5, 4:6] = 0
+    features[1, 2:5, 4:6] = 1
+    assert discovered_box(features, 64).tolist() == [32, 16, 48, 40]
+
+
+def test_a_map_without_differences_has_a_box_of_one_cell() -> None:
+    assert discovered_box(torch.ones(4, 3, 3), 48).tolist() == [0, 0, 16, 16]
+
+
+def test_cells_that_touch_at_corners_are_not_connected() -> None:
+    region = torch.tensor([[1, 0, 1], [0, 1, 1], [1, 0, 0]]).bool()
+    start = torch.zeros(3, 3).bool()
+    start[0, 2] = True
+    want = torch.tensor([[0, 0, 1], [0, 1, 1], [0, 0, 0]]).bool()
+    assert connected(region, start).equal(want)
+
+
+@pytest.mark.parametrize("tolerance", [0, 1, 3])
+def test_near_is_within_the_distance_of_a_pixel_of_the_mask(tolerance: int) -> None:
+    masks = torch.rand(2, 9, 11, generator=generator()) > 0.95
+    masks[1, 0, 10] = True
+    want = torch.zeros_like(masks)
+    for n, y, x in product(range(2), range(9), range(11)):
+        of_mask = masks[n].nonzero().tolist()
+        want[n, y, x] = any((y - v) ** 2 + (x - u) ** 2 <= tolerance**2 for v, u in of_mask)
+    assert near(masks, tolerance).equal(want)
+
+
+def test_a_point_hits_and_a_plateau_hits_in_part() -> None:
+    maps = torch.zeros(4, 4, 4)
+    maps[0, 1, 1] = 2
+    maps[1, 3, 3] = 2
+    maps[2, 0, :] = 2  # one of four pixels is on the target
+    targets = torch.zeros(4, 4, 4).bool()
+    targets[:, :2, 1] = True
+    assert pointing_hits(maps, targets).tolist() == [1, 0, 0.25, 2 / 16]
+
+
+def test_the_deepest_map_with_room_for_a_box_is_looked_at() -> None:
+    maps = {side: torch.zeros(1, 1, side, side) for side in (24, 12, 6, 3)}
+    by_name = {str(side): each for side, each in maps.items()}
+    assert finest_meaningful(by_name) is by_name["6"]
+    assert finest_meaningful({"3": maps[3], "2": maps[3][..., :2, :2]}) is maps[3]
+
+
+def test_masks_are_cropped_as_images_and_those_outside_are_left_out() -> None:
+    masks = np.stack([square(8, 8, 16), square(0, 0, 1)])
+    cropped = cropped_masks(masks, 32)
+    assert len(cropped) == 1
+    # the short side becomes 37 px, of which the central 32 are kept
+    assert cropped[0].sum() == pytest.approx(16**2 * (37 / 32) ** 2, rel=0.1)
+    assert cropped_masks(np.zeros((0, 32, 32), bool), 32).shape == (0, 32, 32)
+
+
+def test_each_image_is_judged_by_itself_whatever_the_batch(monkeypatch) -> None:
+    torch.manual_seed(0)
+    encoder = resnet18(small=True, half=True).train()
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)) for _ in range(5)]
+    masks = [square(4 + n, 6, 20, size=40)[None] for n in range(4)]
+    masks.append(np.zeros((0, 40, 40), bool))
+    together = localise(encoder, images, masks, size=32)
+    assert encoder.training
+    monkeypatch.setattr(module, "_BATCH", 2)
+    in_parts = localise(encoder, images, masks, size=32)
+    for whole, parts in zip(together, in_parts, strict=True):
+        assert whole.shape == (5,)
+        torch.testing.assert_close(whole, parts)
+    assert all(column[4] == 0 for column in together)
+    assert ((together.pointing_chance[:4] > 0.2) & (together.pointing_chance[:4] < 0.6)).all()
+    # the square fills (20 · 37/40)² of 32² px: less than half of the crop
+    assert together.box_chance.tolist() == [0, 0, 0, 0, 0]
+
+
+def test_the_whole_crop_fits_an_object_that_fills_it() -> None:
+    encoder = resnet18(small=True, half=True)
+    image = Image.new("RGB", (32, 32), "red")
+    result = localise(encoder, [image], [square(0, 0, 32)[None]], size=32)
+    assert result.box_chance.tolist() == [1]
+    assert result.pointing.tolist() == result.pointing_chance.tolist() == [1]
