@@ -4,13 +4,13 @@ It is what the paper's two parallel streams are compared with. Only the encoder 
 training, as always, so that its evaluation tells what the transformer behind it has taught it.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from care.attention import NoPosition, RelativePosition, Transformer
-from care.encoders import Encoded, Encoder, build_encoder, map_shape
-from care.objectives import BYOL, Objective
-from care.streams import CStream
+from care.encoded import Encoded
+from care.encoders import Encoder
+from care.objectives import Objective
+from care.positions import NoPosition, RelativePosition
+from care.streams import CStream, streams_for
 
 
 class SequentialEncoder(nn.Module):
@@ -21,11 +21,11 @@ class SequentialEncoder(nn.Module):
         transformer: for the channels and the size of that map.
     """
 
-    def __init__(self, encoder: Encoder, transformer: Transformer) -> None:
+    def __init__(self, encoder: nn.Module, transformer: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.transformer = transformer
-        self.features = transformer.features
+        self.features = int(transformer.features)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Encoded:
         """The encoder's map, and what the transformer makes of it, pooled."""
@@ -45,7 +45,8 @@ def sequential_stream(
 ) -> CStream:
     """One stream of an encoder and a transformer behind it.
 
-    The encoder starts as that of ``care.streams_for`` with the same seed does.
+    It is the C-stream of ``care.streams_for``, whose T-stream's transformer has moved behind the
+    encoder: so both start alike with the same seed.
 
     Args:
         encoder: the online CNN, or a name for ``build_encoder``; its tap is the transformer's
@@ -62,17 +63,14 @@ def sequential_stream(
 
     Source: Sec. 4.3; the released code has the parallel design alone.
     """
-    objective = objective or BYOL()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        cnn = build_encoder(encoder) if isinstance(encoder, str) else encoder
-        channels, height, width = map_shape(cnn, size)
-        transformer = Transformer(
-            channels,
-            cnn.features,
-            map_size=(height, width),
-            blocks=blocks,
-            position=position,
-            zero_gamma=zero_gamma,
-        )
-        return CStream(objective.pair(SequentialEncoder(cnn, transformer)), objective)
+    c, t = streams_for(
+        encoder,
+        size=size,
+        seed=seed,
+        blocks=blocks,
+        position=position,
+        zero_gamma=zero_gamma,
+        objective=objective,
+    )
+    c.backbone = c.objective.pair(SequentialEncoder(c.backbone.online, t.backbone.online))
+    return c

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.ops import box_iou, masks_to_boxes
 from torchvision.transforms.functional import pil_to_tensor
-from care.encoders import Encoder, evaluating
+from care.encoded import evaluating
+from care.encoders import Encoder
 from care.evaluate.images import centre_crop
 from care.show.maps import attention_map
 from care.train.photometrics import normalize
