@@ -1,0 +1,196 @@
+"""Frozen values in a function's signature, taken apart for those who know only plain options.
+
+The command line, the forms of Prefect's pages and the inputs of a stage have names and plain values;
+a function may take what belongs together as one frozen dataclass, such as ``sgd: SGD``. Here the
+fields become parameters of their own, with the help of the value's docstring, and are put together
+again before the call. All is read from signatures, annotations and docstrings in Google's style.
+"""
+
+import dataclasses
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+_ENTRY = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", re.MULTILINE)  # with what is indented deeper
+_SECTION = re.compile(r"(?:^|\n\n)(?:Args|Attributes):\n")
+
+
+def flat_parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Keyword-only parameters by name, with the fields of frozen values in the values' place.
+
+    Args:
+        function: whose annotations can be resolved. The fields of a value have the default that the
+            parameter's own default gives them, or else that of their class.
+
+    Returns:
+        Keyword-only parameters in the order of the signature, annotated with types, not with their
+        names, and with the marks of ``Annotated``.
+
+    Raises:
+        TypeError: Two parameters have one name.
+    """
+    parameters: dict[str, inspect.Parameter] = {}
+    for parameter in _keywords(function):
+        value_class = _value_class(parameter.annotation)
+        fields = [parameter]
+        if value_class is not None:
+            fields = _fields(value_class, parameter.default)
+        for field in fields:
+            if field.name in parameters:
+                raise TypeError(f"{function.__name__} has two parameters {field.name}")
+            parameters[field.name] = field
+    return parameters
+
+
+def flat_help(function: Callable[..., Any]) -> dict[str, str]:
+    """What the docstrings of a function and of its values say of each parameter, by name."""
+    help_texts = parse_docstring(function)[1]
+    for parameter in _keywords(function):
+        value_class = _value_class(parameter.annotation)
+        if value_class is not None:
+            help_texts.pop(parameter.name, None)
+            help_texts |= parse_docstring(value_class)[1]
+    return help_texts
+
+
+def gathered(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments for a function, with its values put together of their fields.
+
+    Args:
+        function: whose parameters these are.
+        flat: by name; what is not given has its default. Lists, which stand for tuples in JSON,
+            become tuples where a field has one.
+
+    Returns:
+        ``flat`` without the fields and with the values. A value that may be None, and is by
+        default, stays so where no field differs from its default.
+    """
+    arguments = dict(flat)
+    for parameter in _keywords(function):
+        value_class = _value_class(parameter.annotation)
+        if value_class is None or parameter.name in flat:
+            continue
+        given = {}
+        for field in _fields(value_class, parameter.default):
+            if field.name in arguments:
+                given[field.name] = _as_annotated(arguments.pop(field.name), field.annotation)
+        if parameter.default is parameter.empty:
+            arguments[parameter.name] = value_class(**given)
+        elif parameter.default is not None:
+            arguments[parameter.name] = dataclasses.replace(parameter.default, **given)
+        elif _differs(value_class, given):
+            arguments[parameter.name] = value_class(**given)
+    return arguments
+
+
+def flattened(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function with its flat parameters, in its signature and in its docstring.
+
+    Raises:
+        TypeError: Two parameters have one name.
+    """
+    help_texts = flat_help(function)
+    parameters = flat_parameters(function)
+    signature = inspect.signature(function)
+    positional = [one for one in signature.parameters.values() if one.kind is not one.KEYWORD_ONLY]
+
+    @functools.wraps(function)
+    def flat_function(*arguments: Any, **flat: Any) -> Any:
+        return function(*arguments, **gathered(function, flat))
+
+    named = [name for name in (*(one.name for one in positional), *parameters) if name in help_texts]
+    flat_function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*positional, *parameters.values()]
+    )
+    flat_function.__annotations__ = function.__annotations__ | {
+        name: parameter.annotation for name, parameter in parameters.items()
+    }
+    flat_function.__doc__ = _with_arguments(function, {name: help_texts[name] for name in named})
+    return flat_function
+
+
+def parse_docstring(documented: Callable[..., Any]) -> tuple[str, dict[str, str]]:
+    """Read a docstring in Google's style, of a function or a class.
+
+    Returns:
+        What comes before its ``Args:`` or ``Attributes:``, and what those say, by name.
+    """
+    text = (inspect.getdoc(documented) or "").replace("``", "")
+    about, *sections = _SECTION.split(text, maxsplit=1)
+    entries = _ENTRY.findall(sections[0].partition("\n\n")[0]) if sections else []
+    help_texts = {name: re.sub(r"\s+", " ", said[:1].upper() + said[1:]) for name, said in entries}
+    return about, help_texts
+
+
+def _keywords(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Keyword-only parameters, their annotations resolved."""
+    hints = get_type_hints(function, include_extras=True)
+    return [
+        parameter.replace(annotation=hints.get(parameter.name, parameter.annotation))
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+
+
+def _members(annotation: Any) -> list[Any]:
+    """What an annotation admits: the types of a union, without the marks of ``Annotated``."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _members(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [part for member in get_args(annotation) for part in _members(member)]
+    return [annotation]
+
+
+def _value_class(annotation: Any) -> type[Any] | None:
+    """The frozen dataclass that an annotation admits, if it does."""
+    for member in _members(annotation):
+        if isinstance(member, type) and dataclasses.is_dataclass(member):
+            return member if member.__dataclass_params__.frozen else None  # type: ignore[attr-defined]
+    return None
+
+
+def _fields(value_class: type[Any], value: Any) -> list[inspect.Parameter]:
+    """The fields of a value as keyword-only parameters, with what they are in it as defaults."""
+    hints = get_type_hints(value_class, include_extras=True)
+    parameters = []
+    for field in dataclasses.fields(value_class):
+        if isinstance(value, value_class):
+            default = getattr(value, field.name)
+        elif field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        elif field.default is not dataclasses.MISSING:
+            default = field.default
+        else:
+            default = inspect.Parameter.empty
+        parameters.append(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=hints[field.name],
+            )
+        )
+    return parameters
+
+
+def _as_annotated(value: Any, annotation: Any) -> Any:
+    """A value of a field, a tuple where JSON had to make it a list."""
+    holds_tuple = any(get_origin(member) is tuple for member in _members(annotation))
+    return tuple(value) if holds_tuple and isinstance(value, list) else value
+
+
+def _differs(value_class: type[Any], given: Mapping[str, Any]) -> bool:
+    """Whether any of these is not the default of its field."""
+    defaults = {field.name: field.default for field in _fields(value_class, None)}
+    return any(value != defaults[name] for name, value in given.items())
+
+
+def _with_arguments(function: Callable[..., Any], help_texts: Mapping[str, str]) -> str:
+    """A function's docstring with other arguments than its own."""
+    about = parse_docstring(function)[0]
+    lines: Iterable[str] = (f"    {name}: {text}" for name, text in help_texts.items())
+    return "\n".join((f"{about}\n\nArgs:", *lines)) if help_texts else about
