@@ -20,10 +20,10 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-from flows import records
+from flows import environment, records
 from flows.records import Stage
+from flows.result import Result
 from flows.supervise import Children
-from flows.tables import Result
 from shards import storage
 from shards.cores import available_cores
 from shards.errors import ShardError, StoreError
@@ -120,7 +120,7 @@ class Chain(ExitStack):
             one.name == name or (one.work != "build" and one.name.startswith(f"{name}-"))
             for name in self._refresh
         )
-        again = again and one.url not in os.environ.get("CARE_PLAIN", "")
+        again = again and not environment.was_redone(one.url)
         with suppress(StoreError):  # its process tries for longer
             done = records.found(one)
         if done and again:  # what such a one has only begun, it goes on with

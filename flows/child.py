@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from care.train.ranks import limit_threads
 from flows import records, stages
+from flows.exits import exit_on_failure
 from flows.supervise import OUTCOME
 from shards.errors import Failure, Misuse, Stopped, StoreError
-from shards.terminal import told
 
 
 def serve(connection: socket.socket) -> None:
@@ -87,7 +87,7 @@ def _outcome(do: str, arguments: Any, slot: dict[str, str]) -> tuple[str, str]:
 
 if __name__ == "__main__":
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        with told():
+        with exit_on_failure():
             work, out, given = json.loads(sys.argv[1])
             stages.WORKS[work](out, **given)
     else:

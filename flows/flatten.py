@@ -1,9 +1,10 @@
 """Frozen values in a function's signature, taken apart for those who know only plain options.
 
-The command line, the forms of Prefect's pages and the inputs of a stage have names and plain values;
-a function may take what belongs together as one frozen dataclass, such as ``sgd: SGD``. Here the
-fields become parameters of their own, with the help of the value's docstring, and are put together
-again before the call. All is read from signatures, annotations and docstrings in Google's style.
+The command line, the forms of Prefect's pages and the inputs of a stage have names and plain
+values; a function may take what belongs together as one frozen dataclass, such as ``sgd: SGD``.
+Here the fields become parameters of their own, with the help of the value's docstring, and are put
+together again before the call. All is read from signatures, annotations and docstrings in Google's
+style.
 """
 
 import dataclasses
@@ -101,7 +102,9 @@ def flattened(function: Callable[..., Any]) -> Callable[..., Any]:
     def flat_function(*arguments: Any, **flat: Any) -> Any:
         return function(*arguments, **gathered(function, flat))
 
-    named = [name for name in (*(one.name for one in positional), *parameters) if name in help_texts]
+    named = [
+        name for name in (*(one.name for one in positional), *parameters) if name in help_texts
+    ]
     flat_function.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*positional, *parameters.values()]
     )
@@ -125,6 +128,16 @@ def parse_docstring(documented: Callable[..., Any]) -> tuple[str, dict[str, str]
     return about, help_texts
 
 
+def admitted_types(annotation: Any) -> list[Any]:
+    """What an annotation admits: the types of a union, without the marks of ``Annotated``."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return admitted_types(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [part for member in get_args(annotation) for part in admitted_types(member)]
+    return [annotation]
+
+
 def _keywords(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """Keyword-only parameters, their annotations resolved."""
     hints = get_type_hints(function, include_extras=True)
@@ -135,19 +148,9 @@ def _keywords(function: Callable[..., Any]) -> list[inspect.Parameter]:
     ]
 
 
-def _members(annotation: Any) -> list[Any]:
-    """What an annotation admits: the types of a union, without the marks of ``Annotated``."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _members(get_args(annotation)[0])
-    if origin in (Union, UnionType):
-        return [part for member in get_args(annotation) for part in _members(member)]
-    return [annotation]
-
-
 def _value_class(annotation: Any) -> type[Any] | None:
     """The frozen dataclass that an annotation admits, if it does."""
-    for member in _members(annotation):
+    for member in admitted_types(annotation):
         if isinstance(member, type) and dataclasses.is_dataclass(member):
             return member if member.__dataclass_params__.frozen else None  # type: ignore[attr-defined]
     return None
@@ -179,7 +182,7 @@ def _fields(value_class: type[Any], value: Any) -> list[inspect.Parameter]:
 
 def _as_annotated(value: Any, annotation: Any) -> Any:
     """A value of a field, a tuple where JSON had to make it a list."""
-    holds_tuple = any(get_origin(member) is tuple for member in _members(annotation))
+    holds_tuple = any(get_origin(member) is tuple for member in admitted_types(annotation))
     return tuple(value) if holds_tuple and isinstance(value, list) else value
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from prefect import flow
 import shards
 from flows.chain import Chain, Runner
-from flows.tables import Result
+from flows.result import Result
 from shards import locks, sources, storage
 from shards.errors import Misuse, ShardError
 from shards.terminal import Amount, Batch, Count, Natural, Positive, Share, Side

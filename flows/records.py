@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 import shards
-from flows.tables import Result
+from flows.result import Result
 from shards import boxes, locks, storage
 from shards.plan import Plan, make_plan, missing
 from shards.scenes_cache import images_of

@@ -10,7 +10,7 @@ from care.evaluate import detect, finetune, knn, linear
 from care.show import report
 from care.train import pretrain
 from flows.chain import Chain, Runner
-from flows.tables import Result
+from flows.result import Result
 
 _SETS = ("train", "val")
 warnings.filterwarnings(

@@ -29,7 +29,7 @@ from care.show.verdict import differences, verdict
 from care.train import ranks
 from care.train.launch import process_group, torchrun
 from care.train.weights import digest_of
-from flows.tables import Result
+from flows.result import Result
 from shards import boxes, scenes, storage
 from shards.scenes_cache import images_of
 from shards.terminal import console

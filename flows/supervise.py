@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from flows import environment
 from shards.cores import available_cores, cores_per_process
 from shards.errors import Failure, Misuse, Stopped
-from shards.terminal import console
+from shards.progress import console
 
 PAUSES = (2.0, 10.0, 30.0)  # seconds before a stage is tried again
 GRACE = 60.0  # seconds to save in, between SIGTERM and SIGKILL
@@ -51,10 +52,12 @@ class Children:
 
     def _start(self) -> None:
         self._connection, other = socket.socketpair()
-        environment = os.environ | {"CARE_PROGRESS_SECONDS": "1" if console.is_terminal else "10"}
+        variables = os.environ | {
+            environment.PROGRESS_SECONDS: "1" if console.is_terminal else "10"
+        }
         command = [sys.executable, "-m", "flows.child", str(other.fileno())]
         self._origin = subprocess.Popen(
-            command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, env=environment
+            command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, env=variables
         )
         other.close()
 
@@ -129,7 +132,7 @@ class Children:
             # small networks use threads of one stage badly, but memory is needed for each of them
             jobs = max(self._jobs, 0) or self._gpus or min(available_cores(), MOST_JOBS)
             for number in range(jobs):
-                slot = {"CARE_CORES": str(cores_per_process(jobs))}
+                slot = {environment.CORES: str(cores_per_process(jobs))}
                 if self._gpus:
                     slot["CUDA_VISIBLE_DEVICES"] = visible[number % self._gpus]
                 self._slots.put(slot)

@@ -24,11 +24,11 @@ def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_commands_exist() -> None:
     from typer.main import get_command
-    from care.train.__main__ import app as pretrain
     from flows.cli import app
-    from flows.cli_evaluate import app as evaluate
-    from flows.cli_pipeline import app as pipeline
-    from flows.cli_reproduce import app as reproduce
+    from flows.cli.evaluate import app as evaluate
+    from flows.cli.pipeline import app as pipeline
+    from flows.cli.pretrain import app as pretrain
+    from flows.cli.reproduce import app as reproduce
 
     root = get_command(app)
     # which `care` imports when they are called

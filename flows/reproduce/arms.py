@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
-from flows.tables import Result
+from flows.result import Result
 from shards.errors import Misuse
 
 REFERENCE = "c-stream"  # the arm from which the others' differences are taken by default

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from flows.reproduce.comparison import Comparison
 from flows.reproduce.runs import FailedRun, Grid, Outcome, RunResult, keep
-from flows.tables import Result
+from flows.result import Result
 from shards import storage
 
 

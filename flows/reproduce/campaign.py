@@ -8,14 +8,14 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from httpx import HTTPError
+from flows.exits import caused
 from flows.reproduce.arms import CARE, REFERENCE
 from flows.reproduce.board import Board
 from flows.reproduce.laboratory import Job, Laboratory
 from flows.reproduce.runs import FailedRun, Grid, Outcome, RunResult, kept_ratio
-from flows.tables import Result
+from flows.result import Result
 from shards.errors import Failure, Stopped
 from shards.progress import console
-from shards.terminal import caused
 
 
 def do_grid(lab: Laboratory, grid: Grid, board: Board) -> Result:

@@ -13,7 +13,7 @@ from care.show.seeds import (
 )
 from care.show.verdict import CHANCE
 from flows.reproduce.runs import FailedRun, RunResult
-from flows.tables import Result
+from flows.result import Result
 
 
 class Cell(NamedTuple):

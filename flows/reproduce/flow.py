@@ -20,7 +20,7 @@ from flows.reproduce.regime import (
     skipped_shares,
 )
 from flows.reproduce.runs import Grid, Run, reference_arm
-from flows.tables import Result
+from flows.result import Result
 from shards.bounds import (
     BatchSize,
     Fraction,

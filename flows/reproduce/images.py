@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import shards
 from flows.pipeline import splits
-from flows.tables import Result
+from flows.result import Result
 from shards import storage
 from shards.bounds import Fraction, PositiveInt
 from shards.errors import Misuse, ShardError

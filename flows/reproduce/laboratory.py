@@ -8,7 +8,7 @@ from flows.chain import Chain
 from flows.reproduce.images import DATA_SEED, GridImages
 from flows.reproduce.regime import Regime
 from flows.reproduce.runs import Run, RunResult
-from flows.tables import Result
+from flows.result import Result
 
 
 class Job(NamedTuple):

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from flows.pipeline import PROTOCOLS
 from flows.reproduce.arms import Arm
-from flows.tables import Result
+from flows.result import Result
 from shards.bounds import BatchSize, Fraction, PixelSide, PositiveFloat, PositiveInt
 from shards.errors import Misuse
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from care.show.seeds import Score, scores
 from flows.reproduce.arms import CARE, REFERENCE, Arm
 from flows.reproduce.regime import Regime
-from flows.tables import Result
+from flows.result import Result
 from shards import storage
 from shards.errors import Misuse
 

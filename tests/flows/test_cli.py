@@ -360,7 +360,7 @@ def test_no_space_left_is_one_line_and_leaves_nothing_whole(
 def test_processes_get_the_arguments_as_they_were_typed(
     care, photos: Path, tmp_path: Path, monkeypatch, program
 ) -> None:
-    from care.train import __main__ as command
+    from flows.cli import pretrain as command
 
     care("shards", "build", photos, tmp_path / "set")
     typed = [
@@ -373,7 +373,7 @@ def test_processes_get_the_arguments_as_they_were_typed(
         "2",
     ]
     started = []
-    monkeypatch.setattr(command, "torchrun", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(command, "torchrun", lambda *arguments, module: started.append(arguments))
     monkeypatch.setattr(sys, "argv", [*program, *typed])
     with pytest.raises(SystemExit) as stop:
         main() if program[1:] else command.app()
@@ -385,7 +385,7 @@ def test_an_interrupt_is_a_stop_and_no_failure(care, monkeypatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flows.cli.sources.find", interrupted)
+    monkeypatch.setattr("flows.cli.root.sources.find", interrupted)
     code, _, error = care("demo", "--images", "photos")
     assert code == 3
     assert "the same command continues" in error

@@ -49,7 +49,7 @@ def prefect(tmp_path_factory):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    from flows.cli_pipeline import answers
+    from flows.server import answers
 
     until(lambda: answers(address), 120, "server")
     run.own = own

@@ -48,7 +48,7 @@ def train(
     data: str,
     *,
     size: int = 224,
-    optimizer: Optimizer = Optimizer(lr=0.5),  # noqa: B008
+    optimizer: Optimizer = Optimizer(lr=0.5),
     machine: Machine | None = None,
     mutable: Mutable | None = None,
 ) -> tuple[object, ...]:

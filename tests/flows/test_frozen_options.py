@@ -3,9 +3,11 @@
 ``python tests/flows/test_frozen_options.py`` does.
 """
 
+import inspect
 import json
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 import pytest
 
 FROZEN = Path(__file__).with_name("frozen_options.json")
@@ -25,23 +27,26 @@ def commands(group: Any, name: str) -> dict[str, Any]:
     return listed
 
 
-def described(parameter: Any) -> dict[str, Any]:
-    """All that decides how an argument or an option is typed, and what it says of itself."""
-    kind = parameter.type
-    admitted = {
-        name: getattr(kind, name) for name in ("min", "max", "choices") if hasattr(kind, name)
-    }
-    if "choices" in admitted:
-        admitted["choices"] = [*admitted["choices"]]
-    default = parameter.default
-    return admitted | {
-        "names": [*parameter.opts, *parameter.secondary_opts],
-        "type": kind.name,
+def described(option: Any, annotation: Any) -> dict[str, Any]:
+    """All that decides how an argument or an option is typed, and what it says of itself.
+
+    Args:
+        option: as the parser of the command line has it.
+        annotation: as Typer was given it: a type and a mark.
+    """
+    kind, mark = get_args(annotation)
+    kinds = [*get_args(kind)] if get_origin(kind) in (Union, UnionType) else [kind]
+    default = option.default
+    return {
+        "names": [*option.opts, *option.secondary_opts],
+        "types": sorted(map(inspect.formatannotation, kinds)),
+        "list": mark.parser is not None,
+        "min": mark.min,
+        "max": mark.max,
         "default": list(default) if isinstance(default, tuple) else default,
-        "required": parameter.required,
-        "several": parameter.nargs != 1 or getattr(parameter, "multiple", False),
-        "metavar": parameter.metavar,
-        "help": getattr(parameter, "help", None),
+        "required": option.required,
+        "metavar": option.metavar,
+        "help": option.help,
     }
 
 
@@ -52,7 +57,12 @@ def command_line() -> dict[str, Any]:
 
     listing: dict[str, Any] = {}
     for name, command in commands(get_command(app), "care").items():
-        parameters = {one.name: described(one) for one in command.params if one.name != "help"}
+        given = inspect.signature(command.callback).parameters
+        parameters = {
+            option.name: described(option, given[option.name].annotation)
+            for option in command.params
+            if option.name in given
+        }
         listing[name] = {
             "help": command.help,
             "epilog": command.epilog,
@@ -60,6 +70,11 @@ def command_line() -> dict[str, Any]:
             "parameters": parameters,
         }
     return json.loads(json.dumps(listing, default=repr))
+
+
+def help_texts(command: dict[str, Any]) -> dict[str, str]:
+    """What a command says of each parameter."""
+    return {name: described["help"] for name, described in command["parameters"].items()}
 
 
 WANTED = json.loads(FROZEN.read_text()) if FROZEN.exists() else {}
@@ -79,8 +94,16 @@ def test_a_command_has_its_frozen_options(present, name) -> None:
     wanted, got = WANTED[name], present[name]
     assert sorted(got["parameters"]) == sorted(wanted["parameters"])
     for option, description in wanted["parameters"].items():
-        assert got["parameters"][option] == description, option
-    assert {**got, "parameters": None} == {**wanted, "parameters": None}
+        assert got["parameters"][option] | {"help": description["help"]} == description, option
+    assert got["without_arguments_shows_help"] == wanted["without_arguments_shows_help"]
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_a_command_has_its_frozen_help(present, name) -> None:
+    wanted, got = WANTED[name], present[name]
+    assert got["help"].split() == wanted["help"].split()
+    assert got["epilog"] == wanted["epilog"]
+    assert help_texts(got) == help_texts(wanted)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from prefect.client.schemas.filters import FlowRunFilter
 import shards
 from care.evaluate.resampling import DETECTION_DRAWS, DRAWS
 from flows import records
-from flows.cli_pipeline import server
 from flows.pipeline import care_pipeline, splits
+from flows.server import server
 from flows.single import care_build
 from shards import ShardError, scenes
 from shards.errors import Failure, Misuse, StoreError
@@ -170,7 +170,7 @@ def test_refresh_does_a_stage_again(out, monkeypatch) -> None:
     care_pipeline.fn(out=str(out), refresh=["coco"], **TINY)
     again = {name for name, time in stage_times(out).items() if time != before[name]}
     assert again == {"coco", "coco-random-initialisation"}  # and not its sets
-    monkeypatch.setenv("CARE_PLAIN", f"1 {out}/stages/{Path(out, 'coco').readlink().name}")
+    monkeypatch.setenv("CARE_PLAIN", f"1\n{out}/stages/{Path(out, 'coco').readlink().name}")
     before = stage_times(out)  # a run that starts itself again
     care_pipeline.fn(out=str(out), refresh=["coco"], **TINY)
     again = {name for name, time in stage_times(out).items() if time != before[name]}

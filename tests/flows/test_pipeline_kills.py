@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 import pytest
 from commands import below, care, environment, options, table, until
-from flows.cli_pipeline import answers
+from flows.server import answers
 
 pytestmark = pytest.mark.flows
 SETTINGS = {
@@ -107,7 +107,7 @@ def test_killed_anywhere_it_ends_with_the_same_results(tmp_path: Path) -> None:
         pid
         for pid, (_, line) in table().items()
         if pid not in before and any(word in line for word in ours)
-    ]  # noqa: E731
+    ]
     until(lambda: not mine(), 90, "orphans")
 
 

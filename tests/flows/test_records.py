@@ -56,7 +56,7 @@ def test_what_decides_nothing_is_not(change) -> None:
 
 
 def test_a_run_is_known_by_its_newest_checkpoint_and_a_file_by_its_bytes(tmp_path: Path) -> None:
-    known = lambda: records.identity("encoder", str(tmp_path / "run"), {})  # noqa: E731
+    known = lambda: records.identity("encoder", str(tmp_path / "run"), {})
     assert known() == str(tmp_path / "run")  # nothing there yet: loading it will tell
     storage.write_bytes(tmp_path / "run" / "encoder.safetensors", b"of the run's end")
     assert known() == str(tmp_path / "run")

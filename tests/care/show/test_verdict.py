@@ -8,7 +8,7 @@ import pytest
 from care.show import Difference, differences, report, verdict
 from care.show.verdict import findings
 from care.show.whiskers import picture
-from flows.tables import show_results
+from flows.cli.tables import show_results
 
 LENGTHEN = "For a firmer answer train longer: care demo --steps N."
 COVERED = (
@@ -386,5 +386,5 @@ def test_the_terminal_has_it_above_the_tables(capsys):
     show_results(rows)
     printed = capsys.readouterr().out
     assert printed.startswith(verdict(rows) + "\n\n")
-    show_results(rows, rows)
+    show_results(rows, as_json=True)
     assert json.loads(capsys.readouterr().out) == rows

@@ -4,18 +4,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
-from flows.cli_pipeline import run_flow
+from flows.cli.options import Json, Plain, add_command, new_app
+from flows.cli.tables import print_json, table
 from flows.reproduce.arms import ARMS, chosen_arms
 from flows.reproduce.flow import care_reproduce
-from flows.tables import Json, print_json, table
+from flows.server import run_flow
 from shards import sources, storage
 from shards.errors import Failure
-from shards.terminal import command, console
+from shards.progress import console
 
-app = typer.Typer(
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = new_app()
 _EXAMPLES = (
     "care reproduce --arms c-stream,care,c-stream-equal-compute --seeds 0,1,2;"
     " care reproduce --images photos --epochs 50 --screen 0.2 --out screens;"
@@ -31,7 +29,7 @@ def _list_arms(wanted: bool) -> None:
 
 
 def _run(
-    plain: Annotated[bool, typer.Option("--plain", help="Without Prefect.")] = False,
+    plain: Plain = False,
     list_arms: Annotated[
         bool,
         typer.Option("--list-arms", help="Print all arms and end.", callback=_list_arms),
@@ -55,4 +53,4 @@ def _run(
         raise Failure(f"failed: {lost}; all others are kept, the same command tries these again")
 
 
-command(app, care_reproduce.fn, _run, _EXAMPLES, name="reproduce")
+add_command(app, care_reproduce.fn, _run, _EXAMPLES, name="reproduce")

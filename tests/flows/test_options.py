@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal
 import pytest
 import typer
 from typer.testing import CliRunner
-from shards.terminal import Amount, Count, Natural, Positive, Range, Share, command, words
+from flows.cli.options import add_command
+from flows.flatten import parse_docstring
+from shards.bounds import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+)
 
 Kind = Literal["decode", "header"]
 
@@ -14,13 +23,13 @@ def verb(
     first: str,
     second: int = 3,
     *,
-    count: Count = 2,
-    natural: Natural = 0,
-    share: Share = 0.5,
-    amount: Amount = 0.0,
-    positive: Positive = 1.0,
+    count: PositiveInt = 2,
+    natural: NonNegativeInt = 0,
+    share: Fraction = 0.5,
+    amount: NonNegativeFloat = 0.0,
+    positive: PositiveFloat = 1.0,
     most: Annotated[int, Range(1, 100)] = 90,
-    size: Count | None = None,
+    size: PositiveInt | None = None,
     free: float | None = None,
     kind: Kind = "decode",
     precision: Kind | None = None,
@@ -88,7 +97,7 @@ def cli():
         calls.append({"source": source, "out": out, **settings})
 
     app.callback()(lambda: None)  # or a single command would have no name
-    command(app, verb, run, "care verb a", skip=("hidden",), names={"listed": "--list"})
+    add_command(app, verb, run, "care verb a", skip=("hidden",), names={"listed": "--list"})
 
     def invoke(*arguments):
         calls.clear()
@@ -102,11 +111,11 @@ def cli():
     return invoke
 
 
-# words
+# parse_docstring
 
 
 def test_a_docstring_is_its_text_and_what_it_says_of_each_argument():
-    said, arguments = words(verb)
+    said, arguments = parse_docstring(verb)
     assert (
         said
         == "Does one thing, and says so in\ntwo lines.\n\nA second paragraph, of which Args: is no part."
@@ -125,8 +134,8 @@ def test_a_docstring_without_arguments_and_none_at_all():
             ValueError: never.
         """
 
-    assert words(plain) == ("A line.\n\nRaises:\n    ValueError: never.", {})
-    assert words(lambda: None) == ("", {})
+    assert parse_docstring(plain) == ("A line.\n\nRaises:\n    ValueError: never.", {})
+    assert parse_docstring(lambda: None) == ("", {})
 
 
 # what run is called with
@@ -238,7 +247,7 @@ def test_the_help_is_the_docstring(cli):
     assert "Never." not in flat
     for name in DEFAULTS.keys() - {"hidden", "listed"}:
         assert f"--{name.replace('_', '-')} " in flat
-        assert words(verb)[1][name] in flat
+        assert parse_docstring(verb)[1][name] in flat
     assert "--list " in flat
     assert "--hidden" not in flat
     for shown in (
@@ -264,8 +273,10 @@ def test_the_functions_own_keywords_are_the_only_source(cli):
         """
 
     with pytest.raises(KeyError, match="untold"):
-        command(typer.Typer(), silent, lambda **_: None, "care silent")
+        add_command(typer.Typer(), silent, lambda **_: None, "care silent")
     app, calls = typer.Typer(), []
-    command(app, silent, lambda **settings: calls.append(settings), "care silent", skip=["untold"])
+    add_command(
+        app, silent, lambda **settings: calls.append(settings), "care silent", skip=["untold"]
+    )
     result = CliRunner().invoke(app, ["--told", "4"])
     assert (result.exit_code, calls) == (0, [{"told": 4}])

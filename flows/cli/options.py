@@ -1,0 +1,130 @@
+"""Options of a command from the signature and the docstring of the function that it is for.
+
+A keyword-only parameter is an option with its type, bounds, default and help; a tuple is typed with
+commas between its elements, and a path may be a URL.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+import typer
+from flows.flatten import admitted_types, flat_help, flat_parameters, parse_docstring
+from shards.bounds import Range
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Without Prefect.")]
+Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
+SetPath = Annotated[
+    str, typer.Argument(metavar="SET", help="A shard set: the DEST of `care shards build`.")
+]
+
+
+def new_app(about: str | None = None, **settings: Any) -> typer.Typer:
+    """A group of commands, or a single one, that shows tracebacks as Python does.
+
+    Args:
+        about: help of the group.
+        **settings: further ones of ``typer.Typer``.
+    """
+    return typer.Typer(
+        help=about,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **settings,
+    )
+
+
+def add_command(
+    app: typer.Typer,
+    function: Callable[..., Any],
+    run: Callable[..., None],
+    example: str,
+    *,
+    skip: Collection[str] = (),
+    names: Mapping[str, str] | None = None,
+    name: str = "",
+) -> None:
+    """Add a command with the keyword-only parameters of a function as its options.
+
+    Args:
+        app: where it is added.
+        function: gives the command its name, help and options; it is not called here.
+        run: what the command does. Its own parameters are options, too, and come first; it gets the
+            function's as further keywords.
+        example: how the command is typed.
+        skip: parameters of the function that are no options.
+        names: the options' names by parameter, where these differ.
+        name: of the command, where it is not the function's.
+
+    Raises:
+        KeyError: The docstring says nothing of a parameter.
+    """
+    about = parse_docstring(function)[0]
+    help_texts = flat_help(function)
+    options = [
+        parameter.replace(kind=parameter.KEYWORD_ONLY)
+        for parameter in inspect.signature(run).parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    for parameter in flat_parameters(function).values():
+        if parameter.name not in skip:
+            names_of_option = [names[parameter.name]] if parameter.name in (names or {}) else []
+            options.append(_option(parameter, help_texts[parameter.name], names_of_option))
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    app.command(
+        name or function.__name__,
+        help=re.sub(r"(?<!\n)\n(?!\n)", " ", about),
+        epilog=f"Example: {example}",
+        no_args_is_help=any(option.default is option.empty for option in options),
+    )(run)
+
+
+def _option(parameter: inspect.Parameter, text: str, names: list[str]) -> inspect.Parameter:
+    """A parameter as Typer wants it.
+
+    Args:
+        parameter: with its annotation resolved.
+        text: its help.
+        names: of the option; none: the parameter's.
+    """
+    kinds = admitted_types(parameter.annotation)
+    settings: dict[str, Any] = {"help": text, **_bounds(parameter.annotation)._asdict()}
+    default = parameter.default
+    elements = [get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple]
+    if elements:
+        (element,) = admitted_types(elements[0])
+        settings["parser"] = _list_parser(element)
+        settings["metavar"] = "NAME,…" if element is str else "NUMBER,…"
+        if default:
+            default = ",".join(format(value, "" if element is str else "g") for value in default)
+    if elements or Path in kinds:
+        # a Path would make s3:/bucket of s3://bucket
+        kinds = [str, type(None)] if type(None) in kinds else [str]
+    declared = Annotated[Union[tuple(kinds)], typer.Option(*names, **settings)]  # noqa: UP007
+    return parameter.replace(default=default, annotation=declared)
+
+
+def _bounds(annotation: Any) -> Range:
+    """The first ``Range`` among the marks of an annotation, or of a type in its union."""
+    for part in (annotation, *get_args(annotation)):
+        for mark in getattr(part, "__metadata__", ()):
+            if isinstance(mark, Range):
+                return mark
+    return Range()
+
+
+def _list_parser(element: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """Reads the elements of a tuple that are typed with commas between them."""
+
+    def parse(text: Any) -> Any:
+        if not isinstance(text, str):
+            return text
+        try:
+            return tuple(element(part) for part in text.split(","))
+        except ValueError:
+            message = f"wanted numbers with commas between them, got {text!r}"
+            raise typer.BadParameter(message) from None
+
+    return parse

@@ -1,0 +1,106 @@
+"""`care pipeline`: the whole chain with a Prefect server of its own, or from deployments of another."""
+
+from typing import Annotated, Any
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from flows import deployments, records
+from flows.cli.options import Json, Plain, add_command, new_app
+from flows.cli.tables import print_json, table
+from flows.pipeline import care_pipeline
+from flows.server import run_flow
+from shards import storage
+from shards.errors import ShardError
+from shards.progress import console
+
+app = new_app(
+    "The whole chain as one Prefect flow: here, or from deployments that a Prefect server starts.",
+    no_args_is_help=True,
+)
+
+
+def run_and_show(plain: Plain = False, as_json: Json = False, **settings: Any) -> None:
+    """Run the pipeline and print what came out.
+
+    Args:
+        plain: without Prefect.
+        as_json: the results, instead of their tables.
+        **settings: parameters of ``care_pipeline``, ``out`` among them.
+    """
+    results = run_flow(care_pipeline, plain=plain, **settings)
+    out = settings["out"]
+    for line in results["skipped"]:
+        console.print(f"[yellow]skipped: {line}", soft_wrap=True)
+    if as_json:
+        print_json(results)
+    else:
+        # as it was written: making the tables here would import torch
+        Console().print(Markdown(storage.read_bytes(f"{out}/results.md").decode()))
+    console.print(f"report: {storage.locate(out) / 'report.html'}", soft_wrap=True)
+
+
+add_command(
+    app,
+    care_pipeline.fn,
+    run_and_show,
+    "care pipeline run --images s3://bucket/photos --out s3://bucket/lab",
+    name="run",
+)
+
+
+@app.command()
+def status(
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="Folder of a pipeline, path or URL.")
+    ] = "demo",
+    as_json: Json = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Those of earlier settings, too.")
+    ] = False,
+) -> None:
+    """Which stages below a folder are finished, and how far the others are; asks the files, not a server.
+
+    Example: care pipeline status demo
+    """
+    rows = records.status(out)
+    if not rows:
+        raise ShardError(
+            f"wanted the folder of a pipeline, got {out} without stages; start one with:"
+            f" care pipeline run --out {out}"
+        )
+    if not everything:
+        newest = {row["stage"].rpartition("-")[0]: row for row in rows}
+        rows = [*newest.values()]
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("stage", "state", "finished or saved", "what")
+    table(f"stages of {out}", columns, [tuple(row.values()) for row in rows])
+
+
+@app.command()
+def serve() -> None:
+    """Let a Prefect server start the pipeline and its stages in this folder, until Ctrl-C.
+
+    Example: care pipeline serve, and in another terminal: prefect deployment run care-pipeline/care-pipeline
+    """
+    with deployments.configured_server():
+        deployments.serve()
+
+
+@app.command()
+def deploy(
+    pool: Annotated[
+        str, typer.Option(help="Process work pool, made where there is none.")
+    ] = "care",
+) -> None:
+    """Deploy the pipeline and its stages to a work pool, whose workers run them in this folder.
+
+    Example: care pipeline deploy, then: prefect worker start --pool care
+    """
+    with deployments.configured_server() as address:
+        for name in deployments.deploy(pool):
+            typer.echo(f"deployed {name}")
+        console.print(
+            f"at {address}; start a worker: prefect worker start --pool {pool}", soft_wrap=True
+        )

@@ -1,0 +1,125 @@
+"""`care pretrain`, and what each process does that torchrun starts for it.
+
+``torchrun … -m care.train`` is the same command for processes on many machines.
+"""
+
+import os
+import sys
+from typing import Annotated, Any
+import typer
+import shards
+from care import BYOL, streams_for
+from care.encoders import ENCODERS, Encoder
+from care.evaluate import knn
+from care.train import pretrain
+from care.train.launch import process_group, torchrun
+from flows.cli.options import SetPath, add_command, new_app
+from flows.exits import exit_on_failure
+
+app = new_app(add_completion=False)
+
+
+def main() -> None:
+    """Entry point of a process that torchrun has started, or that was started without it."""
+    with exit_on_failure():
+        app(prog_name="python -m care.train")
+
+
+def _run(
+    path: SetPath,
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Run directory or URL, new or of the same run.")
+    ],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(ENCODERS)}, NAME:TAP, torchvision:MODEL:TAP or timm:MODEL:TAP."
+        ),
+    ] = "resnet50",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the set.")] = 100,
+    warmup_epochs: Annotated[
+        float | None, typer.Option(min=0, help="Default: 10, at most a tenth of the run.")
+    ] = None,
+    hidden: Annotated[
+        int, typer.Option(min=1, help="Hidden width of projectors and predictors.")
+    ] = 4096,
+    nproc: Annotated[
+        int, typer.Option(min=1, help="Training processes on this machine, such as one a GPU.")
+    ] = 1,
+    allow_change: Annotated[
+        list[str] | None, typer.Option(help="A setting that may differ from the run's.")
+    ] = None,
+    knn_every: Annotated[
+        int, typer.Option(min=0, help="Epochs between kNN evaluations on the way; 0: none.")
+    ] = 0,
+    knn_val: Annotated[
+        str | None, typer.Option(help="Labelled set for them; SET has the neighbours.")
+    ] = None,
+    **settings: Any,
+) -> None:
+    data = shards.open(path)
+    size = settings["size"]
+    _check_batch_size(len(data), path, nproc, settings["batch_size"], settings["accumulate"])
+    if bool(knn_every) != bool(knn_val):
+        raise typer.BadParameter("give both or none of them", param_hint="--knn-every, --knn-val")
+    if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        torchrun(run, nproc, _typed_arguments(), module="flows.cli.pretrain")
+        return
+    steps_per_epoch = len(data) // settings["batch_size"]
+    if warmup_epochs is None:
+        warmup_epochs = min(10, epochs / 10)
+    with process_group(run):
+        val = shards.open(knn_val) if knn_val else data
+
+        def probe(network: Encoder) -> dict[str, float]:
+            return {"knn": knn(network, data, val, size=size).measures["top1"]}
+
+        c, t = streams_for(encoder, size=size, seed=settings["seed"], objective=BYOL(hidden=hidden))
+        trained = pretrain(
+            data,
+            run,
+            c,
+            t,
+            steps=epochs * steps_per_epoch,
+            warmup=round(steps_per_epoch * warmup_epochs),
+            allow_change=allow_change or (),
+            probe=probe,
+            probe_every=knn_every * steps_per_epoch,
+            **settings,
+        )
+        if os.environ.get("RANK", "0") == "0":
+            typer.echo(f"{trained.steps} steps done, encoder: {trained.encoder}")
+
+
+def _check_batch_size(images: int, path: str, nproc: int, batch_size: int, accumulate: int) -> None:
+    """Refuse a batch that the set cannot fill, or that the processes cannot divide.
+
+    Raises:
+        typer.BadParameter: It is one of these.
+    """
+    if batch_size > images:
+        fault = f"more than the {images} images of {path}"
+    elif batch_size % (nproc * accumulate):
+        fault = f"no multiple of {nproc} processes × {accumulate} parts"
+    else:
+        return
+    raise typer.BadParameter(f"{batch_size} is {fault}", param_hint="--batch-size")
+
+
+def _typed_arguments() -> list[str]:
+    """The command line without the program, and without the command where it has one."""
+    return sys.argv[2:] if sys.argv[1] == "pretrain" else sys.argv[1:]
+
+
+add_command(
+    app,
+    pretrain,
+    _run,
+    "care pretrain sets/train runs/small --encoder resnet18 --size 96 --batch-size 256 --nproc 2",
+    # those that ``_run`` gives
+    skip=["steps", "warmup", "views", "allow_change", "probe", "probe_every"],
+)
+
+
+if __name__ == "__main__":
+    main()

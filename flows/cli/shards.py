@@ -1,0 +1,85 @@
+"""`care shards`: image folders into sets, and what is in a set."""
+
+from typing import Annotated, Any
+import typer
+import shards
+from flows.cli.options import Json, SetPath, add_command, new_app
+from flows.cli.tables import print_json, table
+
+app = new_app("Image folders into WebDataset shards with an index.", no_args_is_help=True)
+
+
+def _build(
+    src: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC", help="Image folder, CSV, COCO JSON, VOC list, tars; path or URL."
+        ),
+    ],
+    dest: Annotated[
+        str, typer.Argument(metavar="DEST", help="New or empty folder for the set; path or URL.")
+    ],
+    as_json: Json = False,
+    **settings: Any,
+) -> None:
+    shards.build(src, dest, **settings)
+    info(dest, as_json)
+
+
+add_command(app, shards.build, _build, "care shards build photos/train sets/train", skip=["share"])
+
+
+@app.command()
+def info(path: SetPath, as_json: Json = False) -> None:
+    """What is in a set: counts, classes, and every rejected file with its reason.
+
+    Example: care shards info sets/train
+    """
+    index = shards.open(path).index
+    facts = _facts(index)
+    if as_json:
+        print_json(facts | {"rejects": dict(index.rejects)})
+        return
+    table(f"shard set {path}", ("", ""), [(name, _text(value)) for name, value in facts.items()])
+    rejected = []
+    for reason, names in index.rejects.items():
+        rejected += [(reason, name) for name in names]
+    if rejected:
+        table("rejected", ("reason", "file"), rejected)
+
+
+@app.command()
+def verify(path: SetPath) -> None:
+    """Read all of a set and check every byte against its index; exit code 1 when anything is wrong.
+
+    Example: care shards verify sets/train
+    """
+    problems = shards.verify(path)
+    if problems:
+        typer.echo("\n".join(problems))
+        raise shards.ShardError(
+            f"{path}: {len(problems)} problems; copy the set again, or remove it and build it again"
+        )
+    typer.echo(f"{path} is intact")
+
+
+def _facts(index: shards.Index) -> dict[str, Any]:
+    """What a set holds, for people and as JSON."""
+    labels = index.samples["label"]
+    return {
+        "kept": len(index.samples),
+        "seen": index.seen,
+        "rejected": {reason: len(names) for reason, names in index.rejects.items()},
+        "shards": len(index.shards),
+        "bytes": sum(shard.filesize for shard in index.shards),
+        "classes": {name: int((labels == label).sum()) for label, name in enumerate(index.classes)},
+        "digest": index.digest,
+        "seed": index.seed,
+    }
+
+
+def _text(value: object) -> str:
+    """A fact as a cell of a table: lines of a dictionary, a number with thousands apart."""
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {_text(part)}" for name, part in value.items()) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)
