@@ -1,4 +1,11 @@
-"""The CARE paper's method alone; ``care.train``, ``care.evaluate`` and ``care.show`` stand on it."""
+"""The method of the CARE paper: encoders, two streams, their objectives, loss and schedules.
+
+From shards to a checkpoint is ``care.train``, judging an encoder ``care.evaluate``, looking at it
+``care.show``. What is here knows none of them, and no data, files or loops: networks and functions
+to compose, as the README's loop does. docs/method.md says for every sentence and equation of the
+paper where it is, and which test holds it; ``tests/care/test_released.py`` compares three training
+steps with the authors' code.
+"""
 
 from care.attention import Transformer
 from care.encoded import Encoded

@@ -1,21 +1,29 @@
-"""The transformer of the T-stream: attention blocks on a map, each pixel a token (Sec. 3.2)."""
+"""The transformer of the T-stream: attention blocks on a map, each pixel a token (Sec. 3.2).
+
+A transformer is for maps of one size, given as ``map_size``, but takes any: only the learned
+positions depend on it, and they are stretched (``care.positions``).
+"""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
-from care.positions import NoPosition, RelativePosition
+from care.positions import Position, RelativePosition
 
 
 class SelfAttention2d(nn.Module):
-    """Multi-head self-attention over the pixels of a map: softmax((q·pᵀ + q·kᵀ)/√dim)·v (Eq. 2).
+    """Multi-head self-attention over the pixels of a map (Eq. 2).
+
+    It computes softmax((q·pᵀ + q·kᵀ) / √dim) · v, for each head.
 
     Args:
         channels: of the input.
-        map_size: (height, width) of the maps it is built for; others stretch the learned positions.
-        heads: number of heads.
-        dim: channels of each head.
-        position: the term q·pᵀ.
+        map_size: height and width of the maps that it is built for.
+        heads: number of heads; 4 are the released code's.
+        dim: channels of each head; 128 are the released code's.
+        position: encoding of the positions, the term q·pᵀ.
+
+    Source: Eq. 2, Sec. 3.2.
     """
 
     def __init__(
@@ -25,29 +33,40 @@ class SelfAttention2d(nn.Module):
         map_size: tuple[int, int],
         heads: int = 4,
         dim: int = 128,
-        position: type[NoPosition] = RelativePosition,
+        position: type[Position] = RelativePosition,
     ) -> None:
         super().__init__()
-        self.heads, self.dim = heads, dim
+        self.heads = heads
+        self.dim = dim
         self.qkv = nn.Conv2d(channels, 3 * heads * dim, 1, bias=False)
         self.position = position(dim, map_size)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b heads_dim h w"]:
         """Attend; the map may have another size than ``map_size``."""
-        b, _, h, w = x.shape
+        b, _, height, width = x.shape
         tokens = self.qkv(x).flatten(2).transpose(1, 2).unflatten(2, (3, self.heads, self.dim))
         q, k, v = tokens.permute(2, 0, 3, 1, 4)
-        q, k = self.position.fold(q, k, (h, w))
-        # flash kernels want q, k and v of one width, a multiple of 8; the widened q must not change the scale
-        width = -(-q.shape[3] // 8) * 8
+        q, k = self.position.fold(q, k, (height, width))
+        # flash kernels want q, k and v of one width, a multiple of 8
+        padded_width = -(-q.shape[3] // 8) * 8
         # the CPU's bfloat16 kernel is several times slower on maps of tens of pixels
         dtype = torch.float32 if v.is_cpu and v.dtype == torch.bfloat16 else v.dtype
-        q, k, values = (nn.functional.pad(t, (0, width - t.shape[3])).to(dtype) for t in (q, k, v))
+        q, k, values = (_padded(heads, padded_width).to(dtype) for heads in (q, k, v))
         with torch.autocast("cpu", enabled=False):
-            out = nn.functional.scaled_dot_product_attention(q, k, values, scale=self.dim**-0.5)
-        pixels = out[..., : self.dim].to(v.dtype).transpose(1, 2).reshape(b, h, w, -1)
+            # the scale is that of a head as it was: neither widening nor padding changes it
+            attended = nn.functional.scaled_dot_product_attention(
+                q, k, values, scale=self.dim**-0.5
+            )
+        tokens = attended[..., : self.dim].to(v.dtype).transpose(1, 2)
         # a channels_last map, like the shortcut's to which the block adds it
-        return pixels.permute(0, 3, 1, 2)
+        return tokens.reshape(b, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _padded(
+    heads: Float[Tensor, "b heads tokens d"], width: int
+) -> Float[Tensor, "b heads tokens d2"]:
+    """Append channels that are zero, to ``width``."""
+    return nn.functional.pad(heads, (0, width - heads.shape[3]))
 
 
 def head_width(outputs: int) -> int:
@@ -55,23 +74,30 @@ def head_width(outputs: int) -> int:
 
     The nearest multiple of 8, which attention kernels and the sines and cosines of a position want,
     and at least 8.
+
+    Args:
+        outputs: channels of the block's output.
     """
     return max(8 * round(outputs / 128), 8)
 
 
 class AttentionBlock(nn.Module):
-    """Convolution, attention, convolution, residual, ReLU (Fig. 3).
+    """Convolution, attention, convolution, residual, ReLU (Fig. 3; BoTNet's block).
 
     Args:
         inputs: channels of the input map.
         outputs: channels of the output map; the convolution before the attention has a quarter.
-        map_size: (height, width) of the input map.
-        downsample: halve the map, in the attention and in the shortcut.
+        map_size: height and width of the input map.
+        downsample: halve the map, behind the attention and in the shortcut, which is then a 3×3
+            convolution of stride 2; odd sizes round up. Without it the input must have as many
+            channels as the output.
         heads: number of attention heads.
         dim: channels of each head; None: ``head_width(outputs)``.
         position: encoding of the positions.
         zero_gamma: the last batch norm's γ starts at 0, so that the block starts as its shortcut;
             the released code resets it to 1.
+
+    Source: Fig. 3, Sec. 3.2; released code.
     """
 
     def __init__(
@@ -83,11 +109,14 @@ class AttentionBlock(nn.Module):
         downsample: bool = False,
         heads: int = 4,
         dim: int | None = None,
-        position: type[NoPosition] = RelativePosition,
+        position: type[Position] = RelativePosition,
         zero_gamma: bool = True,
     ) -> None:
         super().__init__()
-        quarter, dim = max(outputs // 4, 1), dim or head_width(outputs)
+        dim = dim or head_width(outputs)
+        quarter = max(outputs // 4, 1)
+        attended = heads * dim
+        last_norm = nn.BatchNorm2d(outputs)
         self.reduce = Conv2dNormActivation(inputs, quarter, 1)
         self.attention = SelfAttention2d(
             quarter,
@@ -97,29 +126,37 @@ class AttentionBlock(nn.Module):
             position=position,
         )
         self.pool = nn.AvgPool2d(2, ceil_mode=True) if downsample else nn.Identity()
-        attended, last = heads * dim, nn.BatchNorm2d(outputs)
-        expand = nn.Conv2d(attended, outputs, 1, bias=False)
-        self.expand = nn.Sequential(nn.BatchNorm2d(attended), nn.ReLU(inplace=True), expand, last)
+        self.expand = nn.Sequential(
+            nn.BatchNorm2d(attended),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(attended, outputs, 1, bias=False),
+            last_norm,
+        )
         self.shortcut: nn.Module = nn.Identity()
         if downsample:
             self.shortcut = Conv2dNormActivation(inputs, outputs, 3, stride=2)
-        nn.init.constant_(last.weight, 0 if zero_gamma else 1)
+        nn.init.constant_(last_norm.weight, 0 if zero_gamma else 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         """Map to map."""
-        return torch.relu(self.expand(self.pool(self.attention(self.reduce(x)))) + self.shortcut(x))
+        attended = self.pool(self.attention(self.reduce(x)))
+        return torch.relu(self.expand(attended) + self.shortcut(x))
 
 
 class Transformer(nn.Module):
-    """Attention blocks on a feature map, the first halving it, then average pooling (Sec. 3.2).
+    """Attention blocks on a feature map, then average pooling (Sec. 3.2).
 
-    ResNet-50's at 224 px: ``Transformer(1024, 2048, map_size=(14, 14))``, four heads of 128.
+    The first block halves the map. ResNet-50's at 224 px is
+    ``Transformer(1024, 2048, map_size=(14, 14))``: from 14 × 14 to 7 × 7 pixels, with four heads of
+    128 channels.
 
     Args:
         inputs: channels of the encoder's tapped map, 1024 at ResNet-50's layer3.
-        outputs: channels of every block's output, those of the encoder's pooled features.
-        map_size: (height, width) of the tapped map, 14 × 14 for ResNet-50's layer3 at 224 px.
-        blocks: number of attention blocks; 5 are best (Table 7).
+        outputs: channels of every block's output and of the features; those of the encoder's
+            pooled features, 2048 for ResNet-50.
+        map_size: height and width of the tapped map in training, 14 × 14 for ResNet-50's layer3 at
+            224 px; maps of other sizes are taken too.
+        blocks: number of attention blocks, at least 1; 5 are best (Table 7).
         heads: attention heads of each block.
         dim: channels of each head; None keeps the paper's proportion, see ``head_width``.
         position: encoding of the positions: learnable relative ones are best (Table 8).
@@ -135,11 +172,13 @@ class Transformer(nn.Module):
         blocks: int = 5,
         heads: int = 4,
         dim: int | None = None,
-        position: type[NoPosition] = RelativePosition,
+        position: type[Position] = RelativePosition,
         zero_gamma: bool = True,
     ) -> None:
         super().__init__()
-        self.features, self.heads, self.dim = outputs, heads, dim or head_width(outputs)
+        self.features = outputs
+        self.heads = heads
+        self.dim = dim or head_width(outputs)
 
         def block(channels: int, size: tuple[int, int], *, downsample: bool) -> AttentionBlock:
             return AttentionBlock(
@@ -153,13 +192,15 @@ class Transformer(nn.Module):
                 zero_gamma=zero_gamma,
             )
 
-        halved = (-(-map_size[0] // 2), -(-map_size[1] // 2))
-        rest = (block(outputs, halved, downsample=False) for _ in range(blocks - 1))
-        self.blocks = nn.Sequential(block(inputs, map_size, downsample=True), *rest)
+        height, width = map_size
+        halved = (-(-height // 2), -(-width // 2))
+        first = block(inputs, map_size, downsample=True)
+        others = [block(outputs, halved, downsample=False) for _ in range(blocks - 1)]
+        self.blocks = nn.Sequential(first, *others)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """Pooled features [b, outputs] of maps [b, inputs, h, w]."""
+        """Attend, then average over the pixels: [b, inputs, h, w] → [b, outputs]."""
         return torch.mean(self.blocks(maps), (2, 3))

@@ -1,7 +1,11 @@
-"""What every encoder gives: a feature map at a tap, and pooled features."""
+"""What every encoder gives: a feature map at a tap, and pooled features.
+
+An encoder is any module whose ``forward`` returns ``Encoded`` and that has ``features``, their
+width. Those of this package are in ``care.encoders`` and ``care.tapped``.
+"""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import NamedTuple
 import torch
 from jaxtyping import Float
@@ -9,7 +13,12 @@ from torch import Tensor, nn
 
 
 class Encoded(NamedTuple):
-    """The tapped feature map, input of the T-stream, and the pooled last map, of the C-stream's projector and of every evaluation."""
+    """What an encoder gives of images.
+
+    Attributes:
+        map: feature map at the tap, input of the T-stream.
+        features: pooled last map, input of the C-stream's projector and of every evaluation.
+    """
 
     map: Float[Tensor, "b c h w"]
     features: Float[Tensor, "b d"]
@@ -17,17 +26,27 @@ class Encoded(NamedTuple):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode for the length of the block."""
-    with ExitStack() as after:
-        after.callback(module.train, module.training)
-        module.eval()
+    """Keep a module in eval mode for the length of the block, then in the mode that it was in."""
+    training = module.training
+    module.eval()
+    try:
         yield
+    finally:
+        module.train(training)
 
 
 def map_shape(encoder: nn.Module, size: int | tuple[int, int]) -> tuple[int, int, int]:
-    """(channels, height, width) of the tapped map for images of ``size`` px (a side, or height and width)."""
-    images = next(encoder.parameters()).new_zeros(
-        1, 3, *((size, size) if isinstance(size, int) else size)
-    )
+    """Measure the tapped map, by encoding a blank image.
+
+    Args:
+        encoder: on any device, left in the mode that it was in.
+        size: of the image, pixels: a side, or height and width.
+
+    Returns:
+        Channels, height and width of the map.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    image = next(encoder.parameters()).new_zeros(1, 3, height, width)
     with evaluating(encoder), torch.no_grad():
-        return tuple(encoder(images).map.shape[1:])
+        _, channels, rows, columns = encoder(image).map.shape
+    return channels, rows, columns

@@ -1,5 +1,10 @@
-"""CNN encoders: ResNets under torchvision's parameter names, and the table of names."""
+"""The encoders by name: ResNets without classifier, and any CNN of torchvision or timm.
 
+Parameter names are torchvision's own, so weights go both ways unchanged. The ResNets are of v1.5,
+with the stride on the 3×3 convolution, as the paper's are.
+"""
+
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -14,7 +19,26 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 class ResNetEncoder(resnet.ResNet):
-    """torchvision's ResNet (v1.5), no classifier; ``small``, for 32–96 px: 3×3 stride-2 stem, no pooling; ``half`` of the channels."""
+    """A ResNet without classifier.
+
+    Args:
+        block: torchvision's ``BasicBlock`` or ``Bottleneck``.
+        layers: blocks in each of the four stages.
+        name: of the network in ``ENCODERS``, without variant and tap.
+        tap: the stage whose map feeds the T-stream; the released code's is layer3.
+        small: a 3×3 stem of stride 2 and no pooling, for images of 32–96 px: layer3 then has an
+            eighth of the image's side, layer4 a sixteenth.
+        half: half of the channels in every stage.
+        base_width: torchvision's ``width_per_group``; 128 is the paper's ResNet-50 (2×).
+
+    Attributes:
+        name: what ``build_encoder`` rebuilds it from, recorded in checkpoints.
+        features: channels of the pooled features.
+        size: side of the images that it is trained on, pixels.
+
+    Raises:
+        CareError: There is no stage of the tap's name.
+    """
 
     def __init__(
         self,
@@ -35,24 +59,26 @@ class ResNetEncoder(resnet.ResNet):
             self.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
             self.maxpool = nn.Identity()
-        self.name = name and name + "-small" * small + "-half" * half + f":{tap}" * (
-            tap != "layer3"
-        )  # what ``build_encoder`` takes
-        self.tap, self.features, self.size = (
-            tap,
-            (256 if half else 512) * block.expansion,
-            224,
-        )  # px: side of the images it is trained on
+        self.name = _full_name(name, tap=tap, small=small, half=half)
+        self.tap = tap
+        last_planes = 256 if half else 512
+        self.features = last_planes * block.expansion
+        self.size = 224
         del self.fc
 
     def _make_layer(self, block: Any, planes: int, *more: Any, **options: Any) -> Any:
-        return super()._make_layer(block, planes // 2 if self.half else planes, *more, **options)
+        """Build a stage: torchvision's own method, given half of the channels."""
+        if self.half:
+            planes //= 2
+        return super()._make_layer(block, planes, *more, **options)
 
     def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
-        """The map after each stage, by name."""
-        x, maps = self.maxpool(self.relu(self.bn1(self.conv1(images)))), {}
+        """Compute the map after each stage, by name."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps = {}
         for stage in STAGES:
-            maps[stage] = x = getattr(self, stage)(x)
+            x = getattr(self, stage)(x)
+            maps[stage] = x
         return maps
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Encoded:
@@ -61,19 +87,26 @@ class ResNetEncoder(resnet.ResNet):
         return Encoded(maps[self.tap], maps["layer4"].mean((2, 3)))
 
 
+def _full_name(name: str, *, tap: str, small: bool, half: bool) -> str:
+    """What ``build_encoder`` takes; "" of a network that has no name."""
+    if not name:
+        return ""
+    if small:
+        name += "-small"
+    if half:
+        name += "-half"
+    return name if tap == "layer3" else f"{name}:{tap}"
+
+
+# each takes ``tap``, ``small`` and ``half``
 resnet18 = partial(ResNetEncoder, resnet.BasicBlock, [2, 2, 2, 2], name="resnet18")
-
 resnet50 = partial(ResNetEncoder, resnet.Bottleneck, [3, 4, 6, 3], name="resnet50")
-
-resnet50x2 = partial(
-    ResNetEncoder, resnet.Bottleneck, [3, 4, 6, 3], name="resnet50x2", base_width=128
-)
-
+resnet50x2 = partial(resnet50, name="resnet50x2", base_width=128)
 resnet101 = partial(ResNetEncoder, resnet.Bottleneck, [3, 4, 23, 3], name="resnet101")
-
 resnet152 = partial(ResNetEncoder, resnet.Bottleneck, [3, 8, 36, 3], name="resnet152")
 
-ENCODERS = {
+# what --encoder takes and a checkpoint records
+ENCODERS: dict[str, Callable[..., ResNetEncoder]] = {
     "resnet18": resnet18,
     "resnet18-small": partial(resnet18, small=True),
     "resnet18-half": partial(resnet18, half=True),
@@ -82,29 +115,42 @@ ENCODERS = {
     "resnet50x2": resnet50x2,
     "resnet101": resnet101,
     "resnet152": resnet152,
-}  # what --encoder takes and a checkpoint records
-
+}
 Encoder = ResNetEncoder | TappedEncoder
 
 
 def build_encoder(name: str) -> Encoder:
-    """A new encoder: a ``name`` of ``ENCODERS``, also with a tap, ``resnet50:layer4``, ``torchvision:MODEL:TAP`` or ``timm:MODEL:TAP``."""
+    """Make a new encoder, its weights drawn from torch's global generator.
+
+    Args:
+        name: of ``ENCODERS``; with another tap, as in ``resnet50:layer4``; or any CNN, as
+            ``torchvision:MODEL:TAP`` or ``timm:MODEL:TAP``.
+
+    Raises:
+        CareError: No encoder or tap has that name, or timm is not installed.
+    """
     source, _, rest = name.partition(":")
     if source in ENCODERS:
         return ENCODERS[source](tap=rest or "layer3")
     if source not in ("torchvision", "timm"):
         raise CareError(
-            f"no encoder is called {name!r}; choose one of {', '.join(ENCODERS)}, torchvision:MODEL:TAP or timm:MODEL:TAP"
+            f"no encoder is called {name!r}; choose one of {', '.join(ENCODERS)},"
+            " torchvision:MODEL:TAP or timm:MODEL:TAP"
         )
-    create, known, (model, _, tap) = get_model, list_models(), rest.partition(":")
-    if source == "timm":
-        try:
-            import timm
-        except ImportError:
-            raise CareError("timm is not installed; pip install 'care-ssl[timm]'") from None
-        create, known = timm.create_model, timm.list_models()
-    if model not in known:
-        raise CareError(
-            f"{source} has no model {model!r}; it has {', '.join(get_close_matches(model, known, 5)) or 'nothing alike'}"
-        )
+    model, _, tap = rest.partition(":")
+    create, models = _library(source)
+    if model not in models:
+        alike = ", ".join(get_close_matches(model, models, 5)) or "nothing alike"
+        raise CareError(f"{source} has no model {model!r}; it has {alike}")
     return TappedEncoder(create(model), tap, name=name)
+
+
+def _library(source: str) -> tuple[Callable[[str], nn.Module], list[str]]:
+    """What makes a network of torchvision or timm, and the names that it knows."""
+    if source == "torchvision":
+        return get_model, list_models()
+    try:
+        import timm
+    except ImportError:
+        raise CareError("timm is not installed; pip install 'care-ssl[timm]'") from None
+    return timm.create_model, timm.list_models()

@@ -1,10 +1,10 @@
-"""The errors of the package."""
+"""The errors of this package."""
 
 from shards.errors import Failure
 
 
 class CareError(Failure):
-    """Of networks, trainings, evaluations."""
+    """Something is wrong with a network, a training or an evaluation."""
 
 
 class Diverged(CareError):  # noqa: N818 (what happened)

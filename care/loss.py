@@ -1,4 +1,4 @@
-"""The loss of both streams together (Eqs. 4 and 5)."""
+"""The loss of both streams together: attention supervision and the sum (Eqs. 4 and 5)."""
 
 from typing import NamedTuple
 import torch
@@ -10,7 +10,14 @@ from care.streams import CStreamOut, TStreamOut
 
 
 class CareLoss(NamedTuple):
-    """The terms of Eq. 5, scalars: total = cnn + transformer + weight · attention, which is not weighted here."""
+    """The terms of Eq. 5, scalars: total = cnn + transformer + λ · attention.
+
+    Attributes:
+        total: what is trained.
+        cnn: L_c, the C-stream's objective; of BYOL Eq. 1.
+        transformer: L_t, the T-stream's objective; of BYOL Eq. 3.
+        attention: L_att, Eq. 4, not weighted.
+    """
 
     total: Float[Tensor, ""]
     cnn: Float[Tensor, ""]
@@ -19,26 +26,62 @@ class CareLoss(NamedTuple):
 
 
 def attention_loss(c: Embeddings, t: Embeddings, *, norm: bool = False) -> Float[Tensor, ""]:
-    """Eq. 4, ``t`` detached: mean squared error of unit vectors, summed over views (λ = 100); ``norm``: its ‖c − t‖₂, for another λ."""
-    first, second = (unit(x) - unit(y.detach()) for x, y in zip(c, t, strict=True))
+    """Distance of the C-stream's embeddings from the T-stream's, which supervise (Eq. 4).
+
+    By default it is the mean squared error of unit vectors over batch and channels, summed over
+    the views, as the paper's text and the released code have it. The weight λ = 100 belongs to this
+    form: a mean over 256 channels is small.
+
+    Eq. 4 also has a term of the targets. It carries no gradient: the released code adds it to the
+    value that it logs, which is ``attention_loss(c.target, t.target)`` here.
+
+    Args:
+        c: embeddings of the C-stream, of both views.
+        t: embeddings of the T-stream. They get no gradient: it supervises and is not pulled.
+        norm: take the distance ‖c − t‖₂ that Eq. 4 prints instead, the mean over the batch; it
+            wants a weight of its own.
+
+    Returns:
+        A scalar, in float32 at least.
+
+    Source: Eq. 4, Sec. 3.3.
+    """
+    view1 = unit(c[0]) - unit(t[0].detach())
+    view2 = unit(c[1]) - unit(t[1].detach())
     if norm:
-        return torch.mean(torch.linalg.vector_norm(torch.stack((first, second)), dim=2).sum(0))
-    return first.square().mean() + second.square().mean()
+        distances: Tensor = torch.linalg.vector_norm(torch.stack((view1, view2)), dim=2)
+        return distances.sum(0).mean()
+    return view1.square().mean() + view2.square().mean()
 
 
 def care_loss(
     c: CStreamOut, t: TStreamOut | None = None, *, attention_weight: float = 100, norm: bool = False
 ) -> CareLoss:
-    """Eq. 5: L_c + L_t + λ·L_att, ``norm`` as in ``attention_loss``, L_c alone without ``t``; unequal widths are a ``CareError``."""
+    """Add up the terms of both streams: L_c + L_t + λ · L_att (Eq. 5).
+
+    Args:
+        c: what the C-stream gave.
+        t: what the T-stream gave of its maps; None trains the C-stream alone, by L_c.
+        attention_weight: λ; 100 is best of 0, 1, 10, 100 and 250 (Table 6).
+        norm: the form of L_att, see ``attention_loss``.
+
+    Returns:
+        The total and its terms; those that there are not are 0.
+
+    Raises:
+        CareError: The embeddings of the two streams differ in width.
+
+    Source: Eq. 5, Sec. 3.3.
+    """
     cnn = c.objective.loss(c.online, c.target)
     if t is None:
         return CareLoss(cnn, cnn, torch.zeros_like(cnn), torch.zeros_like(cnn))
-    if (one := c.online[0].shape[1]) != (other := t.online[0].shape[1]):
+    c_width, t_width = c.online[0].shape[1], t.online[0].shape[1]
+    if c_width != t_width:
         raise CareError(
-            f"Eq. 4 needs embeddings of one width, got {one} and {other}; give both objectives one dim"
+            f"Eq. 4 needs embeddings of one width, got {c_width} and {t_width}; give both"
+            " objectives one dim"
         )
-    transformer, attention = (
-        t.objective.loss(t.online, t.target),
-        attention_loss(c.online, t.online, norm=norm),
-    )
+    transformer = t.objective.loss(t.online, t.target)
+    attention = attention_loss(c.online, t.online, norm=norm)
     return CareLoss(cnn + transformer + attention_weight * attention, cnn, transformer, attention)

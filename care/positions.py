@@ -1,4 +1,9 @@
-"""Position encodings of the attention over a feature map (Sec. 3.2, Eq. 2, Table 8)."""
+"""Position encodings of the attention over a feature map: the term q·pᵀ of Eq. 2 (Table 8).
+
+An encoding is folded into queries and keys, so that one plain attention call, of any kernel,
+computes Eq. 2 without a matrix of biases. ``tests/care/test_attention.py`` compares every one with
+Eq. 2 computed one logit at a time.
+"""
 
 import torch
 from jaxtyping import Float
@@ -7,79 +12,149 @@ from torch import Tensor, nn
 Heads = Float[Tensor, "b heads tokens _"]
 
 
-class NoPosition(nn.Module):
-    """Eq. 2 without its position term (Table 8), and the encodings' base: for heads of ``dim`` channels on maps of ``map_size`` (h, w)."""
+class Position(nn.Module):
+    """A position encoding, to be subclassed.
+
+    Args:
+        dim: channels of an attention head.
+        map_size: height and width of the maps that learned tables are made for. On maps of another
+            size they are stretched, see ``resized``.
+    """
 
     def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
         super().__init__()
 
     def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Heads, Heads]:
-        """Queries and keys whose products are the logits of Eq. 2 on a map of ``map_size``: one plain attention call computes it."""
+        """Make queries and keys whose products are the logits of Eq. 2.
+
+        Args:
+            q: queries, not scaled; tokens are the pixels, row by row.
+            k: keys.
+            map_size: height and width of the map.
+
+        Returns:
+            Queries and keys of equal width, which may be greater than that of ``q`` and ``k``.
+        """
+        raise NotImplementedError
+
+
+class NoPosition(Position):
+    """Content-only attention: Eq. 2 without its position term (Table 8)."""
+
+    def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Heads, Heads]:
+        """Leave both as they are."""
         return q, k
 
 
-class AbsolutePosition(NoPosition):
-    """Learnable absolute positions, a row plus a column embedding: q·kᵀ + q·pᵀ = q·(k + p)ᵀ (Table 8; the released code)."""
+class AbsolutePosition(Position):
+    """Learnable absolute positions, an embedding of the row plus one of the column.
+
+    The keys gain them, since q·kᵀ + q·pᵀ = q·(k + p)ᵀ.
+
+    Source: Table 8; the released code's encoding.
+    """
 
     def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
         super().__init__(dim, map_size)
-        self.height, self.width = (nn.Parameter(torch.randn(n, dim) * dim**-0.5) for n in map_size)
+        height, width = map_size
+        self.height = _table(height, dim)
+        self.width = _table(width, dim)
 
     def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Heads, Heads]:
-        """The keys gain their positions."""
-        height, width = (
-            resized(table, n) for table, n in zip((self.height, self.width), map_size, strict=True)
-        )
-        return q, k + (height[:, None] + width).flatten(0, 1)
+        """Add the positions to the keys."""
+        height, width = map_size
+        rows = resized(self.height, height)
+        columns = resized(self.width, width)
+        return q, k + (rows[:, None] + columns).flatten(0, 1)
 
 
-class SinCosPosition(NoPosition):
-    """Fixed absolute positions: half of the channels (a multiple of 4) sine and cosine of the row, half of the column (Table 8)."""
+class SinCosPosition(Position):
+    """Fixed absolute positions: sines and cosines of the row, and of the column.
+
+    Half of the channels are the row's, half the column's; their number must be a multiple of 4.
+
+    Source: Table 8.
+    """
 
     def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Heads, Heads]:
-        """The keys gain their positions."""
-        (h, w), count = map_size, k.shape[3] // 4
-        index = torch.arange(
-            max(h, w, count), device=k.device, dtype=torch.promote_types(k.dtype, torch.float32)
-        )
-        angles = (index[:n, None] * 1e4 ** (-index[:count] / count) for n in map_size)
-        rows, columns = (torch.cat((a.sin(), a.cos()), 1) for a in angles)
-        return q, k + torch.cat((rows.repeat_interleave(w, 0), columns.repeat(h, 1)), 1).to(k.dtype)
+        """Add the positions to the keys."""
+        height, width = map_size
+        frequencies = k.shape[3] // 4
+        # in float32 at least: bfloat16 cannot tell neighbouring angles apart
+        dtype = torch.promote_types(k.dtype, torch.float32)
+        index = torch.arange(max(height, width, frequencies), device=k.device, dtype=dtype)
+        scales = 1e4 ** (-index[:frequencies] / frequencies)
+        rows = _sines_and_cosines(index[:height, None] * scales)
+        columns = _sines_and_cosines(index[:width, None] * scales)
+        return q, k + _over_the_map(rows, columns).to(k.dtype)
 
 
-class RelativePosition(NoPosition):
-    """Learnable relative positions (the default, Table 8): query (i, j)'s logit of key (a, b) gains q·(rows[a − i] + columns[b − j])."""
+class RelativePosition(Position):
+    """Learnable relative positions, an embedding for each offset of rows and of columns.
+
+    The logit of query (i, j) and key (a, b) gains q·(rows[a − i] + columns[b − j]). The product
+    with the row's embedding depends on the key by its row alone: for each query there are as many
+    as the map has rows, and as many for the columns as it has columns. Queries are widened by
+    these products, and keys by a one-hot row and a one-hot column, which choose among them.
+
+    Source: the paper's default (Table 8); BoTNet's relative logits.
+    """
 
     def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
         super().__init__(dim, map_size)
-        self.rows, self.columns = (
-            nn.Parameter(torch.randn(2 * n - 1, dim) * dim**-0.5) for n in map_size
-        )
+        height, width = map_size
+        self.rows = _table(2 * height - 1, dim)
+        self.columns = _table(2 * width - 1, dim)
 
     def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Heads, Heads]:
-        """Widened by h + w channels each: q by its products with the rows' and columns' embeddings, k by one-hot rows and columns."""
-        (h, w), (b, heads, _, _) = map_size, q.shape
-        tables = (
-            (resized(table, 2 * n - 1), n) for table, n in ((self.rows, h), (self.columns, w))
+        """Widen both by height + width channels."""
+        height, width = map_size
+        b, heads, _, _ = q.shape
+        queries = q.reshape(b, heads, height, width, -1)
+        rows = _offsets(self.rows, height).to(q.dtype)
+        columns = _offsets(self.columns, width).to(q.dtype)
+        row_products = torch.einsum("bnijd,iad->bnija", queries, rows).flatten(2, 3)
+        column_products = torch.einsum("bnijd,jad->bnija", queries, columns).flatten(2, 3)
+        one_hot = _over_the_map(
+            torch.eye(height, device=k.device, dtype=k.dtype),
+            torch.eye(width, device=k.device, dtype=k.dtype),
         )
-        # rows[i, a] = table[a − i + h − 1]: row i sees the offsets of every key from itself
-        rows, columns = (
-            table.unfold(0, n, 1).flip(0).transpose(1, 2).to(q.dtype) for table, n in tables
-        )
-        grid, products = (
-            q.reshape(b, heads, h, w, -1),
-            ((rows, "bnijd,iad->bnija"), (columns, "bnijd,jad->bnija")),
-        )
-        wide = [torch.einsum(axes, grid, table).flatten(2, 3) for table, axes in products]
-        row, column = (torch.eye(n, device=k.device, dtype=k.dtype) for n in map_size)
-        one_hot = torch.cat((row.repeat_interleave(w, 0), column.repeat(h, 1)), 1)
-        return torch.cat((q, *wide), 3), torch.cat((k, one_hot.expand(b, heads, -1, -1)), 3)
+        widened_q = torch.cat((q, row_products, column_products), 3)
+        widened_k = torch.cat((k, one_hot.expand(b, heads, -1, -1)), 3)
+        return widened_q, widened_k
 
 
 def resized(table: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:
-    """A learned table for ``count`` positions or offsets: linear between its entries, the first stays first and the last last."""
-    return (
-        table
-        if len(table) == count
-        else nn.functional.interpolate(table.T[None], count, mode="linear", align_corners=True)[0].T
-    )
+    """Stretch a learned table to ``count`` positions or offsets.
+
+    The values are linear between its entries; the first stays the first, the last the last.
+    """
+    if len(table) == count:
+        return table
+    channels_first = table.T[None]
+    stretched = nn.functional.interpolate(channels_first, count, mode="linear", align_corners=True)
+    return stretched[0].T
+
+
+def _table(count: int, dim: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(count, dim) * dim**-0.5)
+
+
+def _sines_and_cosines(angles: Float[Tensor, "n d"]) -> Float[Tensor, "n d2"]:
+    return torch.cat((angles.sin(), angles.cos()), 1)
+
+
+def _over_the_map(
+    rows: Float[Tensor, "h d"], columns: Float[Tensor, "w d2"]
+) -> Float[Tensor, "hw d3"]:
+    """For each pixel the vector of its row, and behind it that of its column."""
+    return torch.cat((rows.repeat_interleave(len(columns), 0), columns.repeat(len(rows), 1)), 1)
+
+
+def _offsets(table: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m m d"]:
+    """Embeddings by position of the query and of the key along an axis of ``count`` pixels.
+
+    Entry [i, a] is that of the offset a − i, which is ``table[a − i + count − 1]``.
+    """
+    table = resized(table, 2 * count - 1)
+    return table.unfold(0, count, 1).flip(0).transpose(1, 2)

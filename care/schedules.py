@@ -1,15 +1,43 @@
-"""Learning rate and momentum as pure functions of the step (Sec. 4.1)."""
+"""Learning rate and momentum as pure functions of the step (Secs. 3.3 and 4.1).
+
+Nothing here has a state: a run that goes on after an interruption computes the same values again.
+"""
 
 from math import cos, pi
 
 
 def lr_at(step: int, *, total: int, base: float, warmup: int = 0, start: float = 1e-6) -> float:
-    """Rate of 0-based ``step``: ``warmup`` from ``start`` to ``base`` (0.05 · batch / 256), then cosine to 0 at ``total`` (Sec. 4.1)."""
+    """Learning rate of a step: a linear warm-up, then a cosine to 0.
+
+    The paper's base is 0.05 · batch / 256, its warm-up takes ten epochs.
+
+    Args:
+        step: counted from 0.
+        total: steps of the training; beyond them the rate is 0.
+        base: the rate after the warm-up, from which the cosine begins.
+        warmup: steps of the warm-up, part of ``total``.
+        start: the rate of step 0 where there is a warm-up; 1e-6 is the released code's.
+
+    Source: Sec. 4.1; released code.
+    """
     if step < warmup:
         return start + (base - start) * step / warmup
-    return base * (1 + cos(pi * min((step - warmup) / max(total - warmup, 1), 1))) / 2
+    progress = min((step - warmup) / max(total - warmup, 1), 1)
+    return base * (1 + cos(pi * progress)) / 2
 
 
 def momentum_at(step: int, *, total: int, base: float = 0.99) -> float:
-    """Momentum coefficient τ = 1 − (1 − base)·(cos(π·step/total) + 1)/2: from ``base`` to 1."""
-    return 1 - (1 - base) * (cos(pi * min(step / total, 1)) + 1) / 2
+    """Momentum coefficient τ of a step: from ``base`` to 1, by half a cosine.
+
+    τ = 1 − (1 − base) · (cos(π · step / total) + 1) / 2
+
+    Args:
+        step: the update's. Here it follows the optimizer's step, so that it is given ``step + 1``;
+            the released code updates before the forward pass, with the step itself.
+        total: steps of the training; beyond them the target stands still.
+        base: of step 0; 0.99 is the paper's.
+
+    Source: Sec. 3.3, as in BYOL.
+    """
+    progress = min(step / total, 1)
+    return 1 - (1 - base) * (cos(pi * progress) + 1) / 2

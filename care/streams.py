@@ -1,4 +1,8 @@
-"""The two streams, of one shape: a pair of networks, a pair of projectors, a predictor (Fig. 2)."""
+"""The two streams, of one shape: a pair of networks, a pair of projectors, a predictor (Fig. 2).
+
+Nothing is hidden in ``forward``: it computes embeddings. The losses are ``care.loss``, the momentum
+update is the caller's line after the optimizer's step.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,21 +12,33 @@ from torch import Tensor, nn
 from care.attention import Transformer
 from care.encoded import map_shape
 from care.encoders import Encoder, build_encoder
-from care.momentum import MomentumPair, Siamese, update_targets
+from care.momentum import MomentumPair, Pair, update_targets
 from care.objectives import BYOL, Objective
-from care.positions import NoPosition, RelativePosition
+from care.positions import Position, RelativePosition
 from care.similarity import Embeddings
 
 
 class Maps(NamedTuple):
-    """Tapped feature maps of the two views, [b, c, h, w] each."""
+    """Tapped feature maps of the two views, [b, c, h, w] each: the C-stream's for the T-stream.
+
+    Attributes:
+        online: with gradient.
+        target: without.
+    """
 
     online: tuple[Tensor, Tensor]
     target: tuple[Tensor, Tensor]
 
 
 class CStreamOut(NamedTuple):
-    """Embeddings of the two views, not normalised: predictor's, f₁ of Eq. 1, and target projector's without gradient, f₂; and the maps."""
+    """What the C-stream gives of two views; embeddings are not normalised.
+
+    Attributes:
+        online: predictor's outputs, f₁ of Eq. 1.
+        target: target projector's outputs, f₂ of Eq. 1, without gradient.
+        maps: for the T-stream.
+        objective: whose loss the embeddings are for.
+    """
 
     online: Embeddings
     target: Embeddings
@@ -31,7 +47,13 @@ class CStreamOut(NamedTuple):
 
 
 class TStreamOut(NamedTuple):
-    """As the C-stream's: ``online`` is f₃ of Eq. 3, ``target`` f₄."""
+    """What the T-stream gives of the maps of two views; embeddings are not normalised.
+
+    Attributes:
+        online: predictor's outputs, f₃ of Eq. 3.
+        target: target projector's outputs, f₄ of Eq. 3, without gradient.
+        objective: whose loss the embeddings are for.
+    """
 
     online: Embeddings
     target: Embeddings
@@ -39,20 +61,32 @@ class TStreamOut(NamedTuple):
 
 
 class Stream(nn.Module):
-    """A ``backbone``, a pair of networks whose ``features`` is the width of their pooled output, and an ``objective``: heads and loss."""
+    """What both streams share.
 
-    def __init__(self, backbone: Siamese, objective: Objective | None = None) -> None:
+    Args:
+        backbone: pair of networks that have ``features``, the width of their pooled output. The
+            projectors come in a pair of the same kind.
+        objective: heads and loss, by default ``BYOL()``, as in the paper.
+    """
+
+    def __init__(self, backbone: Pair, objective: Objective | None = None) -> None:
         super().__init__()
-        self.backbone, self.objective = backbone, objective or BYOL()
-        self.projector = type(backbone)(self.objective.projector(int(backbone.online.features)))  # type: ignore[arg-type]
+        self.backbone = backbone
+        self.objective = objective or BYOL()
+        projector = self.objective.projector(int(backbone.online.features))  # type: ignore[arg-type]
+        self.projector = type(backbone)(projector)
         self.predictor = self.objective.predictor()
 
     def online_parameters(self) -> list[nn.Parameter]:
-        """The parameters that gradients train: encoder or transformer, projector, predictor."""
-        return [p for p in self.parameters() if p.requires_grad]
+        """List what gradients train: encoder or transformer, projector, predictor."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def update(self, momentum: float) -> None:
-        """Move both targets towards their online twins."""
+        """Move both targets towards their online twins.
+
+        Args:
+            momentum: the coefficient τ, see ``care.momentum_at``.
+        """
         update_targets([self.backbone, self.projector], momentum)
 
     def embed(
@@ -60,7 +94,16 @@ class Stream(nn.Module):
         online: Sequence[Float[Tensor, "b _"]],
         target: Sequence[Float[Tensor, "b _"]],
     ) -> tuple[tuple[Float[Tensor, "b d"], ...], tuple[Float[Tensor, "b d"], ...]]:
-        """Embeddings of pooled features, a tensor a view, of the online and the target network."""
+        """Embed pooled features of any number of views.
+
+        Args:
+            online: features by the online network, one tensor for each view.
+            target: features by the target network, likewise.
+
+        Returns:
+            Embeddings of the online and of the target network, one tensor for each view; the
+            target's without gradient, and without a predictor.
+        """
         online_projections, target_projections = self.projector(online, target)
         embeddings = tuple(self.predictor(projection) for projection in online_projections)
         return embeddings, tuple(projection.detach() for projection in target_projections)
@@ -70,18 +113,39 @@ class CStream(Stream):
     """The CNN stream: an SSL method, BYOL by default, on a pair of encoders (Sec. 3.1)."""
 
     def forward(self, x1: Float[Tensor, "b 3 h w"], x2: Float[Tensor, "b 3 h w"]) -> CStreamOut:
-        """Embed the two views; each goes through the network by itself, so batch norm sees one view at a time."""
-        (one, two), (three, four) = self.backbone((x1, x2), (x1, x2))
-        maps = Maps((one.map, two.map), (three.map.detach(), four.map.detach()))
-        online, target = self.embed((one.features, two.features), (three.features, four.features))
+        """Embed the two views of a batch.
+
+        Each view goes through the networks by itself, so batch norm sees one view at a time.
+
+        Args:
+            x1: view 1 of each image, normalised by ImageNet's mean and standard deviation.
+            x2: view 2 of each image, likewise.
+        """
+        views = (x1, x2)
+        (online1, online2), (target1, target2) = self.backbone(views, views)
+        maps = Maps(
+            online=(online1.map, online2.map),
+            target=(target1.map.detach(), target2.map.detach()),
+        )
+        online, target = self.embed(
+            (online1.features, online2.features),
+            (target1.features, target2.features),
+        )
         return CStreamOut((online[0], online[1]), (target[0], target[1]), maps, self.objective)
 
 
 class TStream(Stream):
-    """The same with transformers on the encoders' maps (Sec. 3.2); with ``detach`` no gradient goes on into the encoder (paper's text)."""
+    """The transformer stream: the same on the maps of the encoders (Sec. 3.2).
+
+    Args:
+        backbone: pair of transformers.
+        objective: heads and loss, by default ``BYOL()``, as in the paper.
+        detach: no gradient of this stream goes on into the encoder, as in the paper's text. By
+            default it trains the encoder's stages up to the tap, as in the released code.
+    """
 
     def __init__(
-        self, backbone: Siamese, objective: Objective | None = None, *, detach: bool = False
+        self, backbone: Pair, objective: Objective | None = None, *, detach: bool = False
     ) -> None:
         super().__init__(backbone, objective)
         self.detach = detach
@@ -96,7 +160,15 @@ class TStream(Stream):
         online: Sequence[Float[Tensor, "b c h w"]],
         target: Sequence[Float[Tensor, "b c h w"]],
     ) -> tuple[tuple[Float[Tensor, "b d"], ...], tuple[Float[Tensor, "b d"], ...]]:
-        """Embeddings of the maps of any number of views, of the online and the target encoder."""
+        """Embed the maps of any number of views.
+
+        Args:
+            online: maps by the online encoder, one tensor for each view.
+            target: maps by the target encoder, likewise.
+
+        Returns:
+            As ``embed``.
+        """
         if self.detach:
             online = [feature_map.detach() for feature_map in online]
         return self.embed(*self.backbone(online, target))
@@ -108,22 +180,29 @@ def streams_for(
     size: int | tuple[int, int],
     seed: int = 0,
     blocks: int = 5,
-    position: type[NoPosition] = RelativePosition,
+    position: type[Position] = RelativePosition,
     zero_gamma: bool = True,
     detach: bool = False,
     objective: Objective | None = None,
 ) -> tuple[CStream, TStream]:
-    """Both streams around an encoder; the T-stream is BYOL's, with heads as wide as the C-stream's.
+    """Make both streams around an encoder, whose widths and map the transformer is fitted to.
+
+    The T-stream is BYOL's whatever the C-stream's objective is, with a momentum transformer. Its
+    heads are as wide as the objective's, since Eq. 4 compares embeddings of one width.
 
     Args:
-        encoder: the online CNN, or a name for ``build_encoder``.
+        encoder: the online CNN, used as it is, or a name for ``build_encoder``.
         size: of the views, pixels: a side, or height and width.
-        seed: of all initial weights that are drawn here.
-        blocks: attention blocks of the transformer (Table 7).
+        seed: of all initial weights that are drawn here; torch's global generator is left as it
+            was.
+        blocks: attention blocks of the transformer; 5 are best of 2 to 6 (Table 7).
         position: encoding of the positions in its attention (Table 8).
         zero_gamma: every attention block starts as its shortcut; the released code resets this.
         detach: no gradient of the T-stream goes on into the encoder, as in the paper's text.
-        objective: of the C-stream, by default ``BYOL()``.
+        objective: of the C-stream, by default ``BYOL()``; its widths are the T-stream's too.
+
+    Returns:
+        The C-stream and the T-stream.
 
     Raises:
         CareError: No encoder has that name.
@@ -141,6 +220,7 @@ def streams_for(
             position=position,
             zero_gamma=zero_gamma,
         )
-        c = CStream(objective.pair(cnn), objective)
+        c_stream = CStream(objective.pair(cnn), objective)
         t_objective = BYOL(objective.hidden, objective.dim)
-        return c, TStream(MomentumPair(transformer), t_objective, detach=detach)
+        t_stream = TStream(MomentumPair(transformer), t_objective, detach=detach)
+        return c_stream, t_stream
