@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from care.encoded import Encoded
 from care.encoders import Encoder
 from care.objectives import Objective
-from care.positions import NoPosition, RelativePosition
+from care.positions import Position, RelativePosition
 from care.streams import CStream, streams_for
 
 
@@ -39,7 +39,7 @@ def sequential_stream(
     size: int | tuple[int, int],
     seed: int = 0,
     blocks: int = 5,
-    position: type[NoPosition] = RelativePosition,
+    position: type[Position] = RelativePosition,
     zero_gamma: bool = True,
     objective: Objective | None = None,
 ) -> CStream:

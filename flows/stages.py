@@ -22,6 +22,7 @@ import care.train
 import shards
 from care.encoders import Encoder
 from care.evaluate.resampling import resampled_mean, rounded
+from care.positions import Position
 from care.show.export import PLAIN, as_markdown
 from care.show.paper import compared
 from care.show.results import MEASURES
@@ -34,7 +35,7 @@ from shards import boxes, scenes, storage
 from shards.scenes_cache import images_of
 from shards.terminal import console
 
-POSITIONS: dict[str, type[care.NoPosition]] = {
+POSITIONS: dict[str, type[Position]] = {
     "none": care.NoPosition,
     "sin-cos": care.SinCosPosition,
     "absolute": care.AbsolutePosition,

@@ -17,7 +17,6 @@ from care import (
     AbsolutePosition,
     CStream,
     MomentumPair,
-    NoPosition,
     RelativePosition,
     Transformer,
     TStream,
@@ -27,6 +26,7 @@ from care import (
 )
 from care.encoders import ResNetEncoder
 from care.momentum import update_targets
+from care.positions import Position
 from care.train.precision import fastest_precision
 from care.train.view_threads import ViewThreads
 from tests.bench.timing import interleaved, keep_memory, show
@@ -165,7 +165,7 @@ class Plain(nn.Module):
 
 
 def ours(
-    position: type[NoPosition] = AbsolutePosition,
+    position: type[Position] = AbsolutePosition,
     network: Callable[[], ResNetEncoder] = resnet50,
     side: int = 14,
 ) -> tuple[CStream, TStream]:
