@@ -59,7 +59,7 @@ def parity(session: nox.Session) -> None:
 
 @shared
 def resume(session: nox.Session) -> None:
-    """Training killed, stopped and continued, on one process and on several under torchrun, about ten minutes."""
+    """Training killed, stopped and continued, also under torchrun, about ten minutes."""
     run(session, "pytest", "-m", "resume", *session.posargs)
 
 
@@ -71,7 +71,7 @@ def crash(session: nox.Session) -> None:
 
 @shared
 def flows(session: nox.Session) -> None:
-    """The pipeline killed 50 times, served and by a worker, in a bucket, on Dask and Ray, up to an hour."""
+    """The pipeline killed 50 times, served, in a bucket, on Dask and Ray, up to an hour."""
     run(session, "pytest", "-m", "flows", *session.posargs, group="flows")
 
 

@@ -152,6 +152,7 @@ def test_sizes_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
         print(
             f"\n{len(files)} files of {statistics.median(files):.0f} lines in the median, "
             f"at most {max(files)}; functions of {statistics.median(bodies):.0f} lines in the "
-            f"median, {bodies[len(bodies) * 95 // 100]} at the 95th percentile, at most {bodies[-1]}"
+            f"median, {bodies[len(bodies) * 95 // 100]} at the 95th percentile, "
+            f"at most {bodies[-1]}"
         )
     assert files

@@ -1,4 +1,7 @@
-"""What a checkpoint of ResNet-50 and its T-stream costs a training, and how soon one goes on (nox -s bench -- checkpoint)."""
+"""What checkpoints of ResNet-50 and its T-stream cost a training (nox -s bench -- checkpoint).
+
+Also how soon a training goes on from one.
+"""
 
 import statistics
 import tempfile
@@ -58,11 +61,12 @@ def main() -> None:
             file.stat().st_size for file in (run / "checkpoints" / "step-00000002").iterdir()
         )
         print(
-            f"{size / 1e9:.2f} GB; a step takes {calm:.2f} s, a save holds the training for {statistics.median(held):.2f} s"
+            f"{size / 1e9:.2f} GB; a step takes {calm:.2f} s, "
+            f"a save holds the training for {statistics.median(held):.2f} s"
         )
-        print(
-            f"and slows it by {statistics.median(extra):.2f} s in all: {statistics.median(extra) / (EVERY * calm):.2%} of {EVERY} steps"
-        )
+        slower = statistics.median(extra)
+        share = slower / (EVERY * calm)
+        print(f"and slows it by {slower:.2f} s in all: {share:.2%} of {EVERY} steps")
         again, slots = fresh()
         for at in (2, 1_000_000):
             for ahead in (run / "checkpoints").glob(f"step-{1_000_000:08d}") if at == 2 else ():

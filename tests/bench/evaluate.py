@@ -1,4 +1,6 @@
-"""Evaluation on a frozen encoder: features beside the bare forward pass, ten learning rates beside one (nox -s bench -- evaluate).
+"""Evaluation on a frozen encoder (nox -s bench -- evaluate).
+
+Features beside the bare forward pass, ten learning rates beside one.
 
 ``python -m tests.bench.evaluate --knn 0.01`` is kNN alone, at that share of ImageNet's size.
 """

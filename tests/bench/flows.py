@@ -1,4 +1,7 @@
-"""What the pipeline adds to Prefect: a finished chain asked for again, beside as many empty Prefect tasks (nox -s bench -- flows)."""
+"""What the pipeline adds to Prefect (nox -s bench -- flows).
+
+A finished chain is asked for again, beside as many empty Prefect tasks.
+"""
 
 import os
 import subprocess
@@ -9,8 +12,8 @@ from tests.bench.timing import interleaved
 
 ROUNDS = 5
 OPTIONS = (
-    "--steps 2 --batch-size 8 --hidden 16 --size 32 --train-scenes 32 --val-scenes 16 --labels 0.5 --finetune-steps 2"
-    " --detection-size 32 --detection-iterations 2"
+    "--steps 2 --batch-size 8 --hidden 16 --size 32 --train-scenes 32 --val-scenes 16"
+    " --labels 0.5 --finetune-steps 2 --detection-size 32 --detection-iterations 2"
 )
 EMPTY = """
 import flows  # its environment: the same quiet settings
@@ -50,7 +53,8 @@ def main() -> None:
     for name, seconds in zip(peers, (empty, ours, *others), strict=True):
         print(f"{name}: {seconds:.2f} s")
     print(
-        f"the pipeline adds {ours - empty:.2f} s to Prefect's {empty:.2f} s for {count} stages; it may add {2 + 0.1 * count:.1f} s"
+        f"the pipeline adds {ours - empty:.2f} s to Prefect's {empty:.2f} s for {count} stages; "
+        f"it may add {2 + 0.1 * count:.1f} s"
     )
 
 

@@ -31,7 +31,7 @@ import shards
 from care import AbsolutePosition, CStream, RelativePosition, TStream, care_loss, resnet18, resnet50
 from care.encoders import ResNetEncoder
 from care.train import batches
-from tests.bench.train import Plain, lightly_step, ours, plain_step, step_of
+from tests.bench.train import Plain, lightly_byol_step, ours, plain_step, step_of
 from tests.bench.views import photograph
 
 BUDGET = 240.0  # seconds for everything
@@ -200,7 +200,7 @@ def released_step(work: Workload, views: tuple[Tensor, Tensor], prepare: Prepare
 
 def byol_step(work: Workload, views: tuple[Tensor, Tensor], prepare: Prepare) -> Step:
     """lightly's BYOL with channels_last."""
-    return lightly_step(work.precision, views, work.device.type, work.plain_network, prepare)
+    return lightly_byol_step(work.precision, views, work.device.type, work.plain_network, prepare)
 
 
 def peers_of(work: Workload) -> list[Peer]:

@@ -1,6 +1,7 @@
-"""Shard building, reading and opening beside webdataset and wids, interleaved in one process (nox -s bench -- shards).
+"""Shard building, reading and opening beside webdataset and wids (nox -s bench -- shards).
 
-5,000 JPEGs of about 110 KB in ten classes, all in the page cache; a set of 1.3 million samples for the opening.
+All are interleaved in one process: 5,000 JPEGs of about 110 KB in ten classes, all in the page
+cache, and a set of 1.3 million samples for the opening.
 """
 
 import hashlib
@@ -88,7 +89,10 @@ def build(folder: Path) -> None:
         "care --validate decode": ours("decode"),
     }
     size = sum(file.stat().st_size for file in files)
-    title = f"building {COUNT:,} files of {size // COUNT // 1000} KB with labels, one process, {os.cpu_count()} cores"
+    title = (
+        f"building {COUNT:,} files of {size // COUNT // 1000} KB with labels, "
+        f"one process, {os.cpu_count()} cores"
+    )
     show(
         title,
         interleaved(work, ROUNDS),

@@ -78,7 +78,7 @@ def serve(kind: str, setting: Setting) -> None:
     shape = (2, setting.batch_size, 3, setting.size, setting.size)
     x1, x2 = (view.contiguous(memory_format=torch.channels_last) for view in torch.randn(shape))
     with ExitStack() as stack:
-        make = lightly_step if kind == "lightly" else care_step
+        make = lightly_byol_step if kind == "lightly" else care_step
         step = make(stack, setting, with_t=kind == "both")
         for line in sys.stdin:
             began = time.perf_counter()
@@ -118,15 +118,12 @@ def care_step(stack: ExitStack, setting: Setting, *, with_t: bool) -> Callable[.
     return step
 
 
-def lightly_step(_: ExitStack, setting: Setting, *, with_t: bool) -> Callable[..., None]:
-    """lightly's BYOL, put together as its documentation does, with channels_last."""
-    import copy
+def lightly_byol_step(_: ExitStack, setting: Setting, *, with_t: bool) -> Callable[..., None]:
+    """lightly's BYOL on the same encoder."""
     import torch
-    from lightly.loss import NegativeCosineSimilarity
-    from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
-    from lightly.models.utils import deactivate_requires_grad, update_momentum
     from torch import nn
     from care.encoders import build_encoder
+    from tests.bench.lightly_byol import lightly_step
 
     class Pooled(nn.Module):
         def __init__(self) -> None:
@@ -137,25 +134,7 @@ def lightly_step(_: ExitStack, setting: Setting, *, with_t: bool) -> Callable[..
             return self.encoder(x).features
 
     backbone = Pooled()
-    head = BYOLProjectionHead(backbone.encoder.features, setting.hidden, 256)
-    online = nn.Sequential(backbone, head).to(memory_format=torch.channels_last)
-    predictor, target = BYOLPredictionHead(256, setting.hidden, 256), copy.deepcopy(online)
-    deactivate_requires_grad(target)
-    criterion = NegativeCosineSimilarity()
-    parameters = [*online.parameters(), *predictor.parameters()]
-    optimizer = torch.optim.SGD(parameters, 0.01, momentum=0.9, weight_decay=1e-4)
-
-    def step(x1: torch.Tensor, x2: torch.Tensor) -> None:
-        update_momentum(online, target, 0.99)
-        q1, q2 = predictor(online(x1)), predictor(online(x2))
-        with torch.no_grad():
-            k1, k2 = target(x1), target(x2)
-        loss = 0.5 * (criterion(q1, k2) + criterion(q2, k1))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    return lightly_step(backbone, backbone.encoder.features, hidden=setting.hidden)
 
 
 def compare(setting: Setting, before: Path | None, rounds: int) -> None:

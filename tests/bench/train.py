@@ -1,8 +1,10 @@
-"""One training step of ResNet-50 at 224 px: ours beside the released recipe written plainly and lightly's BYOL (nox -s bench -- train).
+"""One training step of ResNet-50 at 224 px, beside its peers (nox -s bench -- train).
 
-The plain recipe is what the released code describes: each view through the network by itself, attention by einsum with materialised
-position logits, momentum and SGD a parameter at a time, contiguous, eager. Before anything is timed its losses and gradients are compared
-with ours in float64. All peers run interleaved in one process on the same views.
+Ours stands beside the released recipe written plainly and lightly's BYOL. The plain recipe is what
+the released code describes: each view through the network by itself, attention by einsum with
+materialised position logits, momentum and SGD a parameter at a time, contiguous, eager. Before
+anything is timed its losses and gradients are compared with ours in float64. All peers run
+interleaved in one process on the same views.
 """
 
 import argparse
@@ -29,13 +31,14 @@ from care.momentum import update_targets
 from care.positions import Position
 from care.train.precision import fastest_precision
 from care.train.view_threads import ViewThreads
+from tests.bench.lightly_byol import lightly_step
 from tests.bench.timing import interleaved, keep_memory, show
 
 SIZE, LR, TAU = 224, 0.05, 0.99
 
 
 class PlainBlock(nn.Module):
-    """An attention block with materialised position logits; the names are ours, so that our weights load."""
+    """An attention block with materialised position logits; its names let our weights load."""
 
     def __init__(self, inputs: int, outputs: int, side: int, downsample: bool) -> None:
         super().__init__()
@@ -107,7 +110,7 @@ def unit(x: Tensor) -> Tensor:
 
 
 class Plain(nn.Module):
-    """Both streams of the released recipe, one view at a time; its maps are ``side`` pixels wide."""
+    """Both streams of the released recipe, one view at a time; maps are ``side`` pixels wide."""
 
     def __init__(
         self, network: Callable[[], ResNet] = torchvision_resnet50, side: int = 14
@@ -179,7 +182,7 @@ def ours(
 def step_of(
     c: CStream, t: TStream | None, precision: torch.dtype, views: tuple[Tensor, Tensor]
 ) -> Callable[[], None]:
-    """Our step, as ``pretrain`` takes it: on a CPU each view in a thread, with half of the cores."""
+    """Our step, as ``pretrain`` takes it: on a CPU each view in a thread, on half of the cores."""
     model = nn.ModuleList((c,) if t is None else (c, t)).to(memory_format=torch.channels_last)
     device = next(model.parameters()).device.type
     optimizer = torch.optim.SGD(
@@ -237,46 +240,19 @@ def plain_step(
     return step
 
 
-def lightly_step(
+def lightly_byol_step(
     precision: torch.dtype,
     views: tuple[Tensor, Tensor],
     device: str,
     network: Callable[[], ResNet] = torchvision_resnet50,
     prepare: Callable[[nn.Module], None] = lambda _: None,
 ) -> Callable[[], None]:
-    """lightly's BYOL, put together as its documentation does; ``prepare`` gets each network."""
-    # here, so that the other peers can do without lightly
-    from lightly.loss import NegativeCosineSimilarity
-    from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
-    from lightly.models.utils import deactivate_requires_grad, update_momentum
-
+    """A step of lightly's BYOL on these views; ``prepare`` gets each network."""
     resnet = network()
-    features = resnet.fc.in_features
     backbone = nn.Sequential(*list(resnet.children())[:-1], nn.Flatten())
-    online = nn.Sequential(backbone, BYOLProjectionHead(features, 4096, 256))
-    online.to(device, memory_format=torch.channels_last)
-    predictor, target = BYOLPredictionHead(256, 4096, 256).to(device), copy.deepcopy(online)
-    for module in (online, target, predictor):
-        prepare(module)
-    deactivate_requires_grad(target)
-    criterion = NegativeCosineSimilarity()
-    optimizer = torch.optim.SGD(
-        [*online.parameters(), *predictor.parameters()], LR, momentum=0.9, weight_decay=1e-4
-    )
-
-    def step() -> None:
-        update_momentum(online, target, TAU)
-        x1, x2 = (x.contiguous(memory_format=torch.channels_last) for x in views)
-        with torch.autocast(device, precision, enabled=precision != torch.float32):
-            q1, q2 = predictor(online(x1)), predictor(online(x2))
-            with torch.no_grad():
-                k1, k2 = target(x1), target(x2)
-            loss = 0.5 * (criterion(q1, k2) + criterion(q2, k1))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    features = resnet.fc.in_features
+    step = lightly_step(backbone, features, precision=precision, device=device, prepare=prepare)
+    return lambda: step(*(x.contiguous(memory_format=torch.channels_last) for x in views))
 
 
 def same(device: str) -> None:
@@ -296,7 +272,8 @@ def same(device: str) -> None:
     gradients = max(float((a.grad - b.grad).norm() / b.grad.norm()) for a, b in both)
     difference = abs(total - reference).item() / reference.item()
     print(
-        f"float64: relative difference of the loss {difference:.1e}, of the encoder's gradients at most {gradients:.1e}"
+        f"float64: relative difference of the loss {difference:.1e}, "
+        f"of the encoder's gradients at most {gradients:.1e}"
     )
     assert difference < 1e-9
     assert gradients < 1e-6
@@ -305,10 +282,8 @@ def same(device: str) -> None:
 def gemm_peak(precision: torch.dtype, device: str) -> float:
     """FLOP/s of large square products."""
     n = 4096 if device == "cpu" else 8192
-    a, b = (
-        torch.randn(n, n, device=device, dtype=precision),
-        torch.randn(n, n, device=device, dtype=precision),
-    )
+    a = torch.randn(n, n, device=device, dtype=precision)
+    b = torch.randn(n, n, device=device, dtype=precision)
     seconds = min(
         interleaved({"": lambda: synchronized(lambda: a @ b, device)}, 1)[""] for _ in range(5)
     )
@@ -333,9 +308,8 @@ def main() -> None:
     x = torch.randn(2, batch, 3, SIZE, SIZE, device=device)
     views = x[0], x[1]
     native = fastest_precision(torch.device(device))
-    low = (
-        torch.float32 if native == "fp32" else torch.bfloat16
-    )  # emulated it is slower than float32
+    # emulated bfloat16 is slower than float32
+    low = torch.float32 if native == "fp32" else torch.bfloat16
     contiguous = torch.contiguous_format
     c, t = (stream.to(device) for stream in ours())
     work = {
@@ -349,7 +323,7 @@ def main() -> None:
             *(stream.to(device) for stream in ours(RelativePosition)), low, views
         ),
         "care, C-stream alone": step_of(ours()[0].to(device), None, low, views),
-        "lightly's BYOL, channels_last": lightly_step(low, views, device),
+        "lightly's BYOL, channels_last": lightly_byol_step(low, views, device),
     }
     work = {name: (lambda run=run: synchronized(run, device)) for name, run in work.items()}
     for kept in (False, True) if device == "cpu" else (False,):
@@ -357,11 +331,15 @@ def main() -> None:
             keep_memory()
         interleaved(work, 1)  # the first step allocates
         times = interleaved(work, options.rounds)
-        title = f"a step of ResNet-50 at {SIZE} px, {batch} images, {device}, autocast to {low}{', freed memory kept, as pretrain does' * kept}"
+        title = f"a step of ResNet-50 at {SIZE} px, {batch} images, {device}, autocast to {low}"
+        if kept:
+            title += ", freed memory kept, as pretrain does"
         show(title, times, count=batch, unit="image", reference="released, fp32")
     peak = gemm_peak(low, device)
+    share = 95.2e9 * batch / times["care"] / peak
     print(
-        f"{low} GEMM peak {peak / 1e12:.2f} TFLOP/s; care reaches {95.2e9 * batch / times['care'] / peak:.0%} of it (95.2 GFLOP an image)"
+        f"{low} GEMM peak {peak / 1e12:.2f} TFLOP/s; "
+        f"care reaches {share:.0%} of it (95.2 GFLOP an image)"
     )
     print(f"T-stream over C-stream alone: {times['care'] / times['care, C-stream alone']:.2f}×")
     released = times["released, autocast, channels_last"]
@@ -374,9 +352,8 @@ def main() -> None:
     momentum = interleaved(
         {name: (lambda run=run: synchronized(run, device)) for name, run in updates.items()}, 9
     )
-    print(
-        f"momentum update: {momentum['loop'] * 1e3:.0f} → {momentum['care'] * 1e3:.0f} ms, {momentum['loop'] / momentum['care']:.1f}×"
-    )
+    loop, fused = momentum["loop"], momentum["care"]
+    print(f"momentum update: {loop * 1e3:.0f} → {fused * 1e3:.0f} ms, {loop / fused:.1f}×")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Two views an image from JPEGs of 500 × 375 px, one core: ours beside other packages, interleaved (nox -s bench -- views).
+"""Two views an image from JPEGs of 500 × 375 px on one core (nox -s bench -- views).
 
-All peers get the same files and do the paper's augmentation: the released recipe as plain torchvision on PIL images, lightly's
-BYOLTransform, albumentations, and webdataset reading our tars into the released recipe. Medians, ratios to the released recipe.
+Ours stands beside other packages, interleaved. All get the same files and do the paper's
+augmentation: the released recipe as plain torchvision on PIL images, lightly's BYOLTransform,
+albumentations, and webdataset reading our tars into the released recipe. Medians, and ratios to
+the released recipe.
 """
 
 import io
@@ -85,19 +87,11 @@ def measure(data: shards.ShardSet, files: list[bytes]) -> None:
         for number in range(COUNT):
             crops[0, number]
 
-    cropped = [
-        torch.from_numpy(np.stack([crops[0, n][0][view] for n in range(COUNT)]))
-        for view in range(2)
-    ]
-    numbers = [
-        torch.from_numpy(np.stack([crops[0, n][1][view] for n in range(COUNT)]))
-        for view in range(2)
-    ]
+    halves = colour_work(crops)
 
     def ours_coloured() -> None:
-        for view in range(2):
-            for half in (slice(0, COUNT // 2), slice(COUNT // 2, COUNT)):
-                apply_photometrics(cropped[view][half], numbers[view][half])
+        for cropped, numbers in halves:
+            apply_photometrics(cropped, numbers)
 
     def decoded() -> None:
         for file in files:
@@ -120,6 +114,17 @@ def measure(data: shards.ShardSet, files: list[bytes]) -> None:
     times = interleaved(work, ROUNDS)
     title = f"two views of {SIZE} px, {len(files[0]) // 1000} KB JPEGs, one core"
     show(title, times, count=COUNT, unit="image", reference="released recipe (PIL, torchvision)")
+
+
+def colour_work(crops: CroppedViews) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Both views, cropped, and the numbers of their colour, half of the images at a time."""
+    work = []
+    for view in range(2):
+        samples = [crops[0, number] for number in range(COUNT)]
+        cropped = torch.from_numpy(np.stack([sample[0][view] for sample in samples]))
+        numbers = torch.from_numpy(np.stack([sample[1][view] for sample in samples]))
+        work += zip(cropped.split(COUNT // 2), numbers.split(COUNT // 2), strict=True)
+    return work
 
 
 def peers(files: list[bytes]) -> dict[str, object]:
