@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 import torch
 from care.train.ranks import limit_threads
-from flows import records, stages
+from flows import pieces, records, works
 from flows.exits import exit_on_failure
 from flows.supervise import OUTCOME
 from shards.errors import Failure, Misuse, Stopped, StoreError
@@ -69,9 +69,9 @@ def _outcome(do: str, arguments: Any, slot: dict[str, str]) -> tuple[str, str]:
     limit_threads()  # alone, too: torch does not know of a container's quota
     try:
         if do == "piece":
-            records.piece(*arguments)
+            pieces.do_piece(*arguments)
         else:
-            records.finish(records.Stage(*arguments))
+            records.finish(records.KeyedStage(*arguments))
     except (Stopped, KeyboardInterrupt) as error:
         return "stopped", str(
             error
@@ -89,6 +89,7 @@ if __name__ == "__main__":
     if "TORCHELASTIC_RUN_ID" in os.environ:
         with exit_on_failure():
             work, out, given = json.loads(sys.argv[1])
-            stages.WORKS[work](out, **given)
+            works.run_work(work, out, given)
     else:
+        works.import_all()
         serve(socket.socket(fileno=int(sys.argv[1])))

@@ -10,11 +10,20 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from prefect import flow
 import shards
-from flows.chain import Chain, Runner
 from flows.result import Result
+from flows.runners import Runner
+from flows.schedule import Schedule
 from shards import locks, sources, storage
+from shards.bounds import (
+    BatchSize,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PixelSide,
+    PositiveFloat,
+    PositiveInt,
+)
 from shards.errors import Misuse, ShardError
-from shards.terminal import Amount, Batch, Count, Natural, Positive, Share, Side
 
 STAGES = (
     "train",
@@ -113,32 +122,32 @@ def care_pipeline(
     val: str | None = None,
     protocol: Literal["quick", "photos", "paper"] | None = None,
     encoder: str | None = None,
-    size: Side | None = None,
-    hidden: Count | None = None,
-    steps: Count | None = None,
-    batch_size: Batch | None = None,
-    lr: Positive | None = None,
-    momentum: Share | None = None,
-    attention_weight: Amount = 100,
-    checkpoint_every: Count | None = None,
+    size: PixelSide | None = None,
+    hidden: PositiveInt | None = None,
+    steps: PositiveInt | None = None,
+    batch_size: BatchSize | None = None,
+    lr: PositiveFloat | None = None,
+    momentum: Fraction | None = None,
+    attention_weight: NonNegativeFloat = 100,
+    checkpoint_every: PositiveInt | None = None,
     c_stream: bool | None = None,
     baselines: list[str] | None = None,
     labels: tuple[float, ...] = (0.01, 0.1),
-    finetune_steps: Count = 50,
+    finetune_steps: PositiveInt = 50,
     voc_train: str | None = None,
     voc_val: str | None = None,
     coco_train: str | None = None,
     coco_val: str | None = None,
-    detection_size: Side | None = None,
-    detection_iterations: Count | None = None,
-    train_scenes: Count = 2000,
-    val_scenes: Count = 400,
-    seed: Natural = 0,
-    nproc: Natural = 0,
-    jobs: Natural = 0,
-    workers: Natural | None = None,
+    detection_size: PixelSide | None = None,
+    detection_iterations: PositiveInt | None = None,
+    train_scenes: PositiveInt = 2000,
+    val_scenes: PositiveInt = 400,
+    seed: NonNegativeInt = 0,
+    nproc: NonNegativeInt = 0,
+    jobs: NonNegativeInt = 0,
+    workers: NonNegativeInt | None = None,
     runner: Runner = "threads",
-    stall_minutes: Positive = 60,
+    stall_minutes: PositiveFloat = 60,
     refresh: list[str] | None = None,
 ) -> Result:
     """Images → shards → CARE pre-training → evaluation beside random initialisation → report, all below ``out``.
@@ -243,7 +252,7 @@ def care_pipeline(
         if pair[0]
     }
     skipped += [] if boxed else ["detection: the images have no boxes"]
-    with Chain(out, refresh or (), jobs=jobs, stall=60 * stall_minutes, runner=runner) as chain:
+    with Schedule(out, refresh or (), jobs=jobs, stall=60 * stall_minutes, runner=runner) as chain:
         made = {
             part: chain.start(part, "build", {**inputs, "seed": seed})
             for part, inputs in parts.items()

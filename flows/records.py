@@ -1,62 +1,39 @@
-"""What is finished: the record of a stage names its inputs and outputs and is committed after these; it is the cache, wherever it lies.
+"""What is finished: a stage's record names its inputs and outputs and is committed after these.
 
-``OUT/stages/NAME-KEY.json`` is the record of what the folder ``OUT/stages/NAME-KEY`` holds. The key is a digest of all that decides the
-result: experiments, and machines with one bucket, share what is equal between them, and nothing is written over.
+``OUT/stages/NAME-KEY.json`` is the record of what the folder ``OUT/stages/NAME-KEY`` holds. The key
+is a digest of all that decides the result: experiments, and machines with one bucket, share what is
+equal between them, and nothing is written over. The records are the cache, wherever they lie.
 """
 
-import hashlib
-import inspect
 import json
 import os
-import re
 import shutil
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
-import shards
+from flows.identity import code_digest, input_identity
 from flows.result import Result
-from shards import boxes, locks, storage
-from shards.plan import Plan, make_plan, missing
-from shards.scenes_cache import images_of
-from shards.terminal import console
-from shards.write import write_shard
+from flows.works import run_work
+from shards import locks, storage
+from shards.progress import console
 
-SCHEMA = 1
-FREE = {
-    "cache",
-    "workers",
-    "nproc",
-    "checkpoint_every",
-    "keep_every",
-    "max_rejects",
-}  # inputs that decide nothing
-_METHOD = ("shards/*", "care/*.py", "care/train/*")
-_FEATURES = (*_METHOD, "care/evaluate/features.py", "care/evaluate/images.py")
-_JUDGED = (*_FEATURES, "care/evaluate/evaluation.py", "care/evaluate/resampling.py")
-SOURCES = {  # by work or by verb: the files whose edit does a stage again
-    "build": ("shards/*",),
-    "pretrain": _METHOD,
-    "features": _FEATURES,
-    "knn": (*_JUDGED, "care/evaluate/knn.py", "care/evaluate/neighbours.py"),
-    "linear": (*_JUDGED, "care/evaluate/linear*"),
-    "finetune": (
-        *_JUDGED,
-        "care/evaluate/finetune.py",
-        "care/evaluate/few_labels.py",
-        "care/evaluate/recipes.py",
-    ),
-    "detect": (*_METHOD, "care/evaluate/*"),
-    "attention": (*_JUDGED, "care/show/maps.py"),
-    "report": ("shards/*", "care/*", "care/*/*"),
-}
+SCHEMA = 2
+# inputs that decide no result
+FREE_INPUTS = {"cache", "workers", "nproc", "checkpoint_every", "keep_every", "max_rejects"}
+SECONDS_FOR_ANOTHER = 7 * 24 * 3600.0  # that a process waits for another one at the same stage
 
 
-class Stage(NamedTuple):
-    """A stage to do: a function in ``flows.stages`` and its inputs, which decide the result but for those that are ``FREE``.
+class KeyedStage(NamedTuple):
+    """A stage whose inputs are there, so that it has a key.
 
-    An input is JSON, or the result of another stage: its digest counts, and the function is given its ``url``.
+    Attributes:
+        out: folder of the pipeline, path or URL.
+        name: of the stage; with the key it is unique below ``out``.
+        work: what is done, a name in ``flows.works.WORKS``.
+        inputs: by name JSON, or the result of another stage: of it the digest counts, and the work
+            is given the ``url``.
+        key: digest of all that decides the result.
     """
 
     out: str
@@ -71,216 +48,189 @@ class Stage(NamedTuple):
         return f"{self.out}/stages/{self.name}-{self.key[:8]}"
 
     def arguments(self) -> Result:
-        """What the function is called with beside its folder."""
-        return dict(_each(self.inputs, "url"))
+        """What the work is called with beside its folder."""
+        return dict(_with_fields(self.inputs, "url"))
 
 
-def stage(out: str, name: str, work: str, inputs: Result) -> Stage:
-    """A stage with its key: schema, work, and the digests of inputs and source files."""
-    told = {
-        part: identity(part, value, inputs)
-        for part, value in _each(inputs, "digest").items()
-        if part not in FREE
+def key_stage(out: str, name: str, work: str, inputs: Result) -> KeyedStage:
+    """A stage with its key: of schema, work, code, and what the inputs are.
+
+    Args:
+        out: folder of the pipeline, path or URL.
+        name: of the stage.
+        work: a name in ``flows.works.WORKS``.
+        inputs: of the work; what is in ``FREE_INPUTS`` does not count.
+    """
+    deciding = {
+        part: input_identity(part, value, inputs)
+        for part, value in _with_fields(inputs, "digest").items()
+        if part not in FREE_INPUTS
     }
-    key = storage.digest([SCHEMA, work, code(work, inputs.get("verb", work)), told])
-    return Stage(str(out).rstrip("/"), name, work, inputs, key)
+    key = storage.digest([SCHEMA, work, code_digest(work, inputs.get("verb")), deciding])
+    return KeyedStage(str(out).rstrip("/"), name, work, inputs, key)
 
 
-def _each(value: Any, *fields: str) -> Any:
-    # JSON with one field, or several by name, in the place of each result in it
+def _with_fields(value: Any, *fields: str) -> Any:
+    """JSON with one field, or several by name, in the place of each result in it."""
     if not isinstance(value, dict):
         return value
     if {"url", "digest"} <= value.keys():
         return value[fields[0]] if len(fields) == 1 else {field: value[field] for field in fields}
-    return {name: _each(part, *fields) for name, part in value.items()}
+    return {name: _with_fields(part, *fields) for name, part in value.items()}
 
 
-def identity(name: str, value: Any, inputs: Result) -> Any:
-    """What an input is, wherever it lies: of a path or URL the digest of what is there, else itself."""
-    known = ("[0-9a-f]{64}|(scenes|random|supervised):.*", str(value))
-    if (
-        name not in ("source", "train", "val", "encoder", "names")
-        or value is None
-        or re.fullmatch(*known)
-    ):
-        return value
-    if name == "source":
-        return _plan(inputs).digest
-    if "index.json" in storage.listing(value):
-        return storage.sha256(f"{value}/index.json")
-    if name in ("encoder", "names"):  # a file, or a run that goes on: its newest checkpoint
-        steps = [
-            one
-            for one in storage.listing(f"{value}/checkpoints", deep=True)
-            if one.endswith("/manifest.json")
-        ]
-        with suppress(FileNotFoundError, IsADirectoryError):
-            return storage.sha256(f"{value}/checkpoints/{max(steps)}" if steps else value)
-        return value
-    return (boxes.load(value) if inputs.get("verb") == "detect" else shards.open(value)).digest
+def finished_result(stage: KeyedStage) -> Result | None:
+    """The result of a finished stage whose outputs are there and are what they were.
 
+    Shards are compared by their sizes, all other outputs by content. What is not what it was is
+    told: it will be done again.
 
-@cache
-def code(work: str, verb: str) -> str:
-    """Digest of the function of a stage and of the source files it stands on."""
-    root = Path(str(shards.__file__)).parents[1]
-    text = (root / "flows" / "stages.py").read_text()  # importing it would import torch
-    parts = [
-        text[at : text.find("\n\n\n", at)]
-        for at in (text.index(f"\ndef {name}(") for name in (work, "loaded"))
-    ]
-    paths = sorted(
-        {
-            path
-            for pattern in SOURCES[verb]
-            for path in root.glob(pattern)
-            if path.suffix in (".py", ".j2", ".csv")
-        }
-    )
-    return storage.digest(
-        [*parts, *([path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in paths)]
-    )
-
-
-def found(one: Stage) -> Result | None:
-    """The result of a finished stage whose outputs are there and are what they were; shards by their sizes, all others by content."""
+    Raises:
+        StoreError: The store does not answer; all may be there.
+    """
     try:
-        record = json.loads(storage.read_bytes(f"{one.url}.json"))
-        files, there = record["result"].get("outputs", {}), storage.listing(one.url)
-        lost = [name for name, file in files.items() if there.get(name) != file["size"]]
-        lost = lost or [
-            n
-            for n, file in files.items()
-            if not n.endswith(".tar") and storage.sha256(f"{one.url}/{n}") != file["sha256"]
-        ]
-        if record["key"] == one.key and not lost:
-            return dict(record["result"]) | {"url": one.url}
-        console.print(
-            f"[yellow]{one.name} is done again: {', '.join(lost[:3]) or 'its record'} is not what it was",
-            soft_wrap=True,
-        )
+        record = json.loads(storage.read_bytes(f"{stage.url}.json"))
+        lost = _lost_outputs(stage.url, record["result"].get("outputs", {}))
+        if record["key"] == stage.key and not lost:
+            return dict(record["result"]) | {"url": stage.url}
+        what = ", ".join(lost[:3]) or "its record"
+        _tell_again(stage, f"{what} is not what it was")
     except FileNotFoundError:
         return None
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:  # but no StoreError: all may be there
-        console.print(f"[yellow]{one.name} is done again: {error}", soft_wrap=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _tell_again(stage, str(error))
     return None
 
 
-def finish(one: Stage) -> Result:
-    """Do a stage in this process, unless it is done, or another process has just done it, and commit its record; its result."""
-    from flows import stages
+def _lost_outputs(url: str, outputs: Result) -> list[str]:
+    """Names of outputs that are not what they were, first by size alone."""
+    sizes = storage.listing(url)
+    lost = [name for name, file in outputs.items() if sizes.get(name) != file["size"]]
+    if lost:
+        return lost
+    read = [name for name in outputs if not name.endswith(".tar")]
+    return [name for name in read if storage.sha256(f"{url}/{name}") != outputs[name]["sha256"]]
 
-    with locked(one):
-        if (done := found(one)) is not None:
-            return done
-        if one.work == "build" and f"{Path(one.url).name}.json" in storage.listing(
-            f"{one.out}/stages"
-        ):
-            clear(one)  # a set with a part that is lost is no plan to go on with
-        result = stages.WORKS[one.work](one.url, **one.arguments())
+
+def _tell_again(stage: KeyedStage, why: str) -> None:
+    console.print(f"[yellow]{stage.name} is done again: {why}", soft_wrap=True)
+
+
+def finish(stage: KeyedStage) -> Result:
+    """Do a stage in this process and commit its record, unless it is done by now.
+
+    Returns:
+        Its result, with the ``url`` of its folder.
+    """
+    with locked(stage):
+        finished = finished_result(stage)
+        if finished is not None:
+            return finished
+        records = storage.listing(f"{stage.out}/stages")
+        if stage.work == "build" and f"{Path(stage.url).name}.json" in records:
+            clear(stage)  # a set with a part that is lost is no plan to go on with
+        result = run_work(stage.work, stage.url, stage.arguments())
+        result = {"digest": storage.digest(result)} | result
         record = {
-            "key": one.key,
-            "inputs": _each(one.inputs, "url", "digest"),
-            "result": {"digest": storage.digest(result)} | result,
+            "key": stage.key,
+            "inputs": _with_fields(stage.inputs, "url", "digest"),
+            "result": _with_tables(stage.work, result),
         }
-        storage.write_json(f"{one.url}.json", record)
-    return dict(record["result"]) | {"url": one.url}
+        storage.write_json(f"{stage.url}.json", record)
+    return dict(record["result"]) | {"url": stage.url}
 
 
-def locked(one: Stage, patience: float = 7 * 24 * 3600) -> AbstractContextManager[None]:
-    """No other process at this stage in the block."""
-    return locks.exclusive(
-        storage.locate(f"{one.out}/stages/.{one.name}-{one.key[:8]}"),
-        "working on",
-        patience=patience,
-    )
+def _with_tables(work: str, result: Result) -> Result:
+    """The result of an evaluation with its rows as Markdown, for who looks at Prefect's UI."""
+    if work != "judge":
+        return result
+    from care.show import as_markdown, compared  # imports torch, as the work has done
+
+    return result | {"markdown": as_markdown(compared(result["rows"]))}
 
 
-def clear(one: Stage) -> None:
+def locked(
+    stage: KeyedStage, patience: float = SECONDS_FOR_ANOTHER
+) -> AbstractContextManager[None]:
+    """No other process at this stage in the block.
+
+    Args:
+        stage: to lock.
+        patience: seconds to wait for another process.
+    """
+    lock = storage.locate(f"{stage.out}/stages/.{stage.name}-{stage.key[:8]}")
+    return locks.exclusive(lock, "working on", patience=patience)
+
+
+def clear(stage: KeyedStage) -> None:
     """Remove a stage's folder and its record."""
-    if not storage.is_remote(one.url):
-        shutil.rmtree(one.url, ignore_errors=True)
-    for url in (
-        f"{one.url}.json",
-        *(f"{one.url}/{name}" for name in storage.listing(one.url, deep=True)),
-    ):
+    if not storage.is_remote(stage.url):
+        shutil.rmtree(stage.url, ignore_errors=True)
+    files = [f"{stage.url}/{name}" for name in storage.listing(stage.url, deep=True)]
+    for url in (f"{stage.url}.json", *files):
         with suppress(FileNotFoundError):
             storage.remove(url)
 
 
-def status(out: str) -> list[Result]:
-    """All stages below ``out``, the last worked on last: name, state, when it was finished or last saved, and what there is."""
-    rows, place = list[tuple[float, Result]](), storage.locate(f"{out}/stages")
-    for path in [path for path in place.iterdir() if path.name[0] != "."] if place.is_dir() else ():
-        if path.suffix == ".json":
-            seen, state, text = (
-                path.stat().st_mtime,
-                "finished",
-                storage.read_json(path)["result"]["text"],
-            )
-        elif path.with_name(f"{path.name}.json").exists():
-            continue
-        else:
-            saved = sorted(
-                (one.stat().st_mtime, one.parent.name)
-                for one in path.glob("**/checkpoints/step-*/manifest.json")
-            )
-            (seen, text), state = saved[-1] if saved else (0.0, ""), "unfinished"
-        at = datetime.fromtimestamp(seen).isoformat(" ", "seconds") if seen else ""
-        rows.append(
-            (
-                seen,
-                {"stage": path.name.removesuffix(".json"), "state": state, "at": at, "text": text},
-            )
-        )
-    return [row for _, row in sorted(rows, key=lambda pair: (pair[0], pair[1]["stage"]))]
-
-
-def link(one: Stage) -> None:
+def link(stage: KeyedStage) -> None:
     """Let the last stage of a name be found by that name, on a local disk."""
-    if not storage.is_remote(one.out):
-        link = Path(one.out, f".part-{one.name}-{os.getpid()}")
-        link.unlink(missing_ok=True)  # of one that was killed and had our number
-        link.symlink_to(Path("stages", Path(one.url).name))
-        with suppress(IsADirectoryError):  # a folder of the user's has that name: it stays
-            link.replace(Path(one.out, one.name))
-        link.unlink(missing_ok=True)
-
-
-def pieces(work: str, out: str, inputs: Result) -> list[Any]:
-    """The parts of a stage that are not there yet, each for ``piece``; none where a stage has no parts."""
-    there = {*storage.listing(out)}
-    if work == "build" and "index.json" not in there:
-        return missing(_plan(inputs), there)
-    parts = ("train", "val") if work == "features" else ()
-    return [[part, n] for part in parts for n in range(len(shards.open(inputs[part]).index.shards))]
-
-
-def piece(work: str, out: str, inputs: Result, number: Any) -> None:
-    """Do one of ``pieces``."""
-    if work == "build":
-        write_shard(_known_plan(out, json.dumps(inputs)), storage.locate(out), number)
+    if storage.is_remote(stage.out):
         return
-    from care.evaluate import extract
-    from flows.stages import loaded
-
-    encoder, data = loaded(inputs["encoder"], inputs["seed"]), shards.open(inputs[number[0]])
-    # pieces are spread over the cores already
-    extract(encoder, data, size=inputs["size"], cache=out, only=[number[1]], workers=0)
-
-
-def _plan(inputs: Result) -> Plan:
-    options = inspect.signature(make_plan).parameters.keys() & inputs.keys()
-    source = images_of(inputs["source"], inputs.get("annotated", False), inputs.get("seed", 0))
-    return make_plan(source, **{option: inputs[option] for option in options})
+    link = Path(stage.out, f".part-{stage.name}-{os.getpid()}")
+    link.unlink(missing_ok=True)  # of one that was killed and had our number
+    link.symlink_to(Path("stages", Path(stage.url).name))
+    with suppress(IsADirectoryError):  # a folder of the user's has that name: it stays
+        link.replace(Path(stage.out, stage.name))
+    link.unlink(missing_ok=True)
 
 
-@cache
-def _known_plan(_: str, inputs: str) -> Plan:  # of a folder, by a text, which can be looked up
-    return _plan(json.loads(inputs))
+class StageState(NamedTuple):
+    """How far a stage is.
+
+    Attributes:
+        stage: its name and the beginning of its key.
+        state: "finished", "unfinished" or "to come".
+        at: when it was finished or last saved, ISO 8601; "" if never.
+        text: what there is.
+    """
+
+    stage: str
+    state: str
+    at: str
+    text: str
+
+
+def status(out: str) -> list[StageState]:
+    """All stages below a folder, the last worked on last.
+
+    Args:
+        out: folder of a pipeline, path or URL.
+    """
+    folder = storage.locate(f"{out}/stages")
+    paths = [*folder.iterdir()] if folder.is_dir() else []
+    states = []
+    for path in paths:
+        in_record = path.suffix != ".json" and path.with_name(f"{path.name}.json").exists()
+        if not path.name.startswith(".") and not in_record:
+            states.append(_finished(path) if path.suffix == ".json" else _unfinished(path))
+    states.sort(key=lambda pair: (pair[0], pair[1].stage))
+    return [state for _, state in states]
+
+
+def _finished(path: Any) -> tuple[float, StageState]:
+    """When a record was written, and what it says."""
+    time = path.stat().st_mtime
+    text = storage.read_json(path)["result"]["text"]
+    return time, StageState(path.name.removesuffix(".json"), "finished", _iso(time), text)
+
+
+def _unfinished(path: Any) -> tuple[float, StageState]:
+    """When the folder of a stage without a record last had a checkpoint, and which."""
+    manifests = path.glob("**/checkpoints/step-*/manifest.json")
+    saved = [(manifest.stat().st_mtime, manifest.parent.name) for manifest in manifests]
+    time, text = max(saved, default=(0.0, ""))
+    return time, StageState(path.name, "unfinished", _iso(time) if time else "", text)
+
+
+def _iso(time: float) -> str:
+    return datetime.fromtimestamp(time).isoformat(" ", "seconds")

@@ -25,9 +25,9 @@ from prefect.settings import (
     temporary_settings,
 )
 from flows import environment
-from flows.chain import REDONE
 from flows.exits import caused
 from flows.result import Result
+from flows.schedule import REDONE
 from shards import storage
 from shards.progress import console
 

@@ -9,8 +9,9 @@ import shards
 from care.evaluate import detect, finetune, knn, linear
 from care.show import report
 from care.train import pretrain
-from flows.chain import Chain, Runner
 from flows.result import Result
+from flows.runners import Runner
+from flows.schedule import Schedule
 
 _SETS = ("train", "val")
 warnings.filterwarnings(
@@ -30,7 +31,7 @@ def _flow(
 
     def run(out: str, runner: Runner = "threads", **inputs: Any) -> Result:
         chosen = {option: value for option, value in inputs.items() if value is not None}
-        with Chain(out, runner=runner) as chain:
+        with Schedule(out, runner=runner) as chain:
             return chain.start(name, work, fixed | chosen, alone=work == "pretrain").result()
 
     keyword = inspect.Parameter.KEYWORD_ONLY

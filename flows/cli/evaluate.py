@@ -67,7 +67,7 @@ def _add(
         inputs |= {"cache": f"{out}/features", "nproc": nproc}
         rows: list[Result] = []
         for source in encoder:
-            stage = records.stage(
+            stage = records.key_stage(
                 out, _stage_name(evaluation, source), "judge", inputs | {"encoder": source}
             )
             rows += records.finish(stage)["rows"]

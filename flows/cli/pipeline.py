@@ -69,13 +69,13 @@ def status(
             f" care pipeline run --out {out}"
         )
     if not everything:
-        newest = {row["stage"].rpartition("-")[0]: row for row in rows}
+        newest = {row.stage.rpartition("-")[0]: row for row in rows}
         rows = [*newest.values()]
     if as_json:
-        print_json(rows)
+        print_json([row._asdict() for row in rows])
         return
     columns = ("stage", "state", "finished or saved", "what")
-    table(f"stages of {out}", columns, [tuple(row.values()) for row in rows])
+    table(f"stages of {out}", columns, rows)
 
 
 @app.command()

@@ -68,7 +68,7 @@ def as_they_end(lab: Laboratory, jobs: Sequence[Job]) -> Iterator[Outcome]:
     """
     pool = ThreadPoolExecutor(lab.chain.children.at_a_time())
     # before the chain stops its processes
-    lab.chain.callback(pool.shutdown, wait=False, cancel_futures=True)
+    lab.chain.at_end(pool.shutdown, wait=False, cancel_futures=True)
     futures: dict[Future[RunResult], Job] = {}
     for job in jobs:
         # in which Prefect finds its flow

@@ -6,7 +6,6 @@ arms or seeds computes only those. ``care_reproduce.fn`` is the same without Pre
 """
 
 from prefect import flow
-from flows.chain import Chain, Runner
 from flows.reproduce.arms import CARE, REFERENCE, chosen_arms
 from flows.reproduce.board import Board
 from flows.reproduce.campaign import do_grid
@@ -21,6 +20,8 @@ from flows.reproduce.regime import (
 )
 from flows.reproduce.runs import Grid, Run, reference_arm
 from flows.result import Result
+from flows.runners import Runner
+from flows.schedule import Schedule
 from shards.bounds import (
     BatchSize,
     Fraction,
@@ -111,7 +112,7 @@ def care_reproduce(
     shared = grid_images(choice, out)
     changes = RegimeChanges(encoder, size, hidden, steps, epochs, batch_size, lr, momentum)
     changes.check()
-    with Chain(out, jobs=jobs, stall=60 * stall_minutes, runner=runner) as chain:
+    with Schedule(out, jobs=jobs, stall=60 * stall_minutes, runner=runner) as chain:
         sets = build_sets(chain, shared)
         regime = regime_for(
             protocol or ("photos" if images else "quick"),

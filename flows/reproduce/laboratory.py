@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
-from flows.chain import Chain
 from flows.reproduce.images import DATA_SEED, GridImages
 from flows.reproduce.regime import Regime
 from flows.reproduce.runs import Run, RunResult
 from flows.result import Result
+from flows.schedule import Schedule
 
 
 class Job(NamedTuple):
@@ -40,7 +40,7 @@ class Laboratory:
         checkpoint_every: steps between checkpoints.
     """
 
-    chain: Chain
+    chain: Schedule
     regime: Regime
     images: GridImages
     sets: dict[str, Result]
@@ -127,7 +127,7 @@ class Laboratory:
         yield Judged(self.chain.start(f"attention-{run.name}", "attention", inputs))
 
 
-def build_sets(chain: Chain, images: GridImages) -> dict[str, Result]:
+def build_sets(chain: Schedule, images: GridImages) -> dict[str, Result]:
     """The shard sets of a grid, built side by side.
 
     Args:

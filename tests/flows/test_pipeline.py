@@ -10,7 +10,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 import shards
 from care.evaluate.resampling import DETECTION_DRAWS, DRAWS
-from flows import records
+from flows import pieces
 from flows.pipeline import care_pipeline, splits
 from flows.server import server
 from flows.single import care_build
@@ -197,7 +197,7 @@ def test_lost_outputs_are_made_again(out, finished) -> None:
 def test_pieces_that_fail_are_done_by_the_process_of_their_stage(
     tmp_path, monkeypatch, caplog
 ) -> None:
-    did, written = records.piece, []
+    did, written = pieces.do_piece, []
 
     def fail(work, out, inputs, number):
         if number == 0:
@@ -208,7 +208,7 @@ def test_pieces_that_fail_are_done_by_the_process_of_their_stage(
 
     for n in range(8):
         image(tmp_path / "photos" / f"{n}.png")
-    monkeypatch.setattr(records, "piece", fail)
+    monkeypatch.setattr(pieces, "do_piece", fail)
     done = care_build(str(tmp_path / "run"), source=str(tmp_path / "photos"), shard_size=3)
     assert done["counts"] == {"seen": 8, "kept": 8}
     assert "on its own: cannot write a piece" in caplog.text

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 import pytest
-from flows import records
+from flows import identity, records
 from shards import storage
 from shards.errors import StoreError
 
@@ -12,11 +12,13 @@ SET = {"url": "s/train", "digest": "a" * 64}
 
 
 def key(work="pretrain", **changes):
-    return records.stage("out", "name", work, {"train": SET, "steps": 3, "lr": 0.4, **changes}).key
+    return records.key_stage(
+        "out", "name", work, {"train": SET, "steps": 3, "lr": 0.4, **changes}
+    ).key
 
 
-def finished(out: Path) -> records.Stage:
-    one = records.stage(str(out), "knn", "judge", {"verb": "knn"})
+def finished(out: Path) -> records.KeyedStage:
+    one = records.key_stage(str(out), "knn", "judge", {"verb": "knn"})
     storage.write_bytes(f"{one.url}/results.json", b"{}")
     file = {"size": 2, "sha256": storage.sha256(f"{one.url}/results.json")}
     storage.write_json(
@@ -56,7 +58,9 @@ def test_what_decides_nothing_is_not(change) -> None:
 
 
 def test_a_run_is_known_by_its_newest_checkpoint_and_a_file_by_its_bytes(tmp_path: Path) -> None:
-    known = lambda: records.identity("encoder", str(tmp_path / "run"), {})
+    def known() -> str:
+        return identity.input_identity("encoder", str(tmp_path / "run"), {})
+
     assert known() == str(tmp_path / "run")  # nothing there yet: loading it will tell
     storage.write_bytes(tmp_path / "run" / "encoder.safetensors", b"of the run's end")
     assert known() == str(tmp_path / "run")
@@ -71,23 +75,23 @@ def test_a_run_is_known_by_its_newest_checkpoint_and_a_file_by_its_bytes(tmp_pat
         storage.sha256(file) for file in sorted(tmp_path.glob("run/checkpoints/*/manifest.json"))
     ]
     file = tmp_path / "run" / "encoder.safetensors"
-    assert records.identity("encoder", str(file), {}) == storage.sha256(file)
+    assert identity.input_identity("encoder", str(file), {}) == storage.sha256(file)
 
 
 def test_a_record_counts_while_its_outputs_are_what_they_were(tmp_path: Path, capsys) -> None:
     one = finished(tmp_path)
-    assert records.found(one) == {
+    assert records.finished_result(one) == {
         "text": "done",
-        "outputs": records.found(one)["outputs"],
+        "outputs": records.finished_result(one)["outputs"],
         "url": one.url,
     }
     storage.write_bytes(f"{one.url}/results.json", b"[]")
-    assert records.found(one) is None
+    assert records.finished_result(one) is None
     assert "knn is done again: results.json is not what it was" in capsys.readouterr().err
     storage.write_bytes(f"{one.url}.json", b"no JSON")
-    assert records.found(one) is None
+    assert records.finished_result(one) is None
     assert "knn is done again: Expecting value" in capsys.readouterr().err
-    assert records.found(one._replace(key="other" * 10)) is None
+    assert records.finished_result(one._replace(key="other" * 10)) is None
     assert capsys.readouterr().err == ""  # one that never was
 
 
@@ -99,7 +103,7 @@ def test_a_store_that_fails_does_not_make_a_stage_unfinished(tmp_path: Path, mon
 
     monkeypatch.setattr(storage, "read_bytes", fail)
     with pytest.raises(StoreError):
-        records.found(one)
+        records.finished_result(one)
     with pytest.raises(StoreError):
         records.finish(one)  # nor is it cleared
     assert json.loads(Path(f"{one.url}.json").read_text())["key"] == one.key

@@ -18,7 +18,8 @@ from flows.reproduce.flow import care_reproduce
 from flows.reproduce.images import folder_images, label_counts, scene_images
 from flows.reproduce.laboratory import Laboratory
 from flows.reproduce.runs import Run, RunResult
-from flows.stages import OBJECTIVES, POSITIONS, timing
+from flows.works.timing import timing
+from flows.works.training import OBJECTIVES, POSITIONS
 from shards.errors import Failure, Misuse, ShardError
 
 TINY = {

@@ -59,7 +59,7 @@ def test_a_stage_computes_with_its_share_or_as_omp_num_threads_says(
     monkeypatch.setattr("shards.cores.cgroup_quota", lambda: 3.5)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
-    monkeypatch.setattr("flows.records.piece", lambda: None)
+    monkeypatch.setattr("flows.pieces.do_piece", lambda: None)
     monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if omp:

@@ -1,0 +1,66 @@
+"""What decides a stage's result: the code that its work runs, and what its inputs are."""
+
+import re
+from contextlib import suppress
+from functools import cache
+from typing import Any
+import shards
+from flows.result import Result
+from flows.source_code import Code
+from flows.works import WORKS
+from flows.works.data import build_plan
+from shards import boxes, storage
+
+# inputs that are a path or URL: what lies there counts, not where it lies
+_PLACES = ("source", "train", "val", "encoder", "names")
+# already a digest, or a name that says all
+_DIGEST_OR_NAME = re.compile("[0-9a-f]{64}|(scenes|random|supervised):.*")
+
+
+@cache
+def code_digest(work: str, verb: str | None = None) -> str:
+    """Digest of all code that a stage runs, of the packages as they are installed.
+
+    Args:
+        work: a name in ``flows.works.WORKS``.
+        verb: the evaluation that the work ``judge`` is to do, a name in ``care.evaluate``.
+    """
+    roots = [WORKS[work]] + ([f"care.evaluate:{verb}"] if verb else [])
+    return _installed_code().digest(*roots)
+
+
+@cache
+def _installed_code() -> Code:
+    return Code()
+
+
+def input_identity(name: str, value: Any, inputs: Result) -> Any:
+    """What an input of a stage is, wherever it lies.
+
+    Args:
+        name: of the input.
+        value: of the input.
+        inputs: all of them, which say how to read this one.
+
+    Returns:
+        For a path or URL a digest of what is there, else the value itself.
+    """
+    if name not in _PLACES or value is None or _DIGEST_OR_NAME.fullmatch(str(value)):
+        return value
+    if name == "source":
+        return build_plan(inputs).digest
+    if "index.json" in storage.listing(value):
+        return storage.sha256(f"{value}/index.json")
+    if name in ("encoder", "names"):
+        return _file_identity(value)
+    data = boxes.load(value) if inputs.get("verb") == "detect" else shards.open(value)
+    return data.digest
+
+
+def _file_identity(url: str) -> str:
+    """The digest of a file, or of a run that goes on: of its newest checkpoint; else its place."""
+    files = storage.listing(f"{url}/checkpoints", deep=True)
+    manifests = [name for name in files if name.endswith("/manifest.json")]
+    with suppress(FileNotFoundError, IsADirectoryError):
+        return storage.sha256(f"{url}/checkpoints/{max(manifests)}" if manifests else url)
+    return url

@@ -1,0 +1,49 @@
+"""Attention inside the objects of procedural scenes, whose masks are known."""
+
+import numpy as np
+from PIL import Image
+from care.evaluate.resampling import resampled_mean
+from care.show import Share, attention_shares
+from flows.result import Result
+from flows.works.encoders import loaded_encoder
+from shards import scenes
+
+_HOW = "share of the label-free Grad-CAM of the last stage inside the objects' masks"
+
+
+def attention(
+    out: str,
+    *,
+    encoder: str,
+    start: int,
+    count: int,
+    size: int,
+    seed: int = 0,
+    scene_seed: int | None = None,
+) -> Result:
+    """Share of an encoder's attention inside the objects of the procedural scenes.
+
+    Args:
+        out: the stage's folder; nothing is left there.
+        encoder: source of it.
+        start: number of the first scene.
+        count: scenes.
+        size: side of the crops, pixels.
+        seed: of an encoder that is initialised here.
+        scene_seed: of the scenes; None: the same.
+
+    Returns:
+        The row, with the share by draw of resampled scenes.
+    """
+    seed_of_scenes = seed if scene_seed is None else scene_seed
+    rendered = [scenes.render(seed_of_scenes, start + number) for number in range(count)]
+    masks = [np.any([item.mask for item in scene.objects], axis=0) for scene in rendered]
+    images = [Image.fromarray(scene.image) for scene in rendered]
+    shares = attention_shares(loaded_encoder(encoder, seed), images, masks, size=size)
+    share = Share(*(100 * float(part.mean()) for part in shares))
+    protocol = (
+        f"{_HOW}, mean over {count} scenes; a map without preference would have {share.area:.1f} %"
+    )
+    row = {"task": "attention inside objects", "protocol": protocol, **share._asdict()}
+    row["resampled"] = resampled_mean(shares.inside)
+    return {"rows": [row], "text": f"{share.inside:.1f} % inside"}

@@ -1,0 +1,18 @@
+"""Encoders of a source, each loaded once in a process."""
+
+from functools import cache
+import torch
+from care.encoders import Encoder
+from care.train import load_encoder
+
+
+@cache
+def loaded_encoder(source: str, seed: int) -> Encoder:
+    """An encoder, on the GPU where there is one.
+
+    Args:
+        source: a run, a weights file, or a name such as ``random:resnet50``.
+        seed: of an encoder that is initialised here.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_encoder(source, seed=seed).to(device)

@@ -1,0 +1,48 @@
+"""Features of both sets by an encoder, which several evaluations read."""
+
+import shards
+from care.evaluate import extract
+from flows.result import Result
+from flows.works.encoders import loaded_encoder
+
+
+def features(
+    out: str,
+    *,
+    encoder: str,
+    train: str,
+    val: str,
+    size: int,
+    seed: int = 0,
+    workers: int | None = None,
+) -> Result:
+    """Features of centre crops, a file a shard, for kNN and linear evaluation.
+
+    Args:
+        out: folder for them, path or URL.
+        encoder: source of it.
+        train: shard set.
+        val: shard set.
+        size: side of the crops, pixels.
+        seed: of an encoder that is initialised here.
+        workers: processes that decode images; None: what is best here.
+    """
+    for data in (train, val):
+        network = loaded_encoder(encoder, seed)
+        extract(network, shards.open(data), size=size, workers=workers, cache=out)
+    return {"text": "features of centre crops"}
+
+
+def extract_shard(out: str, inputs: Result, part: str, number: int) -> None:
+    """The features of one shard: a piece of ``features``.
+
+    Args:
+        out: as for ``features``.
+        inputs: of ``features``.
+        part: "train" or "val".
+        number: of the shard in that set.
+    """
+    encoder = loaded_encoder(inputs["encoder"], inputs["seed"])
+    data = shards.open(inputs[part])
+    # pieces are spread over the cores already
+    extract(encoder, data, size=inputs["size"], cache=out, only=[number], workers=0)

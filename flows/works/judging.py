@@ -1,0 +1,189 @@
+"""One evaluation of an encoder, by its name, over several seeds.
+
+Which evaluation it is, an input says: only that one's code counts in the digest of the stage.
+"""
+
+import inspect
+import json
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+import torch
+import shards
+from care.encoders import Encoder
+from care.evaluate import Evaluation
+from care.evaluate.resampling import rounded
+from care.train import ranks
+from care.train.launch import process_group, torchrun
+from care.train.weights import digest_of
+from flows.result import Result
+from flows.works.encoders import loaded_encoder
+from flows.works.outputs import outputs
+from shards import boxes, storage
+from shards.progress import console
+
+Data = shards.ShardSet | boxes.BoxSet
+BY_SEVERAL_PROCESSES = "detect"  # the one evaluation that can be
+
+
+def judge(
+    out: str,
+    *,
+    verb: str,
+    encoder: str,
+    train: str,
+    val: str,
+    called: str | None = None,
+    cache: str | None = None,
+    seed: int = 0,
+    trials: int = 1,
+    nproc: int = 1,
+    **settings: Any,
+) -> Result:
+    """An encoder judged by an evaluation.
+
+    Args:
+        out: folder for ``results.json``, which has the row, and ``seed-N``, the runs.
+        verb: the evaluation, a name in ``care.evaluate``.
+        encoder: source of the encoder.
+        train: data to learn from: a shard set with labels, or with boxes for ``detect``.
+        val: data to be scored on.
+        called: what the row calls the encoder; by default its source.
+        cache: folder with features of earlier, if the evaluation uses such.
+        seed: the first one.
+        trials: seeds, whose mean counts.
+        nproc: processes that train a detector together; 0: one a GPU.
+        **settings: keywords of the evaluation.
+
+    Returns:
+        The row and the files.
+    """
+    data = _open_data(verb, train, val)
+    network = loaded_encoder(encoder, seed)
+    digests = {"encoder": digest_of(network), "train": data[0].digest, "val": data[1].digest}
+    nproc = nproc or torch.cuda.device_count() or 1
+    in_group = "TORCHELASTIC_RUN_ID" in os.environ
+    evaluation = _Trials(out, verb, network, data, cache, _with_tuples(settings))
+    if nproc > 1 and verb == BY_SEVERAL_PROCESSES and not in_group:
+        inputs: Result = {"verb": verb, "encoder": encoder, "train": train, "val": val}
+        inputs |= {"nproc": nproc, **evaluation.settings}
+        results = [_run_in_group(out, inputs | {"seed": seed + n}) for n in range(trials)]
+    else:
+        results = [evaluation.run(seed + number) for number in range(trials)]
+    row = results[0] | {
+        "encoder": called or encoder,
+        "settings": evaluation.settings,
+        "digests": digests,
+        "seed": seed,
+        "trials": trials,
+    }
+    row = _with_means(row, results)
+    if verb == "detect":
+        row["protocol"] += _left_out(data)
+    row["versions"] = _versions()
+    row = json.loads(json.dumps(row))  # tuples are lists there, as in what is read back
+    if in_group:
+        return dict(row)
+    title = f"{row['task']}: {row['encoder']}"
+    storage.write_json(f"{out}/results.json", {"title": title, "evaluations": [row]})
+    text = ", ".join(f"{measure} {row[measure]:.1f}" for measure in results[0]["measures"])
+    return {"outputs": outputs(out, "results.json"), "rows": [row], "text": text}
+
+
+def _open_data(verb: str, train: str, val: str) -> tuple[Data, Data]:
+    """What an evaluation learns from and what it is scored on; of boxes with the same classes."""
+    if verb != "detect":
+        return shards.open(train), shards.open(val)
+    train_boxes = boxes.load(train)
+    return train_boxes, boxes.load(val, classes=train_boxes.classes)
+
+
+@dataclass
+class _Trials:
+    """The runs of one evaluation; what the first one chooses, the others use.
+
+    Attributes:
+        out: folder of the stage, path or URL.
+        verb: the evaluation.
+        encoder: to judge.
+        data: to learn from, and to be scored on.
+        cache: folder of features, or None.
+        settings: keywords of the evaluation.
+    """
+
+    out: str
+    verb: str
+    encoder: Encoder
+    data: tuple[Data, Data]
+    cache: str | None
+    settings: Result
+
+    def run(self, seed: int) -> Result:
+        """Judge with one seed, in this process or as one of a group."""
+        run = f"{self.out}/seed-{seed}"
+        # not by an import statement: only the evaluation that is asked for counts
+        evaluate: Callable[..., Evaluation] = getattr(import_module("care.evaluate"), self.verb)
+        places: Result = {"cache": self.cache, "seed": seed, "run": run}
+        accepted = places.keys() & inspect.signature(evaluate).parameters.keys()
+        arguments = {name: places[name] for name in accepted}
+        with process_group(run):
+            evaluation = evaluate(self.encoder, *self.data, **arguments, **self.settings)
+            self.settings = self.settings | evaluation.chosen
+            result = evaluation._asdict()
+            if ranks.rank() == 0:
+                storage.write_json(f"{run}/result.json", result)
+        return result
+
+
+def _run_in_group(out: str, inputs: Result) -> Result:
+    """Judge with one seed by several processes, each of which calls ``judge`` again."""
+    run = f"{out}/seed-{inputs['seed']}"
+    arguments = [json.dumps(["judge", out, inputs])]
+    torchrun(run, inputs["nproc"], arguments, module="flows.child")
+    return dict(storage.read_json(f"{run}/result.json"))
+
+
+def _with_tuples(settings: Result) -> Result:
+    """Settings from JSON, with tuples as the evaluations take them."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
+
+
+def _with_means(row: Result, results: Sequence[Result]) -> Result:
+    """The row with each measure's mean over the trials, and its deviation where there are more."""
+    row = {**row}
+    for measure in row.pop("measures"):
+        values = [result["measures"][measure] for result in results]
+        row[measure] = statistics.fmean(values)
+        if len(results) > 1:
+            row[f"{measure}_std"] = statistics.stdev(values)
+    # the trials are of the same images, and so of the same draws
+    by_draw = zip(*(result["resampled"] for result in results), strict=True)
+    row["resampled"] = rounded([statistics.fmean(figures) for figures in by_draw])
+    return row
+
+
+def _left_out(data: tuple[Any, Any]) -> str:
+    """What a detector's protocol says of objects that were left out, which is also told."""
+    text = ""
+    for part, of_part in zip(("train", "val"), data, strict=True):
+        for reason, names in of_part.rejects.items():
+            text += f"; {len(names):,} left out of {part}: {reason}"
+            console.print(
+                f"[yellow]{of_part.path}: {len(names):,} left out, {reason}, such as {names[0]}",
+                soft_wrap=True,
+            )
+    return text
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "care": version("care-ssl"),
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),
+    }
