@@ -1,6 +1,9 @@
-"""Stages in processes of their own, forked from one that has imported everything; also what torchrun starts.
+"""The process that stages are forked from, and what each of those does; also what torchrun starts.
 
-``python -m flows.child FD`` is that one. It ends with whoever holds the other end of the socket FD; what it forked is then asked to stop.
+``python -m flows.child FD`` imports everything once, which takes seconds, and forks whenever a
+socket comes in at the socket FD. It ends with whoever holds the other end of that; what it forked
+is then asked to stop. ``flows.supervise`` is the other end.
+Tests: ``tests/flows/test_supervise.py`` and ``test_pipeline_kills.py``.
 """
 
 import ctypes
@@ -9,27 +12,30 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from contextlib import suppress
 from typing import Any
 import torch
 from care.train.ranks import limit_threads
 from flows import pieces, records, works
 from flows.exits import exit_on_failure
-from flows.supervise import OUTCOME
-from shards.errors import Failure, Misuse, Stopped, StoreError
+from flows.outcomes import Outcome, format_outcome, format_pid, outcome_of
 
 
 def serve(connection: socket.socket) -> None:
-    """Say how many GPUs there are, then fork for every socket sent, to read JSON from and to write to, until the other end is closed."""
+    """Say how many GPUs there are, then fork for every socket that is sent.
+
+    A fork reads its work from that socket, as JSON, and prints to it.
+
+    Args:
+        connection: to ``flows.supervise``; its end is ours.
+    """
     with suppress(ConnectionError):  # of one who has ended already
-        connection.send(
-            bytes([torch.cuda.device_count()])
-        )  # which does not touch them: no child could use them after that
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; a stage's process gets it, too
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_IGN
-    )  # nobody waits for them: they tell by their descriptor
+        # counting does not touch the GPUs: no fork could use them after that
+        connection.send(bytes([torch.cuda.device_count()]))
+    # of a terminal; a stage's process gets it, too
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # nobody waits for the forks: they tell by their descriptor
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         try:
             byte, received, _, _ = socket.recv_fds(connection, 1, 1)
@@ -37,59 +43,71 @@ def serve(connection: socket.socket) -> None:
             return
         if not byte:
             return
-        if os.fork():
-            os.close(received[0])
-            continue
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _interrupt)
-        connection.close()
-        for standard in (1, 2):
-            os.dup2(received[0], standard)
-        print(f"{OUTCOME}{json.dumps(['pid', os.getpid()])}", flush=True)
-        with os.fdopen(received[0]) as request:
-            given = json.load(request)
-        outcome = _outcome(*given)
-        print(f"\n{OUTCOME}{json.dumps(outcome)}", flush=True)
-        os._exit(0)
+        if os.fork() == 0:
+            connection.close()
+            _be_stage(received[0])
+        os.close(received[0])
+
+
+def _be_stage(descriptor: int) -> None:
+    """Be the process of one stage, after the fork, and end with it.
+
+    Args:
+        descriptor: of the socket for its work, its output and its outcome.
+    """
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    for standard_stream in (1, 2):
+        os.dup2(descriptor, standard_stream)
+    print(format_pid(os.getpid()), flush=True)
+    with os.fdopen(descriptor) as request:
+        work, arguments, slot = json.load(request)
+    outcome = _do(work, arguments, slot)
+    # on a line of its own, whatever was printed last
+    print(f"\n{format_outcome(outcome)}", flush=True)
+    os._exit(0)
 
 
 def _interrupt(*_: Any) -> None:
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # one is enough: a Ctrl-C reaches us, and our starter, who sends another
+    """Stop once: a Ctrl-C reaches us, and our starter, who sends another signal."""
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def _outcome(do: str, arguments: Any, slot: dict[str, str]) -> tuple[str, str]:
+def _do(work: str, arguments: Any, slot: dict[str, str]) -> Outcome:
+    """Do a stage or a piece of one with a share of the machine.
+
+    Args:
+        work: "stage" or "piece".
+        arguments: of the one or the other.
+        slot: variables for the environment.
+    """
     os.environ |= slot
-    limit_threads()  # alone, too: torch does not know of a container's quota
+    # alone, too: torch does not know of a container's quota
+    limit_threads()
     try:
-        if do == "piece":
+        if work == "piece":
             pieces.do_piece(*arguments)
         else:
             records.finish(records.KeyedStage(*arguments))
-    except (Stopped, KeyboardInterrupt) as error:
-        return "stopped", str(
-            error
-        ) or "stopped on request; finished work is kept, the same command continues"
-    except StoreError as error:
-        return "store", str(error)
-    except (Failure, OSError) as error:
-        return "usage" if isinstance(error, Misuse) else "failed", str(error)
-    except BaseException:
-        return "bug", traceback.format_exc()
-    return "done", ""
+    except BaseException as error:
+        return outcome_of(error)
+    return Outcome("done", "")
+
+
+def main() -> None:
+    """Be one of torchrun's processes, which get their work as an argument, or the origin."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        works.import_all()
+        serve(socket.socket(fileno=int(sys.argv[1])))
+        return
+    with exit_on_failure():
+        work, out, inputs = json.loads(sys.argv[1])
+        works.run_work(work, out, inputs)
 
 
 if __name__ == "__main__":
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        with exit_on_failure():
-            work, out, given = json.loads(sys.argv[1])
-            works.run_work(work, out, given)
-    else:
-        works.import_all()
-        serve(socket.socket(fileno=int(sys.argv[1])))
+    main()

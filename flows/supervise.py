@@ -1,4 +1,10 @@
-"""Processes of stages, followed: what they print is told, one that dies, hangs or loses its store is tried again, a stop saves them all."""
+"""The processes of stages, followed from here.
+
+Each stage or piece of one has a process of its own, forked from one that has imported everything
+(``flows.child``). What it prints is passed on; one that dies, hangs or loses its store is started
+again; a stop lets all of them save. Nothing is computed here.
+Tests: ``tests/flows/test_supervise.py`` and ``test_pipeline_kills.py``.
+"""
 
 import json
 import os
@@ -10,95 +16,85 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 from flows import environment
+from flows.outcomes import RETRIED, STOPPED_EARLY, Outcome, error_of, parse_line
 from shards.cores import available_cores, cores_per_process
-from shards.errors import Failure, Misuse, Stopped
+from shards.errors import Stopped
 from shards.progress import console
 
-PAUSES = (2.0, 10.0, 30.0)  # seconds before a stage is tried again
-GRACE = 60.0  # seconds to save in, between SIGTERM and SIGKILL
-MOST_JOBS = 4  # stages at a time on a machine without a GPU
-OUTCOME = "\x1e"  # begins the lines that flows.child writes for us: JSON pairs of how it ended and what it said
-AGAIN = {
-    "stopped",
-    "died",
-    "hung",
-    "store",
-}  # what another attempt may mend; nobody asked that process to stop
+RETRY_PAUSES = (2.0, 10.0, 30.0)  # seconds before a stage is tried again
+GRACE_SECONDS = 60.0  # to save in, between SIGTERM and SIGKILL
+# stages at a time on a machine without a GPU: small networks use the threads of one stage badly,
+# but each stage needs memory
+MOST_JOBS = 4
+
+Tell = Callable[[str], None]
 
 
 class Children:
-    """The processes of one run, until ``stop``.
-
-    Args:
-        jobs: stages at a time, each with its share of the CPU's cores; 0: one a GPU, or else one a
-            core, at most ``MOST_JOBS``.
-        stall: seconds without a line of a process after which it is taken for hung.
-    """
+    """The processes of one run, until ``stop``."""
 
     def __init__(self, jobs: int = 0, stall: float = 3600) -> None:
-        self._jobs, self._stall, self._lock, self._stop = (
-            jobs,
-            stall,
-            threading.Lock(),
-            threading.Event(),
-        )
-        self._pids, self._slots = set[int](), queue.SimpleQueue[dict[str, str]]()
-        self._start()  # it needs seconds, which the caller has other things to do for
-        self._counted, self._gpus, self._jobs_at_a_time = False, 0, 0
+        """Start the process that the others are forked from.
 
-    def _start(self) -> None:
-        self._connection, other = socket.socketpair()
-        variables = os.environ | {
-            environment.PROGRESS_SECONDS: "1" if console.is_terminal else "10"
-        }
-        command = [sys.executable, "-m", "flows.child", str(other.fileno())]
-        self._origin = subprocess.Popen(
-            command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, env=variables
-        )
-        other.close()
+        Args:
+            jobs: stages at a time, each with its share of the CPU's cores; 0: one a GPU, or else
+                one a core, at most ``MOST_JOBS``.
+            stall: seconds without a line of a process after which it is taken for hung.
+        """
+        self._jobs = jobs
+        self._stall = stall
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._pids: set[int] = set()
+        # variables of the environment for each stage that may run
+        self._slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+        self._counted = False
+        self._gpus = 0
+        self._jobs_at_a_time = 0
+        # it needs seconds, which the caller has other things to do for
+        self._start_origin()
 
     def stop(self) -> None:
-        """Have those that are left save themselves, or after ``GRACE`` seconds killed."""
-        self._stop.set()
-        deadline = time.monotonic() + GRACE
-        self._signal(signal.SIGTERM)
+        """Have the stages that are left save themselves, and kill them after ``GRACE_SECONDS``."""
+        self._stopping.set()
+        deadline = time.monotonic() + GRACE_SECONDS
+        self._signal_all(signal.SIGTERM)
         while self._pids and time.monotonic() < deadline:
             time.sleep(0.02)
-        self._signal(signal.SIGKILL)
+        self._signal_all(signal.SIGKILL)
         with self._lock:
             self._connection.close()
-            self._origin.kill()  # it may still be importing
+            # it may still be importing
+            self._origin.kill()
             self._origin.wait()
 
-    def run(
-        self, do: str, arguments: Any, tell: Callable[[str], None], *, alone: bool = False
-    ) -> None:
-        """Do a stage or a piece in a process and return when it is done; its errors are raised here. ``alone``: with all GPUs and cores."""
-        slot = {} if alone else self._slot()
+    def run(self, work: str, arguments: Any, tell: Tell, *, alone: bool = False) -> None:
+        """Do a stage, or a piece of one, in a process of its own, and return when it is done.
+
+        Args:
+            work: "stage" or "piece".
+            arguments: JSON: the fields of the stage, or the arguments of the piece.
+            tell: is given each line that the process prints.
+            alone: with all GPUs and cores, instead of a share of them.
+
+        Raises:
+            Stopped: ``stop`` was called.
+            Misuse: Its settings are out of range, or do not go together.
+            Failure: It failed, or did not end well in any attempt.
+            RuntimeError: A bug ended it; the traceback is its message.
+        """
+        if alone:
+            self._try_until_done(work, arguments, {}, tell)
+            return
+        slot = self._take_slot()
         try:
-            for pause in (*PAUSES, 0):
-                state, message = self._attempt(do, arguments, slot, tell)
-                if state == "done":
-                    return
-                if state == "stopped":
-                    self._stop.wait(0.5)  # a Ctrl-C may have reached it before us
-                if self._stop.is_set() or state not in AGAIN or not pause:
-                    if self._stop.is_set():
-                        raise Stopped(
-                            message
-                            if state == "stopped"
-                            else "stopped on request; the same command continues"
-                        )
-                    raise {"usage": Misuse, "bug": RuntimeError}.get(state, Failure)(message)
-                tell(f"{message}; trying again in {pause:g} s")
-                self._stop.wait(pause)
+            self._try_until_done(work, arguments, slot, tell)
         finally:
-            if not alone:
-                self._slots.put(slot)
+            self._slots.put(slot)
 
     def fill_the_cpu(self, stages: int) -> bool:
         """Whether so many stages at a time use all cores of a machine without a GPU.
@@ -114,83 +110,155 @@ class Children:
         self._count_slots()
         return self._jobs_at_a_time
 
-    def _slot(self) -> dict[str, str]:
+    def _start_origin(self) -> None:
+        """Start the process that forks the others; it holds the other end of a pair of sockets."""
+        self._connection, other_end = socket.socketpair()
+        seconds = "1" if console.is_terminal else "10"
+        with other_end:
+            self._origin = subprocess.Popen(
+                [sys.executable, "-m", "flows.child", str(other_end.fileno())],
+                pass_fds=[other_end.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {environment.PROGRESS_SECONDS: seconds},
+            )
+
+    def _take_slot(self) -> dict[str, str]:
+        """Wait for a share of the machine that no stage has."""
         self._count_slots()
         return self._slots.get()
 
     def _count_slots(self) -> None:
-        """Ask the process that starts the stages for the GPUs, once, and divide the machine."""
+        """Ask the origin for the GPUs, once, and divide the machine."""
         with self._lock:
             if self._counted:
                 return
             hello = b""
             with suppress(OSError):  # we are stopping
                 hello = self._connection.recv(1)
-            self._counted, self._gpus = True, sum(hello)
-            numbers = ",".join(map(str, range(self._gpus)))
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", numbers).split(",")
-            # small networks use threads of one stage badly, but memory is needed for each of them
-            jobs = max(self._jobs, 0) or self._gpus or min(available_cores(), MOST_JOBS)
-            for number in range(jobs):
-                slot = {environment.CORES: str(cores_per_process(jobs))}
-                if self._gpus:
-                    slot["CUDA_VISIBLE_DEVICES"] = visible[number % self._gpus]
+            self._counted = True
+            self._gpus = sum(hello)
+            self._jobs_at_a_time = (
+                max(self._jobs, 0) or self._gpus or min(available_cores(), MOST_JOBS)
+            )
+            for slot in _divide_machine(self._jobs_at_a_time, self._gpus):
                 self._slots.put(slot)
-            self._jobs_at_a_time = jobs
 
-    def _attempt(
-        self, do: str, arguments: Any, slot: dict[str, str], tell: Callable[[str], None]
-    ) -> tuple[str, str]:
-        ours, other = socket.socketpair()
-        with ours:
-            try:
-                with self._lock, other:
-                    if self._stop.is_set():
-                        return "stopped", "stopped on request; the same command continues"
-                    if self._origin.poll() is not None:
-                        self._start()
-                    socket.send_fds(self._connection, [b" "], [other.fileno()])
-                ours.sendall(json.dumps([do, arguments, slot]).encode())
-                ours.shutdown(socket.SHUT_WR)
-            except OSError as error:  # it has just died
-                return "died", f"the process that starts the stages died ({error})"
-            return self._follow(ours, tell)
-
-    def _follow(self, lines: socket.socket, tell: Callable[[str], None]) -> tuple[str, str]:
-        pid, outcome, rest, heard, hung = 0, ("died", "its process died"), b"", time.monotonic(), 0
+    def _try_until_done(self, work: str, arguments: Any, slot: dict[str, str], tell: Tell) -> None:
+        """Attempt what another attempt may mend again, after a pause."""
+        pauses = iter(RETRY_PAUSES)
         while True:
-            if not select.select([lines], [], [], 1)[0]:
-                silent = time.monotonic() - heard
-                if pid and silent > self._stall + GRACE * hung:
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL if hung else signal.SIGTERM)
-                    hung += 1
-                continue
-            data, heard = b"", time.monotonic()
-            with suppress(ConnectionError):  # it died before it had read what to do
-                data = lines.recv(1 << 16)
-            if not data:  # it, and all that it started, are gone
-                break
-            *whole, rest = (rest + data).split(b"\n")
-            for line in (one.decode(errors="replace") for one in whole):
-                if not line.startswith(OUTCOME):
-                    tell(line)
-                    continue
-                kind, said = json.loads(line.removeprefix(OUTCOME))
-                if kind == "pid":
-                    self._pids.add(pid := said)
-                    if self._stop.is_set():
-                        os.kill(pid, signal.SIGTERM)
-                else:
-                    outcome = (kind, said)
-        self._pids.discard(pid)
-        return (
-            ("hung", f"no sign of life for {self._stall:g} s")
-            if hung and outcome[0] != "done"
-            else outcome
-        )
+            outcome = self._attempt(work, arguments, slot, tell)
+            if outcome.state == "done":
+                return
+            if outcome.state == "stopped":
+                # a Ctrl-C may have reached it before us
+                self._stopping.wait(0.5)
+            if self._stopping.is_set():
+                was_stopped = outcome.state == "stopped"
+                raise Stopped(outcome.message if was_stopped else STOPPED_EARLY)
+            pause = next(pauses, None)
+            if pause is None or outcome.state not in RETRIED:
+                raise error_of(outcome)
+            tell(f"{outcome.message}; trying again in {pause:g} s")
+            self._stopping.wait(pause)
 
-    def _signal(self, number: signal.Signals) -> None:
-        for pid in [*self._pids]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+    def _attempt(self, work: str, arguments: Any, slot: dict[str, str], tell: Tell) -> Outcome:
+        """Have a process forked, hand it its work, and follow it to its end."""
+        connection, other_end = socket.socketpair()
+        with connection:
+            try:
+                with self._lock, other_end:
+                    if self._stopping.is_set():
+                        return Outcome("stopped", STOPPED_EARLY)
+                    if self._origin.poll() is not None:
+                        self._start_origin()
+                    socket.send_fds(self._connection, [b" "], [other_end.fileno()])
+                connection.sendall(json.dumps([work, arguments, slot]).encode())
+                connection.shutdown(socket.SHUT_WR)
+            except OSError as error:  # it has just died
+                return Outcome("died", f"the process that starts the stages died ({error})")
+            return self._follow(connection, tell)
+
+    def _follow(self, connection: socket.socket, tell: Tell) -> Outcome:
+        """Pass on what a process prints until it, and all that it started, are gone.
+
+        One that is silent for too long is asked to save itself, and killed later.
+        """
+        outcome = Outcome("died", "its process died")
+        pid = 0
+        signals_sent = 0
+        last_heard = time.monotonic()
+        for line in _read_lines(connection):
+            if line is None:
+                silent = time.monotonic() - last_heard
+                if pid and silent > self._stall + GRACE_SECONDS * signals_sent:
+                    _send_signal(pid, signal.SIGKILL if signals_sent else signal.SIGTERM)
+                    signals_sent += 1
+                continue
+            last_heard = time.monotonic()
+            message = parse_line(line)
+            if message is None:
+                tell(line)
+            elif isinstance(message, Outcome):
+                outcome = message
+            else:
+                pid = message
+                self._pids.add(pid)
+                if self._stopping.is_set():
+                    _send_signal(pid, signal.SIGTERM)
+        self._pids.discard(pid)
+        if signals_sent and outcome.state != "done":
+            return Outcome("hung", f"no sign of life for {self._stall:g} s")
+        return outcome
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to the process of each stage that runs."""
+        for pid in list(self._pids):
+            _send_signal(pid, number)
+
+
+def _divide_machine(jobs: int, gpus: int) -> Iterator[dict[str, str]]:
+    """For each of so many stages at a time its share of the machine.
+
+    Args:
+        jobs: stages at a time.
+        gpus: that the machine has, or that the environment leaves us of them.
+
+    Yields:
+        Variables for the environment of a stage.
+    """
+    numbers = ",".join(map(str, range(gpus)))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", numbers).split(",")
+    for job in range(jobs):
+        slot = {environment.CORES: str(cores_per_process(jobs))}
+        if gpus:
+            slot["CUDA_VISIBLE_DEVICES"] = visible[job % gpus]
+        yield slot
+
+
+def _read_lines(connection: socket.socket) -> Iterator[str | None]:
+    """The lines that come in, without their ends, until the other end is closed by all.
+
+    Yields:
+        A line, or None whenever nothing has come for a second.
+    """
+    unfinished = b""
+    while True:
+        readable, _, _ = select.select([connection], [], [], 1)
+        if not readable:
+            yield None
+            continue
+        data = b""
+        with suppress(ConnectionError):  # it died before it had read what to do
+            data = connection.recv(1 << 16)
+        if not data:
+            return
+        *lines, unfinished = (unfinished + data).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace")
+
+
+def _send_signal(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process that may have ended."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -1,8 +1,18 @@
 import os
+import socket
 import pytest
 import torch
 from flows import child
+from flows.outcomes import (
+    Outcome,
+    error_of,
+    format_outcome,
+    format_pid,
+    outcome_of,
+    parse_line,
+)
 from flows.supervise import Children
+from shards.errors import Failure, Misuse, ShardError, Stopped, StoreError
 
 
 class Origin:
@@ -24,7 +34,9 @@ def slots(monkeypatch, gpus, cores, **given):
     children = Children(**given)
     children._connection.close()
     children._connection = Origin(gpus)
-    found = [children._slot()] + [children._slots.get() for _ in range(children._slots.qsize())]
+    found = [children._take_slot()] + [
+        children._slots.get() for _ in range(children._slots.qsize())
+    ]
     children.stop()
     return found
 
@@ -64,5 +76,55 @@ def test_a_stage_computes_with_its_share_or_as_omp_num_threads_says(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if omp:
         monkeypatch.setenv("OMP_NUM_THREADS", omp)
-    assert child._outcome("piece", (), slot) == ("done", "")
+    assert child._do("piece", (), slot) == ("done", "")
     assert chosen == [threads]
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "kind"),
+    [
+        (Stopped("saved"), "stopped", Failure),
+        (KeyboardInterrupt(), "stopped", Failure),
+        (StoreError("gone"), "store", Failure),
+        (Misuse("wanted 1"), "usage", Misuse),
+        (ShardError("torn"), "failed", Failure),
+        (OSError("no space"), "failed", Failure),
+        (KeyError("row"), "bug", RuntimeError),
+    ],
+)
+def test_an_error_there_is_an_error_here(error, state, kind) -> None:
+    outcome = parse_line(format_outcome(outcome_of(error)))
+    assert outcome.state == state
+    assert type(error_of(outcome)) is kind
+    assert (str(error) or "stopped on request") in outcome.message
+
+
+def test_a_line_of_a_stage_is_no_message() -> None:
+    assert parse_line("training: 1/2") is None
+    assert parse_line(format_pid(17)) == 17
+
+
+def follow(lines: list[bytes], **given) -> tuple[Outcome, list[str]]:
+    """What is made of the lines of a process whose end is closed after them."""
+    children = Children(**given)
+    ours, other_end = socket.socketpair()
+    with ours, other_end:
+        for line in lines:
+            other_end.sendall(line)
+        other_end.close()
+        heard = []
+        outcome = children._follow(ours, heard.append)
+    children.stop()
+    return outcome, heard
+
+
+def test_a_process_that_ends_without_a_word_died() -> None:
+    outcome, heard = follow([b"a\n\xff", b"\nunfinished"])
+    assert outcome == ("died", "its process died")
+    assert heard == ["a", "\N{REPLACEMENT CHARACTER}"]
+
+
+def test_what_a_process_says_of_its_end_counts() -> None:
+    done = Outcome("done", "")
+    lines = [b"a\n", format_outcome(done).encode(), b"\nb\n"]
+    assert follow(lines) == (done, ["a", "b"])
