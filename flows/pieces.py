@@ -11,7 +11,7 @@ import shards
 from flows.result import Result
 from flows.works.data import build_plan
 from shards import storage
-from shards.plan import Plan, missing
+from shards.plan import Plan, missing_shards
 from shards.write import write_shard
 
 
@@ -28,7 +28,7 @@ def missing_pieces(work: str, out: str, inputs: Result) -> list[Any]:
     """
     names = {*storage.listing(out)}
     if work == "build" and "index.json" not in names:
-        return missing(build_plan(inputs), names)
+        return missing_shards(build_plan(inputs), names)
     pieces = list[Any]()
     for part in ("train", "val") if work == "features" else ():
         count = len(shards.open(inputs[part]).index.shards)

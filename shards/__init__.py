@@ -1,4 +1,14 @@
-"""Bytes that training can trust, on disk or in a bucket: durable writing, build, index, reader, order, audit, one decoder; no torch."""
+"""Bytes that training can trust, on a disk or in a bucket.
+
+Here live the images and their boxes: what there is to build from (``sources``), how a set is built,
+what it is (``index``), how it is read (``reader``), in which order (``order``), how it is audited
+(``verify``); beside them procedural scenes, and what all packages share: durable files
+(``storage``), locks, errors, bounds of numbers, progress. No model, no torch, no command line.
+
+Invariants: a file that has its final name is whole; every input file is a sample or a reject with a
+reason; equal input and options give equal bytes. ``tests/shards/test_build.py`` and
+``tests/shards/test_storage.py`` hold them.
+"""
 
 from shards.build import build
 from shards.cache import Cache

@@ -1,9 +1,15 @@
-"""Images with boxes, of COCO JSON, VOC devkits or shard sets, parsed only here: each is kept, without boxes too, or rejected by name."""
+"""Images with boxes around their objects, of COCO JSON, Pascal VOC devkits or shard sets.
+
+Every box of an image that is there is kept, or rejected under a named reason. An image without
+boxes is kept, too: it is background to learn from and a place for false alarms. A box that reaches
+over the border is cut at it. Crowds (COCO) and difficult objects (VOC) are neither missed nor found
+in an evaluation.
+"""
 
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 import numpy as np
@@ -11,26 +17,36 @@ from numpy.typing import NDArray
 from PIL import Image
 from shards import images, reader, storage
 from shards.errors import ShardError
-from shards.rejects import Reject
+from shards.rejects import Reject, Rejection, group_by_reason
 from shards.sources import read_annotations
-from shards.sources.annotations import AnnotatedObject
+from shards.sources.annotations import AnnotatedImage, AnnotatedObject, Annotations
 from shards.sources.coco import parse_coco
 
-THIN = 1e-3  # pixels; a thinner box has no area: float32 could not tell its sides apart
+# pixels; a thinner box has no area: float32 could not tell its sides apart
+THIN = 1e-3
 
 
 class Picture(NamedTuple):
-    """An image and its n boxes, all in pixels of the upright image."""
+    """An image and its n boxes, all in pixels of the upright image.
 
-    path: Path  # of its file, or in a shard set of the set and the name in its source
-    size: tuple[int, int]  # width and height
-    boxes: NDArray[np.float32]  # [n, 4]: left, top, right, bottom, the last two exclusive
-    labels: NDArray[np.int64]  # [n]: positions in the set's classes
-    difficult: NDArray[np.bool_]  # [n]: VOC's, trained on but ignored by the metric
-    crowd: NDArray[np.bool_]  # [n]: COCO's, not trained on and ignored by the metric
-    masks: list[
-        Any
-    ]  # [n]: COCO's segmentations as the file has them, polygons of 3 points and more or an RLE, [] where there is none
+    Attributes:
+        path: of its file, or in a shard set of the set and the name in its source.
+        size: width and height.
+        boxes: [n, 4]: left, top, right, bottom, the last two exclusive.
+        labels: [n]: positions in the set's classes.
+        difficult: [n]: VOC's, trained on but ignored by the metric.
+        crowd: [n]: COCO's, not trained on and ignored by the metric.
+        masks: [n]: COCO's segmentations as the file has them, polygons of 3 points and more or an
+            RLE, [] where there is none.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    difficult: NDArray[np.bool_]
+    crowd: NDArray[np.bool_]
+    masks: list[Any]
 
     @property
     def ignored(self) -> NDArray[np.bool_]:
@@ -39,7 +55,18 @@ class Picture(NamedTuple):
 
 
 class BoxSet(NamedTuple):
-    """The annotated images of a list: files, or ``samples`` of ``shards`` with an equal ``digest``; ``voc``: VOC's metric is due."""
+    """The annotated images of a list.
+
+    Attributes:
+        path: of the list.
+        pictures: the images that are there, in the order of the list.
+        classes: the names of the classes.
+        rejects: what was left out, by reason.
+        digest: equal for equal images and boxes, be they files or in a shard set.
+        voc: whether Pascal VOC's metric is due.
+        shards: the set that the images are in, or None if they are files.
+        samples: their numbers in that set.
+    """
 
     path: Path
     pictures: list[Picture]
@@ -51,105 +78,180 @@ class BoxSet(NamedTuple):
     samples: Sequence[int] = ()
 
     def image(self, number: int) -> Image.Image:
-        """Picture ``number`` decoded; a ``ShardError`` if it cannot be read, does not decode, or is not of the annotated size."""
-        path, size = self.pictures[number][:2]
+        """Decode a picture.
+
+        Args:
+            number: of the picture.
+
+        Returns:
+            The upright RGB image.
+
+        Raises:
+            ShardError: It cannot be read, does not decode, or is not of the annotated size.
+        """
+        picture = self.pictures[number]
         try:
-            image = (
-                self.shards.image(self.samples[number])
-                if self.shards
-                else images.decode(storage.read_bytes(path))
-            )
+            if self.shards is None:
+                image = images.decode(storage.read_bytes(picture.path))
+            else:
+                image = self.shards.image(self.samples[number])
         except (OSError, ShardError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ShardError(f"cannot read {picture.path}: {reason}") from error
+        if image.size != picture.size:
+            width, height = picture.size
             raise ShardError(
-                f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
-            ) from error
-        if image.size != size:
-            raise ShardError(
-                "{} has {} × {} pixels, its annotation says {} × {}; correct one of them".format(
-                    path, *image.size, *size
-                )
+                f"{picture.path} has {image.width} × {image.height} pixels, its annotation says "
+                f"{width} × {height}; correct one of them"
             )
         return image
 
 
 def load(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
-    """The images and boxes that ``data`` lists, those of ``classes``; by default COCO's categories by id, or all VOC names, sorted.
+    """The images and boxes that a list has.
 
-    ``data`` is a COCO instances JSON (images beside it, in ``images`` beside it, or in COCO's own folder layout), a folder with such an
-    ``annotations.json``, a VOC list such as ``VOC2007/ImageSets/Main/trainval.txt``, or a set built of one; all else is a ``ShardError``.
+    Args:
+        data: a COCO instances JSON (images beside it, in ``images`` beside it, or in COCO's own
+            folder layout), a folder with such an ``annotations.json``, a VOC list such as
+            ``VOC2007/ImageSets/Main/trainval.txt``, or a set built of one.
+        classes: the names that count, in the order of their labels; boxes of others are rejected.
+            By default COCO's categories by id, or all VOC names, sorted.
+
+    Returns:
+        The images with their boxes.
+
+    Raises:
+        ShardError: It is none of these, damaged, or none of its images is there.
     """
-    path, whole = storage.locate(data), None
+    path = storage.locate(data)
+    shard_set = None
     if all((path / name).is_file() for name in ("index.json", "annotations.json")):
-        whole, text = reader.open(path), storage.read_bytes(path / "annotations.json")
-        if hashlib.sha256(text).hexdigest() != whole.index.sha256.get("annotations.json"):
-            raise ShardError(
-                f"{path}/annotations.json is not the file that was written; copy the set again, or build it again"
-            )
-    if not (known := parse_coco(whole.path, json.loads(text)) if whole else read_annotations(path)):
-        lists = [str(name) for name in sorted(path.glob("**/ImageSets/Main/*.txt"))]
-        there = f"name one of its lists: {', '.join(lists[:6])}" if lists else "check the path"
+        shard_set = reader.open(path)
+        annotations = _annotations_of_set(shard_set, path)
+    else:
+        annotations = _annotations_of_list(path, data)
+    if not annotations.images:
+        rejects = annotations.rejects
+        examples = [tuple(rejection) for rejection in rejects[:3]]
         raise ShardError(
-            f"wanted a COCO JSON or a VOC list (ImageSets/Main/train.txt) at {data}, or shards of one; {there}"
+            f"no image that {annotations.path} lists is there "
+            f"({len(rejects)} entries left out: {examples}); check the layout"
         )
-    label = {
-        name: number
-        for number, name in enumerate(dict.fromkeys(known.classes if classes is None else classes))
-    }
-    rejects = known.rejects
-    if not known.images:
-        raise ShardError(
-            f"no image that {known.path} lists is there ({len(rejects)} entries left out: {rejects[:3]}); check the layout"
-        )
-    pictures = [
-        _picture(path, size, objects, label, rejects) for path, size, objects, _ in known.images
-    ]
-    by_reason = {
-        str(reason): [name for other, name in rejects if other == reason]
-        for reason in dict.fromkeys(r for r, _ in rejects)
-    }
-    numbers = {key: number for number, key in enumerate(whole.keys)} if whole else {}
-    samples = [numbers[entry["key"]] for *_, entry in known.images] if whole else []
-    sizes = (
-        whole.index.samples["length"][samples].tolist()
-        if whole
-        else [picture.path.stat().st_size for picture in pictures]
+    names = tuple(dict.fromkeys(annotations.classes if classes is None else classes))
+    labels = {name: number for number, name in enumerate(names)}
+    pictures = list[Picture]()
+    rejections = [*annotations.rejects]
+    for image in annotations.images:
+        picture, rejected_boxes = _make_picture(image, labels)
+        pictures.append(picture)
+        rejections += rejected_boxes
+    samples = list[int]()
+    if shard_set is None:
+        file_sizes = [picture.path.stat().st_size for picture in pictures]
+    else:
+        samples = _sample_numbers(shard_set, annotations)
+        file_sizes = shard_set.index.samples["length"][samples].tolist()
+    return BoxSet(
+        path=annotations.path,
+        pictures=pictures,
+        classes=names,
+        rejects=group_by_reason(rejections),
+        digest=_digest(names, annotations.voc, pictures, file_sizes),
+        voc=annotations.voc,
+        shards=shard_set,
+        samples=samples,
     )
-    voc = bool(known.content.get("voc"))
-    rows = (
-        [p.path.name, size, p.size, *(values.tolist() for values in p[2:6]), p.masks]
-        for p, size in zip(pictures, sizes, strict=True)
-    )
-    digest = storage.digest(
-        [list(label), voc, *map(storage.digest, rows)]
-    )  # one by one: the text of all would fill the memory
-    return BoxSet(known.path, pictures, tuple(label), by_reason, digest, voc, whole, samples)
 
 
-def _picture(
-    path: Path,
-    size: tuple[int, int],
-    objects: list[AnnotatedObject],
-    label: dict[str, int],
-    rejects: list[tuple[str, str]],
-) -> Picture:
-    rows = list[tuple[Any, ...]]()
-    for name, bbox, *rest in objects:
-        left, top, width, height = bbox if len(bbox) == 4 else (math.nan,) * 4
-        sides = left, top, left + width, top + height
-        cut = [min(max(side, 0), limit) for side, limit in zip(sides, size * 2, strict=True)]
-        if name in label and min(width, height, cut[2] - cut[0], cut[3] - cut[1]) >= THIN:
-            rows.append((cut, label[name], *rest))
-        else:
-            fault = Reject.OUTSIDE if min(width, height) >= THIN else Reject.DEGENERATE
-            rejects.append(
-                (
-                    fault if name in label else Reject.UNKNOWN_CATEGORY,
-                    f"{path.name}: {name} {[*sides]}",
-                )
-            )
-    boxes, labels, difficult, crowd, masks = zip(*rows, strict=True) if rows else ((),) * 5
-    corners, flags = (
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.array([difficult, crowd], np.bool_),
+def _annotations_of_set(shard_set: reader.ShardSet, path: Path) -> Annotations:
+    """What a shard set keeps of the list that it was built of."""
+    text = storage.read_bytes(path / "annotations.json")
+    if hashlib.sha256(text).hexdigest() != shard_set.index.sha256.get("annotations.json"):
+        raise ShardError(
+            f"{path}/annotations.json is not the file that was written; "
+            "copy the set again, or build it again"
+        )
+    return parse_coco(shard_set.path, json.loads(text))
+
+
+def _annotations_of_list(path: Path, data: str | Path) -> Annotations:
+    """What the list at ``path``, which the user calls ``data``, says."""
+    annotations = read_annotations(path)
+    if annotations is not None:
+        return annotations
+    lists = [str(name) for name in sorted(path.glob("**/ImageSets/Main/*.txt"))]
+    hint = f"name one of its lists: {', '.join(lists[:6])}" if lists else "check the path"
+    raise ShardError(
+        f"wanted a COCO JSON or a VOC list (ImageSets/Main/train.txt) at {data}, "
+        f"or shards of one; {hint}"
     )
-    return Picture(path, size, corners, np.array(labels, np.int64), flags[0], flags[1], [*masks])
+
+
+def _make_picture(
+    image: AnnotatedImage, labels: Mapping[str, int]
+) -> tuple[Picture, list[Rejection]]:
+    """The objects of an image as arrays, and those that cannot be used.
+
+    Args:
+        image: what the list says of it.
+        labels: of the classes that count, by name.
+    """
+    objects = list[AnnotatedObject]()
+    boxes = list[list[float]]()
+    rejects = list[Rejection]()
+    for annotated in image.objects:
+        category = annotated.category
+        x, y, width, height = annotated.box if len(annotated.box) == 4 else (math.nan,) * 4
+        sides = [x, y, x + width, y + height]
+        clipped = _clip(sides, image.size)
+        thinnest = min(width, height, clipped[2] - clipped[0], clipped[3] - clipped[1])
+        if category in labels and thinnest >= THIN:
+            objects.append(annotated)
+            boxes.append(clipped)
+            continue
+        reason = Reject.OUTSIDE if min(width, height) >= THIN else Reject.DEGENERATE
+        if category not in labels:
+            reason = Reject.UNKNOWN_CATEGORY
+        rejects.append(Rejection(reason, f"{image.path.name}: {category} {sides}"))
+    picture = Picture(
+        path=image.path,
+        size=image.size,
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.array([labels[annotated.category] for annotated in objects], np.int64),
+        difficult=np.array([annotated.difficult for annotated in objects], np.bool_),
+        crowd=np.array([annotated.crowd for annotated in objects], np.bool_),
+        masks=[annotated.mask for annotated in objects],
+    )
+    return picture, rejects
+
+
+def _clip(sides: Sequence[float], size: tuple[int, int]) -> list[float]:
+    """Left, top, right and bottom of a box, cut at the borders of an image; NaN stays."""
+    return [min(max(side, 0), limit) for side, limit in zip(sides, size * 2, strict=True)]
+
+
+def _sample_numbers(shard_set: reader.ShardSet, annotations: Annotations) -> list[int]:
+    """Which samples of a set its annotated images are."""
+    numbers = {key: number for number, key in enumerate(shard_set.keys)}
+    return [numbers[image.entry["key"]] for image in annotations.images]
+
+
+def _digest(
+    classes: Sequence[str], voc: bool, pictures: Sequence[Picture], file_sizes: Sequence[int]
+) -> str:
+    """A digest of images, by the names and sizes of their files, and of their boxes."""
+    digests = list[str]()
+    # one by one: the text of all would fill the memory
+    for picture, file_size in zip(pictures, file_sizes, strict=True):
+        row = [
+            picture.path.name,
+            file_size,
+            picture.size,
+            picture.boxes.tolist(),
+            picture.labels.tolist(),
+            picture.difficult.tolist(),
+            picture.crowd.tolist(),
+            picture.masks,
+        ]
+        digests.append(storage.digest(row))
+    return storage.digest([list(classes), voc, *digests])

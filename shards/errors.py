@@ -1,4 +1,7 @@
-"""What is told, not traced: errors of one readable message, and the exit code of a command that ends by one."""
+"""Errors that are shown to a user as one readable message, without a traceback.
+
+A command that ends by such an error exits with the code of its class.
+"""
 
 
 class Failure(Exception):  # noqa: N818 (a stop is none)
@@ -8,20 +11,23 @@ class Failure(Exception):  # noqa: N818 (a stop is none)
 
 
 class ShardError(Failure):
-    """Of images, sets, storage."""
+    """A failure of images, shard sets or storage."""
 
 
 class StoreError(ShardError):
-    """An object store still failed after three attempts: the same may succeed later."""
+    """An object store still failed after three attempts; the same may succeed later."""
 
 
 class Misuse(Failure):
-    """Arguments out of range, or that do not go together."""
+    """Arguments are out of range, or do not go together."""
 
     code = 2
 
 
 class Stopped(Failure):
-    """The run was asked to stop (SIGINT or SIGTERM) and has saved itself; the same call continues it."""
+    """The run was asked to stop and has saved itself; the same call continues it.
+
+    What asks is a SIGINT or a SIGTERM.
+    """
 
     code = 3

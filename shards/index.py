@@ -1,7 +1,9 @@
-"""What a shard set is: tars as WebDataset reads them (``key.jpg``, and ``key.cls`` with the label), and what is in them.
+"""What a shard set is, and the index that says what is in it.
 
-``samples.npy`` has a ``ROW`` and ``keys.txt`` a line for every sample, in the order of the tars; ``annotations.json`` may have their boxes.
-``index.json``, committed last, holds the rest and all digests; the ``wids`` package reads it as its shard index.
+The samples are in tars as WebDataset reads them: ``key.jpg``, and ``key.cls`` with the label.
+Beside the tars, ``samples.npy`` has a ``ROW`` and ``keys.txt`` a line for every sample, in their
+order; ``annotations.json`` may have their boxes. ``index.json``, committed last, holds the rest and
+all digests; the ``wids`` package reads it as its shard index.
 """
 
 import hashlib
@@ -15,20 +17,26 @@ from shards import storage
 from shards.errors import ShardError
 
 SCHEMA = 2
-# Where a sample's bytes are in its tar, how many, their checksum, its class number (-1: none), its EXIF orientation (0: not looked at)
 ROW = np.dtype(
     [
-        ("offset", "<u8"),
-        ("length", "<u4"),
+        ("offset", "<u8"),  # where a sample's bytes begin in its tar
+        ("length", "<u4"),  # how many there are
         ("crc32", "<u4"),
-        ("label", "<i4"),
-        ("orientation", "u1"),
+        ("label", "<i4"),  # its class number; -1: none
+        ("orientation", "u1"),  # EXIF's, 1…8; 0: not looked at
     ]
 )
 
 
 class Shard(NamedTuple):
-    """One tar: ``url`` is relative to the set, ``filesize`` in bytes."""
+    """One tar.
+
+    Attributes:
+        url: relative to the set.
+        nsamples: how many samples it has.
+        filesize: in bytes.
+        sha256: of its bytes, in hex.
+    """
 
     url: str
     nsamples: int
@@ -37,92 +45,144 @@ class Shard(NamedTuple):
 
 
 class Index(NamedTuple):
-    """The content of a set."""
+    """The content of a set.
+
+    Attributes:
+        path: of its folder.
+        shards: the tars, in order.
+        samples: a ``ROW`` for each sample [count].
+        keys: sample names [count]; an array, since a million ``str`` cost every worker 100 MB.
+        classes: the names of the classes.
+        seen: files of the source, kept or left out.
+        rejects: the files that were left out, by reason.
+        plan: a digest of the names and sizes of the input and of the options.
+        seed: of the order.
+        sha256: of the side files, by name.
+        digest: of ``index.json``: the set's identity.
+        starts: the number of every shard's first sample, and the count [shards + 1].
+    """
 
     path: Path
     shards: tuple[Shard, ...]
-    samples: NDArray[Any]  # ``ROW`` [count]
-    keys: NDArray[
-        Any
-    ]  # sample names [count], not as a list: a million ``str`` would cost every worker 100 MB
+    samples: NDArray[Any]
+    keys: NDArray[Any]
     classes: tuple[str, ...]
-    seen: int  # files, kept or left out
-    rejects: Mapping[str, Sequence[str]]  # the files left out, by reason
-    plan: str  # a digest of the input's names and sizes and of the options
+    seen: int
+    rejects: Mapping[str, Sequence[str]]
+    plan: str
     seed: int
-    sha256: Mapping[str, str]  # of the side files
-    digest: str  # of ``index.json``: the set's identity
-    starts: NDArray[
-        np.int64
-    ]  # the number of every shard's first sample, and the count: [shards + 1]
+    sha256: Mapping[str, str]
+    digest: str
+    starts: NDArray[np.int64]
 
 
-def load(path: str | Path, *, shards: bool = True) -> Index:
-    """The index in the folder ``path``, checked; without ``shards``, as an audit wants it, not the tars' sizes but the annotations."""
+def read_index(path: str | Path, *, for_audit: bool = False) -> Index:
+    """Read the index of a set and check it.
+
+    Args:
+        path: of the set's folder, or its URL.
+        for_audit: whether the side files are all checked, also the annotations, but not the sizes
+            of the tars.
+
+    Returns:
+        The index.
+
+    Raises:
+        ShardError: There is no set, an unfinished or damaged one, or one of another schema.
+    """
     root = storage.locate(path).absolute()
-    file, sizes = root / "index.json", storage.listing(root)
+    sizes = storage.listing(root)
     if "index.json" not in sizes:
         unfinished = any(name.startswith(".shard-") for name in sizes)
-        got = (
-            "an unfinished one; run its build again, it goes on where it stopped"
-            if unfinished
-            else "no index.json; check the path"
-        )
+        got = "no index.json; check the path"
+        if unfinished:
+            got = "an unfinished one; run its build again, it goes on where it stopped"
         raise ShardError(f"wanted a shard set at {path}, got {got}")
-    document, text = storage.read_json(file), storage.read_bytes(file)
-    if (schema := document.get("schema") if isinstance(document, dict) else None) != SCHEMA:
-        wanted = f"the index of a shard set with schema {SCHEMA}"
-        raise ShardError(
-            f"{file} is not {wanted}, it has {schema}; check the path, upgrade care-ssl, or build the set again"
-        )
+    document = _read_document(root / "index.json")
     try:
-        sides = {
-            name: storage.read_bytes(root / name)
-            for name in document["sha256"]
-            if not shards or name != "annotations.json"
-        }
-        if other := [
-            name
-            for name, data in sides.items()
-            if hashlib.sha256(data).hexdigest() != document["sha256"][name]
-        ]:
-            raise ValueError(f"{other[0]} is not the file that was written")
-        tars = tuple(Shard(**shard) for shard in document["shardlist"])
-        index = Index(
-            path=root,
-            shards=tars,
-            starts=np.cumsum([0, *(shard.nsamples for shard in tars)]),
-            seen=document["counts"]["seen"],
-            samples=np.load(io.BytesIO(sides["samples.npy"])),
-            classes=tuple(document["classes"]),
-            keys=np.array(sides["keys.txt"].decode().split("\n")[:-1], np.dtypes.StringDType()),
-            digest=hashlib.sha256(text).hexdigest(),
-            **{name: document[name] for name in ("rejects", "plan", "seed", "sha256")},
-        )
-        own = storage.digest({name: value for name, value in document.items() if name != "own"})
-        checks = {
-            "index.json is not the file that was written": own == document["own"],
-            "its sample counts differ": index.samples.dtype == ROW
-            and len(index.samples) == len(index.keys) == index.starts[-1],
-            "seen is not kept + rejected": index.seen
-            == len(index.samples) + sum(map(len, index.rejects.values())),
-            **{
-                f"{tar.url} does not have its {tar.filesize} bytes": sizes.get(tar.url)
-                == tar.filesize
-                for tar in tars
-                if shards
-            },
-        }
-        if broken := [problem for problem, whole in checks.items() if not whole]:
-            raise ValueError(broken[0])
+        side_files = _read_side_files(root, document, annotations=for_audit)
+        index = _parse(root, document, side_files)
+        _check(index, document)
+        if not for_audit:
+            _check_sizes(index, sizes)
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
         raise ShardError(
-            f"the shard set {path} is damaged: {error}; copy it again, or remove it and build it again"
+            f"the shard set {path} is damaged: {error}; "
+            "copy it again, or remove it and build it again"
         ) from error
     return index
 
 
-def stem(name: str) -> str:
-    """WebDataset's key of a tar member: its path up to the first dot of its file name."""
+def webdataset_key(name: str) -> str:
+    """The key that WebDataset gives a tar member: its path up to the first dot of its file name."""
     folder, slash, file = name.rpartition("/")
     return folder + slash + file.partition(".")[0]
+
+
+def _read_document(file: Path) -> dict[str, Any]:
+    """The JSON of an index; a ``ShardError`` if it has another schema."""
+    document = storage.read_json(file)
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        raise ShardError(
+            f"{file} is not the index of a shard set with schema {SCHEMA}, it has {schema}; "
+            "check the path, upgrade care-ssl, or build the set again"
+        )
+    return dict(document)
+
+
+def _read_side_files(
+    root: Path, document: dict[str, Any], *, annotations: bool
+) -> dict[str, bytes]:
+    """The files beside the index, with the annotations or without.
+
+    Raises:
+        ValueError: One of them is not the file that was written.
+    """
+    sha256s: dict[str, str] = document["sha256"]
+    names = [name for name in sha256s if annotations or name != "annotations.json"]
+    side_files = {name: storage.read_bytes(root / name) for name in names}
+    for name, data in side_files.items():
+        if hashlib.sha256(data).hexdigest() != sha256s[name]:
+            raise ValueError(f"{name} is not the file that was written")
+    return side_files
+
+
+def _parse(root: Path, document: dict[str, Any], side_files: dict[str, bytes]) -> Index:
+    """The index that a document and its side files say."""
+    shards = tuple(Shard(**shard) for shard in document["shardlist"])
+    keys = side_files["keys.txt"].decode().split("\n")[:-1]
+    return Index(
+        path=root,
+        shards=shards,
+        samples=np.load(io.BytesIO(side_files["samples.npy"])),
+        keys=np.array(keys, np.dtypes.StringDType()),
+        classes=tuple(document["classes"]),
+        seen=document["counts"]["seen"],
+        rejects=document["rejects"],
+        plan=document["plan"],
+        seed=document["seed"],
+        sha256=document["sha256"],
+        digest=hashlib.sha256(storage.read_bytes(root / "index.json")).hexdigest(),
+        starts=np.cumsum([0, *(shard.nsamples for shard in shards)]),
+    )
+
+
+def _check(index: Index, document: dict[str, Any]) -> None:
+    """A ``ValueError`` if an index does not agree with itself."""
+    content = {name: value for name, value in document.items() if name != "own"}
+    if storage.digest(content) != document["own"]:
+        raise ValueError("index.json is not the file that was written")
+    counts = {len(index.samples), len(index.keys), int(index.starts[-1])}
+    if index.samples.dtype != ROW or len(counts) > 1:
+        raise ValueError("its sample counts differ")
+    rejected = sum(map(len, index.rejects.values()))
+    if index.seen != len(index.samples) + rejected:
+        raise ValueError("seen is not kept + rejected")
+
+
+def _check_sizes(index: Index, sizes: dict[str, int]) -> None:
+    """A ``ValueError`` if a tar is not there or has another size."""
+    for shard in index.shards:
+        if sizes.get(shard.url) != shard.filesize:
+            raise ValueError(f"{shard.url} does not have its {shard.filesize} bytes")

@@ -1,4 +1,9 @@
-"""A lease of a folder in an object store, which has no locks."""
+"""Leases of folders in object stores, which have no locks.
+
+Whoever has written the highest object ``.lease/GENERATION`` owns the folder, and rewrites it all
+the time. Who has seen it unchanged for ``LEASE_SECONDS`` takes its writer for dead and creates the
+next generation, which a store lets only one do. Clocks are not compared.
+"""
 
 import math
 import threading
@@ -6,77 +11,153 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 from shards import objects, storage
 from shards.errors import ShardError
 from shards.progress import console
 
-LEASE_SECONDS = 20.0  # a holder that could not renew its lease for so long has lost it; it tries four times as often
+# a holder that could not renew its lease for so long has lost it; it tries four times as often
+LEASE_SECONDS = 20.0
 
 
 @contextmanager
 def leased(folder: str, busy: ShardError, deadline: float) -> Iterator[None]:
-    # Hold the lease of a folder by URL, or raise ``busy``; if it is lost, stderr says so at once, at the end a ``ShardError`` does.
-    token, place, own, ended = uuid.uuid4().hex, f"{folder}/.lease", "", threading.Event()
-    renewed, since, seen = 0.0, 0.0, (-1, "")
-    lost = f"{folder} was taken over by another process, or not reached for {LEASE_SECONDS:g} s; let only one write there, and run it again"
+    """Hold the lease of a folder for the length of the block.
 
-    def put(mode: str) -> None:
-        objects.attempt(
-            "write",
-            own,
-            lambda fs, name: fs.pipe_file(name, f"{token} {time.monotonic()}".encode(), mode=mode),
-        )
+    If it is lost meanwhile, stderr says so at once, and an error at the end of the block.
 
-    def renew() -> None:
-        nonlocal renewed
-        while not ended.wait(LEASE_SECONDS / 4):
-            now = time.monotonic()
-            with suppress(ShardError, OSError):  # the next time may be better
-                if mine := _newest(place)[1].startswith(token):
-                    put("overwrite")
-                renewed = now if mine and time.monotonic() - renewed <= LEASE_SECONDS else -math.inf
-            if time.monotonic() - renewed > LEASE_SECONDS:
-                console.print(f"[red]{lost}")
-                break
+    Args:
+        folder: its URL, without a slash at the end.
+        busy: what to raise if another process holds it.
+        deadline: until when to wait for that, by ``time.monotonic()``.
 
-    while not (newest := _newest(place))[1].startswith(token):
-        now = time.monotonic()
-        if newest != seen:
-            if newest[0] and seen[0] >= 0 and now >= deadline:  # it changed: its holder lives
-                raise busy
-            seen, since = newest, now
-        if newest[0] and now - since <= LEASE_SECONDS:
-            pause(LEASE_SECONDS / 20, busy)
-        else:
-            own, renewed = f"{place}/{newest[0] + 1:08}", now
-            with suppress(FileExistsError):  # another was faster
-                put("create")
-    thread = threading.Thread(target=renew, daemon=True)
+    Raises:
+        ShardError: ``busy``, or the lease was lost.
+    """
+    lease = _Lease(folder)
+    lease.acquire(busy, deadline)
+    thread = threading.Thread(target=lease.renew_until_ended, daemon=True)
     thread.start()
     try:
-        for name in storage.listing(place):
-            if f"{place}/{name}" < own:  # of the dead
-                storage.remove(f"{place}/{name}")
+        lease.remove_older()
         yield
     finally:
-        ended.set()
+        lease.ended.set()
         thread.join()
-        if held := time.monotonic() - renewed <= LEASE_SECONDS:
-            with suppress(ShardError, OSError):  # it ends by itself, only later
-                storage.remove(own)
-    if not held:
-        raise ShardError(lost)
+        lost = lease.is_lost()
+        if not lost:
+            lease.release()
+    if lost:
+        raise ShardError(lease.loss)
 
 
-def pause(seconds: float, busy: ShardError) -> None:
+def wait_for_holder(seconds: float, busy: ShardError) -> None:
+    """Sleep, and once a minute say for what."""
     time.sleep(seconds)
-    if time.monotonic() % 60 < seconds:  # a sign of life
+    if time.monotonic() % 60 < seconds:
         console.print(f"waiting: {busy}", soft_wrap=True)
 
 
-def _newest(place: str) -> tuple[int, str]:
-    # Generation and content; generation 0 if there is none.
-    while names := storage.listing(place):
-        with suppress(FileNotFoundError):  # it has ended
-            return int(max(names)), storage.read_bytes(f"{place}/{max(names)}").decode()
-    return 0, ""
+class _Generation(NamedTuple):
+    """The newest lease of a folder.
+
+    Attributes:
+        number: 0 if there is none.
+        content: the token of its holder and a time, which changes whenever it is renewed.
+    """
+
+    number: int
+    content: str
+
+
+class _Lease:
+    """One process's hold of a folder.
+
+    Attributes:
+        ended: set when it is no longer to be renewed.
+        loss: what to say if it is lost.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.ended = threading.Event()
+        self.loss = (
+            f"{folder} was taken over by another process, or not reached for "
+            f"{LEASE_SECONDS:g} s; let only one write there, and run it again"
+        )
+        self._prefix = f"{folder}/.lease"
+        self._token = uuid.uuid4().hex
+        self._url = ""
+        self._renewed = 0.0
+
+    def acquire(self, busy: ShardError, deadline: float) -> None:
+        """Wait until nobody holds the folder, or a holder is dead, and create the next generation.
+
+        A holder is dead when its lease has not changed for ``LEASE_SECONDS``.
+
+        Raises:
+            ShardError: ``busy``, if a holder lives at the deadline.
+        """
+        seen: _Generation | None = None
+        seen_since = 0.0
+        while not self._is_ours(newest := self._newest()):
+            now = time.monotonic()
+            if newest != seen:
+                lives = newest.number > 0 and seen is not None
+                if lives and now >= deadline:
+                    raise busy
+                seen = newest
+                seen_since = now
+            if newest.number > 0 and now - seen_since <= LEASE_SECONDS:
+                wait_for_holder(LEASE_SECONDS / 20, busy)
+                continue
+            self._url = f"{self._prefix}/{newest.number + 1:08}"
+            self._renewed = now
+            with suppress(FileExistsError):  # another was faster
+                self._put("create")
+
+    def renew_until_ended(self) -> None:
+        """Rewrite the lease until it is lost or ``ended`` is set; to be run in a thread."""
+        while not self.ended.wait(LEASE_SECONDS / 4):
+            now = time.monotonic()
+            with suppress(ShardError, OSError):  # the next time may be better
+                ours = self._is_ours(self._newest())
+                if ours:
+                    self._put("overwrite")
+                self._renewed = now if ours and not self.is_lost() else -math.inf
+            if self.is_lost():
+                console.print(f"[red]{self.loss}")
+                break
+
+    def is_lost(self) -> bool:
+        """Whether it was not renewed for so long that another process may have taken it."""
+        return time.monotonic() - self._renewed > LEASE_SECONDS
+
+    def remove_older(self) -> None:
+        """Remove the leases of the dead."""
+        for name in storage.listing(self._prefix):
+            if f"{self._prefix}/{name}" < self._url:
+                storage.remove(f"{self._prefix}/{name}")
+
+    def release(self) -> None:
+        """Remove the lease; if that fails, it ends by itself, only later."""
+        with suppress(ShardError, OSError):
+            storage.remove(self._url)
+
+    def _is_ours(self, generation: _Generation) -> bool:
+        return generation.content.startswith(self._token)
+
+    def _put(self, mode: str) -> None:
+        content = f"{self._token} {time.monotonic()}".encode()
+        objects.attempt(
+            "write",
+            self._url,
+            lambda store, name: store.pipe_file(name, content, mode=mode),
+        )
+
+    def _newest(self) -> _Generation:
+        while names := storage.listing(self._prefix):
+            name = max(names)
+            with suppress(FileNotFoundError):  # it has ended
+                content = storage.read_bytes(f"{self._prefix}/{name}").decode()
+                return _Generation(int(name), content)
+        return _Generation(0, "")

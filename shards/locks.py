@@ -1,7 +1,7 @@
-"""One process at a time in a folder: a lock of the kernel's in a local one, a lease in one of an object store, which has no locks.
+"""One process at a time in a folder.
 
-Whoever has written the highest object ``.lease/GENERATION`` owns the folder, and rewrites it all the time. Who has seen it unchanged for
-``LEASE_SECONDS`` takes its writer for dead and creates the next generation, which a store lets only one do. Clocks are not compared.
+In a local folder a lock of the kernel's sees to it, which ends with the process that has it. Object
+stores have no locks; there a lease does (``leases``).
 """
 
 import fcntl
@@ -12,34 +12,47 @@ from contextlib import contextmanager
 from pathlib import Path
 from shards import storage
 from shards.errors import ShardError
-from shards.leases import leased, pause
+from shards.leases import leased, wait_for_holder
+
+SECONDS_BETWEEN_TRIES = 0.1
 
 
 @contextmanager
 def exclusive(folder: str | Path, doing: str, *, patience: float = 0) -> Iterator[None]:
-    """No other process in this block with ``folder``, which is made; a ``ShardError`` if one is after ``patience`` seconds."""
-    deadline, busy = (
-        time.monotonic() + patience,
-        ShardError(f"another process is {doing} {folder}; wait until it ends, or stop it"),
-    )
+    """Keep all other processes out of this block with the same folder.
+
+    Args:
+        folder: a path or a URL; it is made.
+        doing: what is done in the block, for the message: "another process is ``doing`` FOLDER".
+        patience: seconds to wait for another process.
+
+    Raises:
+        ShardError: Another process is still in such a block, or the folder cannot be made.
+    """
+    deadline = time.monotonic() + patience
+    busy = ShardError(f"another process is {doing} {folder}; wait until it ends, or stop it")
     if storage.is_remote(folder):
         with leased(str(folder).rstrip("/"), busy, deadline):
             yield
         return
-    with storage.readable_errors(local := Path(folder)):
-        local.mkdir(parents=True, exist_ok=True)
-        fd = os.open(local, os.O_RDONLY)
+    path = Path(folder)
+    with storage.readable_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY)
     try:
-        while True:
-            try:
-                fcntl.flock(
-                    fd, fcntl.LOCK_EX | fcntl.LOCK_NB
-                )  # the kernel ends it with the process
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise busy from None
-            pause(0.1, busy)
+        while not _try_lock(descriptor):
+            if time.monotonic() >= deadline:
+                raise busy
+            wait_for_holder(SECONDS_BETWEEN_TRIES, busy)
         yield
     finally:
-        os.close(fd)
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock an open folder, unless another process has; whether it is locked now."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

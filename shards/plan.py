@@ -1,28 +1,45 @@
-"""What a build does, decided before it starts: which image goes into which shard, in which order."""
+"""What a build will do: which image goes into which shard, in which order.
+
+A plan decides the bytes of a set; what writes them, ``write`` and ``commit``, decides nothing. So
+shards can be written in any order, by any process, and an interrupted build be continued.
+"""
 
 import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple, get_args
-from shards import index, sources, storage
+from shards import sources, storage
 from shards.errors import ShardError
 from shards.images import Validation
+from shards.index import SCHEMA
 from shards.order import permutation
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate
 
-TAR, RECORD = "shard-{:06}.tar", ".shard-{:06}.json"
-OUR_FILES = re.compile(
-    r"(\.part-)?(\.?shard-\d{6,}\.(tar|json)|samples\.npy|keys\.txt|(annotations|index)\.json)|\.lease"
+# what a build leaves in a set's folder, finished or not
+_BUILT_FILE = re.compile(
+    r"(\.part-)?(\.?shard-\d{6,}\.(tar|json)|samples\.npy|keys\.txt|(annotations|index)\.json)"
+    r"|\.lease"
 )
 
 
 class Plan(NamedTuple):
-    """Everything that decides the bytes of a set."""
+    """Everything that decides the bytes of a set.
+
+    Attributes:
+        source: all files, with classes and rejects.
+        annotations: of an annotated source, else None.
+        shards: the samples of each shard, in order.
+        validate: what every image has to pass.
+        seed: of the order.
+        max_side: px; images with a longer side are made smaller, or None.
+        quality: of those JPEGs, 1…100.
+        digest: of all that is above.
+    """
 
     source: sources.Source
     annotations: Annotations | None
-    shards: list[list[Candidate]]  # of each, in order
+    shards: list[list[Candidate]]
     validate: Validation
     seed: int
     max_side: int | None
@@ -40,47 +57,96 @@ def make_plan(
     max_side: int | None = None,
     quality: int = 90,
 ) -> Plan:
-    """List ``src`` and cut it into shards."""
-    if (
-        min(shard_size, quality, 1 if max_side is None else max_side) < 1
-        or quality > 100
-        or validate not in get_args(Validation)
-    ):
-        got = f"{shard_size}, {max_side}, {quality} and {validate!r}"
+    """List a source and cut it into shards.
+
+    Args:
+        src: a path or a URL, see ``shards.sources.find``.
+        shard_size: images a shard, before rejects.
+        seed: of the order.
+        share: see ``shards.sources.find``.
+        validate: what every image has to pass, see ``shards.images.check``.
+        max_side: px; images with a longer side are made smaller and JPEG.
+        quality: of those JPEGs, 1…100.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ShardError: An argument is out of range, there are no images, or annotated ones are to be
+            made smaller.
+    """
+    smallest = min(shard_size, quality, 1 if max_side is None else max_side)
+    if smallest < 1 or quality > 100 or validate not in get_args(Validation):
         raise ShardError(
-            f"wanted shard_size and max_side from 1, quality from 1 to 100, validate of {get_args(Validation)}, got {got}"
+            "wanted shard_size and max_side from 1, quality from 1 to 100, validate of "
+            f"{get_args(Validation)}, got {shard_size}, {max_side}, {quality} and {validate!r}"
         )
-    if (known := sources.read_annotations(src)) and max_side:
+    annotations = sources.read_annotations(src)
+    if annotations is not None and max_side:
         raise ShardError(
-            f"the boxes of {src} are in pixels of its images, which max_side would make smaller; leave it out"
+            f"the boxes of {src} are in pixels of its images, which max_side would make smaller; "
+            "leave it out"
         )
-    source = sources.find(src, share=share, known=known)
-    shuffled = [source.samples[i] for i in permutation(len(source.samples), seed=seed, stream=0)]
-    shards = [shuffled[at : at + shard_size] for at in range(0, len(shuffled), shard_size)]
-    files = [[image.name, image.size, image.label] for image in source.samples]
-    options = [
+    source = sources.find(src, share=share, annotations=annotations)
+    order = permutation(len(source.samples), seed=seed, stream=0)
+    shuffled = [source.samples[number] for number in order]
+    # what decides a set, in the order of the first schema: a change here makes other digests
+    decisive = [
+        [[image.name, image.size, image.label] for image in source.samples],
+        source.classes,
+        source.rejects,
         seed,
         shard_size,
         validate,
         max_side,
         quality,
-        index.SCHEMA,
-        *([known.content] if known else []),
+        SCHEMA,
     ]
+    if annotations is not None:
+        decisive.append(annotations.document)
     return Plan(
-        source,
-        known,
-        shards,
-        validate,
-        seed,
-        max_side,
-        quality,
-        storage.digest([files, source.classes, source.rejects, *options]),
+        source=source,
+        annotations=annotations,
+        shards=[
+            shuffled[start : start + shard_size] for start in range(0, len(shuffled), shard_size)
+        ],
+        validate=validate,
+        seed=seed,
+        max_side=max_side,
+        quality=quality,
+        digest=storage.digest(decisive),
     )
 
 
-def missing(plan: Plan, names: Collection[str]) -> list[int]:
-    """The shards that are not among the files in a set's folder."""
+def tar_name(number: int) -> str:
+    """The file of a shard in a set's folder."""
+    return f"shard-{number:06}.tar"
+
+
+def record_name(number: int) -> str:
+    """The file that says what is in a shard, until the index does."""
+    return f".shard-{number:06}.json"
+
+
+def is_record(name: str) -> bool:
+    """Whether a file in a set's folder is such a record."""
+    return name.startswith(".shard-")
+
+
+def is_built_file(name: str) -> bool:
+    """Whether a file in a set's folder is one that a build may leave there."""
+    return _BUILT_FILE.fullmatch(name) is not None
+
+
+def missing_shards(plan: Plan, names: Collection[str]) -> list[int]:
+    """The numbers of the shards that are still to be written.
+
+    Args:
+        plan: of the set.
+        names: of the files in its folder.
+    """
     return [
-        n for n in range(len(plan.shards)) if not {TAR.format(n), RECORD.format(n)}.issubset(names)
+        number
+        for number in range(len(plan.shards))
+        if tar_name(number) not in names or record_name(number) not in names
     ]

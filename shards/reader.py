@@ -1,4 +1,4 @@
-"""A shard set read by number: one positioned read, checked, through a cache if it is remote."""
+"""A shard set read by number: a sample is one positioned read, and its bytes are checked."""
 
 import os
 import zlib
@@ -11,11 +11,17 @@ from shards import storage
 from shards.cache import Cache
 from shards.errors import ShardError
 from shards.images import decode
-from shards.index import Index, Shard, load
+from shards.index import Index, Shard, read_index
 
 
 class Sample(NamedTuple):
-    """One sample: the image file as it was found by the build, and its class number or -1."""
+    """One sample.
+
+    Attributes:
+        key: its name in the set.
+        data: the image file as the build found it.
+        label: its class number, or -1.
+    """
 
     key: str
     data: bytes
@@ -23,59 +29,84 @@ class Sample(NamedTuple):
 
 
 class ShardSet:
-    """The samples of a set by number; safe to share between threads, to fork and to pickle."""
+    """The samples of a set by number; safe to share between threads, to fork and to pickle.
+
+    Attributes:
+        index: what is in the set.
+        path: of its folder.
+        classes: the names of the classes.
+        keys: the names of the samples [count].
+        labels: class numbers [count], positions in ``classes``; -1: none.
+        digest: identifies the content.
+        longest_shard: samples of the longest shard, the run length for ``step_ids``.
+    """
 
     def __init__(self, index: Index, cache: Cache) -> None:
-        self.index, self._cache = index, cache
-        self.path, self.classes, self.keys, self.digest = (
-            index.path,
-            index.classes,
-            index.keys,
-            index.digest,
-        )
-        self.labels: NDArray[np.int32] = np.ascontiguousarray(
-            index.samples["label"]
-        )  # [count]: positions in ``classes``, -1: none
-        self.run = max(
-            shard.nsamples for shard in index.shards
-        )  # length of the longest, for ``step_ids``
+        self.index = index
+        self.path = index.path
+        self.classes = index.classes
+        self.keys = index.keys
+        self.labels: NDArray[np.int32] = np.ascontiguousarray(index.samples["label"])
+        self.digest = index.digest
+        self.longest_shard = max(shard.nsamples for shard in index.shards)
+        self._cache = cache
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, i: int) -> Sample:
-        """Sample ``i``, from the end if negative; a ``ShardError`` if it cannot be read, or its bytes are not those that were written."""
+        """Read sample ``i``; negative numbers count from the end.
+
+        Raises:
+            IndexError: There is no sample ``i``.
+            ShardError: It cannot be read, or its bytes are not those that were written.
+        """
         if not -len(self) <= i < len(self):
             raise IndexError(f"wanted sample {i} of a set of {len(self)}")
         number = i % len(self)
+        key = self.keys[number]
         offset, length, crc32, label, _ = self.index.samples[number].item()
-        shard = self.index.shards[int(np.searchsorted(self.index.starts, number, "right")) - 1]
-        at = f"sample {number} ({(key := self.keys[number])!r}) of {self.path}/{shard.url}"
-        try:  # opening a file a read costs microseconds beside the decode; kept ones outgrow the process limit at ImageNet's size
-            with self.opened(shard) as file:
+        shard_number = int(np.searchsorted(self.index.starts, number, "right")) - 1
+        shard = self.index.shards[shard_number]
+        place = f"sample {number} ({key!r}) of {self.path}/{shard.url}"
+        try:
+            # opening a file for each read costs microseconds beside the decoding; files that are
+            # kept open outgrow the limit of a process at ImageNet's size
+            with self.open_shard(shard) as file:
                 data = os.pread(file.fileno(), length, offset)
         except OSError as error:
             raise ShardError(
-                f"cannot read {at}: {error.strerror or error}; is the set still there?"
+                f"cannot read {place}: {error.strerror or error}; is the set still there?"
             ) from error
-        if len(data) != length or zlib.crc32(data) != crc32:
-            got = f"{len(data)} bytes with crc32 {zlib.crc32(data):08x}, wanted {length} with {crc32:08x}"
-            raise ShardError(f"{at} is damaged: {got}; verify the set, then copy or build it again")
+        actual_crc32 = zlib.crc32(data)
+        if len(data) != length or actual_crc32 != crc32:
+            raise ShardError(
+                f"{place} is damaged: {len(data)} bytes with crc32 {actual_crc32:08x}, wanted "
+                f"{length} with {crc32:08x}; verify the set, then copy or build it again"
+            )
         return Sample(key, data, label)
 
-    def opened(self, shard: Shard) -> IO[bytes]:
-        """A shard's file, unbuffered, of an object store's the copy in the cache; ``OSError`` or ``ShardError``."""
+    def open_shard(self, shard: Shard) -> IO[bytes]:
+        """Open the tar of a shard, unbuffered; of an object store's the copy in the cache.
+
+        Raises:
+            OSError: A local tar cannot be opened.
+            ShardError: A remote one cannot be fetched.
+        """
         name = f"{self.path}/{shard.url}"
-        return os.fdopen(
-            self._cache.open(name, shard)
-            if storage.is_remote(name)
-            else os.open(name, os.O_RDONLY),
-            "rb",
-            0,
-        )
+        if storage.is_remote(name):
+            descriptor = self._cache.open(name, shard)
+        else:
+            descriptor = os.open(name, os.O_RDONLY)
+        return os.fdopen(descriptor, "rb", 0)
 
     def image(self, i: int) -> Image.Image:
-        """Sample ``i`` decoded: RGB, upright; errors as of ``self[i]``, and a ``ShardError`` if the bytes do not decode."""
+        """Sample ``i`` decoded: RGB, upright.
+
+        Raises:
+            IndexError: There is no sample ``i``.
+            ShardError: It cannot be read, is damaged, or does not decode.
+        """
         key, data, _ = self[i]
         try:
             return decode(data)
@@ -83,9 +114,21 @@ class ShardSet:
             raise ShardError(f"sample {key!r} of {self.path}: {error}") from error
 
     def __repr__(self) -> str:
-        return f"ShardSet({str(self.path)!r}: {len(self):,} samples, {len(self.classes)} classes, {len(self.index.shards)} shards)"
+        counts = f"{len(self):,} samples, {len(self.classes)} classes"
+        return f"ShardSet({str(self.path)!r}: {counts}, {len(self.index.shards)} shards)"
 
 
 def open(path: str | Path, cache: Cache | None = None) -> ShardSet:
-    """The finished set in the folder or at the URL ``path``, its shards kept in ``cache`` if remote; a ``ShardError`` if none is whole."""
-    return ShardSet(load(path), cache or Cache())
+    """Open a finished set; its index is verified now, every sample as it is read.
+
+    Args:
+        path: a folder or a URL.
+        cache: where the shards of an object store are kept.
+
+    Returns:
+        The set.
+
+    Raises:
+        ShardError: There is no set, an unfinished or damaged one, or one of another schema.
+    """
+    return ShardSet(read_index(path), cache or Cache())

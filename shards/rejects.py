@@ -1,6 +1,8 @@
-"""Why an input is left out, by name."""
+"""Why an input is left out: nothing disappears without a reason and a name."""
 
+from collections.abc import Iterable
 from enum import StrEnum
+from typing import NamedTuple
 from shards.errors import ShardError
 
 
@@ -25,11 +27,38 @@ class Reject(StrEnum):
     OUTSIDE = "box outside of the image"
 
 
+class Rejection(NamedTuple):
+    """One input that is left out.
+
+    Attributes:
+        reason: a ``Reject``; of what a file says, any text.
+        name: what is left out.
+    """
+
+    reason: str
+    name: str
+
+
 class RejectError(ShardError):
-    """Raised for a file that cannot be a sample."""
+    """Raised for a file that cannot be a sample.
+
+    Args:
+        reason: why not.
+        detail: what the decoder said.
+        data: the bytes of the file.
+    """
 
     def __init__(self, reason: Reject, detail: str = "", data: bytes = b"") -> None:
         super().__init__(
-            f"wanted an image, got {len(data)} bytes that cannot be decoded: {reason}: {detail}; replace or remove the file"
+            f"wanted an image, got {len(data)} bytes that cannot be decoded: "
+            f"{reason}: {detail}; replace or remove the file"
         )
         self.reason = reason
+
+
+def group_by_reason(rejections: Iterable[Rejection]) -> dict[str, list[str]]:
+    """The names that were left out, by reason, both in the order that they come in."""
+    names = dict[str, list[str]]()
+    for reason, name in rejections:
+        names.setdefault(str(reason), []).append(name)
+    return names

@@ -1,173 +1,270 @@
-"""What a procedural scene is painted of: silhouettes, textures, colours, backgrounds."""
+"""What a procedural scene is painted of: silhouettes, textures, colours, backgrounds.
+
+All functions draw from the generator that they are given. Which numbers they draw, and in which
+order, decides every pixel: a change here makes other scenes.
+"""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-CLASSES: tuple[str, ...] = (
-    "ring",
-    "star",
-    "cross",
-    "crescent",
-    "leaf",
-    "flower",
-    "triangle",
-    "heart",
-)
 Plane = NDArray[np.floating[Any]]
 
-
-def _appearance(label: int, x: Plane, y: Plane, scale: float) -> tuple[Plane, Plane]:
-    # A class on the plane: its level (positive inside, within the unit circle) and its pattern (around −1 … 1).
-    r, wave = np.hypot(x, y), 17 * scale
-    match CLASSES[label]:
-        case "ring":
-            return 0.27 - abs(r - 0.7), np.sin(round(10 * scale) * np.arctan2(y, x))
-        case "star":  # ten equal triangles: fold them on one, and ask on which side of its outer edge a point lies
-            fold = abs((np.arctan2(y, x) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)
-            return 0.22 - r * (0.22 * np.cos(fold) + 0.5 * np.sin(fold)), np.cos(wave * x) + np.cos(
-                wave * y
-            ) - 0.5
-        case "cross":
-            level = np.minimum(0.3 - np.minimum(abs(x), abs(y)), 0.93 - np.maximum(abs(x), abs(y)))
-            return level, 2 * np.sin(0.7 * wave * x) * np.sin(0.7 * wave * y)
-        case "crescent":
-            return np.minimum(0.97 - r, np.hypot(x - 0.5, y) - 0.74), np.sin(wave * y)
-        case "leaf":  # where two circles overlap, with a midrib and veins
-            return 1.3 - np.hypot(abs(x) + 0.76, y), np.where(
-                abs(x) < 0.05, 1, np.sin(wave * (y - abs(x)))
-            )
-        case "flower":
-            return 0.7 + 0.26 * np.cos(6 * np.arctan2(y, x)) - r, np.cos(wave * r)
-        case "triangle":  # bricks: every second row is shifted by half a brick
-            row = 0.22 * wave * y
-            brick = 0.11 * wave * x + 0.5 * (np.floor(row) % 2)
-            mortar = np.minimum(abs(row - np.rint(row)), 2 * abs(brick - np.rint(brick)))
-            return 0.5 - np.maximum(y, 0.866 * abs(x) - 0.5 * y), 6 * (mortar - 0.2)
-        case _:  # a heart
-            above = 0.12 - 1.14 * y - 0.84 * abs(x) ** 0.67
-            return 0.4 - 0.56 * x * x - 0.4 * above * above, np.sin(
-                wave * y + 1.6 * np.sin(0.5 * wave * x)
-            )
+# how far, around the circle of colours, the hue of an object and of a background spreads; one class
+# is 1 / len(CLASSES) from the next, so that neighbours overlap
+_OBJECT_SPREAD = 0.06
+_BACKGROUND_SPREAD = 0.12
+# a background tends to a hue half-way between two classes, so many classes on
+_BACKGROUND_SHIFT = 3.5
 
 
 class Sprite(NamedTuple):
+    """One object in pixels; all its images are squares of one size.
+
+    Attributes:
+        label: its class, a position in ``CLASSES``.
+        colour: RGB, shaded.
+        alpha: its silhouette, 0…255.
+        shadow: how dark its shadow is, 0…255.
+    """
+
     label: int
     colour: Image.Image
     alpha: Image.Image
     shadow: Image.Image
 
     def corner(self, centre: Plane) -> tuple[int, int]:
+        """The upper left corner (x, y) of the sprite if its centre is at ``centre`` [2]."""
         return round(centre[0] - self.alpha.width / 2), round(centre[1] - self.alpha.height / 2)
 
-    def cover(
-        self, centre: Plane, size: int
-    ) -> NDArray[np.bool_]:  # [size, size]: where the sprite covers half of a pixel or more
+    def cover(self, centre: Plane, size: int) -> NDArray[np.bool_]:
+        """Where the sprite covers half of a pixel or more, in an image [size, size]."""
         x, y = self.corner(centre)
         return np.asarray(self.alpha.crop((-x, -y, size - x, size - y))) > 127
 
 
+class _Shape(NamedTuple):
+    """A class on a plane of points.
+
+    Attributes:
+        level: positive inside of the silhouette, which lies within the unit circle.
+        pattern: the texture, around −1…1.
+    """
+
+    level: Plane
+    pattern: Plane
+
+
+def _ring(x: Plane, y: Plane, scale: float) -> _Shape:
+    rays = round(10 * scale)
+    return _Shape(0.27 - abs(np.hypot(x, y) - 0.7), np.sin(rays * np.arctan2(y, x)))
+
+
+def _star(x: Plane, y: Plane, scale: float) -> _Shape:
+    wave = 17 * scale
+    # ten equal triangles: fold them on one, and ask on which side of its outer edge a point lies
+    fold = abs((np.arctan2(y, x) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)
+    level = 0.22 - np.hypot(x, y) * (0.22 * np.cos(fold) + 0.5 * np.sin(fold))
+    return _Shape(level, np.cos(wave * x) + np.cos(wave * y) - 0.5)
+
+
+def _cross(x: Plane, y: Plane, scale: float) -> _Shape:
+    wave = 17 * scale
+    bars = 0.3 - np.minimum(abs(x), abs(y))
+    ends = 0.93 - np.maximum(abs(x), abs(y))
+    pattern = 2 * np.sin(0.7 * wave * x) * np.sin(0.7 * wave * y)
+    return _Shape(np.minimum(bars, ends), pattern)
+
+
+def _crescent(x: Plane, y: Plane, scale: float) -> _Shape:
+    disc = 0.97 - np.hypot(x, y)
+    bite = np.hypot(x - 0.5, y) - 0.74
+    return _Shape(np.minimum(disc, bite), np.sin(17 * scale * y))
+
+
+def _leaf(x: Plane, y: Plane, scale: float) -> _Shape:
+    # where two circles overlap, with a midrib and veins
+    level = 1.3 - np.hypot(abs(x) + 0.76, y)
+    veins = np.sin(17 * scale * (y - abs(x)))
+    return _Shape(level, np.where(abs(x) < 0.05, 1, veins))
+
+
+def _flower(x: Plane, y: Plane, scale: float) -> _Shape:
+    r = np.hypot(x, y)
+    return _Shape(0.7 + 0.26 * np.cos(6 * np.arctan2(y, x)) - r, np.cos(17 * scale * r))
+
+
+def _triangle(x: Plane, y: Plane, scale: float) -> _Shape:
+    wave = 17 * scale
+    # bricks: every second row is shifted by half a brick
+    row = 0.22 * wave * y
+    brick = 0.11 * wave * x + 0.5 * (np.floor(row) % 2)
+    mortar = np.minimum(abs(row - np.rint(row)), 2 * abs(brick - np.rint(brick)))
+    level = 0.5 - np.maximum(y, 0.866 * abs(x) - 0.5 * y)
+    return _Shape(level, 6 * (mortar - 0.2))
+
+
+def _heart(x: Plane, y: Plane, scale: float) -> _Shape:
+    wave = 17 * scale
+    above = 0.12 - 1.14 * y - 0.84 * abs(x) ** 0.67
+    level = 0.4 - 0.56 * x * x - 0.4 * above * above
+    return _Shape(level, np.sin(wave * y + 1.6 * np.sin(0.5 * wave * x)))
+
+
+_SHAPES: dict[str, Callable[[Plane, Plane, float], _Shape]] = {
+    "ring": _ring,
+    "star": _star,
+    "cross": _cross,
+    "crescent": _crescent,
+    "leaf": _leaf,
+    "flower": _flower,
+    "triangle": _triangle,
+    "heart": _heart,
+}
+CLASSES = tuple(_SHAPES)
+
+
 def draw_sprite(rng: np.random.Generator, label: int, radius: float, light: Plane) -> Sprite:
-    # One object of about ``radius`` pixels in random pose and colours; shapes are sampled twice per pixel, the rest once.
+    """Draw one object in random pose and colours.
+
+    Args:
+        rng: what is drawn from.
+        label: its class.
+        radius: about how large it is, in pixels.
+        light: the direction of the light [2].
+
+    Returns:
+        The object.
+    """
     half = int(1.35 * radius) + 2
-    t = (np.arange(4 * half, dtype=np.float32) + 0.5 - 2 * half) / (2 * radius)
-    turn, squeeze, shear = (
-        rng.uniform(0, 2 * math.pi),
-        rng.uniform(0.8, 1),
-        rng.uniform(-0.15, 0.15),
-    )
-    depth = 1 + rng.uniform(-0.12, 0.12) * t + rng.uniform(-0.12, 0.12) * t[:, None]
-    x = (math.cos(turn) * t + math.sin(turn) * t[:, None]) / depth
-    y = (math.cos(turn) * t[:, None] - math.sin(turn) * t) / (squeeze * depth) + shear * x
-    level, pattern = _appearance(label, x, y, rng.uniform(0.85, 1.15))
-    tone = ((380 if rng.random() < 0.5 else -380) * pattern + 128).clip(0, 255)
-    planes = np.dstack([255 * (level > 0), 255 * (level < rng.uniform(0.02, 0.07)), tone]).astype(
-        np.uint8
-    )
+    x, y = _posed_plane(rng, half, radius)
+    shape = _SHAPES[CLASSES[label]](x, y, rng.uniform(0.85, 1.15))
+    contrast = 380 if rng.random() < 0.5 else -380
+    tone = (contrast * shape.pattern + 128).clip(0, 255)
+    inside = shape.level > 0
+    near_edge = shape.level < rng.uniform(0.02, 0.07)
+    planes = np.dstack([255 * inside, 255 * near_edge, tone]).astype(np.uint8)
+    # shapes are sampled twice per pixel, the rest once
     alpha, rim, mix = Image.fromarray(planes).reduce(2).split()
+    # the blurred silhouette is a cushion: its slope against the light shades it
     soft = np.asarray(alpha.filter(ImageFilter.GaussianBlur(0.13 * radius))) / np.float32(255)
     slope_y, slope_x = np.gradient(soft)
-    # The blurred silhouette is a cushion: its slope against the light shades it.
-    shade = (1 - rng.uniform(0.08, 0.18) * radius * (light[0] * slope_x + light[1] * slope_y)) * (
-        1 + 0.12 * _noise(rng, 2 * half, 3)
-    )
-    dark, bright = (
-        np.array(_colour(rng, label, 0.06, *value), np.float32)
-        for value in ((0.15, 0.5), (0.65, 1.0))
-    )
+    relief = rng.uniform(0.08, 0.18) * radius * (light[0] * slope_x + light[1] * slope_y)
+    shade = (1 - relief) * (1 + 0.12 * _noise(rng, 2 * half, 3))
+    dark = np.array(_colour(rng, label, _OBJECT_SPREAD, 0.15, 0.5), np.float32)
+    bright = np.array(_colour(rng, label, _OBJECT_SPREAD, 0.65, 1.0), np.float32)
     colour = dark + (bright - dark) * (np.asarray(mix) / np.float32(255))[..., None]
-    colour += (np.asarray(rim) * np.float32(rng.uniform(0.4, 1) / 255))[..., None] * (
-        (12 if rng.random() < 0.7 else 240) - colour
-    )
-    colour = (colour * shade[..., None]).clip(0, 255).astype(np.uint8)
-    return Sprite(
-        label,
-        Image.fromarray(colour),
-        alpha,
-        Image.fromarray((rng.uniform(60, 150) * soft).astype(np.uint8)),
-    )
+    rim_weight = np.asarray(rim) * np.float32(rng.uniform(0.4, 1) / 255)
+    rim_tone = 12 if rng.random() < 0.7 else 240
+    colour += rim_weight[..., None] * (rim_tone - colour)
+    shaded = (colour * shade[..., None]).clip(0, 255).astype(np.uint8)
+    shadow = (rng.uniform(60, 150) * soft).astype(np.uint8)
+    return Sprite(label, Image.fromarray(shaded), alpha, Image.fromarray(shadow))
 
 
 def draw_background(rng: np.random.Generator, label: int, size: int) -> Image.Image:
-    # Two noise fields mix three colours; blobs and strokes, some of them blurred, lie over them.
-    image = Image.new("RGB", (size, size), _colour(rng, label + 3.5, 0.12))
+    """Draw a cluttered background.
+
+    Two noise fields mix three colours; blobs and strokes, some of them blurred, lie over them.
+
+    Args:
+        rng: what is drawn from.
+        label: the class that its colours tend to go with.
+        size: height and width in pixels.
+
+    Returns:
+        An RGB image.
+    """
+    hue = label + _BACKGROUND_SHIFT
+    image = Image.new("RGB", (size, size), _colour(rng, hue, _BACKGROUND_SPREAD))
     for _ in range(2):
         field = 128 + 140 * _noise(rng, size, int(rng.integers(3, 8)))
-        image.paste(
-            _colour(rng, label + 3.5, 0.12),
-            (0, 0),
-            Image.fromarray(field.clip(0, 255).astype(np.uint8)),
-        )
+        weight = Image.fromarray(field.clip(0, 255).astype(np.uint8))
+        image.paste(_colour(rng, hue, _BACKGROUND_SPREAD), (0, 0), weight)
     for _ in range(rng.integers(2, 6)):
-        mask = Image.new("L", (2 * size, 2 * size))
-        draw, opacity, stroke = ImageDraw.Draw(mask), int(rng.integers(70, 220)), rng.random() < 0.6
-        spine, step = (
-            rng.uniform(0, 1, 2) + rng.normal(0, 0.18, (4, 2)).cumsum(0),
-            rng.normal(0, 0.12, 2),
-        )
-        for k in range(rng.integers(1, 7)):
-            points = 2 * size * (spine + k * step + rng.normal(0, 0.02, (4, 2)))
-            if stroke:
-                draw.line(
-                    points.ravel().tolist(),
-                    fill=opacity,
-                    width=int(rng.integers(2, 7) * size / 64) + 1,
-                    joint="curve",
-                )
-            else:
-                radii = rng.uniform(0.02, 0.2, 2) * 2 * size
-                draw.ellipse((*(points[0] - radii), *(points[0] + radii)), fill=opacity)
+        mask = _clutter(rng, size)
         blur = (0.4, 1, 4)[rng.integers(3)] * size / 96
-        image.paste(
-            _colour(rng, label + 3.5, 0.12),
-            (0, 0),
-            mask.reduce(2).filter(ImageFilter.GaussianBlur(blur)),
-        )
+        colour = _colour(rng, hue, _BACKGROUND_SPREAD)
+        image.paste(colour, (0, 0), mask.reduce(2).filter(ImageFilter.GaussianBlur(blur)))
     return image
 
 
+def _posed_plane(rng: np.random.Generator, half: int, radius: float) -> tuple[Plane, Plane]:
+    """The points of a sprite, in the coordinates of its shape, turned and in perspective.
+
+    Args:
+        rng: what is drawn from.
+        half: half the side of the sprite in pixels.
+        radius: pixels for a unit of the shape.
+
+    Returns:
+        x and y [4 half, 4 half], two points a pixel.
+    """
+    t = (np.arange(4 * half, dtype=np.float32) + 0.5 - 2 * half) / (2 * radius)
+    turn = rng.uniform(0, 2 * math.pi)
+    squeeze = rng.uniform(0.8, 1)
+    shear = rng.uniform(-0.15, 0.15)
+    depth = 1 + rng.uniform(-0.12, 0.12) * t + rng.uniform(-0.12, 0.12) * t[:, None]
+    x = (math.cos(turn) * t + math.sin(turn) * t[:, None]) / depth
+    y = (math.cos(turn) * t[:, None] - math.sin(turn) * t) / (squeeze * depth) + shear * x
+    return x, y
+
+
+def _clutter(rng: np.random.Generator, size: int) -> Image.Image:
+    """A mask of one to six similar strokes or blobs, with two pixels for one of the image."""
+    mask = Image.new("L", (2 * size, 2 * size))
+    draw = ImageDraw.Draw(mask)
+    opacity = int(rng.integers(70, 220))
+    stroke = rng.random() < 0.6
+    spine = rng.uniform(0, 1, 2) + rng.normal(0, 0.18, (4, 2)).cumsum(0)
+    step = rng.normal(0, 0.12, 2)
+    for number in range(rng.integers(1, 7)):
+        points = 2 * size * (spine + number * step + rng.normal(0, 0.02, (4, 2)))
+        if stroke:
+            width = int(rng.integers(2, 7) * size / 64) + 1
+            draw.line(points.ravel().tolist(), fill=opacity, width=width, joint="curve")
+        else:
+            radii = rng.uniform(0.02, 0.2, 2) * 2 * size
+            draw.ellipse((*(points[0] - radii), *(points[0] + radii)), fill=opacity)
+    return mask
+
+
 def _noise(rng: np.random.Generator, side: int, octaves: int) -> Plane:
-    # Smooth noise [side, side] of about unit range: every octave has twice the detail and half the height.
+    """Smooth noise [side, side] of about unit range.
+
+    Every octave has twice the detail and half the height.
+    """
     field = Image.new("F", (2, 2))
-    for n in (2 + 2**k for k in range(octaves)):
-        field = Image.fromarray(
-            np.asarray(field.resize((n, n))) + rng.standard_normal((n, n), np.float32) / (n - 2)
-        )
+    for octave in range(octaves):
+        n = 2 + 2**octave
+        detail = rng.standard_normal((n, n), np.float32) / (n - 2)
+        field = Image.fromarray(np.asarray(field.resize((n, n))) + detail)
     return np.asarray(field.resize((side, side)))
 
 
 def _colour(
     rng: np.random.Generator, position: float, spread: float, low: float = 0.3, high: float = 0.95
 ) -> tuple[int, ...]:
-    # Around a class's place on the colour circle; the spreads make neighbours overlap.
-    hue, saturation, value = (
-        position / len(CLASSES) + rng.normal(0, spread),
-        rng.uniform(0.2, 0.8),
-        rng.uniform(low, high),
-    )
-    return tuple(
-        int(255 * value * (1 - saturation * math.sin(math.pi * (hue - k / 3)) ** 2))
-        for k in range(3)
-    )
+    """A random colour around a class's place on the circle of colours.
+
+    Args:
+        rng: what is drawn from.
+        position: the number of a class, or between two of them.
+        spread: standard deviation of the hue, in turns of the circle.
+        low: least brightness.
+        high: most brightness.
+
+    Returns:
+        Red, green and blue, 0…255.
+    """
+    hue = position / len(CLASSES) + rng.normal(0, spread)
+    saturation = rng.uniform(0.2, 0.8)
+    value = rng.uniform(low, high)
+    channels = list[int]()
+    for channel in range(3):
+        distance = math.sin(math.pi * (hue - channel / 3)) ** 2
+        channels.append(int(255 * value * (1 - saturation * distance)))
+    return tuple(channels)

@@ -1,7 +1,9 @@
-"""The only code that makes bytes durable, on a local disk or in an object store that fsspec knows, uncached and tried three times.
+"""The only code that makes bytes durable, on a local disk or in an object store.
 
-Local: staged beside the final name as ``.part-*``, which the next writer removes after a kill, fsynced, renamed: what has its final name
-is whole. Object stores: staged in a temporary file, put in one piece; what belongs together is put index last.
+Local: staged beside the final name as ``.part-*``, fsynced, then renamed. A file or folder that has
+its final name is whole; a kill at any moment leaves at most a stage, which the next writer of the
+same name removes. Object stores: staged in a temporary file, put under the final name in one piece;
+of what belongs together the index is put last.
 """
 
 import hashlib
@@ -18,89 +20,102 @@ from shards.errors import ShardError
 
 
 def locate(path: str | Path) -> Path:
-    """``path`` as a ``Path``, or the like of one for a URL such as s3://bucket/name; a ``ShardError`` if nothing installed knows those."""
+    """A ``Path``, or the like of one for a URL such as s3://bucket/name.
+
+    Args:
+        path: a path or a URL.
+
+    Returns:
+        What has a ``Path``'s methods.
+
+    Raises:
+        ShardError: Nothing that is installed knows such URLs, or it has a secret in it.
+    """
     if not is_remote(path):
         return Path(path)
     from upath import UPath
 
-    objects.remote(path)
-    return cast(Path, UPath(str(path)))  # it has a Path's methods
+    objects.file_system(path)  # or it is refused
+    return cast(Path, UPath(str(path)))
 
 
 def is_remote(path: str | Path) -> bool:
-    """Whether ``path`` is a URL; a ``ShardError``, which does not repeat it, if it has one with a password, a key or a signature in it."""
+    """Whether a path is a URL.
+
+    Raises:
+        ShardError: It has a password, a key or a signature in it, which the message does not
+            repeat.
+    """
     objects.refuse_secrets(path)
     return "://" in str(path)
 
 
 def read_bytes(path: str | Path, start: int | None = None, end: int | None = None) -> bytes:
-    """The bytes of a file from ``start`` to ``end``; an ``OSError`` if it is not there or unreadable, a ``ShardError`` if a store fails."""
+    """Read a file, or a part of it.
+
+    Args:
+        path: of the file, or its URL.
+        start: the first byte; by default that of the file.
+        end: behind the last byte; by default that of the file.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        OSError: The file is not there, or unreadable.
+        ShardError: An object store fails.
+    """
     if is_remote(path):
-        return bytes(
-            objects.attempt("read", path, lambda fs, name: fs.cat_file(name, start=start, end=end))
+        data = objects.attempt(
+            "read", path, lambda store, name: store.cat_file(name, start=start, end=end)
         )
+        return bytes(data)
+    first = start or 0
     with Path(path).open("rb") as file:
-        file.seek(start or 0)
-        return file.read(-1 if end is None else end - (start or 0))
+        file.seek(first)
+        return file.read(-1 if end is None else end - first)
 
 
 def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
-    """Names and sizes in bytes of the files in ``folder``, or with ``deep`` at any depth, but leases; none if not there.
+    """The files in a folder.
 
-    Local links to folders are followed, but not up to a parent; the size of what is no file, such as a link to nothing, is -1.
+    Local links to folders are followed, but not up to a parent.
+
+    Args:
+        folder: a path or a URL.
+        deep: whether at any depth.
+
+    Returns:
+        Sizes in bytes, by the name in the folder; -1 of what is no file, such as a link to nothing.
+        Nothing of a folder that is not there, and no leases.
+
+    Raises:
+        ShardError: A folder is unreadable, or an object store fails.
     """
     if is_remote(folder):
-        depth = None if deep else 1
-        try:
-            root, found = objects.attempt(
-                "list",
-                folder,
-                lambda fs, name: (
-                    name.rstrip("/") + "/",
-                    fs.find(name, maxdepth=depth, detail=True),
-                ),
-            )
-        except FileNotFoundError:
-            return {}
-        sizes = {
-            path.removeprefix(root): int(info["size"] or 0)
-            for path, info in found.items()
-            if path.startswith(root)
-        }
-        return {name: size for name, size in sizes.items() if not name.startswith(".lease/")}
+        return _remote_listing(folder, deep=deep)
     sizes = dict[str, int]()
-    for place, folders, names in (
-        os.walk(folder, onerror=_refuse, followlinks=True) if Path(folder).is_dir() else ()
-    ):
-        here = Path(place)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if deep and not any(map((here / name).samefile, (here / name).parents))
-        )
-        above = "".join(f"{part}/" for part in here.relative_to(folder).parts)
-        sizes |= {
-            above + name: (here / name).stat().st_size if (here / name).is_file() else -1
-            for name in sorted(names)
-        }
+    if not Path(folder).is_dir():
+        return sizes
+    for place, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
+        current = Path(place)
+        folders[:] = sorted(name for name in folders if deep and not _is_loop(current / name))
+        prefix = "".join(f"{part}/" for part in current.relative_to(folder).parts)
+        for name in sorted(names):
+            file = current / name
+            sizes[prefix + name] = file.stat().st_size if file.is_file() else -1
     return sizes
 
 
-def _refuse(error: OSError) -> None:
-    raise ShardError(
-        f"cannot list {error.filename}: {error.strerror}; make it readable or move it away"
-    ) from error
-
-
 def fetch(path: str | Path, to: Path) -> None:
-    """Copy an object to the local file ``to``, which is not made durable."""
-    objects.attempt("read", path, lambda fs, name: fs.get_file(name, str(to)))
+    """Copy an object to a local file, which is not made durable."""
+    objects.attempt("read", path, lambda store, name: store.get_file(name, str(to)))
 
 
 def copy(source: str | Path, to: str | Path) -> None:
     """Commit the bytes of one file or object as another."""
-    with nearby(source) as near, near.open("rb") as read, writing(to) as file:
-        shutil.copyfileobj(read, file, 1 << 20)
+    with nearby(source) as file, file.open("rb") as reading, writing(to) as written:
+        shutil.copyfileobj(reading, written, 1 << 20)
 
 
 @contextmanager
@@ -109,27 +124,31 @@ def nearby(path: str | Path) -> Iterator[Path]:
     if not is_remote(path):
         yield Path(path)
         return
-    with tempfile.NamedTemporaryFile(prefix="care-") as copy:
-        fetch(path, Path(copy.name))
-        yield Path(copy.name)
+    with tempfile.NamedTemporaryFile(prefix="care-") as local_copy:
+        fetch(path, Path(local_copy.name))
+        yield Path(local_copy.name)
 
 
 def remove(path: str | Path) -> None:
-    """Remove a file."""
+    """Remove a file or an object."""
     if is_remote(path):
-        objects.attempt("remove", path, lambda fs, name: fs.rm_file(name))
+        objects.attempt("remove", path, lambda store, name: store.rm_file(name))
     else:
         Path(path).unlink()
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears under ``path`` only when the block ends without an exception."""
+    """A binary file that appears under ``path`` only when the block ends without an exception.
+
+    Raises:
+        ShardError: The disk refuses, or an object store fails.
+    """
     if is_remote(path):
         with tempfile.NamedTemporaryFile(prefix="care-") as upload:
             yield upload
             upload.flush()
-            objects.attempt("write", path, lambda fs, name: fs.put_file(upload.name, name))
+            objects.attempt("write", path, lambda store, name: store.put_file(upload.name, name))
         return
     with _staged(Path(path)) as stage, stage.open("w+b") as file:
         yield file
@@ -139,10 +158,24 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def writing_directory(path: str | Path) -> Iterator[Path]:
-    """A directory that appears under ``path``, fsynced, only when the block ends without an exception; a ``ShardError`` if there is one."""
+    """A folder that appears under ``path`` only when the block ends without an exception.
+
+    Every file in it is fsynced first. It replaces no folder that has something in it: that could
+    not be atomic.
+
+    Args:
+        path: a local path.
+
+    Yields:
+        The folder to write into.
+
+    Raises:
+        ShardError: There is such a folder, the disk refuses, or ``path`` is a URL.
+    """
     if is_remote(path):
         raise ShardError(
-            f"wanted a local path, got {path}: this does not work in object stores yet; copy it to a local folder"
+            f"wanted a local path, got {path}: this does not work in object stores yet; "
+            "copy it to a local folder"
         )
     with _staged(Path(path)) as stage:
         stage.mkdir()
@@ -158,14 +191,17 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Commit ``value`` as readable JSON with sorted keys: equal values give equal bytes."""
-    write_bytes(
-        path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-    )
+    """Commit a value as readable JSON with sorted keys: equal values give equal bytes."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode())
 
 
 def read_json(path: str | Path) -> Any:
-    """The JSON value in ``path``; a ``ShardError`` if the file is missing or is not JSON."""
+    """The JSON value in a file.
+
+    Raises:
+        ShardError: The file is missing, unreadable, or not JSON.
+    """
     try:
         return json.loads(read_bytes(path))
     except FileNotFoundError:
@@ -178,20 +214,67 @@ def read_json(path: str | Path) -> Any:
 
 def sha256(path: str | Path) -> str:
     """Hex digest of a file's bytes."""
-    with nearby(path) as near, near.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with nearby(path) as file, file.open("rb") as reading:
+        return hashlib.file_digest(reading, "sha256").hexdigest()
 
 
 def digest(value: Any) -> str:
     """Hex sha256 of a JSON value in canonical form."""
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def readable_errors(final: Path) -> Iterator[None]:
+    """Raise an ``OSError`` of the block, which writes ``final``, as a ``ShardError``."""
+    try:
+        yield
+    except OSError as error:
+        raise ShardError(
+            f"cannot write {final}: {error.strerror or error}; nothing was changed under that name"
+        ) from error
+
+
+def _remote_listing(folder: str | Path, *, deep: bool) -> dict[str, int]:
+    """The ``listing`` of a folder in an object store."""
+    depth = None if deep else 1
+    try:
+        root, entries = objects.attempt(
+            "list",
+            folder,
+            lambda store, name: (
+                name.rstrip("/") + "/",
+                store.find(name, maxdepth=depth, detail=True),
+            ),
+        )
+    except FileNotFoundError:
+        return {}
+    sizes = dict[str, int]()
+    for path, entry in entries.items():
+        name = path.removeprefix(root)
+        if path.startswith(root) and not name.startswith(".lease/"):
+            sizes[name] = int(entry["size"] or 0)
+    return sizes
+
+
+def _is_loop(folder: Path) -> bool:
+    """Whether a folder is a link to one of its parents."""
+    return any(map(folder.samefile, folder.parents))
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise ShardError(
+        f"cannot list {error.filename}: {error.strerror}; make it readable or move it away"
+    ) from error
 
 
 @contextmanager
 def _staged(final: Path) -> Iterator[Path]:
-    # One fixed name per final name: stages of killed writers are found and removed, never collected.
+    """A name beside ``final`` that is renamed to it at the end of the block, or removed.
+
+    There is one fixed name for each final name, so that the stages of killed writers are found and
+    removed, never collected.
+    """
     stage = final.with_name(f".part-{final.name}")
     with readable_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -205,24 +288,13 @@ def _staged(final: Path) -> Iterator[Path]:
 
 
 def _discard(stage: Path) -> None:
-    shutil.rmtree(stage, ignore_errors=True)  # of a directory; it leaves a file
+    shutil.rmtree(stage, ignore_errors=True)  # of a folder; it leaves a file
     stage.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(fd)
+        os.fsync(descriptor)
     finally:
-        os.close(fd)
-
-
-@contextmanager
-def readable_errors(final: Path) -> Iterator[None]:
-    """An ``OSError`` in this block, which writes ``final``, as a ``ShardError``."""
-    try:
-        yield
-    except OSError as error:
-        raise ShardError(
-            f"cannot write {final}: {error.strerror or error}; nothing was changed under that name"
-        ) from error
+        os.close(descriptor)

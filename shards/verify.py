@@ -1,42 +1,59 @@
-"""The audit of a shard set: every byte beside what the index says."""
+"""The audit of a shard set: every byte is compared with what the index says."""
 
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from shards import storage
 from shards.errors import ShardError
-from shards.index import load
+from shards.index import Index, Shard, read_index
 
 
 def verify(path: str | Path) -> list[str]:
-    """One line for every problem of the set at ``path``; an empty list means that each byte is as it was written."""
+    """Audit a set.
+
+    Args:
+        path: of the set's folder, or its URL.
+
+    Returns:
+        One line for every problem; an empty list means that each byte is as it was written.
+    """
     try:
-        index = load(path, shards=False)
+        index = read_index(path, for_audit=True)
     except ShardError as error:
         return [str(error)]
-    foreign = storage.listing(index.path).keys() - {shard.url for shard in index.shards}
-    problems = [f"{name}: not in the index" for name in sorted(foreign) if name.endswith(".tar")]
-    for shard, first in zip(index.shards, index.starts.tolist(), strict=False):
-        try:
-            with storage.nearby(index.path / shard.url) as file:
-                if (size := file.stat().st_size) == shard.filesize and storage.sha256(
-                    file
-                ) == shard.sha256:
-                    continue
-                other = (
-                    "sha256 differs from the index"
-                    if size == shard.filesize
-                    else f"{size} bytes, wanted {shard.filesize}"
-                )
-                problems.append(f"{shard.url}: {other}")
-                for number, (offset, length, crc32, *_) in enumerate(
-                    index.samples[first : first + shard.nsamples].tolist(), first
-                ):
-                    if zlib.crc32(storage.read_bytes(file, offset, offset + length)) != crc32:
-                        problems.append(
-                            f"{shard.url}: sample {number} ({index.keys[number]!r}): crc32 differs"
-                        )
-        except (OSError, ShardError) as error:
-            problems.append(
-                f"{shard.url}: cannot be read: {getattr(error, 'strerror', '') or error}"
-            )
+    names = storage.listing(index.path).keys() - {shard.url for shard in index.shards}
+    problems = [f"{name}: not in the index" for name in sorted(names) if name.endswith(".tar")]
+    for number in range(len(index.shards)):
+        problems += _problems_of_shard(index, number)
     return problems
+
+
+def _problems_of_shard(index: Index, number: int) -> list[str]:
+    """What is wrong with one tar, and if its size or bytes are, with which of its samples."""
+    shard = index.shards[number]
+    problems = list[str]()
+    try:
+        with storage.nearby(index.path / shard.url) as file:
+            size = file.stat().st_size
+            if size != shard.filesize:
+                problems.append(f"{shard.url}: {size} bytes, wanted {shard.filesize}")
+            elif storage.sha256(file) != shard.sha256:
+                problems.append(f"{shard.url}: sha256 differs from the index")
+            else:
+                return []
+            for line in _damaged_samples(index, number, file):
+                problems.append(line)
+    except (OSError, ShardError) as error:
+        reason = getattr(error, "strerror", "") or error
+        problems.append(f"{shard.url}: cannot be read: {reason}")
+    return problems
+
+
+def _damaged_samples(index: Index, number: int, file: Path) -> Iterator[str]:
+    """A line for each sample of a shard that is not as it was written; ``file`` is its tar."""
+    shard: Shard = index.shards[number]
+    start = int(index.starts[number])
+    rows = index.samples[start : start + shard.nsamples].tolist()
+    for sample, (offset, length, crc32, *_) in enumerate(rows, start):
+        if zlib.crc32(storage.read_bytes(file, offset, offset + length)) != crc32:
+            yield f"{shard.url}: sample {sample} ({index.keys[sample]!r}): crc32 differs"

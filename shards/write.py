@@ -1,4 +1,4 @@
-"""One shard, written from a plan: a pure function of both."""
+"""One shard, written from a plan: a pure function of the plan and the shard's number."""
 
 import io
 import json
@@ -6,57 +6,140 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from shards import index, storage
+from typing import NamedTuple
+from shards import storage
 from shards.images import check, shrink
-from shards.plan import RECORD, TAR, Plan
-from shards.rejects import Reject, RejectError
-from shards.sources.candidates import read, suffix
+from shards.index import Shard
+from shards.plan import Plan, record_name, tar_name
+from shards.rejects import RejectError, Rejection
+from shards.sources.candidates import Candidate, read_image, suffix
+
+
+class Entry(NamedTuple):
+    """What the index will say of a sample: a row of ``samples.npy``, and its key.
+
+    Attributes:
+        offset: where its bytes begin in the tar.
+        length: how many there are.
+        crc32: of these bytes.
+        label: its class number, or -1.
+        orientation: EXIF's, 1…8, or 0 where it was not looked at.
+        key: its name in the set.
+    """
+
+    offset: int
+    length: int
+    crc32: int
+    label: int
+    orientation: int
+    key: str
+
+
+class ShardRecord(NamedTuple):
+    """What is in a shard that is written.
+
+    Attributes:
+        plan: the digest of its plan.
+        shard: its tar.
+        entries: its samples, in order.
+        rejects: the images that were left out.
+    """
+
+    plan: str
+    shard: Shard
+    entries: list[Entry]
+    rejects: list[Rejection]
+
+
+class _SampleFile(NamedTuple):
+    """The bytes of a sample, the suffix of their format, and their EXIF orientation."""
+
+    data: bytes
+    suffix: str
+    orientation: int
 
 
 def write_shard(
     plan: Plan, dest: Path, number: int, tick: Callable[[], None] = lambda: None
 ) -> None:
-    """Write shard ``number`` into ``dest``, then a record of it; ``tick`` is called before every image and may raise to stop."""
-    entries, rejects = list[tuple[Any, ...]](), list[tuple[Reject, str]]()
-    with storage.writing(dest / (name := TAR.format(number))) as file:
-        with tarfile.open(
-            fileobj=file, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8"
-        ) as tar:  # names of any length and alphabet
+    """Write a shard, then the record of it.
+
+    Args:
+        plan: of the set.
+        dest: the set's folder.
+        number: of the shard.
+        tick: is called before every image, and may raise to stop.
+
+    Raises:
+        ShardError: The disk refuses, or an object store fails.
+    """
+    name = tar_name(number)
+    entries = list[Entry]()
+    rejects = list[Rejection]()
+    # GNU's format: names of any length and alphabet
+    form = tarfile.GNU_FORMAT
+    with storage.writing(dest / name) as file:
+        with tarfile.open(fileobj=file, mode="w", format=form, encoding="utf-8") as tar:
             for image in plan.shards[number]:
                 tick()
                 try:
-                    original = read(image)
-                    data = (
-                        shrink(original, plan.max_side, plan.quality) if plan.max_side else original
-                    )
-                    upright = check(
-                        data, "header" if plan.max_side else plan.validate
-                    )  # shrinking decodes: a check of no less
+                    sample = _read_sample(image, plan)
                 except RejectError as error:
-                    rejects.append((error.reason, image.name))
+                    rejects.append(Rejection(error.reason, image.name))
                     continue
-                offset = _append(
-                    tar,
-                    image.key + (suffix(image.name) if data is original else ".jpg"),
-                    data,
-                )
-                if image.label >= 0:
-                    _append(tar, f"{image.key}.cls", str(image.label).encode())
-                entries.append(
-                    (offset, len(data), zlib.crc32(data), image.label, upright, image.key)
-                )
+                entries.append(_append_sample(tar, image, sample))
         file.flush()
-        shard = index.Shard(name, len(entries), file.tell(), storage.sha256(file.name))
-    record = {"plan": plan.digest, "shard": shard, "entries": entries, "rejects": rejects}
-    storage.write_bytes(
-        dest / RECORD.format(number), json.dumps(record).encode()
-    )  # not write_json: indenting takes ten times as long
+        shard = Shard(name, len(entries), file.tell(), storage.sha256(file.name))
+    record = ShardRecord(plan.digest, shard, entries, rejects)
+    # not write_json: indenting takes ten times as long
+    text = json.dumps(record._asdict())
+    storage.write_bytes(dest / record_name(number), text.encode())
 
 
-def _append(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-    # A member without time and owner: equal ones give equal bytes. Returned: where its data begin.
+def read_record(file: Path) -> ShardRecord:
+    """Read back the record of a shard."""
+    content = storage.read_json(file)
+    return ShardRecord(
+        plan=content["plan"],
+        shard=Shard(*content["shard"]),
+        entries=[Entry(*entry) for entry in content["entries"]],
+        rejects=[Rejection(*rejection) for rejection in content["rejects"]],
+    )
+
+
+def _read_sample(image: Candidate, plan: Plan) -> _SampleFile:
+    """The bytes of an image as they go into the set.
+
+    Raises:
+        RejectError: It cannot be a sample.
+    """
+    original = read_image(image)
+    if plan.max_side is None:
+        return _SampleFile(original, suffix(image.name), check(original, plan.validate))
+    data = shrink(original, plan.max_side, plan.quality)
+    # shrinking decodes, which is a check of no less
+    orientation = check(data, "header")
+    return _SampleFile(data, suffix(image.name) if data is original else ".jpg", orientation)
+
+
+def _append_sample(tar: tarfile.TarFile, image: Candidate, sample: _SampleFile) -> Entry:
+    """Write a sample, and its label if it has one."""
+    data = sample.data
+    offset = _append_member(tar, image.key + sample.suffix, data)
+    if image.label >= 0:
+        _append_member(tar, f"{image.key}.cls", str(image.label).encode())
+    crc32 = zlib.crc32(data)
+    return Entry(offset, len(data), crc32, image.label, sample.orientation, image.key)
+
+
+def _append_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
+    """Write a member without time and owner, so that equal ones give equal bytes.
+
+    Returns:
+        Where its data begin in the tar.
+    """
     info = tarfile.TarInfo(name)
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))
-    return tar.offset - len(data) - -len(data) % tarfile.BLOCKSIZE
+    padding = -len(data) % tarfile.BLOCKSIZE
+    return tar.offset - len(data) - padding

@@ -1,110 +1,213 @@
-"""What there is to build from, in an order that no file system decides: folders, CSV, COCO, VOC, other WebDatasets; local or by URL."""
+"""What there is to build from: folders, CSVs, COCO, Pascal VOC, other WebDatasets; local or by URL.
+
+Here live the parsers, one room for each form, and ``find``, which chooses between them. Each
+returns a value with what it read and what it left out; nothing is written, and no image decoded.
+What classes, borders and masks mean is in ``shards.boxes``; how samples become a set, in
+``shards.plan``.
+
+Invariant: the order, names and labels of the samples are decided by the source alone, never by a
+file system; every file is a sample or a reject. ``tests/shards/test_sources.py`` and
+``tests/shards/test_foreign.py`` hold it.
+"""
 
 import os
 import re
 import zlib
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 from shards import storage
 from shards.errors import ShardError
-from shards.rejects import Reject
+from shards.rejects import Reject, Rejection
 from shards.sources.annotations import Annotations
-from shards.sources.candidates import Candidate, suffix
+from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.coco import parse_coco
 from shards.sources.plain import list_folder, list_table
 from shards.sources.tars import list_tar
-from shards.sources.voc import parse_voc
+from shards.sources.voc import read_voc
 
-# WebDataset ends a key at the first dot of the file name and skips folders named __like_this__; in keys.txt a line is a key.
+# WebDataset ends a key at the first dot of the file name and skips folders named __like_this__; in
+# keys.txt a line is a key
 _SPECIAL = re.compile(r"^_(?=_)|[%.\x00-\x1f\x7f\udc80-\udcff]")
 
 
 class Source(NamedTuple):
-    """All files of a source, each a sample (sorted by name) or a reject; a label is a position in ``classes``, sorted names or none."""
+    """All files of a source, each a sample or a reject.
+
+    Attributes:
+        samples: sorted by name, with keys and labels.
+        classes: their sorted names, none without labels; a label is a position in them.
+        rejects: sorted by reason and name.
+    """
 
     samples: list[Candidate]
     classes: list[str]
-    rejects: list[tuple[Reject, str]]
+    rejects: list[Rejection]
 
 
 def find(
-    src: str | Path, *, share: tuple[float, float] = (0, 1), known: Annotations | None = None
+    src: str | Path,
+    *,
+    share: tuple[float, float] = (0, 1),
+    annotations: Annotations | None = None,
 ) -> Source:
-    """The images of ``src``, a path or an fsspec URL.
+    """The images of a source.
 
-    - A folder: every immediate subfolder that holds an image, at any depth, is a class, an image beside them ``NO_CLASS``; without such
-      folders there are no labels. Files are images by their suffix, hidden ones too. Links to folders are followed, but not up to a parent.
-    - ``….csv``: rows of an image's path, relative to the file, or URL and perhaps its class; a head of path, url, file or image may lead.
-    - ``….json``, a folder with an ``annotations.json``, or ``ImageSets/Main/….txt``: COCO's and Pascal VOC's images without labels.
-    - ``….tar``, or a folder of such without images: a WebDataset; image members are samples, their class is the ``.cls`` beside them.
+    - A folder: every immediate subfolder that holds an image, at any depth, is a class, an image
+      beside them ``NO_CLASS``; without such folders there are no labels. Files are images by their
+      suffix, hidden ones too. Links to folders are followed, but not up to a parent.
+    - ``….csv``: rows of an image's path, relative to the file, or URL and perhaps its class; a head
+      of path, url, file or image may lead.
+    - ``….json``, a folder with an ``annotations.json``, or ``ImageSets/Main/….txt``: the images of
+      COCO and Pascal VOC without labels; see ``shards.boxes``.
+    - ``….tar``, or a folder of such without images: a WebDataset; image members are samples, their
+      class is the ``.cls`` beside them.
 
-    Only files whose name's hash falls between the two parts of 1 in ``share`` are looked at, so that (0, 0.8) and (0.8, 1) split a
-    source in two; classes and labels are those of the whole. ``known``: what ``read_annotations`` gave. Without images: ``ShardError``.
+    Args:
+        src: a path or an fsspec URL.
+        share: only files whose name's hash falls between these two parts of 1 are looked at, so
+            that (0, 0.8) and (0.8, 1) split a source in two; classes and labels are those of the
+            whole.
+        annotations: what ``read_annotations`` gave of ``src``, so that it is not read again.
+
+    Returns:
+        Its samples, classes and rejects.
+
+    Raises:
+        ShardError: It is not one of these, cannot be listed, or holds no image.
     """
-    rejects, kind = list[tuple[Reject, str]](), suffix(str(src))
-    if kind == ".csv":
-        images = list_table(storage.locate(src), rejects)
-    elif known := known or read_annotations(src):
-        files = [(str(path), path) for path, *_ in known.images]
-        folders = [path.rpartition("/")[0] + "/" for path, _ in files]
-        # of characters up to a slash: commonpath would make s3:/ of s3://
-        prefix = os.path.commonprefix(folders)  # noqa: RUF071
-        above = prefix.rpartition("/")[0] + "/"
-        images = [
-            Candidate(path, path.removeprefix(above), size=file.stat().st_size)
-            for path, file in files
-        ]
+    listing = _list_images(src, annotations)
+    by_name = {image.name: image for image in reversed(listing.images)}
+    rejects = [
+        *listing.rejects,
+        *(
+            Rejection(Reject.DUPLICATE, image.name)
+            for image in listing.images
+            if image is not by_name[image.name]
+        ),
+    ]
+    classes = _class_names(by_name.values(), is_table=suffix(str(src)) == ".csv")
+    images = [image for _, image in sorted(by_name.items())]
+    if classes:
         rejects += [
-            (Reject.UNREADABLE, name)
-            for reason, name in known.rejects
-            if reason != Reject.UNKNOWN_IMAGE
+            Rejection(Reject.NO_CLASS, image.name)
+            for image in by_name.values()
+            if image.class_name is None
         ]
-    else:
-        images = list_tar(str(src), rejects) if kind == ".tar" else list_folder(src, rejects)
-    first = {image.name: image for image in reversed(images)}
-    rejects += [
-        (Reject.DUPLICATE, image.name) for image in images if image is not first[image.name]
-    ]
-    classes = sorted({image.text for image in first.values() if image.text is not None})
-    if all(map(str.isdecimal, classes)) and (
-        kind == ".csv" or any(image.offset >= 0 for image in images)
-    ):
-        classes.sort(
-            key=int
-        )  # numbers that a dataset gave its classes; folders sort as ImageFolder's
-    label = {name: number for number, name in enumerate(classes)}
-    rejects += [
-        (Reject.NO_CLASS, image.name) for image in first.values() if classes and image.text is None
-    ]
-    images = [image for _, image in sorted(first.items()) if not classes or image.text is not None]
-    names = (*first, *(name for _, name in rejects))
-    shared = {
-        name for name in names if share[0] <= zlib.crc32(os.fsencode(name)) / 2**32 < share[1]
-    }
-    if not (kept := [image for image in images if image.name in shared]):
-        part = f"the share {share[0]:g}–{share[1]:g} of {len(images)} ({len(rejects)} rejected: {rejects[:3]})"
-        raise ShardError(f"wanted images at {src}, got none in {part}; check what it lists")
-    keys = dict[str, None]()  # in their order; where an earlier name took one, the suffix joins it
-    for image in kept:
-        whole = _SPECIAL.sub(lambda special: f"%{os.fsencode(special[0])[0]:02X}", image.name)
-        short = whole.rpartition("%2E")[0] if suffix(image.name) else whole
-        keys[whole if short in keys else short] = None
+        images = [image for image in images if image.class_name is not None]
+    shared = [image for image in images if _is_in_share(image.name, share)]
+    if not shared:
+        examples = [tuple(rejection) for rejection in rejects[:3]]
+        raise ShardError(
+            f"wanted images at {src}, got none in the share {share[0]:g}–{share[1]:g} of "
+            f"{len(images)} ({len(rejects)} rejected: {examples}); check what it lists"
+        )
+    labels = {name: number for number, name in enumerate(classes)}
     samples = [
-        image._replace(label=label.get(image.text or "", -1), key=key)
-        for image, key in zip(kept, keys, strict=True)
+        image._replace(label=labels.get(image.class_name or "", -1), key=key)
+        for image, key in zip(shared, _unique_keys(shared), strict=True)
     ]
-    return Source(
-        samples, classes, [(reason, name) for reason, name in sorted(rejects) if name in shared]
-    )
+    shared_rejects = [
+        rejection for rejection in sorted(rejects) if _is_in_share(rejection.name, share)
+    ]
+    return Source(samples, classes, shared_rejects)
 
 
 def read_annotations(data: str | Path) -> Annotations | None:
-    """What the COCO JSON, the folder with one, or the VOC list at ``data`` says; None where there is none, a ``ShardError`` of no sense."""
+    """What an annotated list says.
+
+    Args:
+        data: a COCO instances JSON (images beside it, in ``images`` beside it, or in COCO's own
+            folder layout), a folder with such an ``annotations.json``, or a VOC list such as
+            ``VOC2007/ImageSets/Main/trainval.txt``.
+
+    Returns:
+        What it says, or None if ``data`` is something else.
+
+    Raises:
+        ShardError: It is such a file by its name, but not by its content.
+    """
     path = storage.locate(data)
     if (path / "annotations.json").is_file() and not (path / "index.json").is_file():
         path /= "annotations.json"
-    kind, folder = path.suffix if path.is_file() else "", path.absolute().parent
-    if kind == ".txt":
-        return parse_voc(path, folder.parent.parent)
-    roots = folder, folder / "images", folder.parent / path.stem.removeprefix("instances_")
-    return parse_coco(path, storage.read_json(path), *roots) if kind == ".json" else None
+    if not path.is_file():
+        return None
+    if path.suffix == ".txt":
+        return read_voc(path)
+    if path.suffix != ".json":
+        return None
+    folder = path.absolute().parent
+    part = path.stem.removeprefix("instances_")
+    return parse_coco(
+        path, storage.read_json(path), [folder, folder / "images", folder.parent / part]
+    )
+
+
+def _list_images(src: str | Path, annotations: Annotations | None) -> Listing:
+    """Everything that a source of any form lists."""
+    kind = suffix(str(src))
+    if kind == ".csv":
+        return list_table(storage.locate(src))
+    annotations = annotations or read_annotations(src)
+    if annotations is not None:
+        return _list_annotated(annotations)
+    if kind == ".tar":
+        return list_tar(str(src))
+    return list_folder(src)
+
+
+def _list_annotated(annotations: Annotations) -> Listing:
+    """The images of an annotated list, named by their paths below the folder of all."""
+    paths = [str(image.path) for image in annotations.images]
+    folders = [path.rpartition("/")[0] + "/" for path in paths]
+    # of characters up to a slash: commonpath would make s3:/ of s3://
+    prefix = os.path.commonprefix(folders)  # noqa: RUF071
+    root = prefix.rpartition("/")[0] + "/"
+    images = [
+        Candidate(path, path.removeprefix(root), size=image.path.stat().st_size)
+        for path, image in zip(paths, annotations.images, strict=True)
+    ]
+    rejects = [
+        Rejection(Reject.UNREADABLE, name)
+        for reason, name in annotations.rejects
+        if reason != Reject.UNKNOWN_IMAGE
+    ]
+    return Listing(images, rejects)
+
+
+def _class_names(images: Collection[Candidate], *, is_table: bool) -> list[str]:
+    """The names of all classes, sorted as the source means them.
+
+    Names that are all numbers are those that a dataset gave its classes, and sorted as numbers; but
+    folders sort as ImageFolder's.
+    """
+    names = sorted({image.class_name for image in images if image.class_name is not None})
+    from_folders = not is_table and all(image.offset < 0 for image in images)
+    if not from_folders and all(map(str.isdecimal, names)):
+        names.sort(key=int)
+    return names
+
+
+def _is_in_share(name: str, share: tuple[float, float]) -> bool:
+    """Whether the hash of a name falls into a part of a source."""
+    start, stop = share
+    return start <= zlib.crc32(os.fsencode(name)) / 2**32 < stop
+
+
+def _unique_keys(images: Iterable[Candidate]) -> list[str]:
+    """The names of samples in the set: without the suffix, unless an earlier one took that."""
+    keys = dict[str, None]()  # as an ordered set
+    for image in images:
+        key_with_suffix = _SPECIAL.sub(_escape, image.name)
+        key = key_with_suffix
+        if suffix(image.name):
+            key = key_with_suffix.rpartition("%2E")[0]
+        if key in keys:
+            key = key_with_suffix
+        keys[key] = None
+    return list(keys)
+
+
+def _escape(special: re.Match[str]) -> str:
+    """A character that no key may have, as in a URL."""
+    return f"%{os.fsencode(special[0])[0]:02X}"

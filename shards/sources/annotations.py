@@ -1,27 +1,75 @@
-"""What an annotated list says of its images, of COCO and of VOC alike."""
+"""What an annotated list says of its images, of COCO and of Pascal VOC alike.
+
+These values lie below the parsers, ``coco`` and ``voc``, and below what classes and borders are
+looked at in, ``shards.boxes``.
+"""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
+from shards.rejects import Rejection
 
-AnnotatedObject = tuple[
-    str, tuple[float, ...], bool, bool, Any
-]  # its class, left, top, width and height or (), difficult, crowd, mask
+
+class AnnotatedObject(NamedTuple):
+    """One object as the list says it.
+
+    Attributes:
+        category: the name of its class; ``#5`` where the list has no name for number 5.
+        box: x and y of the upper left corner, width and height, in pixels; () of no numbers.
+        difficult: VOC's flag.
+        crowd: COCO's flag.
+        mask: COCO's segmentation, polygons of 3 points and more or an RLE; [] if there is none.
+    """
+
+    category: str
+    box: tuple[float, ...]
+    difficult: bool
+    crowd: bool
+    mask: Any
+
+
+class AnnotatedImage(NamedTuple):
+    """One image of a list that is there.
+
+    Attributes:
+        path: of its file, or in a shard set of the set and its name in the source.
+        size: width and height in pixels.
+        objects: what is to be seen on it.
+        entry: what COCO's ``images`` has of it.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    objects: list[AnnotatedObject]
+    entry: dict[str, Any]
 
 
 class Annotations(NamedTuple):
-    """What a list says, before classes and borders are looked at; ``content`` is in COCO's format, VOC's with ``voc`` and ``difficult``."""
+    """What a list says, before classes and borders are looked at.
+
+    Attributes:
+        path: of the list.
+        document: the list in COCO's format; of VOC with ``voc``, and ``difficult`` of its objects.
+        classes: the names of COCO's categories by id, or VOC's names sorted.
+        images: those that are there.
+        rejects: images that are not, and objects of images that are not listed.
+    """
 
     path: Path
-    content: dict[str, Any]
+    document: dict[str, Any]
     classes: list[str]
-    images: list[
-        tuple[Path, tuple[int, int], list[AnnotatedObject], dict[str, Any]]
-    ]  # that are there: file, size, objects, COCO's entry
-    rejects: list[tuple[str, str]]
+    images: list[AnnotatedImage]
+    rejects: list[Rejection]
+
+    @property
+    def voc(self) -> bool:
+        """Whether it is a list of Pascal VOC."""
+        return bool(self.document.get("voc"))
 
 
-def finite_numbers(values: Any) -> tuple[float, ...]:
+def finite_numbers(values: Iterable[Any]) -> tuple[float, ...]:
+    """Numbers that a file should have, or () if one of them is none, or not finite."""
     try:
         numbers = tuple(map(float, values))
     except (TypeError, ValueError, OverflowError):

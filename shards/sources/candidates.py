@@ -1,40 +1,74 @@
-"""An image that may become a sample, and its bytes."""
+"""What a source lists: images that may become samples, and what is none."""
 
 from typing import NamedTuple
 from shards import storage
-from shards.rejects import Reject, RejectError
+from shards.rejects import Reject, RejectError, Rejection
 
-MAX_BYTES = (
-    1 << 30
-)  # larger files are refused unread: no image of a size that is decoded needs as much
+# larger files are refused unread: no image of a size that is decoded needs as much
+MAX_BYTES = 1 << 30
 
 
 class Candidate(NamedTuple):
-    """An image that may become a sample: a file, a URL, or a tar's member; numbers are -1 where there is none, or not looked at."""
+    """An image that may become a sample: a file, an object, or a member of a tar.
+
+    Attributes:
+        path: of the file or the tar, or its URL.
+        name: in the source; no two samples share one.
+        label: its class number, a position in the source's classes, or -1.
+        key: its name in the set.
+        size: in bytes; -1 where it was not looked at, or there is no file.
+        offset: of its first byte in the tar, or -1 if it is in none.
+        class_name: its class as the source says it, or None.
+    """
 
     path: str
     name: str
     label: int = -1
     key: str = ""
-    size: int = -1  # bytes
-    offset: int = -1  # in the tar
-    text: str | None = None  # of its class
+    size: int = -1
+    offset: int = -1
+    class_name: str | None = None
 
 
-def read(image: Candidate) -> bytes:
-    """The bytes of a candidate, or ``RejectError``; another ``ShardError`` if the object store fails."""
+class Listing(NamedTuple):
+    """Everything that a source lists.
+
+    Attributes:
+        images: what may become a sample, in the order of the source.
+        rejects: what may not.
+    """
+
+    images: list[Candidate]
+    rejects: list[Rejection]
+
+
+def read_image(image: Candidate) -> bytes:
+    """Read the file of a candidate.
+
+    Args:
+        image: the candidate.
+
+    Returns:
+        The bytes of the file or the member.
+
+    Raises:
+        RejectError: It is too large, no file, or cannot be read.
+        ShardError: The object store fails.
+    """
     if image.size > MAX_BYTES:
         raise RejectError(Reject.TOO_LARGE)
     if image.size < 0 and not storage.is_remote(image.path):  # no file: a pipe would block
         raise RejectError(Reject.UNREADABLE)
-    part = (image.offset, image.offset + image.size) if image.offset >= 0 else ()
     try:
-        return storage.read_bytes(image.path, *part)
+        if image.offset < 0:
+            return storage.read_bytes(image.path)
+        return storage.read_bytes(image.path, image.offset, image.offset + image.size)
     except OSError:
         raise RejectError(Reject.UNREADABLE) from None
 
 
 def suffix(name: str) -> str:
     """``.jpg`` of ``a/b.JPG``; pathlib's takes ten times as long."""
-    stem, dot, end = name.rpartition("/")[2].rpartition(".")
+    _, _, file = name.rpartition("/")
+    stem, dot, end = file.rpartition(".")
     return dot + end.lower() if stem and end else ""

@@ -1,50 +1,101 @@
-"""COCO instances files."""
+"""COCO instances files, and what shard sets keep of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from shards.errors import ShardError
-from shards.rejects import Reject
-from shards.sources.annotations import AnnotatedObject, Annotations, finite_numbers
+from shards.rejects import Reject, Rejection
+from shards.sources.annotations import (
+    AnnotatedImage,
+    AnnotatedObject,
+    Annotations,
+    finite_numbers,
+)
 
 
-def parse_coco(path: Path, content: Any, *roots: Path) -> Annotations:
-    found = list[Any]()
+def parse_coco(path: Path, document: Any, roots: Sequence[Path] = ()) -> Annotations:
+    """Take a COCO document apart.
+
+    Args:
+        path: of its file, for messages, and where its images are if there are no ``roots``.
+        document: the JSON.
+        roots: folders in which its images are looked for, the first one first; without any,
+            whether they are there is not looked at.
+
+    Returns:
+        What it says.
+
+    Raises:
+        ShardError: It is no such document.
+    """
     try:
-        listed = {image["id"]: image for image in content["images"]}
-        categories = {
-            one["id"]: str(one["name"])
-            for one in sorted(content["categories"], key=lambda one: one["id"])
-        }
-        rejects = [(str(reason), str(name)) for reason, name in content.get("rejects", [])]
-        objects: dict[Any, list[AnnotatedObject]] = {number: [] for number in listed}
-        for one in content["annotations"]:
-            # a category that is not listed has no name: its number is none that a class could have
-            name = categories.get(one["category_id"], f"#{one['category_id']}")
-            flags, mask = (
-                (bool(content.get("voc") and one.get("difficult")), bool(one.get("iscrowd"))),
-                one.get("segmentation") or [],
-            )
-            if not (isinstance(mask, dict) and {"counts", "size"} <= mask.keys()):
-                mask = [
-                    polygon
-                    for polygon in mask
-                    if isinstance(polygon, list) and len(finite_numbers(polygon)) >= 6
-                ]
-            if one["image_id"] in objects:
-                objects[one["image_id"]].append((name, finite_numbers(one["bbox"]), *flags, mask))
-            else:
-                rejects.append((Reject.UNKNOWN_IMAGE, f"image {one['image_id']}: {name}"))
-        for number, image in listed.items():
-            file, size = str(image["file_name"]), (int(image["width"]), int(image["height"]))
-            if there := next(
-                (root / file for root in roots if (root / file).is_file()),
-                None if roots else path / file,
-            ):
-                found.append((there, size, objects[number], image))
-            else:
-                rejects.append((Reject.NO_IMAGE, file))
+        return _parse(path, document, roots)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ShardError(
             f"{path} is no COCO instances file: {type(error).__name__} {error}"
         ) from None
-    return Annotations(path, content, list(dict.fromkeys(categories.values())), found, rejects)
+
+
+def _parse(path: Path, document: Any, roots: Sequence[Path]) -> Annotations:
+    """What ``parse_coco`` returns, or whatever a document of another form raises."""
+    entries = {entry["id"]: entry for entry in document["images"]}
+    categories = _category_names(document)
+    rejects = [Rejection(str(reason), str(name)) for reason, name in document.get("rejects", [])]
+    objects: dict[Any, list[AnnotatedObject]] = {number: [] for number in entries}
+    for annotation in document["annotations"]:
+        category_number = annotation["category_id"]
+        # a category that is not listed has no name: its number is none that a class could have
+        category = categories.get(category_number, f"#{category_number}")
+        number = annotation["image_id"]
+        if number in objects:
+            difficult = bool(document.get("voc") and annotation.get("difficult"))
+            objects[number].append(_parse_object(annotation, category, difficult))
+        else:
+            rejects.append(Rejection(Reject.UNKNOWN_IMAGE, f"image {number}: {category}"))
+    images = list[AnnotatedImage]()
+    for number, entry in entries.items():
+        name = str(entry["file_name"])
+        size = int(entry["width"]), int(entry["height"])
+        file = _locate_image(path, name, roots)
+        if file is None:
+            rejects.append(Rejection(Reject.NO_IMAGE, name))
+        else:
+            images.append(AnnotatedImage(file, size, objects[number], entry))
+    classes = list(dict.fromkeys(categories.values()))
+    return Annotations(path, document, classes, images, rejects)
+
+
+def _category_names(document: Any) -> dict[Any, str]:
+    """The names of the categories, by number, in the order of the numbers."""
+    categories = sorted(document["categories"], key=lambda category: category["id"])
+    return {category["id"]: str(category["name"]) for category in categories}
+
+
+def _parse_object(annotation: dict[str, Any], category: str, difficult: bool) -> AnnotatedObject:
+    """One of COCO's ``annotations``."""
+    mask = annotation.get("segmentation") or []
+    is_rle = isinstance(mask, dict) and {"counts", "size"} <= mask.keys()
+    if not is_rle:
+        mask = [polygon for polygon in mask if _is_polygon(polygon)]
+    return AnnotatedObject(
+        category,
+        box=finite_numbers(annotation["bbox"]),
+        difficult=difficult,
+        crowd=bool(annotation.get("iscrowd")),
+        mask=mask,
+    )
+
+
+def _is_polygon(value: Any) -> bool:
+    """Whether it is a list of the coordinates of 3 points and more."""
+    return isinstance(value, list) and len(finite_numbers(value)) >= 6
+
+
+def _locate_image(path: Path, name: str, roots: Sequence[Path]) -> Path | None:
+    """Where the file of an image is, or None if it is in none of the folders."""
+    if not roots:
+        return path / name
+    for root in roots:
+        if (root / name).is_file():
+            return root / name
+    return None

@@ -3,41 +3,88 @@
 import csv
 import io
 from pathlib import Path
-from typing import Any
 from shards import storage
 from shards.errors import ShardError
 from shards.images import SUFFIXES
-from shards.rejects import Reject
-from shards.sources.candidates import Candidate, suffix
+from shards.rejects import Reject, Rejection
+from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.tars import list_tar
 
+# of the first column, where a CSV has a head
+_HEADS = ("path", "url", "file", "image")
 
-def list_folder(src: str | Path, rejects: list[Any]) -> list[Candidate]:
-    root, sizes = storage.locate(src), storage.listing(src, deep=True)
-    above, names = str(src).rstrip("/"), [name for name in sizes if suffix(name) in SUFFIXES]
+
+def list_folder(folder: str | Path) -> Listing:
+    """The images in a folder at any depth, or if there are none, those in the tars in it.
+
+    The class of an image is the subfolder of ``folder`` that it is in, at any depth.
+
+    Args:
+        folder: a path or a URL.
+
+    Returns:
+        The images; files of other kinds are rejects.
+
+    Raises:
+        ShardError: There are neither images nor tars, or a tar is damaged.
+    """
+    sizes = storage.listing(folder, deep=True)
+    root = str(folder).rstrip("/")
+    names = [name for name in sizes if suffix(name) in SUFFIXES]
     if names:
-        rejects += [(Reject.OTHER_FILE, name) for name in sizes.keys() - set(names)]
-        tops = (name.partition("/")[0] if "/" in name else None for name in names)
-        return [
-            Candidate(f"{above}/{name}", name, size=sizes[name], text=top)
-            for name, top in zip(names, tops, strict=True)
+        images = [
+            Candidate(f"{root}/{name}", name, size=sizes[name], class_name=_top_folder(name))
+            for name in names
         ]
-    if tars := sorted(name for name in sizes if name.endswith(".tar") and "/" not in name):
-        return [image for name in tars for image in list_tar(f"{above}/{name}", rejects)]
-    there = (
-        "an empty one"
-        if root.is_dir()
-        else "a file (unpack it first)"
-        if root.exists()
-        else "nothing of that name"
-    )
-    got = f"{len(sizes)} files of other kinds than {' '.join(sorted(SUFFIXES))}" if sizes else there
-    raise ShardError(
-        f"wanted a folder of images, a CSV, a COCO JSON, a VOC list or tars at {src}, got {got}; check the path"
-    )
+        others = sizes.keys() - set(names)
+        return Listing(images, [Rejection(Reject.OTHER_FILE, name) for name in others])
+    tars = sorted(name for name in sizes if name.endswith(".tar") and "/" not in name)
+    if not tars:
+        raise ShardError(
+            "wanted a folder of images, a CSV, a COCO JSON, a VOC list or tars at "
+            f"{folder}, got {_what_is_there(folder, len(sizes))}; check the path"
+        )
+    listing = Listing([], [])
+    for name in tars:
+        images_of_tar, rejects_of_tar = list_tar(f"{root}/{name}")
+        listing.images.extend(images_of_tar)
+        listing.rejects.extend(rejects_of_tar)
+    return listing
 
 
-def list_table(location: Path, rejects: list[Any]) -> list[Candidate]:
+def list_table(location: Path) -> Listing:
+    """The images that a CSV names.
+
+    A row has the path of an image, relative to the file, or its URL, and perhaps its class. A first
+    row that begins with path, url, file or image is a head.
+
+    Args:
+        location: of the CSV.
+
+    Returns:
+        The images; names without a suffix of images are rejects.
+
+    Raises:
+        ShardError: The file cannot be read as such a CSV.
+    """
+    listing = Listing([], [])
+    for name, *others in _read_rows(location):
+        if len(others) > 1:
+            raise ShardError(
+                f"{location}: wanted rows of image and class, got {[name, *others]}; "
+                "quote names that have commas"
+            )
+        if suffix(name) not in SUFFIXES:
+            listing.rejects.append(Rejection(Reject.OTHER_FILE, name))
+            continue
+        path = name if storage.is_remote(name) else str(location.parent / name)
+        class_name = others[0] if others and others[0] else None
+        listing.images.append(Candidate(path, name, size=_local_size(path), class_name=class_name))
+    return listing
+
+
+def _read_rows(location: Path) -> list[list[str]]:
+    """The rows of a CSV without its head and without the blanks around its cells."""
     try:
         text = storage.read_bytes(location).decode("utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
@@ -45,25 +92,31 @@ def list_table(location: Path, rejects: list[Any]) -> list[Candidate]:
         raise ShardError(
             f"{location} cannot be read as a CSV of image and class: {error}"
         ) from None
-    images, head = (
-        list[Candidate](),
-        bool(rows) and rows[0][0].strip().lower() in ("path", "url", "file", "image"),
-    )
-    for name, *more in (map(str.strip, row) for row in rows[head:]):
-        if len(more) > 1:
-            raise ShardError(
-                f"{location}: wanted rows of image and class, got {[name, *more]}; quote names that have commas"
-            )
-        path = name if storage.is_remote(name) else str(location.parent / name)
-        if suffix(name) in SUFFIXES:
-            size = (
-                -1
-                if storage.is_remote(path) or not Path(path).is_file()
-                else Path(path).stat().st_size
-            )
-            images.append(
-                Candidate(path, name, size=size, text=more[0] if more and more[0] else None)
-            )
-        else:
-            rejects.append((Reject.OTHER_FILE, name))
-    return images
+    if rows and rows[0][0].strip().lower() in _HEADS:
+        rows = rows[1:]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def _top_folder(name: str) -> str | None:
+    """The first folder of a relative path, or None of a file in no folder."""
+    folder, slash, _ = name.partition("/")
+    return folder if slash else None
+
+
+def _local_size(path: str) -> int:
+    """The bytes of a local file; -1 of a URL, and of what is no file."""
+    if storage.is_remote(path) or not Path(path).is_file():
+        return -1
+    return Path(path).stat().st_size
+
+
+def _what_is_there(folder: str | Path, files: int) -> str:
+    """What is in the place of a folder of images, for a message."""
+    if files:
+        return f"{files} files of other kinds than {' '.join(sorted(SUFFIXES))}"
+    path = storage.locate(folder)
+    if path.is_dir():
+        return "an empty one"
+    if path.exists():
+        return "a file (unpack it first)"
+    return "nothing of that name"

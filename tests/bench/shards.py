@@ -17,8 +17,9 @@ import webdataset
 import wids
 import shards
 from shards import storage
-from shards.build import Plan, commit
+from shards.commit import commit
 from shards.index import Shard
+from shards.plan import Plan
 from shards.sources import Source
 from tests.bench.timing import interleaved, show
 from tests.bench.views import photograph
@@ -146,6 +147,7 @@ def opened(folder: Path) -> None:
         samples = range(number * 1000, (number + 1) * 1000)
         entries = [(0, 0, 0, 0, 1, f"n{n // 1300:08}/n{n // 1300:08}_{n}") for n in samples]
         record = {
+            "plan": "",
             "shard": Shard(f"shard-{number:06}.tar", 1000, 0, "0" * 64),
             "entries": entries,
             "rejects": [],

@@ -28,7 +28,7 @@ def test_everything_in_a_bucket_and_again_from_another_machine(tmp_path: Path) -
             patch.setenv(name, value)
         from shards import objects, storage
 
-        objects.remote("s3://bucket")[0].mkdir("bucket")
+        objects.file_system("s3://bucket")[0].mkdir("bucket")
 
         def run(out: object, machine: str) -> str:
             (tmp_path / machine).mkdir(exist_ok=True)

@@ -42,7 +42,7 @@ def s3():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in names.items():
             patch.setenv(f"AWS_{name}", value)
-        objects.remote("s3://bucket")[0].makedirs("bucket", exist_ok=True)
+        objects.file_system("s3://bucket")[0].makedirs("bucket", exist_ok=True)
         yield "s3://bucket"
     server.stop()
 
@@ -82,7 +82,7 @@ def azure(tmp_path_factory):
             deadline = time.monotonic() + 30
             while True:
                 try:
-                    objects.remote("az://bucket")[0].mkdir("bucket")
+                    objects.file_system("az://bucket")[0].mkdir("bucket")
                     break
                 except Exception:
                     assert time.monotonic() < deadline, "Azurite did not start"
@@ -125,7 +125,7 @@ def test_a_set_in_a_bucket_is_the_local_one(bucket, cache, photos, tmp_path):
 
 
 def test_images_in_a_bucket_are_a_source(bucket, photos, tmp_path):
-    fs, name = objects.remote(f"{bucket}/photos")
+    fs, name = objects.file_system(f"{bucket}/photos")
     fs.put(f"{photos}/", f"{name}/", recursive=True)
     one = shards.build(f"{bucket}/photos", tmp_path / "one")
     two = shards.build(photos, tmp_path / "two")
@@ -164,7 +164,7 @@ def test_coco_and_voc_in_a_bucket_are_the_local_ones(bucket, tmp_path):
         "<annotation><filename>1.jpg</filename></annotation>"
     )
     (local / "VOC/ImageSets/Main/train.txt").write_text("1\n")
-    fs, name = objects.remote(f"{bucket}/data")
+    fs, name = objects.file_system(f"{bucket}/data")
     fs.put(f"{local}/", f"{name}/", recursive=True)
     for list_name in ("annotations.json", "VOC/ImageSets/Main/train.txt"):
         one = shards.build(
@@ -253,7 +253,7 @@ def test_damage_is_named(bucket, cache, photos, tmp_path):
 
 def test_a_store_that_fails_is_tried_again_then_named(bucket, cache, photos, monkeypatch):
     shards.build(photos, f"{bucket}/set", shard_size=5)
-    find, failures = objects.remote, [2]
+    find, failures = objects.file_system, [2]
 
     class Flaky:
         def __init__(self, fs):
@@ -272,7 +272,7 @@ def test_a_store_that_fails_is_tried_again_then_named(bucket, cache, photos, mon
         fs, name = find(path)
         return Flaky(fs), name
 
-    monkeypatch.setattr(objects, "remote", flaky)
+    monkeypatch.setattr(objects, "file_system", flaky)
     data = shards.open(f"{bucket}/set", cache)
     assert data[0].data
     failures[0] = 3
@@ -337,7 +337,7 @@ with locks.exclusive({bucket!r}, "testing", patience=120):
 
 
 def test_of_many_threads_one_creates_an_object(bucket):
-    fs, name = objects.remote(f"{bucket}/file")
+    fs, name = objects.file_system(f"{bucket}/file")
 
     def create(number):
         try:

@@ -155,7 +155,7 @@ def test_no_memory_is_a_reason(monkeypatch):
     def exhausted(image):
         raise MemoryError
 
-    monkeypatch.setattr(images, "_rgb", exhausted)
+    monkeypatch.setattr(images, "_to_rgb", exhausted)
     assert refusal(PNG, "decode") == Reject.TOO_LARGE
 
 

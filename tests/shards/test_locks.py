@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from shards import ShardError, leases, locks, objects, storage
+from shards.errors import StoreError
 
 BUSY = "another process is testing .*; wait until it ends, or stop it"
 HOLD = """
@@ -188,7 +189,7 @@ def test_a_store_that_is_not_reached_loses_the_lease_and_a_short_failure_does_no
     def flaky(what, *rest):
         if failing.is_set() and threading.current_thread() is not threading.main_thread():
             failed.append(what)
-            raise storage.StoreError("no")
+            raise StoreError("no")
         return attempt(what, *rest)
 
     monkeypatch.setattr(objects, "attempt", flaky)

@@ -73,7 +73,7 @@ def test_in_blocks_an_epoch_is_still_a_permutation(count):
             ids = np.concatenate(
                 [
                     step_ids(
-                        count, batch_size=batch_size, step=epoch * steps + k, seed=3, run=10
+                        count, batch_size=batch_size, step=epoch * steps + k, seed=3, run_length=10
                     ).ids
                     for k in range(steps)
                 ]
@@ -86,7 +86,7 @@ def test_in_blocks_an_epoch_is_still_a_permutation(count):
 def test_a_block_reads_few_runs_and_epochs_read_others_together():
     epochs = [
         [
-            step_ids(100_000, batch_size=160, step=k + e * 625, seed=0, run=10).ids // 10
+            step_ids(100_000, batch_size=160, step=k + e * 625, seed=0, run_length=10).ids // 10
             for k in range(625)
         ]
         for e in range(2)
@@ -101,7 +101,10 @@ def test_a_block_reads_few_runs_and_epochs_read_others_together():
 
 def test_samples_of_blocks_are_uniform_over_positions():
     where = np.array(
-        [np.argsort(step_ids(340, batch_size=340, step=e, seed=1, run=10).ids) for e in range(2000)]
+        [
+            np.argsort(step_ids(340, batch_size=340, step=e, seed=1, run_length=10).ids)
+            for e in range(2000)
+        ]
     )
     assert abs(where.mean(0) / 169.5 - 1).max() < 0.1
     last = (where >= 330).mean(0) * 34  # as often left out by a batch of 330
@@ -109,7 +112,7 @@ def test_samples_of_blocks_are_uniform_over_positions():
 
 
 def test_the_bits_of_blocks_never_change():
-    assert step_ids(100, batch_size=10, step=3, seed=7, run=2).ids.tolist() == [
+    assert step_ids(100, batch_size=10, step=3, seed=7, run_length=2).ids.tolist() == [
         61,
         20,
         81,

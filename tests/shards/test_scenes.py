@@ -119,7 +119,7 @@ def test_mean_colour_tends_to_the_class_without_telling_it():
 
 def test_run_lengths_agree_with_a_naive_coder():
     for mask in some_masks():
-        coded = scenes._rle(mask)
+        coded = scenes._run_lengths(mask)
         assert coded == {"size": list(mask.shape), "counts": naive_counts(mask)}
         assert np.array_equal(naive_mask(json.loads(json.dumps(coded))), mask)
 
@@ -127,7 +127,7 @@ def test_run_lengths_agree_with_a_naive_coder():
 def test_run_lengths_agree_with_pycocotools():
     reference = pytest.importorskip("pycocotools.mask")
     for mask in some_masks():
-        coded = scenes._rle(mask)
+        coded = scenes._run_lengths(mask)
         assert np.array_equal(
             reference.decode(reference.frPyObjects(coded, *coded["size"])).astype(bool), mask
         )

@@ -4,7 +4,7 @@ from made_images import populate
 from shards import Reject, ShardError, storage
 from shards.rejects import RejectError
 from shards.sources import find
-from shards.sources.candidates import Candidate, read
+from shards.sources.candidates import Candidate, read_image
 
 
 def listing(source):
@@ -138,7 +138,9 @@ def test_names_that_are_not_utf8(tmp_path):
 def test_reading_never_blocks_and_names_its_refusals(tmp_path):
     def refusal(name):
         with pytest.raises(RejectError) as rejected:
-            read(Candidate(str(tmp_path / name), name, size=storage.listing(tmp_path).get(name, 9)))
+            read_image(
+                Candidate(str(tmp_path / name), name, size=storage.listing(tmp_path).get(name, 9))
+            )
         return rejected.value.reason
 
     os.mkfifo(tmp_path / "pipe.jpg")

@@ -114,7 +114,7 @@ SECRET = "hunter2"
     ],
 )
 def test_a_secret_in_an_address_is_refused_and_not_repeated(url):
-    for use in (storage.locate, objects.remote, storage.read_bytes, storage.is_remote):
+    for use in (storage.locate, objects.file_system, storage.read_bytes, storage.is_remote):
         with pytest.raises(ShardError, match="AZURE_STORAGE_CONNECTION_STRING") as error:
             use(url)
         assert SECRET not in str(error.value)

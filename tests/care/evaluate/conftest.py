@@ -47,7 +47,7 @@ def s3():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (names | {"DEFAULT_REGION": "us-east-1"}).items():
             patch.setenv(f"AWS_{name}", value)
-        objects.remote("s3://bucket")[0].makedirs("bucket", exist_ok=True)
+        objects.file_system("s3://bucket")[0].makedirs("bucket", exist_ok=True)
         yield "s3://bucket"
     server.stop()
 

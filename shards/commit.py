@@ -1,0 +1,143 @@
+"""The written shards of a folder become a set, or are refused because too much is left out."""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+import numpy as np
+from shards import storage
+from shards.errors import ShardError
+from shards.index import ROW, SCHEMA, Index, read_index
+from shards.plan import Plan, record_name
+from shards.rejects import Reject, Rejection, group_by_reason
+from shards.sources.annotations import Annotations
+from shards.write import Entry, ShardRecord, read_record
+
+
+def commit(plan: Plan, dest: Path, *, max_rejects: float) -> Index:
+    """Write the index of a set whose shards are all there, and remove their records.
+
+    Args:
+        plan: of the set.
+        dest: the set's folder.
+        max_rejects: share of the images that may be rejected; files of other kinds do not count.
+
+    Returns:
+        The index.
+
+    Raises:
+        ShardError: Too many images were rejected, or none is left.
+    """
+    records = [read_record(dest / record_name(number)) for number in range(len(plan.shards))]
+    entries = [entry for record in records for entry in record.entries]
+    rejections = [*plan.source.rejects]
+    for record in records:
+        rejections += record.rejects
+    rejects = group_by_reason(sorted(rejections))
+    _refuse_too_many(rejects, len(entries), max_rejects, dest)
+    side_files = {"samples.npy": _samples(entries), "keys.txt": _keys(entries)}
+    if plan.annotations is not None:
+        side_files["annotations.json"] = _annotations(plan, plan.annotations, entries)
+    for name, data in side_files.items():
+        storage.write_bytes(dest / name, data)
+    document = _document(plan, records, rejects, side_files)
+    storage.write_json(dest / "index.json", document | {"own": storage.digest(document)})
+    for number in range(len(plan.shards)):
+        storage.remove(dest / record_name(number))
+    return read_index(dest)
+
+
+def _refuse_too_many(
+    rejects: Mapping[str, Sequence[str]], kept: int, max_rejects: float, dest: Path
+) -> None:
+    """A ``ShardError`` if more than a share of the images was rejected, or no image is left."""
+    images = {reason: names for reason, names in rejects.items() if reason != Reject.OTHER_FILE}
+    count = sum(map(len, images.values()))
+    if kept and count <= max_rejects * (count + kept):
+        return
+    reasons = list[str]()
+    for reason, names in images.items():
+        examples = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        reasons.append(f"{len(names)} {reason} ({examples})")
+    raise ShardError(
+        f"{count} of {count + kept} images were rejected, {max_rejects:.2%} may be: "
+        f"{'; '.join(reasons)}. Repair or remove them, or raise --max-rejects; "
+        f"{dest} is not a set yet, and a next run reuses its shards"
+    )
+
+
+def _samples(entries: Sequence[Entry]) -> bytes:
+    """The bytes of ``samples.npy``."""
+    file = io.BytesIO()
+    rows = [entry[:-1] for entry in entries]  # without the key
+    np.save(file, np.array(rows, ROW))
+    return file.getvalue()
+
+
+def _keys(entries: Sequence[Entry]) -> bytes:
+    """The bytes of ``keys.txt``."""
+    return "".join(f"{entry.key}\n" for entry in entries).encode()
+
+
+def _annotations(plan: Plan, annotations: Annotations, entries: Sequence[Entry]) -> bytes:
+    """The bytes of ``annotations.json``: the document of the source, of the samples alone.
+
+    Its images have the ``key`` of their sample, and their names in the source. Images that became
+    no sample join its rejects.
+    """
+    kept_keys = {entry.key for entry in entries}
+    candidates = {image.path: image for image in plan.source.samples}
+    images = dict[Any, dict[str, Any]]()
+    rejects = [*annotations.rejects]
+    for image in annotations.images:
+        candidate = candidates.get(str(image.path))
+        if candidate is None:  # in another share of the source
+            continue
+        if candidate.key in kept_keys:
+            names = {"key": candidate.key, "file_name": candidate.name}
+            images[image.entry["id"]] = image.entry | names
+        else:
+            rejects.append(Rejection(Reject.NO_IMAGE, candidate.name))
+    objects = [
+        annotation
+        for annotation in annotations.document["annotations"]
+        if annotation["image_id"] in images
+    ]
+    document = annotations.document | {
+        "images": list(images.values()),
+        "annotations": objects,
+        "rejects": rejects,
+    }
+    return json.dumps(document, sort_keys=True).encode()
+
+
+def _document(
+    plan: Plan,
+    records: Sequence[ShardRecord],
+    rejects: Mapping[str, Sequence[str]],
+    side_files: Mapping[str, bytes],
+) -> dict[str, Any]:
+    """The content of ``index.json`` but for its own digest."""
+    shardlist = [record.shard._asdict() for record in records]
+    kept = sum(record.shard.nsamples for record in records)
+    rejected = {reason: len(names) for reason, names in rejects.items()}
+    return {
+        "__kind__": "wids-shard-index-v1",
+        "wids_version": 1,
+        "schema": SCHEMA,
+        "plan": plan.digest,
+        "seed": plan.seed,
+        # wids caches by name: other content needs another one
+        "name": storage.digest(shardlist)[:16],
+        "shardlist": shardlist,
+        "classes": plan.source.classes,
+        "rejects": rejects,
+        "counts": {
+            "seen": kept + sum(rejected.values()),
+            "kept": kept,
+            "rejected": rejected,
+        },
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in side_files.items()},
+    }
