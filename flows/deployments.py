@@ -28,7 +28,7 @@ DEFAULT_ADDRESS = "http://127.0.0.1:4200/api"  # where `prefect server start` li
 def flows_to_deploy() -> list[Flow[..., Any]]:
     """The pipeline, the grid of experiments, and each stage by itself."""
     # both import torch
-    from flows.reproduce import care_reproduce
+    from flows.reproduce.flow import care_reproduce
     from flows.single import STAGES
 
     return [care_pipeline, care_reproduce, *STAGES]

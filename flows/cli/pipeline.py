@@ -1,4 +1,4 @@
-"""`care pipeline`: the whole chain with a Prefect server of its own, or from deployments of another."""
+"""`care pipeline`: the whole chain as one Prefect flow, run here or from deployments."""
 
 from typing import Annotated, Any
 import typer
@@ -58,7 +58,9 @@ def status(
         bool, typer.Option("--all", help="Those of earlier settings, too.")
     ] = False,
 ) -> None:
-    """Which stages below a folder are finished, and how far the others are; asks the files, not a server.
+    """Which stages below a folder are finished, and how far the others are.
+
+    It asks the files, not a server.
 
     Example: care pipeline status demo
     """
@@ -80,9 +82,12 @@ def status(
 
 @app.command()
 def serve() -> None:
-    """Let a Prefect server start the pipeline and its stages in this folder, until Ctrl-C.
+    """Let a Prefect server start pipeline, grid and stages in this folder, until Ctrl-C.
 
-    Example: care pipeline serve, and in another terminal: prefect deployment run care-pipeline/care-pipeline
+    The grid is that of `care reproduce`.
+
+    Example: care pipeline serve, and in another terminal:
+    prefect deployment run care-pipeline/care-pipeline
     """
     with deployments.configured_server():
         deployments.serve()
@@ -94,7 +99,9 @@ def deploy(
         str, typer.Option(help="Process work pool, made where there is none.")
     ] = "care",
 ) -> None:
-    """Deploy the pipeline and its stages to a work pool, whose workers run them in this folder.
+    """Deploy pipeline, grid and stages to a work pool, whose workers run them in this folder.
+
+    The grid is that of `care reproduce`.
 
     Example: care pipeline deploy, then: prefect worker start --pool care
     """
