@@ -78,8 +78,8 @@ class PairedDifference(NamedTuple):
 def scores(arm: str, seed: int, rows: Iterable[Row]) -> list[Score]:
     """The figures of a run, one for each evaluation; attention also gives those of chance.
 
-    Chance is the objects' share of the pixels. It is taken as known: its draws are all the same,
-    although it varies with the images, too.
+    Chance is what a map without preference would have, such as the objects' share of the pixels.
+    It is taken as known: its draws are all the same, although it varies with the images, too.
 
     Args:
         arm: name of the run's arm.
@@ -91,9 +91,10 @@ def scores(arm: str, seed: int, rows: Iterable[Row]) -> list[Score]:
         measure = next(name for name in HEADLINES if row.get(name) is not None)
         draws = tuple(row.get("resampled") or ())
         found.append(Score(arm, seed, row["task"], float(row[measure]), draws))
-        if "area" in row:
-            area = float(row["area"])
-            found.append(Score(CHANCE, seed, row["task"], area, (area,) * len(draws)))
+        chance = row.get("chance", row.get("area"))
+        if chance is not None:
+            draws_of_chance = (float(chance),) * len(draws)
+            found.append(Score(CHANCE, seed, row["task"], float(chance), draws_of_chance))
     return found
 
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 from care.show.groups import Group, Row, grouped
 
-HEADLINES = ("top1", "ap", "inside")  # a row's first of these is what its draws hold; per cent
+# a row's first of these is what its draws hold; per cent
+HEADLINES = ("top1", "ap", "inside", "pointing", "corloc")
 CHANCE = "chance"  # stands for an encoder whose attention prefers no place
 NORMAL_95 = 1.96  # standard errors from an estimate to either end of its 95 % interval
 LEAST_ERROR = 1e-6  # percentage points; below it is the rounding of equal draws

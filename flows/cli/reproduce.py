@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from flows.cli.options import Json, Plain, add_command, new_app
 from flows.cli.tables import print_json, table
-from flows.reproduce.arms import ARMS, chosen_arms
+from flows.reproduce.arms import ARMS, GROUPS, chosen_arms
 from flows.reproduce.flow import care_reproduce
 from flows.server import run_flow
 from shards import sources, storage
@@ -15,16 +15,18 @@ from shards.progress import console
 
 app = new_app()
 _EXAMPLES = (
-    "care reproduce --arms c-stream,care,c-stream-equal-compute --seeds 0,1,2;"
+    "care reproduce --arms main --seeds 0,1,2;"
     " care reproduce --images photos --epochs 50 --screen 0.2 --out screens;"
     " care reproduce --list-arms"
 )
 
 
 def _list_arms(wanted: bool) -> None:
-    """Print the arms and end, if that is wanted."""
+    """Print the arms and their groups, and end, if that is wanted."""
     if wanted:
         table("", ("arm", "what it is"), [(name, arm.about) for name, arm in ARMS.items()])
+        groups = [(name, ", ".join(arm.name for arm in arms)) for name, arms in GROUPS.items()]
+        table("", ("group", "its arms"), groups)
         raise typer.Exit
 
 
@@ -32,11 +34,12 @@ def _run(
     plain: Plain = False,
     list_arms: Annotated[
         bool,
-        typer.Option("--list-arms", help="Print all arms and end.", callback=_list_arms),
+        typer.Option("--list-arms", help="Print arms and groups, and end.", callback=_list_arms),
     ] = False,
     as_json: Json = False,
     **settings: Any,
 ) -> None:
+    """Do the grid and show its tables."""
     # what is wrong is told now, not after the engine's start
     chosen_arms(settings["arms"])
     if settings["images"]:

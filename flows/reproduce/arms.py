@@ -25,7 +25,7 @@ class Arm:
         attention_weight: λ of Eq. 5.
         blocks: attention blocks of the transformer (n, Table 7).
         position: encoding of the positions in its attention (Table 8).
-        tap: stage of the encoder whose map the T-stream sees.
+        tap: stage of the encoder whose map the transformer sees.
         detach: no gradient of the T-stream goes on into the encoder (the paper's text).
         zero_gamma: every attention block starts as its shortcut; the released code resets this.
         objective: of the C-stream.
@@ -106,6 +106,7 @@ _SEQUENTIAL = Arm(
     "one stream, the transformer behind its encoder (Sec. 4.3)",
     t_stream=False,
     design="sequential",
+    tap="layer4",
 )
 _READINGS = (
     Arm("detach", "no gradient from the T-stream into the encoder (text)", detach=True),

@@ -66,9 +66,9 @@ def as_they_end(lab: Laboratory, jobs: Sequence[Job]) -> Iterator[Outcome]:
     Raises:
         Stopped: Everything was stopped; what has not begun then never begins.
     """
-    pool = ThreadPoolExecutor(lab.chain.children.at_a_time())
+    pool = ThreadPoolExecutor(lab.schedule.children.at_a_time())
     # before the chain stops its processes
-    lab.chain.at_end(pool.shutdown, wait=False, cancel_futures=True)
+    lab.schedule.at_end(pool.shutdown, wait=False, cancel_futures=True)
     futures: dict[Future[RunResult], Job] = {}
     for job in jobs:
         # in which Prefect finds its flow

@@ -8,7 +8,28 @@ from flows.reproduce.images import DATA_SEED, GridImages
 from flows.reproduce.regime import Regime
 from flows.reproduce.runs import Run, RunResult
 from flows.result import Result
+from flows.runners import Runner
 from flows.schedule import Schedule
+from shards.bounds import NonNegativeInt, PositiveFloat, PositiveInt
+
+
+@dataclass(frozen=True)
+class GridMachine:
+    """What decides no result.
+
+    Attributes:
+        checkpoint_every: steps between checkpoints.
+        jobs: runs at a time; 0: one a GPU, or one a core, at most four.
+        workers: processes that decode images, beside each process that computes.
+        runner: maps shard building and features over Prefect's threads, or Dask or Ray workers.
+        stall_minutes: without any progress, after which a stage is stopped and tried again.
+    """
+
+    checkpoint_every: PositiveInt = 500
+    jobs: NonNegativeInt = 0
+    workers: NonNegativeInt | None = None
+    runner: Runner = "threads"
+    stall_minutes: PositiveFloat = 60
 
 
 class Job(NamedTuple):
@@ -31,22 +52,20 @@ class Laboratory:
     """Where the runs of a grid are done: all that they share.
 
     Attributes:
-        chain: of their stages.
+        schedule: of their stages.
         regime: how they are trained and judged.
         images: on which.
         sets: results of the stages that built "train" and "val".
         label_counts: images of each share of the labels that is fine-tuned on.
-        workers: processes that decode images beside each that computes; None: as many as is best.
-        checkpoint_every: steps between checkpoints.
+        machine: what decides no result.
     """
 
-    chain: Schedule
+    schedule: Schedule
     regime: Regime
     images: GridImages
     sets: dict[str, Result]
     label_counts: dict[float, int]
-    workers: int | None
-    checkpoint_every: int
+    machine: GridMachine
 
     def do(self, job: Job) -> RunResult:
         """Train and judge; what is finished is only looked up.
@@ -84,8 +103,9 @@ class Laboratory:
         """Start the stage that pre-trains."""
         arm, seed = job.run
         inputs = {"train": self.sets["train"], **self.regime.training(arm, seed, job.steps)}
-        inputs |= {"checkpoint_every": self.checkpoint_every, "workers": self.workers}
-        return self.chain.start(f"pretrain-{job.run.name}", "pretrain", inputs)
+        inputs |= {"checkpoint_every": self.machine.checkpoint_every}
+        inputs |= {"workers": self.machine.workers}
+        return self.schedule.start(f"pretrain-{job.run.name}", "pretrain", inputs)
 
     def _judge(self, run: Run, encoder: str | Result) -> Iterator[list[Result]]:
         """The rows of each evaluation of an encoder; all of them are started at once."""
@@ -101,9 +121,9 @@ class Laboratory:
 
     def _classify(self, run: Run, encoder: str | Result) -> Iterator[Judged]:
         """Start kNN, the linear probe and fine-tuning on few labels."""
-        start = self.chain.start
+        start = self.schedule.start
         inputs: Result = {"size": self.regime.size, "encoder": encoder, "seed": run.seed}
-        inputs |= {**self.sets, "workers": self.workers}
+        inputs |= {**self.sets, "workers": self.machine.workers}
         ready = start(f"features-{run.name}", "features", inputs)
         inputs |= {"called": run.arm.name}
         knn = {"verb": "knn", **inputs}
@@ -124,14 +144,15 @@ class Laboratory:
             return
         inputs: Result = {"start": scenes.start, "count": len(scenes), "scene_seed": DATA_SEED}
         inputs |= {"size": self.regime.size, "encoder": encoder, "seed": run.seed}
-        yield Judged(self.chain.start(f"attention-{run.name}", "attention", inputs))
+        for work in ("attention", "localisation"):
+            yield Judged(self.schedule.start(f"{work}-{run.name}", work, inputs))
 
 
-def build_sets(chain: Schedule, images: GridImages) -> dict[str, Result]:
+def build_sets(schedule: Schedule, images: GridImages) -> dict[str, Result]:
     """The shard sets of a grid, built side by side.
 
     Args:
-        chain: of the stages.
+        schedule: of the stages.
         images: of the grid.
 
     Returns:
@@ -139,5 +160,5 @@ def build_sets(chain: Schedule, images: GridImages) -> dict[str, Result]:
     """
     futures = dict[str, Future[Result]]()
     for part, inputs in images.parts.items():
-        futures[part] = chain.start(part, "build", {**inputs, "seed": DATA_SEED})
+        futures[part] = schedule.start(part, "build", {**inputs, "seed": DATA_SEED})
     return {part: future.result() for part, future in futures.items()}

@@ -13,10 +13,11 @@ ProtocolName = Literal["quick", "photos", "paper"]
 
 
 @dataclass(frozen=True)
-class RegimeChanges:
-    """What was asked for instead of a protocol's settings; None where these stay.
+class RegimeChoice:
+    """What was asked for: a protocol of the pipeline, and settings that replace its own.
 
     Attributes:
+        protocol: quick, the default for scenes, photos, that for images, or the paper's.
         encoder: a name as for care pretrain; by default that of the protocol, like what follows.
         size: side of the views and of the evaluation's crops, pixels.
         hidden: hidden width of projectors and predictors (the paper 4096).
@@ -27,6 +28,7 @@ class RegimeChanges:
         momentum: first momentum coefficient of the targets.
     """
 
+    protocol: ProtocolName | None = None
     encoder: str | None = None
     size: PixelSide | None = None
     hidden: PositiveInt | None = None
@@ -48,6 +50,7 @@ class RegimeChanges:
     def over(self, protocol: Result) -> Result:
         """The settings of a protocol, changed where something else was asked for."""
         changes = {name: value for name, value in asdict(self).items() if value is not None}
+        changes.pop("protocol", None)
         kept = dict(protocol)
         if "epochs" in changes:
             kept.pop("steps", None)
@@ -162,21 +165,22 @@ class Regime:
 
 
 def regime_for(
-    protocol: ProtocolName,
-    changes: RegimeChanges,
+    choice: RegimeChoice,
     few_labels: FewLabels,
     *,
+    default_protocol: ProtocolName,
     images: int,
 ) -> Regime:
-    """The regime of a protocol of the pipeline, changed where something else was asked for.
+    """The regime that was asked for.
 
     Args:
-        protocol: its name.
-        changes: what was asked for.
+        choice: what was asked for.
         few_labels: how runs are fine-tuned.
+        default_protocol: where none was asked for.
         images: to train on.
     """
-    settings: dict[str, Any] = changes.over(PROTOCOLS[protocol])
+    protocol = choice.protocol or default_protocol
+    settings: dict[str, Any] = choice.over(PROTOCOLS[protocol])
     batch_size = min(settings["batch_size"], images)
     steps = settings.get("steps") or settings["epochs"] * (images // batch_size)
     in_paper = protocol == "paper"

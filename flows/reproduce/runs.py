@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from care.show.seeds import Score, scores
-from flows.reproduce.arms import CARE, REFERENCE, Arm
+from flows.reproduce.arms import CARE, REFERENCE, Arm, chosen_arms
 from flows.reproduce.regime import Regime
 from flows.result import Result
 from shards import storage
+from shards.bounds import PositiveFloat
 from shards.errors import Misuse
 
 
@@ -21,6 +22,24 @@ class Run(NamedTuple):
     def name(self) -> str:
         """What its stages and files are called."""
         return f"{self.arm.name}-seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class ArmChoice:
+    """What was asked for to be compared.
+
+    Attributes:
+        arms: what to compare, see docs/reproduce.md for all: c-stream, care, lambda-0, …, or groups
+            of them: main, lambda, blocks, positions, taps, ….
+        seeds: of weights, order, views and evaluations, a run each.
+        reference: arm from which the others' differences are; by default c-stream, or care.
+        compute_ratio: CARE's time over the C-stream's, by default as the finished runs took.
+    """
+
+    arms: tuple[str, ...] = (REFERENCE, CARE)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    reference: str | None = None
+    compute_ratio: PositiveFloat | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,19 @@ class Grid:
             wanted = f"wanted {CARE} and {REFERENCE} among the arms, whose times {waiting} needs"
             advice = "add them or give --compute-ratio"
             raise Misuse(f"{wanted}, got {', '.join(sorted(names))}; {advice}")
+
+    @classmethod
+    def of(cls, choice: ArmChoice) -> Self:
+        """The grid that was asked for: all arms of a seed, then those of the next.
+
+        Raises:
+            Misuse: It cannot be done.
+        """
+        arms = chosen_arms(choice.arms)
+        runs = list[Run]()
+        for seed in dict.fromkeys(choice.seeds):
+            runs += [Run(arm, seed) for arm in arms]
+        return cls(tuple(runs), reference_arm(choice.reference, arms), choice.compute_ratio)
 
     @property
     def waiting(self) -> list[Run]:

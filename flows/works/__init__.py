@@ -16,6 +16,7 @@ WORKS = {
     "features": "flows.works.features",
     "judge": "flows.works.judging",
     "attention": "flows.works.attention",
+    "localisation": "flows.works.localisation",
     "report": "flows.works.reporting",
 }
 

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 import care
 import shards
-from care.train import VIEWS, View
+from care.sequential import SequentialEncoder, sequential_stream
+from care.train import VIEWS, View, ranks
 from care.train import pretrain as pretrain_streams
 from care.train.launch import process_group, torchrun
+from care.train.weights import save_encoder
 from flows.result import Result
 from flows.works.outputs import outputs
 from flows.works.timing import timing
@@ -38,6 +40,7 @@ def pretrain(
     steps: int,
     views: Result | None = None,
     t_stream: bool = True,
+    design: str = "parallel",
     blocks: int = 5,
     position: str = "relative",
     zero_gamma: bool = True,
@@ -58,6 +61,7 @@ def pretrain(
         steps: length of the training.
         views: fields of ``care.train.View`` that differ from the paper's.
         t_stream: whether there is a T-stream.
+        design: "parallel", or "sequential" for the transformer behind the encoder in one stream.
         blocks: its attention blocks.
         position: its encoding of positions, a name in ``POSITIONS``.
         zero_gamma: each of its blocks starts as its shortcut.
@@ -71,32 +75,32 @@ def pretrain(
         Digest and files of the encoder, its last losses, and how long it took on what.
     """
     nproc = nproc or torch.cuda.device_count() or 1
-    network: Result = {"encoder": encoder, "size": size, "seed": seed}
-    t_shape: Result = {"blocks": blocks, "zero_gamma": zero_gamma, "detach": detach}
+    shape: Result = {"encoder": encoder, "size": size, "seed": seed}
+    shape |= {"blocks": blocks, "zero_gamma": zero_gamma}
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
-        inputs = network | t_shape | {"train": train, "hidden": hidden, "steps": steps}
-        inputs |= {"position": position, "objective": objective, "views": views}
-        inputs |= {"t_stream": t_stream, "nproc": nproc} | settings
+        inputs = shape | {"train": train, "hidden": hidden, "steps": steps, "views": views}
+        inputs |= {"t_stream": t_stream, "design": design, "detach": detach, "nproc": nproc}
+        inputs |= {"position": position, "objective": objective} | settings
         torchrun(out, nproc, [json.dumps(["pretrain", out, inputs])], module="flows.child")
     # what those processes have trained is only loaded here, and told
     with process_group(out):
-        c, t = care.streams_for(
-            **network,
-            **t_shape,
-            position=POSITIONS[position],
-            objective=OBJECTIVES[objective](hidden=hidden),
-        )
+        shape["position"] = POSITIONS[position]
+        shape["objective"] = OBJECTIVES[objective](hidden=hidden)
+        c, t = _streams(shape, t_stream=t_stream, detach=detach, design=design)
         trained = pretrain_streams(
             shards.open(train),
             out,
             c,
-            t if t_stream else None,
+            t,
             size=size,
             steps=steps,
             views=_both_views(views or {}),
             seed=seed,
             **settings,
         )
+        if isinstance(c.backbone.online, SequentialEncoder) and ranks.rank() == 0:
+            # what was saved is the transformer, too; only the encoder is kept (Sec. 3.3)
+            save_encoder(trained.encoder, c.backbone.online.encoder, size=size)
     files = outputs(out, "encoder.safetensors", "losses.jsonl")
     return {
         "digest": files["encoder.safetensors"]["sha256"],
@@ -105,6 +109,20 @@ def pretrain(
         "losses": trained.losses,
         "timing": timing(out)._asdict(),
     }
+
+
+def _streams(
+    shape: Result,
+    *,
+    t_stream: bool,
+    detach: bool,
+    design: str,
+) -> tuple[care.CStream, care.TStream | None]:
+    """The streams to train; ``shape`` are the keywords that both designs have."""
+    if design == "sequential":
+        return sequential_stream(**shape), None
+    c, t = care.streams_for(**shape, detach=detach)
+    return c, t if t_stream else None
 
 
 def _both_views(changes: Result) -> tuple[View, View]:

@@ -1,4 +1,4 @@
-"""`care reproduce`: a tiny grid as a flow, continued, grown, failed in part, refused."""
+"""`care reproduce` with its real stages: tiny grids, continued, grown, killed, under Prefect."""
 
 import json
 import os
@@ -10,17 +10,8 @@ import pytest
 from commands import care, environment, options, until
 from PIL import Image
 import shards
-from care import AbsolutePosition, NoPosition, SinCosPosition, streams_for
 from flows.cli import main
-from flows.reproduce import campaign
-from flows.reproduce.arms import ARMS, Arm, chosen_arms
 from flows.reproduce.flow import care_reproduce
-from flows.reproduce.images import folder_images, label_counts, scene_images
-from flows.reproduce.laboratory import Laboratory
-from flows.reproduce.runs import Run, RunResult
-from flows.works.timing import timing
-from flows.works.training import OBJECTIVES, POSITIONS
-from shards.errors import Failure, Misuse, ShardError
 
 TINY = {
     "encoder": "resnet18-small-half",
@@ -28,14 +19,14 @@ TINY = {
     "hidden": 16,
     "steps": 3,
     "batch_size": 8,
-    "train_scenes": 24,
-    "val_scenes": 16,
     "labels": (0.3,),
     "finetune_steps": 2,
     "checkpoint_every": 1,
 }
-GRID = TINY | {"arms": ("c-stream", "care"), "seeds": (0, 1)}
-TASKS = {"kNN", "linear on cached features", "30 % of the labels", "attention inside objects"}
+SCENES = {"train_scenes": 24, "val_scenes": 16}
+GRID = TINY | SCENES | {"arms": ("c-stream", "care"), "seeds": (0, 1)}
+CLASSIFIED = {"kNN", "linear on cached features", "30 % of the labels"}
+TASKS = CLASSIFIED | {"attention inside objects", "pointing game", "CorLoc"}
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +41,27 @@ def out(finished, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished[0], tmp_path / "grid", symlinks=True))
 
 
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Class folders of noise, to train and to judge on."""
+    folder = tmp_path / "photos"
+    for part, count in (("train", 12), ("val", 8)):
+        for number in range(count):
+            path = folder / part / "xy"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.effect_noise((40, 40), 50 + number).convert("RGB").save(path)
+    return folder
+
+
 def stage_times(out: Path) -> dict[str, int]:
     """When the record of each stage was written."""
     return {path.name: path.stat().st_mtime_ns for path in out.glob("stages/*.json")}
 
 
-def one_of(figures: list[dict], arm: str, task: str) -> dict:
-    """The one of an arm on a task."""
-    (found,) = [figure for figure in figures if (figure["arm"], figure["task"]) == (arm, task)]
-    return found
+def figure_of(figures: list[dict], arm: str, task: str) -> dict:
+    """The only figure of an arm on a task."""
+    (figure,) = [each for each in figures if (each["arm"], each["task"]) == (arm, task)]
+    return figure
 
 
 def without_times(content: dict) -> dict:
@@ -66,6 +69,7 @@ def without_times(content: dict) -> dict:
     return content | {"runs": [run | {"timing": None} for run in content["runs"]]}
 
 
+@pytest.mark.flows
 def test_every_run_leaves_its_json_and_the_grid_its_tables(finished) -> None:
     out, content = finished
     names = [f"{arm}-seed-{seed}" for seed in (0, 1) for arm in ("c-stream", "care")]
@@ -88,20 +92,22 @@ def test_every_run_leaves_its_json_and_the_grid_its_tables(finished) -> None:
     assert content["skipped"] == []
 
 
+@pytest.mark.flows
 def test_the_tables_are_those_of_the_runs(finished) -> None:
     out, content = finished
     rows = {path.stem: json.loads(path.read_text())["rows"] for path in (out / "results").iterdir()}
     knn = {name: row["top1"] for name, of in rows.items() for row in of if row["task"] == "kNN"}
-    mean = one_of(content["arms"], "care", "kNN")
-    lead = one_of(content["differences"], "care", "kNN")
+    mean = figure_of(content["arms"], "care", "kNN")
+    lead = figure_of(content["differences"], "care", "kNN")
     assert mean["mean"] == pytest.approx((knn["care-seed-0"] + knn["care-seed-1"]) / 2)
     pairs = [knn[f"care-seed-{seed}"] - knn[f"c-stream-seed-{seed}"] for seed in (0, 1)]
     assert lead["points"] == pytest.approx(sum(pairs) / 2)
     assert lead["low"] < lead["points"] < lead["high"]
     assert lead["seeds"] == 2
-    assert {one["arm"] for one in content["differences"]} == {"care", "chance"}
+    assert {pair["arm"] for pair in content["differences"]} == {"care", "chance"}
 
 
+@pytest.mark.flows
 def test_again_nothing_is_redone_and_more_arms_compute_only_theirs(finished, out) -> None:
     content = finished[1]
     before = stage_times(out)
@@ -122,131 +128,6 @@ def test_again_nothing_is_redone_and_more_arms_compute_only_theirs(finished, out
     assert len([*(out / "results" / "earlier").iterdir()]) == 1
 
 
-def test_a_run_that_fails_is_listed_and_stops_no_other(out, monkeypatch) -> None:
-    do = Laboratory.do
-
-    def fail(lab, job):
-        if job.run.name == "care-seed-0":
-            raise Failure("the embeddings collapsed")
-        return do(lab, job)
-
-    monkeypatch.setattr(Laboratory, "do", fail)
-    content = care_reproduce.fn(out=str(out), **GRID)
-    assert content["failed"] == [{"run": "care-seed-0", "message": "the embeddings collapsed"}]
-    assert len(content["runs"]) == 3
-    assert "care-seed-0 failed: the embeddings collapsed" in (out / "reproduce.md").read_text()
-    assert {one["seeds"] for one in content["differences"] if one["arm"] == "care"} == {1}
-
-
-def test_the_ratio_of_equal_compute_is_of_median_steps(finished) -> None:
-    out, _ = finished
-    some = json.loads((out / "results" / "care-seed-0.json").read_text())
-
-    def took(arm: str, seed: int, seconds: float) -> RunResult:
-        timed = some | {"arm": ARMS[arm], "seed": seed, "timing": {"step_seconds": seconds}}
-        return RunResult(**timed)
-
-    runs = [took("care", seed, seconds) for seed, seconds in enumerate((0.2, 0.3, 0.9))]
-    assert campaign.measured_ratio(runs) is None
-    runs += [took("c-stream", 0, 0.2), took("lambda-0", 0, 7.0)]
-    assert campaign.measured_ratio(runs) == 1.5
-
-
-def test_a_trainings_time_is_of_all_its_processes(tmp_path: Path) -> None:
-    lines = [1.0, 1.5, 2.0, 3.0, 0.8, 1.3]  # continued after four steps
-    text = "".join(json.dumps({"step": n, "seconds": s}) + "\n" for n, s in enumerate(lines))
-    (tmp_path / "timing.jsonl").write_text(text)
-    found = timing(str(tmp_path))
-    assert found.seconds == pytest.approx(3.0 + 1.3)
-    assert found.step_seconds == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm.t_stream])
-def test_every_arm_is_a_network(name: str) -> None:
-    arm = ARMS[name]
-    inputs = Arm("care", "") if name == "care" else arm
-    _, t = streams_for(
-        arm.encoder("resnet18-small-half"),
-        size=64,
-        blocks=arm.blocks,
-        position=POSITIONS[arm.position],
-        zero_gamma=arm.zero_gamma,
-        detach=arm.detach,
-        objective=OBJECTIVES[arm.objective](hidden=8),
-    )
-    blocks = t.backbone.online.blocks
-    assert len(blocks) == inputs.blocks
-    kinds = {"none": NoPosition, "sin-cos": SinCosPosition, "absolute": AbsolutePosition}
-    assert type(blocks[0].attention.position) is kinds.get(arm.position, POSITIONS["relative"])
-    assert bool(blocks[0].expand[-1].weight.any()) != arm.zero_gamma
-    assert t.detach == arm.detach
-
-
-def test_arms_say_only_what_sets_them_apart() -> None:
-    care_inputs = ARMS["care"].stage_inputs()
-    assert care_inputs == {"t_stream": True, "attention_weight": 100}
-    assert ARMS["c-stream"].stage_inputs() == {"t_stream": False, "attention_weight": 0}
-    changed = {name: arm.stage_inputs().items() - care_inputs.items() for name, arm in ARMS.items()}
-    assert changed["released"] == {("position", "absolute"), ("zero_gamma", False)}
-    assert changed["blocks-3"] == {("blocks", 3)}
-    assert ARMS["tap-layer2"].encoder("resnet50") == "resnet50:layer2"
-    assert ARMS["care"].encoder("resnet50") == "resnet50"
-
-
-def test_a_screen_leaves_val_untouched(tmp_path: Path) -> None:
-    data = scene_images(100, 40, 0.2)
-    assert data.parts == {"train": {"source": "scenes:0+80"}, "val": {"source": "scenes:80+20"}}
-    assert data.scenes == range(80, 100)
-    assert scene_images(100, 40, 0).scenes == range(100, 140)
-    for part in ("train/x", "train/y", "val/x", "val/y"):
-        (tmp_path / "photos" / part).mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / part / "1.png")
-    photos = str(tmp_path / "photos")
-    parts = folder_images(photos, None, 0.25, str(tmp_path / "out")).parts
-    train = f"{photos}/train"
-    assert parts["train"] == {"source": train, "share": [0, 0.75]}
-    assert parts["val"] == {"source": train, "share": [0.75, 1]}
-    with pytest.raises(Misuse, match="another folder for results"):
-        folder_images(photos, None, 0, f"{photos}/lab")
-
-
-def test_shares_of_too_few_labels_and_other_classes_are_told_before_training(tmp_path) -> None:
-    for name in ("train/x/1", "train/x/2", "train/y/1", "train/y/2", "val/x/1", "val/z/1"):
-        path = tmp_path / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.effect_noise((8, 8), 50).convert("RGB").save(path)
-    for part in ("train", "val"):
-        shards.build(tmp_path / part, tmp_path / "sets" / part)
-    sets = {part: {"url": str(tmp_path / "sets" / part)} for part in ("train", "val")}
-    assert label_counts(sets | {"val": sets["train"]}, (0.01, 0.5, 1)) == {1: 4}
-    with pytest.raises(ShardError, match="only one of them has: y, z"):
-        label_counts(sets, (0.5,))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"arms": ("c-steam",)}, "did you mean c-stream"),
-        ({"arms": ()}, "wanted arms"),
-        ({"seeds": ()}, "wanted seeds"),
-        ({"reference": "random"}, "wanted a reference among the arms"),
-        ({"arms": ("care", "c-stream-equal-compute")}, "add them or give --compute-ratio"),
-        ({"labels": (2.0,)}, "wanted shares of the labels"),
-        ({"screen": 1.0}, "wanted a share of train"),
-        ({"epochs": 1}, "wanted steps or epochs"),
-    ],
-)
-def test_what_cannot_be_done_is_refused(tmp_path: Path, settings: dict, message: str) -> None:
-    with pytest.raises(Misuse, match=message):
-        care_reproduce.fn(out=str(tmp_path), **GRID | settings)
-    assert not [*tmp_path.glob("stages/pretrain-*")]
-
-
-def test_each_arm_once_in_the_order_that_was_asked() -> None:
-    assert [arm.name for arm in chosen_arms(["care", "random", "care"])] == ["care", "random"]
-    assert Run(ARMS["care"], 3).name == "care-seed-3"
-
-
 def test_the_command_explains_itself_and_an_unknown_arm_is_one_line(monkeypatch, capsys) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -264,7 +145,9 @@ def test_the_command_explains_itself_and_an_unknown_arm_is_one_line(monkeypatch,
     assert code == 2
     assert len(error.splitlines()) == 1
     assert "did you mean lambda-1" in error
-    assert "tap-layer2" in run("--list-arms")[1]
+    listed = run("--list-arms")[1]
+    assert "tap-layer2" in listed
+    assert "objectives" in listed
 
 
 @pytest.mark.flows
@@ -281,11 +164,11 @@ def test_stopped_in_the_middle_it_ends_with_the_same_table(
     output = process.communicate(timeout=120)[0]
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 3}[number], output
     assert "Traceback" not in output
-    known = stage_times(tmp_path)
+    stages_before = stage_times(tmp_path)
     again = care(*command, env=environment())
     output = again.communicate(timeout=600)[0]
     assert again.returncode == 0, output
-    assert all(stage_times(tmp_path)[name] == time for name, time in known.items())
+    assert all(stage_times(tmp_path)[name] == time for name, time in stages_before.items())
     content = json.loads((tmp_path / "reproduce.json").read_text())
     assert without_times(content) == without_times(finished[1])
 
@@ -297,3 +180,31 @@ def test_with_prefect_the_same_table(finished, tmp_path: Path) -> None:
     assert process.returncode == 0, output
     content = json.loads((tmp_path / "reproduce.json").read_text())
     assert without_times(content) == without_times(finished[1])
+
+
+@pytest.mark.flows
+def test_an_image_folder_and_its_shards_give_the_same_table(photos: Path, tmp_path: Path) -> None:
+    grid = TINY | {"arms": ("c-stream", "care"), "seeds": (0,)}
+    of_folder = care_reproduce.fn(out=str(tmp_path / "folder"), images=str(photos), **grid)
+    for part in ("train", "val"):
+        shards.build(photos / part, tmp_path / "photos-built" / part)
+    built = str(tmp_path / "photos-built")
+    of_shards = care_reproduce.fn(out=str(tmp_path / "shards"), images=built, **grid)
+    assert of_folder["failed"] == of_shards["failed"] == []
+    assert {figure["task"] for figure in of_folder["arms"]} == CLASSIFIED
+    assert of_shards["arms"] == of_folder["arms"]
+
+
+@pytest.mark.flows
+def test_an_arm_of_every_kind_runs_to_its_end(tmp_path: Path) -> None:
+    kinds = ("random", "c-stream", "care", "c-stream-equal-compute", "lambda-0", "blocks-2")
+    kinds += ("position-sin-cos", "tap-layer2", "sequential", "detach", "released")
+    kinds += ("objective-simsiam", "objective-simclr-alone", "objective-moco-v3")
+    grid = TINY | SCENES | {"arms": kinds, "seeds": (0,), "steps": 1}
+    content = care_reproduce.fn(out=str(tmp_path), **grid)
+    assert content["failed"] == []
+    assert [run["run"] for run in content["runs"]] == [f"{kind}-seed-0" for kind in kinds]
+    sequential = json.loads((tmp_path / "results" / "sequential-seed-0.json").read_text())
+    random = json.loads((tmp_path / "results" / "random-seed-0.json").read_text())
+    assert sequential["digests"]["encoder"] != random["digests"]["encoder"]
+    assert {row["task"] for row in sequential["rows"]} == TASKS

@@ -111,8 +111,9 @@ def test_the_verdict_says_ahead_behind_and_neither() -> None:
     assert "at least 3" in caveat
 
 
-def test_attention_brings_chance_along() -> None:
-    row = {"task": "attention", "inside": 40.0, "area": 30.0, "resampled": [39.0, 41.0]}
+@pytest.mark.parametrize(("measure", "name"), [("inside", "area"), ("pointing", "chance")])
+def test_attention_brings_chance_along(measure: str, name: str) -> None:
+    row = {"task": "attention", measure: 40.0, name: 30.0, "resampled": [39.0, 41.0]}
     ours, chance = scores("care", 0, [row])
     assert (ours.value, chance.arm, chance.value, chance.draws) == (40.0, "chance", 30.0, (30, 30))
     (found,) = paired_differences([ours, chance], "care")

@@ -1,0 +1,203 @@
+"""The order of a grid's runs, and what becomes of their figures, with stages that are made up."""
+
+import json
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+import pytest
+from flows.reproduce import flow
+from flows.reproduce.arms import ARMS
+from flows.reproduce.campaign import measured_ratio
+from flows.reproduce.flow import care_reproduce
+from flows.reproduce.runs import RunResult
+from flows.works.timing import timing
+from shards.errors import Failure, Misuse, Stopped
+
+GRID = {"arms": ("c-stream", "care"), "seeds": (0, 1), "labels": (0.01, 0.3), "steps": 100}
+VERSIONS = {"care": "0", "torch": "0", "torchvision": "0"}
+
+
+class MadeUpSchedule:
+    """Stages that are done at once: the better the arm, the more steps it has had.
+
+    Args:
+        out: folder of the grid.
+        **settings: of the real one; they decide nothing here.
+    """
+
+    started: list[tuple[str, str, dict]]
+    failing: dict[str, Exception]
+
+    def __init__(self, out: str, **settings) -> None:
+        self.out = out
+        self.children = SimpleNamespace(at_a_time=lambda: 1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        pass
+
+    def at_end(self, *function, **keywords) -> None:
+        """Nothing is left to be stopped at the end."""
+
+    def start(self, name, work, inputs, *, after=None) -> Future:
+        self.started.append((name, work, inputs))
+        future = Future()
+        failure = self.failing.get(name)
+        if failure is None:
+            future.set_result({"url": f"{self.out}/stages/{name}", **self.result(work, inputs)})
+        else:
+            future.set_exception(failure)
+        return future
+
+    def result(self, work: str, inputs: dict) -> dict:
+        if work == "build":
+            return {"digest": inputs["source"], "counts": {"kept": 64}}
+        if work == "pretrain":
+            seconds = 2.0 if inputs["t_stream"] else 1.0
+            timing = {"seconds": 100.0, "step_seconds": seconds, "hardware": "none"}
+            return {"digest": f"{inputs['steps']}", "timing": timing}
+        encoder = inputs["encoder"]
+        digest = encoder if isinstance(encoder, str) else encoder["digest"]
+        top1 = 10.0 + 0.1 * inputs["seed"] + (float(digest) / 100 if digest.isdigit() else 0)
+        row = {"task": inputs.get("verb", work), "top1": top1, "resampled": [top1, top1 + 1]}
+        return {"rows": [row | {"digests": {"encoder": digest}, "versions": VERSIONS}]}
+
+
+@pytest.fixture
+def schedule(monkeypatch) -> type[MadeUpSchedule]:
+    """What the flow starts its stages with, forgetful between tests."""
+    monkeypatch.setattr(MadeUpSchedule, "started", [], raising=False)
+    monkeypatch.setattr(MadeUpSchedule, "failing", {}, raising=False)
+    monkeypatch.setattr(flow, "Schedule", MadeUpSchedule)
+    monkeypatch.setattr(flow, "label_counts", lambda sets, labels: {0.3: 20})
+    return MadeUpSchedule
+
+
+def names(schedule: type[MadeUpSchedule], work: str) -> list[str]:
+    return [name for name, of, _ in schedule.started if of == work]
+
+
+def test_every_run_is_trained_then_judged_by_everything(schedule, tmp_path: Path) -> None:
+    content = care_reproduce.fn(out=str(tmp_path), **GRID)
+    runs = [f"{arm}-seed-{seed}" for seed in (0, 1) for arm in ("c-stream", "care")]
+    assert [run["run"] for run in content["runs"]] == runs
+    assert names(schedule, "pretrain") == [f"pretrain-{run}" for run in runs]
+    tasks = ("knn", "linear", "finetune-0.3")
+    assert {*names(schedule, "judge")} == {f"{task}-{run}" for task in tasks for run in runs}
+    assert names(schedule, "attention") == [f"attention-{run}" for run in runs]
+    assert names(schedule, "localisation") == [f"localisation-{run}" for run in runs]
+    assert content["skipped"] == ["1 % of the labels: too few to hold one out"]
+    assert {figure["task"] for figure in content["arms"]} >= {"knn", "30 % of the labels"}
+
+
+def test_each_finished_run_leaves_its_json(schedule, tmp_path: Path) -> None:
+    content = care_reproduce.fn(out=str(tmp_path), **GRID)
+    assert json.loads((tmp_path / "reproduce.json").read_text()) == content
+    kept = json.loads((tmp_path / "results" / "care-seed-1.json").read_text())
+    assert kept["arm"]["name"] == "care"
+    assert (kept["seed"], kept["steps"], kept["compute_ratio"]) == (1, 100, None)
+    assert kept["digests"] == {"train": "scenes:0+2000", "val": "scenes:2000+400", "encoder": "100"}
+    assert {row["encoder"] for row in kept["rows"]} == {"care"}
+
+
+def test_runs_of_equal_compute_come_last_and_are_as_much_longer(schedule, tmp_path: Path) -> None:
+    arms = ("c-stream-equal-compute", "c-stream", "care")
+    content = care_reproduce.fn(out=str(tmp_path), **GRID | {"arms": arms})
+    assert all("equal" in name for name in names(schedule, "pretrain")[-2:])
+    assert content["runs"][0]["run"] == "c-stream-equal-compute-seed-0"
+    assert [run["steps"] for run in content["runs"]] == [200, 100, 100] * 2
+    assert [run["compute_ratio"] for run in content["runs"]] == [2, None, None] * 2
+    assert (
+        "| c-stream-equal-compute | the C-stream alone, for as long as CARE takes | 0, 1 |"
+        in (tmp_path / "reproduce.md").read_text()
+    )
+
+
+def test_a_ratio_once_found_stays_until_another_is_given(schedule, tmp_path: Path) -> None:
+    grid = GRID | {"arms": ("c-stream", "care", "c-stream-equal-compute")}
+    care_reproduce.fn(out=str(tmp_path), compute_ratio=3, **grid)
+    content = care_reproduce.fn(out=str(tmp_path), **grid | {"seeds": (0, 1, 2)})
+    assert [run["steps"] for run in content["runs"]] == [100, 100, 300] * 3
+    assert not (tmp_path / "results" / "earlier").exists()
+    content = care_reproduce.fn(out=str(tmp_path), compute_ratio=1.5, **grid)
+    assert [run["steps"] for run in content["runs"]] == [100, 100, 150] * 2
+    assert len([*(tmp_path / "results" / "earlier").iterdir()]) == 2
+
+
+def test_a_run_that_fails_is_listed_and_stops_no_other(schedule, tmp_path: Path) -> None:
+    schedule.failing["pretrain-care-seed-0"] = Failure("told\nthe embeddings collapsed")
+    schedule.failing["knn-c-stream-seed-1"] = RuntimeError("a bug")
+    content = care_reproduce.fn(out=str(tmp_path), **GRID)
+    assert content["failed"] == [
+        {"run": "care-seed-0", "message": "the embeddings collapsed"},
+        {"run": "c-stream-seed-1", "message": "a bug"},
+    ]
+    assert [run["run"] for run in content["runs"]] == ["c-stream-seed-0", "care-seed-1"]
+    page = (tmp_path / "reproduce.md").read_text()
+    assert "- care-seed-0 failed: the embeddings collapsed" in page
+    assert "nothing can be compared yet" in page
+
+
+def test_equal_compute_fails_where_nothing_tells_the_ratio(schedule, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        schedule.failing[f"pretrain-care-seed-{seed}"] = Failure("collapsed")
+    arms = ("c-stream", "care", "c-stream-equal-compute")
+    content = care_reproduce.fn(out=str(tmp_path), **GRID | {"arms": arms})
+    told = [failure["message"] for failure in content["failed"] if "equal" in failure["run"]]
+    assert told == ["no finished runs of care and c-stream tell its steps"] * 2
+
+
+def test_a_stop_ends_the_grid_and_keeps_what_is_finished(schedule, tmp_path: Path) -> None:
+    schedule.failing["pretrain-care-seed-0"] = Stopped("stopped on request")
+    with pytest.raises(Stopped):
+        care_reproduce.fn(out=str(tmp_path), **GRID)
+    assert [path.stem for path in (tmp_path / "results").iterdir()] == ["c-stream-seed-0"]
+
+
+def test_the_ratio_of_equal_compute_is_of_median_steps(schedule, tmp_path: Path) -> None:
+    care_reproduce.fn(out=str(tmp_path), **GRID)
+    kept = json.loads((tmp_path / "results" / "care-seed-0.json").read_text())
+
+    def run(arm: str, seed: int, seconds: float) -> RunResult:
+        changes = {"arm": ARMS[arm], "seed": seed, "timing": {"step_seconds": seconds}}
+        return RunResult(**kept | changes)
+
+    runs = [run("care", seed, seconds) for seed, seconds in enumerate((0.2, 0.3, 0.9))]
+    assert measured_ratio(runs) is None
+    runs += [run("c-stream", 0, 0.2), run("lambda-0", 0, 7.0)]
+    assert measured_ratio(runs) == 1.5
+
+
+def test_a_trainings_time_is_of_all_its_processes(tmp_path: Path) -> None:
+    lines = [1.0, 1.5, 2.0, 3.0, 0.8, 1.3]  # continued after four steps
+    text = "".join(json.dumps({"step": n, "seconds": s}) + "\n" for n, s in enumerate(lines))
+    (tmp_path / "timing.jsonl").write_text(text)
+    measured = timing(str(tmp_path))
+    assert measured.seconds == pytest.approx(3.0 + 1.3)
+    assert measured.step_seconds == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"arms": ("c-steam",)}, "did you mean c-stream"),
+        ({"arms": ()}, "wanted arms"),
+        ({"seeds": ()}, "wanted seeds"),
+        ({"reference": "random"}, "wanted a reference among the arms"),
+        ({"arms": ("care", "c-stream-equal-compute")}, "add them or give --compute-ratio"),
+        ({"labels": (2.0,)}, "wanted shares of the labels"),
+        ({"screen": 1.0}, "wanted a share of train"),
+        ({"epochs": 1}, "wanted steps or epochs"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_starts(
+    schedule,
+    tmp_path: Path,
+    settings: dict,
+    message: str,
+) -> None:
+    with pytest.raises(Misuse, match=message):
+        care_reproduce.fn(out=str(tmp_path), **GRID | settings)
+    assert schedule.started == []
