@@ -17,9 +17,11 @@ from care.evaluate.pictures import Examples, drawn
 from care.evaluate.voc_metric import judge_voc
 from care.train import ranks
 from care.train.batches import load_examples
+from care.train.machine import Machine
 from care.train.norm import synchronise
 from care.train.precision import Precision, fastest_precision
 from care.train.run import Run
+from care.train.sgd import set_rate
 from care.train.weights import digest_of
 from shards.boxes import BoxSet
 from shards.terminal import Amount, Count, Natural, Range
@@ -136,7 +138,7 @@ def detect(
     synchronise(model)
     rate = lr * batch_size / 16
     groups: list[dict[str, Any]] = [
-        {"params": [], "weight_decay": decay, "initial_lr": rate} for decay in (0, weight_decay)
+        {"params": [], "weight_decay": decay} for decay in (0, weight_decay)
     ]
     for layer in model.modules():
         for parameter in layer.parameters(recurse=False):
@@ -171,18 +173,17 @@ def detect(
         settings,
         title="detection",
         precision=precision,
-        checkpoint_every=checkpoint_every,
-        workers=workers,
+        machine=Machine(workers=workers, checkpoint_every=checkpoint_every),
     ) as state:
-        state.steps(
-            batches(state.start, iterations),
-            ranks.parallel(model),
-            lambda step: (
-                min(1, (step + 1) / max(warmup, 1))
-                * 0.1 ** sum(step >= iterations * part for part in falls)
-            ),
-            "loss {total:.3f} class {classifier:.3f} box {box_reg:.3f}",
-        )
+        losses = ranks.parallel(model)
+        stream = batches(state.start, iterations)
+        for step, batch in state.through(enumerate(stream, state.start)):
+            warm = min(1, (step + 1) / max(warmup, 1))
+            fallen = 0.1 ** sum(step >= iterations * part for part in falls)
+            set_rate(optimizer, rate * (warm * fallen))
+            terms = state.take_step(step, losses, batch)
+            note = "loss {total:.3f} class {classifier:.3f} box {box_reg:.3f}".format(**terms)
+            state.record(step, terms, note=note)
     with torch.no_grad(), state.autocast:
         if precise:
             average_statistics(

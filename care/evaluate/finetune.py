@@ -21,9 +21,11 @@ from care.evaluate.recipes import RECIPES
 from care.evaluate.resampling import resampled_mean
 from care.schedules import lr_at
 from care.train.loading import worker_count
+from care.train.machine import Machine
 from care.train.mirror import local_copy
 from care.train.precision import Precision, autocast, fastest_precision
 from care.train.run import Run
+from care.train.sgd import set_rate
 from care.train.weights import digest_of
 from shards import storage
 from shards.errors import Misuse
@@ -139,10 +141,7 @@ def finetune(
         *pair, passes = candidate
         batch, model = min(most, len(part)), _Classifier(encoder, len(train.classes)).train()
         steps, title = passes * (len(part) // batch), f"fine-tuning on {len(part)} labels"
-        groups = [
-            {"params": one.parameters(), "initial_lr": lr * batch / 256}
-            for one, lr in zip(model.children(), pair, strict=True)
-        ]
+        groups = [{"params": one.parameters()} for one in model.children()]
         optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, fused=True)
         settings = {
             "encoder": start,
@@ -163,19 +162,17 @@ def finetune(
             settings,
             title=title,
             precision=precision,
-            checkpoint_every=checkpoint_every,
-            workers=workers,
+            machine=Machine(workers=workers, checkpoint_every=checkpoint_every),
         ) as state:
             losses = lambda x, y, _: {
                 "cross_entropy": nn.functional.cross_entropy(model(x).float(), y.to(where))
             }
             stream = crops(state, train, part, state.workers)
-            state.steps(
-                stream,
-                losses,
-                lambda step: lr_at(step, total=steps, base=1),
-                "loss {cross_entropy:.3f}",
-            )
+            for step, images in state.through(enumerate(stream, state.start)):
+                rates = [lr_at(step, total=steps, base=lr * batch / 256) for lr in pair]
+                set_rate(optimizer, *rates)
+                terms = state.take_step(step, losses, images)
+                state.record(step, terms, note=f"loss {terms['cross_entropy']:.3f}")
         batches = [rows.tolist() for rows in np.split(of, range(256, len(of), 256))]
         decoders = worker_count(workers, where, batches=len(batches), batch_bytes=256 * 3 * size**2)
         with torch.no_grad(), evaluating(model), autocast(where, precision):

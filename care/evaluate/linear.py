@@ -15,8 +15,10 @@ from care.evaluate.linear_features import FAST_LRS, linear_hits
 from care.evaluate.linear_heads import LinearHeads, held_out_rows, percent
 from care.evaluate.resampling import resampled_mean
 from care.train.loading import worker_count
+from care.train.machine import Machine
 from care.train.precision import Precision
 from care.train.run import Run
+from care.train.sgd import set_rate
 from care.train.weights import digest_of
 from shards.terminal import Count, Natural, Positive, Share, Side
 
@@ -115,9 +117,7 @@ def linear(
     lrs, per_epoch = lrs or LRS, len(train) // batch
     steps, kept = epochs * per_epoch, ~torch.isin(torch.arange(len(train)), held)
     heads = LinearHeads(encoder.features, len(train.classes), lrs, norm, seed).to(where)
-    optimizer = torch.optim.SGD(
-        [{"params": heads.parameters(), "initial_lr": batch / 256}], lr=0, momentum=0.9
-    )
+    optimizer = torch.optim.SGD(heads.parameters(), lr=0, momentum=0.9)
     settings = {
         "encoder": before,
         "data": train.digest,
@@ -134,7 +134,7 @@ def linear(
     }
     losses = lambda x, y, rows: {"heads": heads.loss(frozen(encoder, x, precision), y, kept[rows])}  # noqa: E731
 
-    def scores(step: int, _: dict[str, float]) -> dict[str, float]:
+    def scores(step: int) -> dict[str, float]:
         epoch, rest = divmod(step + 1, per_epoch)
         scored = rest == 0 and (epoch in SCORED or epoch % 10 == 0 or epoch == epochs)
         if not scored:
@@ -149,12 +149,14 @@ def linear(
         settings,
         title="linear",
         precision="fp32",
-        checkpoint_every=checkpoint_every,
-        workers=workers,
+        machine=Machine(workers=workers, checkpoint_every=checkpoint_every),
     )
     with evaluating(encoder), state:
         stream = crops(state, train, np.arange(len(train)), state.workers)
-        state.steps(stream, losses, lambda step: lr_at(step, total=steps, base=1), "", then=scores)
+        for step, images in state.through(enumerate(stream, state.start)):
+            set_rate(optimizer, lr_at(step, total=steps, base=batch / 256))
+            terms = state.take_step(step, losses, images)
+            state.record(step, terms, scores(step))
         batches = [part.tolist() for part in torch.split(held, batch_size)]
         batch_bytes = batch_size * 3 * size**2
         workers = worker_count(workers, where, batches=len(batches), batch_bytes=batch_bytes)

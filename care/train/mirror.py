@@ -2,9 +2,11 @@
 
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from care.train.checkpoint import latest, steps_in
-from shards import Cache, storage
+from shards import Cache, ShardError, storage
 
 
 def local_copy(run: str | Path) -> Path:
@@ -56,3 +58,28 @@ def pull(url: str | Path, run: Path) -> None:
                     storage.copy(f"{url}/{name}", stage / Path(name).name)
         if (found := latest(run)) and found.path == folder:
             return
+
+
+def recorded_settings(run: str | Path) -> dict[str, Any] | None:
+    """Settings of a run by its newest manifest, read where it lies, be that an object store.
+
+    No weights are read or verified: all checkpoints of a run are of the same settings, but for
+    those that a user allowed to change.
+
+    Args:
+        run: run directory or URL.
+
+    Returns:
+        The settings, or None of a run that has no readable manifest.
+    """
+    folder = f"{run}/checkpoints"
+    manifests = {
+        int(match[1]): name
+        for name in storage.listing(folder, deep=True)
+        if (match := re.fullmatch(r"step-(\d{8,})/manifest\.json", name))
+    }
+    for _, name in sorted(manifests.items(), reverse=True):
+        with suppress(ShardError, KeyError, TypeError):
+            settings: dict[str, Any] = storage.read_json(f"{folder}/{name}")["settings"]
+            return settings
+    return None

@@ -48,6 +48,22 @@ def fastest_precision(device: torch.device) -> Precision:
     return "bf16" if capabilities.get("avx512_bf16") else "fp32"
 
 
+def can_compute(device: torch.device, precision: Precision) -> bool:
+    """Whether a training in a precision may go on here.
+
+    Args:
+        device: where the network computes.
+        precision: of a run that another machine began.
+
+    Returns:
+        False for float16 on a CPU, which takes minutes for a step where it is emulated; the
+        emulation of bfloat16 is only slower than float32.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        return bool(torch.cpu.get_capabilities().get("avx512_fp16"))
+    return True
+
+
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """The context in which networks on a device compute in a precision."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
@@ -81,10 +97,20 @@ def stream_precision(
 
 
 @contextmanager
-def seeded(seed: int, step: int, where: torch.device) -> Iterator[None]:
-    """Torch's global generators, which dropout, stochastic depth and torchvision's samplers draw from, by (seed, step, process)."""
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-        torch.manual_seed(int(np.random.default_rng((seed, step, ranks.rank())).integers(2**63)))
+def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators for a step, and put them back after the block.
+
+    Dropout, stochastic depth and torchvision's samplers draw from them: so what they draw is a
+    pure function of (seed, step, process).
+
+    Args:
+        seed: of the training.
+        step: its number.
+        device: where the network computes.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        numbers = np.random.default_rng((seed, step, ranks.rank()))
+        torch.manual_seed(int(numbers.integers(2**63)))
         yield
 
 

@@ -1,83 +1,59 @@
-"""The training loop, once: the README's loop with precision, several processes, checkpoints, logs, a guard against collapse."""
+"""Pre-training (Sec. 3.3): the README's loop in a run directory, for one process or many."""
 
-import ctypes
 import json
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from itertools import takewhile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from care import CareError, CStream, Transformer, TStream, care_loss, lr_at, momentum_at
+from torch import Tensor
+from care import CareError, CStream, Transformer, TStream, lr_at, momentum_at
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.momentum import update_targets
-from care.streams import CStreamOut, Maps, TStreamOut
-from care.train import checkpoint, mirror, ranks, weights
+from care.train import mirror, ranks
 from care.train.batches import batches
-from care.train.collapse import COLLAPSED, PATIENCE, spread
+from care.train.collapse import CollapseGuard
+from care.train.losses import TERMS, Losses
+from care.train.machine import Machine, keep_freed_memory, torch_device
 from care.train.norm import synchronise
-from care.train.precision import Precision, StreamPrecisions, measured_precisions, stream_precision
+from care.train.precision import (
+    Precision,
+    StreamPrecisions,
+    can_compute,
+    measured_precisions,
+)
 from care.train.run import Run
+from care.train.sgd import SGD, set_rate
 from care.train.view_threads import ViewThreads, views_in_threads
 from care.train.views import VIEWS, View
+from care.train.weights import save_encoder
 from shards import ShardSet, storage
-from shards.terminal import Amount, Batch, Count, Natural, Share, Side, console
+from shards.bounds import (
+    BatchSize,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PixelSide,
+    PositiveInt,
+)
 
-TERMS = ("cnn", "transformer", "attention", "total", "spread")
+Probe = Callable[[Encoder], dict[str, float]]
 
 
 class Pretrained(NamedTuple):
-    """What ``pretrain`` leaves behind."""
+    """What ``pretrain`` leaves behind.
 
-    encoder: (
-        str | Path
-    )  # encoder.safetensors: the online CNN encoder, all that is kept after training (Sec. 3.3)
+    Attributes:
+        encoder: path or URL of ``encoder.safetensors``, the online CNN encoder: all that is kept
+            after training (Sec. 3.3).
+        steps: length of the run.
+        losses: means of the loss's terms, and of the spread, over the last tenth of the run.
+    """
+
+    encoder: str | Path
     steps: int
-    losses: dict[str, float]  # means over the last tenth of the run
-
-
-class Losses(nn.Module):
-    """Both streams and their loss as one module; on several processes the loss of the whole batch, whatever the objective."""
-
-    def __init__(self, c: CStream, t: TStream | None, attention_weight: float) -> None:
-        super().__init__()
-        self.c, self.t, self.weight = c, t, attention_weight
-        self.view_threads: ViewThreads | None = None  # a CPU's way to both streams' outputs
-        self.t_precision: Precision | None = None  # where it is not that of the caller's autocast
-
-    def forward(
-        self, x1: Float[Tensor, "b 3 h w"], x2: Float[Tensor, "b 3 h w"]
-    ) -> dict[str, Tensor]:
-        """``TERMS`` by name; ``total`` is the loss."""
-        c_own, t_own = self.view_threads(x1, x2) if self.view_threads else self._embed(x1, x2)
-        outs: list[Any] = [c_own, t_own] if t_own else [c_own]
-        c_out, *t_out = (
-            out._replace(
-                online=(ranks.gather_rows(out.online[0]), ranks.gather_rows(out.online[1])),
-                target=(ranks.gather_rows(out.target[0]), ranks.gather_rows(out.target[1])),
-            )
-            for out in outs
-        )
-        loss = care_loss(c_out, *t_out, attention_weight=self.weight)
-        return dict(
-            zip(
-                TERMS,
-                (loss.cnn, loss.transformer, loss.attention, loss.total, spread(c_out.target[0])),
-                strict=True,
-            )
-        )
-
-    def _embed(self, x1: Tensor, x2: Tensor) -> tuple[CStreamOut, TStreamOut | None]:
-        c_out = self.c(x1, x2)
-        if self.t is None:
-            return c_out, None
-        with stream_precision(x1.device, self.t_precision) as cast:
-            (online1, online2), (target1, target2) = c_out.maps
-            maps = Maps((cast(online1), cast(online2)), (cast(target1), cast(target2)))
-            return c_out, self.t(maps)
+    losses: dict[str, float]
 
 
 def pretrain(
@@ -86,32 +62,34 @@ def pretrain(
     c: CStream,
     t: TStream | None = None,
     *,
-    size: Side = 224,
-    batch_size: Batch = 1024,
+    size: PixelSide = 224,
+    batch_size: BatchSize = 1024,
     steps: int,
     warmup: int = 0,
-    lr: Amount = 0.05,
-    weight_decay: Amount = 1e-4,
-    momentum: Share = 0.99,
-    attention_weight: Amount = 100,
+    lr: NonNegativeFloat = 0.05,
+    weight_decay: NonNegativeFloat = 1e-4,
+    momentum: Fraction = 0.99,
+    attention_weight: NonNegativeFloat = 100,
     views: tuple[View, View] = VIEWS,
-    seed: Natural = 0,
+    seed: NonNegativeInt = 0,
     precision: Precision | None = None,
     device: Literal["cuda", "cpu"] | None = None,
-    workers: Natural | None = None,
-    accumulate: Count = 1,
-    checkpoint_every: Count = 500,
-    keep_every: Natural = 0,
+    workers: NonNegativeInt | None = None,
+    accumulate: PositiveInt = 1,
+    checkpoint_every: PositiveInt = 500,
+    keep_every: NonNegativeInt = 0,
     allow_change: Sequence[str] = (),
-    probe: Callable[[Encoder], dict[str, float]] | None = None,
+    probe: Probe | None = None,
     probe_every: int = 0,
 ) -> Pretrained:
-    """Train both streams together (Sec. 3.3) into the directory ``run``; called again, it continues from the last checkpoint.
+    """Train both streams together (Sec. 3.3) in the directory ``run``.
 
-    Leaves ``encoder.safetensors``, ``losses.jsonl`` (a line a step, deterministic), ``checkpoints/``, and more (docs/training.md).
-    Called by every process of a group (``care.train.ranks.joined``), each takes its slice of every batch; losses and batch norms'
-    statistics are those of all of them, so their number changes nothing but rounding. SIGINT and SIGTERM save, then it is ``Stopped``.
-    A loss that is not finite, collapsed embeddings, a ``run`` of other settings, or processes that differ are a ``CareError``.
+    Called again, it continues from the last checkpoint. It leaves ``encoder.safetensors``,
+    ``losses.jsonl`` (a line a step, deterministic), ``checkpoints/`` and more (docs/training.md).
+
+    Called by every process of a group (``care.train.launch.process_group``), each takes its slice
+    of every batch. The losses and the statistics of batch norms are those of all of them, so their
+    number changes nothing but rounding.
 
     Args:
         data: an open shard set; labels are not read.
@@ -128,49 +106,43 @@ def pretrain(
         attention_weight: λ of Eq. 5.
         views: distributions of the two views.
         seed: fixes order and views. Initial weights are the caller's.
-        precision: of the networks' arithmetic, by autocast; by default what is fastest here, see ``measured_precisions``.
+        precision: of the networks' arithmetic, by autocast; by default what is fastest here, see
+            ``measured_precisions``.
         device: "cuda", "cpu" or None for what there is.
-        workers: processes that decode beside each that computes, by default what is best here; the result does not depend on it.
-        accumulate: parts in which a process takes its slice, for less memory; batch norm sees one part (of all processes) at a time.
+        workers: processes that decode beside each that computes, by default what is best here; the
+            result does not depend on it.
+        accumulate: parts in which a process takes its slice, for less memory; batch norm sees one
+            part (of all processes) at a time.
         checkpoint_every: steps between checkpoints.
         keep_every: steps between checkpoints that stay for good.
         allow_change: settings that may differ from those that ``run`` was started with.
-        probe: judges the online encoder, in eval mode, on the first process; its numbers join the step's line in ``losses.jsonl``.
+        probe: judges the online encoder, in eval mode, on the first process; its numbers join the
+            step's line in ``losses.jsonl``.
         probe_every: steps between two probes; 0 is never.
+
+    Returns:
+        Where the encoder is, the steps that are done, and the last losses.
+
+    Raises:
+        CareError: A loss is not finite, the embeddings collapsed, ``run`` is one of other settings,
+            or the processes differ.
+        Stopped: SIGINT or SIGTERM came; all is saved, the same call continues.
     """
-    if (
-        steps < 1
-        or accumulate < 1
-        or batch_size % (ranks.world() * accumulate)
-        or batch_size // accumulate < 2
-    ):
-        wanted = f"a multiple, at least 2 images a step and part, for batch norm, and 1 step, not {steps}"
-        raise CareError(
-            f"cannot cut {batch_size} images a step into {ranks.world()} processes × {accumulate} equal parts; wanted {wanted}"
-        )
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    synchronise(
-        model := Losses(c, t, attention_weight)
-        .to(where)
-        .to(memory_format=torch.channels_last)
-        .train()
-    )
+    sgd = SGD(lr, warmup, weight_decay)
+    machine = Machine(device, workers, checkpoint_every, keep_every)
+    _check_parts(steps, batch_size, accumulate)
+    where = torch_device(machine.device)
+    model = Losses(c, t, attention_weight).to(where).to(memory_format=torch.channels_last).train()
+    synchronise(model)
     ranks.limit_threads()
-    precisions = _precisions(
-        run, c, t, precision, size=size, images=batch_size // ranks.world() // accumulate
-    )
-    precision, model.t_precision = precisions
-    if where.type == "cpu" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-        # glibc: returning and faulting in every large tensor again takes a tenth of a step; all from the heap, whose end is kept
-        mallopt(-4, 0)  # M_MMAP_MAX
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    images = batch_size // ranks.world() // accumulate
+    precisions = _precisions(run, c, t, precision, size=size, images=images)
+    model.t_precision = precisions.t
+    if where.type == "cpu":
+        keep_freed_memory()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(
-        [{"params": parameters, "initial_lr": 1}],
-        lr=lr,
-        momentum=0.9,
-        weight_decay=weight_decay,
-        fused=True,
+        parameters, lr=sgd.lr, momentum=0.9, weight_decay=sgd.weight_decay, fused=True
     )
     settings = {
         "encoder": getattr(c.backbone.online, "name", ""),
@@ -178,73 +150,38 @@ def pretrain(
         "size": size,
         "batch_size": batch_size,
         "steps": steps,
-        "warmup": warmup,
-        "lr": lr,
-        "weight_decay": weight_decay,
+        "warmup": sgd.warmup,
+        "lr": sgd.lr,
+        "weight_decay": sgd.weight_decay,
         "momentum": momentum,
         "attention_weight": attention_weight,
-        "views": [list(v) for v in views],
+        "views": [list(view) for view in views],
         "seed": seed,
-        "precision": precision,
+        "precision": precisions.c,
         "accumulate": accumulate,
         "objective": repr(c.objective),
         "t_stream": f"{t.objective} detach={t.detach}" if t else None,
         "attention": _attention(t),
         "t_precision": precisions.t,
     }
-    rate = lambda step: lr_at(step, total=steps, base=lr * batch_size / 256, warmup=warmup)  # noqa: E731
     pairs = [pair for stream in (c, t) if stream for pair in (stream.backbone, stream.projector)]
-    shown = (
-        "C {cnn:.3f} T {transformer:.3f} att {attention:.5f} spread {spread:.2f}"
-        if t
-        else "C {cnn:.3f} spread {spread:.2f}"
-    )
-    by_view = (
-        views_in_threads(c, t, size=size, t_precision=precisions.t)
-        if where.type == "cpu" and ranks.world() == 1
-        else nullcontext()
-    )
     with (
-        by_view as model.view_threads,
+        _view_threads(c, t, where, size=size, t_precision=precisions.t) as model.view_threads,
         Run(
             run,
             model,
             optimizer,
             settings,
             title="pre-training",
-            precision=precision,
-            checkpoint_every=checkpoint_every,
-            keep_every=keep_every,
+            precision=precisions.c,
+            machine=machine,
             allow_change=allow_change,
-            workers=workers,
-            threads=model.view_threads.computing if model.view_threads else None,
+            threads=model.view_threads.computing if model.view_threads else torch.get_num_threads,
         ) as state,
     ):
         log = state.path / "losses.jsonl"
-        lines = log.read_text().splitlines()[-PATIENCE:] if log.exists() else []
-        low = len(
-            [*takewhile(lambda line: json.loads(line)["spread"] < COLLAPSED, reversed(lines))]
-        )  # collapsed steps at the end
-
-        def after(step: int, terms: dict[str, float]) -> dict[str, float]:
-            nonlocal low
-            low = low + 1 if terms["spread"] < COLLAPSED else 0
-            found = f"spread {terms['spread']:.4f} at step {step}"
-            if low == PATIENCE // 2 and state.lead:
-                console.print(f"[yellow]the embeddings are collapsing: {found}")
-            if low >= PATIENCE:
-                advice = (
-                    "lower lr, lengthen warmup or raise momentum, then start a new run directory"
-                )
-                raise CareError(
-                    f"the embeddings collapsed: {found}, below {COLLAPSED} for {low} steps; {advice}"
-                )
-            update_targets(pairs, momentum_at(step + 1, total=steps, base=momentum))
-            if not (probe and probe_every and (step + 1) % probe_every == 0 and state.lead):
-                return {}
-            with evaluating(c.backbone.online):
-                return probe(c.backbone.online)  # type: ignore[arg-type]
-
+        guard = CollapseGuard(log, warns=state.lead)
+        losses = ranks.parallel(model)
         stream = batches(
             data,
             size=size,
@@ -256,29 +193,86 @@ def pretrain(
             workers=state.workers,
             device=where,
         )
-        kind, form = parameters[0].dtype, torch.channels_last
-        parts = lambda both: [
-            *zip(*(x.to(kind, memory_format=form).chunk(accumulate) for x in both), strict=True)
-        ]
-        state.steps(
-            (both for _, both in stream), ranks.parallel(model), rate, shown, cut=parts, then=after
-        )
-        encoder = (
-            f"{run}/encoder.safetensors"
-            if storage.is_remote(run)
-            else state.path / "encoder.safetensors"
-        )
+        base = sgd.lr * batch_size / 256
+        for step, (x1, x2) in state.through(stream):
+            set_rate(optimizer, lr_at(step, total=steps, base=base, warmup=sgd.warmup))
+            terms = state.take_step(step, losses, *_parts(x1, x2, model, accumulate))
+            guard.check(step, terms["spread"])
+            update_targets(pairs, momentum_at(step + 1, total=steps, base=momentum))
+            is_probed = probe_every > 0 and (step + 1) % probe_every == 0 and state.lead
+            probed = _probe(probe, c) if probe and is_probed else {}
+            state.record(step, terms, probed, note=_note(terms, t))
+        encoder: str | Path = state.path / "encoder.safetensors"
+        if storage.is_remote(run):
+            encoder = f"{run}/encoder.safetensors"
         if state.lead:
-            weights.save_encoder(encoder, c.backbone.online, size=size)
-    rows = (
-        [json.loads(line) for line in log.read_text().splitlines()[-max(steps // 10, 1) :]]
-        if state.lead
-        else []
+            save_encoder(encoder, c.backbone.online, size=size)
+    return Pretrained(encoder, steps, _last_means(log, steps, reads=state.lead))
+
+
+def _check_parts(steps: int, batch_size: int, accumulate: int) -> None:
+    """Refuse what cannot be cut into equal parts of images that batch norm can take."""
+    world = ranks.world()
+    is_cut = accumulate >= 1 and batch_size % (world * accumulate) == 0
+    if steps < 1 or not is_cut or batch_size // accumulate < 2:
+        raise CareError(
+            f"cannot cut {batch_size} images a step into {world} processes × {accumulate} equal "
+            "parts; wanted a multiple, at least 2 images a step and part, for batch norm, and "
+            f"1 step, not {steps}"
+        )
+
+
+def _view_threads(
+    c: CStream,
+    t: TStream | None,
+    device: torch.device,
+    *,
+    size: int,
+    t_precision: Precision,
+) -> AbstractContextManager[ViewThreads | None]:
+    """A thread for each view where a CPU computes alone; GPUs and groups have none."""
+    if device.type != "cpu" or ranks.world() > 1:
+        return nullcontext()
+    return views_in_threads(c, t, size=size, t_precision=t_precision)
+
+
+def _parts(x1: Tensor, x2: Tensor, model: Losses, count: int) -> list[tuple[Tensor, Tensor]]:
+    """Both views in the model's number format and memory layout, cut into parts of a batch."""
+    dtype = next(model.parameters()).dtype
+    first, second = (
+        view.to(dtype, memory_format=torch.channels_last).chunk(count) for view in (x1, x2)
     )
-    means = ranks.max_over_ranks(
-        *(sum(row[name] for row in rows) / len(rows) if rows else -torch.inf for name in TERMS)
-    )  # the first process's
-    return Pretrained(encoder, steps, dict(zip(TERMS, means, strict=True)))
+    return list(zip(first, second, strict=True))
+
+
+def _probe(probe: Probe, c: CStream) -> dict[str, float]:
+    encoder = c.backbone.online
+    with evaluating(encoder):
+        return probe(encoder)  # type: ignore[arg-type]
+
+
+def _note(terms: Mapping[str, float], t: TStream | None) -> str:
+    """The losses as they are shown beside the progress."""
+    form = "C {cnn:.3f} spread {spread:.2f}"
+    if t is not None:
+        form = "C {cnn:.3f} T {transformer:.3f} att {attention:.5f} spread {spread:.2f}"
+    return form.format(**terms)
+
+
+def _last_means(log: Path, steps: int, *, reads: bool) -> dict[str, float]:
+    """Means over the last tenth of the logged steps, the same for all processes.
+
+    Args:
+        log: the ``losses.jsonl`` of the process that writes.
+        steps: length of the run.
+        reads: whether this process is that one; the others hear from it.
+    """
+    rows = []
+    if reads:
+        lines = log.read_text().splitlines()[-max(steps // 10, 1) :]
+        rows = [json.loads(line) for line in lines]
+    means = [sum(row[name] for row in rows) / len(rows) if rows else -torch.inf for name in TERMS]
+    return dict(zip(TERMS, ranks.max_over_ranks(*means), strict=True))
 
 
 def _precisions(
@@ -290,21 +284,31 @@ def _precisions(
     size: int,
     images: int,
 ) -> StreamPrecisions:
-    """Each stream's precision: as asked for, as the run began, or the faster one here."""
+    """Each stream's precision: as asked for, else as the run began, else the faster one here.
+
+    Args:
+        run: run directory or URL, perhaps of a run that another machine began.
+        c: the C-stream, on its device.
+        t: the T-stream, or None.
+        precision: of both streams, by the user.
+        size: side of the views, pixels.
+        images: that this process computes at a time.
+    """
     if precision:
         return StreamPrecisions(precision, precision)
-    if saved := checkpoint.latest(mirror.local_copy(run)):
-        of_run = saved.manifest["settings"]
-        return StreamPrecisions(of_run["precision"], of_run.get("t_precision", of_run["precision"]))
+    device = next(c.parameters()).device
+    recorded = mirror.recorded_settings(run)
+    if recorded is not None:
+        c_precision = recorded["precision"]
+        # version 0.1 recorded one for both
+        of_run = StreamPrecisions(c_precision, recorded.get("t_precision", c_precision))
+        if all(can_compute(device, of_stream) for of_stream in of_run):
+            return of_run
     measured = measured_precisions(c, t, size=size, batch_size=images)
     # every process measures; only what all find faster is reduced
     in_float32 = ranks.max_over_ranks(*(float(of_stream == "fp32") for of_stream in measured))
-    return StreamPrecisions(
-        *(
-            "fp32" if found else of_stream
-            for found, of_stream in zip(in_float32, measured, strict=True)
-        ),
-    )
+    of_c, of_t = in_float32
+    return StreamPrecisions("fp32" if of_c else measured.c, "fp32" if of_t else measured.t)
 
 
 def _attention(t: TStream | None) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from care import streams_for
 from care.train import checkpoint
-from care.train.pretrain import Losses
+from care.train.losses import Losses
 from tests.bench.timing import interleaved, keep_memory
 
 BATCH, SIZE, EVERY = 8, 224, 500

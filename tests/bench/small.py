@@ -92,7 +92,7 @@ def care_step(stack: ExitStack, setting: Setting, *, with_t: bool) -> Callable[.
     import torch
     from care import BYOL, streams_for
     from care.momentum import update_targets
-    from care.train.pretrain import Losses
+    from care.train.losses import Losses
 
     objective = BYOL(hidden=setting.hidden)
     c, t = streams_for(setting.encoder, size=setting.size, objective=objective)

@@ -1,7 +1,7 @@
 import fsspec
 import pytest
 import shards
-from care.train import Run
+from care.train.step import Stepper
 from shards import objects
 
 
@@ -21,7 +21,7 @@ def reads(monkeypatch):
 @pytest.fixture
 def at_step(monkeypatch):
     """Does something in the middle of a run: when the losses of a step are there, before the optimizer."""
-    update = Run.update
+    update = Stepper.update
 
     def register(steps, action):
         def action_and_update(self, now, *args):
@@ -29,7 +29,7 @@ def at_step(monkeypatch):
                 action()
             return update(self, now, *args)
 
-        monkeypatch.setattr(Run, "update", action_and_update)
+        monkeypatch.setattr(Stepper, "update", action_and_update)
 
     return register
 

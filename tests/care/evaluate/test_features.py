@@ -98,7 +98,6 @@ def test_crops_are_those_of_the_views_of_each_epochs_order(data, tmp_path, worke
         settings,
         title="",
         precision="fp32",
-        checkpoint_every=1,
     )
     state.start = start
     got = list(crops(state, data, rows, workers))

@@ -27,7 +27,7 @@ from shards import storage
 from shards.errors import Misuse
 from shards.order import permutation
 
-module, run_module = import_module("care.evaluate.finetune"), import_module("care.train.run")
+module, step_module = import_module("care.evaluate.finetune"), import_module("care.train.step")
 SIZE, COLOURS = 32, ("blue", "cyan", "gray", "green", "red", "yellow")
 GOOD = (0.4, 4.0)
 QUICK = {"size": SIZE, "epochs": (2,), "batch_size": 8}
@@ -825,7 +825,7 @@ def test_the_precision_is_what_the_hardware_computes_or_what_is_given(
 ):
     scored = []
     monkeypatch.setattr(
-        module, "autocast", lambda *args: (scored.append(args[1]), run_module.autocast(*args))[1]
+        module, "autocast", lambda *args: (scored.append(args[1]), step_module.autocast(*args))[1]
     )
     losses = {}
     for given, native in ((None, "fp32"), (None, "bf16"), ("fp16", "bf16")):

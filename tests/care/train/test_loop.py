@@ -401,7 +401,7 @@ def test_a_loss_that_is_not_finite_is_named_and_not_saved(data, tmp_path, at_ste
 
 
 def test_collapsed_embeddings_stop_the_run(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 3)
+    monkeypatch.setattr("care.train.collapse.PATIENCE", 3)
     c, t = make_streams()
     for head in (c.projector.online, c.projector.target):
         nn.init.zeros_(head[3].weight)
@@ -412,9 +412,9 @@ def test_collapsed_embeddings_stop_the_run(data, tmp_path, monkeypatch):
 
 
 def test_a_spread_that_recovers_stops_nothing(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 3)
+    monkeypatch.setattr("care.train.collapse.PATIENCE", 3)
     spreads = iter(torch.tensor([0.01, 0.0, 0.3, 0.01, 0.0199, 0.02], dtype=torch.float64))
-    monkeypatch.setattr(module, "spread", lambda embeddings: next(spreads))
+    monkeypatch.setattr("care.train.losses.spread", lambda embeddings: next(spreads))
     assert train(data, tmp_path).steps == STEPS
 
 
@@ -538,7 +538,7 @@ def test_reduced_precision_starts_from_the_same_losses(whole, data, tmp_path):
 @pytest.fixture
 def scaled(monkeypatch):
     """Precision "fp16" scales losses, but computes in float32: some CPUs need minutes for a step in float16."""
-    monkeypatch.setattr("care.train.run.autocast", lambda *_: nullcontext())
+    monkeypatch.setattr("care.train.step.autocast", lambda *_: nullcontext())
 
 
 def continued_at_scale(data, run, at_step, scale, steps):
@@ -642,8 +642,8 @@ def test_gradients_that_overflow_at_any_scale_stop_the_run(data, tmp_path, scale
 def test_collapse_warns_before_it_stops_also_across_a_restart(
     data, tmp_path, monkeypatch, capsys, at_step
 ):
-    monkeypatch.setattr(module, "PATIENCE", 4)
-    monkeypatch.setattr(module, "spread", lambda embeddings: torch.tensor(0.01))
+    monkeypatch.setattr("care.train.collapse.PATIENCE", 4)
+    monkeypatch.setattr("care.train.losses.spread", lambda embeddings: torch.tensor(0.01))
     at_step(2, crash)
     with pytest.raises(CrashError):
         train(data, tmp_path)
