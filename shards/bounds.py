@@ -1,4 +1,6 @@
-"""Bounds of numbers, written into types: a signature says what it admits, a command line checks it.
+"""Bounds of numbers, written into types.
+
+A signature says so what it admits, and a command line checks it.
 
 ``PositiveInt`` is an ``int`` to every type checker. What builds options from a signature finds the
 ``Range`` in the annotation, shows it in the help and refuses what lies outside of it.

@@ -24,6 +24,7 @@ from shards.sources.coco import parse_coco
 
 # pixels; a thinner box has no area: float32 could not tell its sides apart
 THIN = 1e-3
+_NO_BOX = (math.nan,) * 4
 
 
 class Picture(NamedTuple):
@@ -201,11 +202,11 @@ def _make_picture(
     rejects = list[Rejection]()
     for annotated in image.objects:
         category = annotated.category
-        x, y, width, height = annotated.box if len(annotated.box) == 4 else (math.nan,) * 4
+        x, y, width, height = annotated.box or _NO_BOX
         sides = [x, y, x + width, y + height]
         clipped = _clip(sides, image.size)
-        thinnest = min(width, height, clipped[2] - clipped[0], clipped[3] - clipped[1])
-        if category in labels and thinnest >= THIN:
+        x_min, y_min, x_max, y_max = clipped
+        if category in labels and min(width, height, x_max - x_min, y_max - y_min) >= THIN:
             objects.append(annotated)
             boxes.append(clipped)
             continue
@@ -226,7 +227,10 @@ def _make_picture(
 
 
 def _clip(sides: Sequence[float], size: tuple[int, int]) -> list[float]:
-    """Left, top, right and bottom of a box, cut at the borders of an image; NaN stays."""
+    """Left, top, right and bottom of a box, cut at the borders of an image.
+
+    NaN stays NaN.
+    """
     return [min(max(side, 0), limit) for side, limit in zip(sides, size * 2, strict=True)]
 
 

@@ -90,7 +90,9 @@ def build(
 
 def _resolved(path: str | Path) -> str:
     """A path without links or dots, or a URL, without a slash at its end."""
-    return str(path).rstrip("/") if storage.is_remote(path) else str(Path(path).resolve())
+    if storage.is_remote(path):
+        return str(path).rstrip("/")
+    return str(Path(path).resolve())
 
 
 def _names_in(root: Path) -> list[str]:
@@ -133,7 +135,7 @@ def _finished(plan: Plan, root: Path, names: Sequence[str]) -> Index | None:
 
 
 def _write_shards(plan: Plan, root: Path, numbers: Sequence[int], workers: int) -> None:
-    """Write some shards of a plan by threads; the first failure stops all."""
+    """Write some shards of a plan by threads, which the first failure stops."""
     count = len(plan.source.samples)
     todo = sum(len(plan.shards[number]) for number in numbers)
     stopped = threading.Event()

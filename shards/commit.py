@@ -59,8 +59,10 @@ def _refuse_too_many(
         return
     reasons = list[str]()
     for reason, names in images.items():
-        examples = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        reasons.append(f"{len(names)} {reason} ({examples})")
+        examples = list(names[:3])
+        if len(names) > 3:
+            examples.append("…")
+        reasons.append(f"{len(names)} {reason} ({', '.join(examples)})")
     raise ShardError(
         f"{count} of {count + kept} images were rejected, {max_rejects:.2%} may be: "
         f"{'; '.join(reasons)}. Repair or remove them, or raise --max-rejects; "

@@ -21,11 +21,12 @@ def available_cores() -> int:
     Returns:
         The number of cores, at least 1.
     """
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    limits = [affinity or 1]
-    if (quota := cgroup_quota()) is not None:
+    limits = [_scheduled_cores()]
+    quota = cgroup_quota()
+    if quota is not None:
         limits.append(math.ceil(quota))
-    if (share := _count_from_environment("CARE_CORES")) is not None:
+    share = _count_from_environment("CARE_CORES")
+    if share is not None:
         limits.append(share)
     return max(min(limits), 1)
 
@@ -86,6 +87,13 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
     return min(quotas, default=None)
 
 
+def _scheduled_cores() -> int:
+    """Cores that the scheduler gives this process."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _quotas_up_from(hierarchy: Path, path: str) -> list[float]:
     """Quotas, in cores, of a control group and its parents, of those that have one.
 
@@ -102,7 +110,8 @@ def _quotas_up_from(hierarchy: Path, path: str) -> list[float]:
 def _quota_of(folder: Path) -> float | None:
     """The quota of one control group, in cores, or None without one."""
     try:
-        if (version_2 := folder / "cpu.max").exists():
+        version_2 = folder / "cpu.max"
+        if version_2.exists():
             quota, period = version_2.read_text().split()
         else:
             quota = (folder / "cpu.cfs_quota_us").read_text()

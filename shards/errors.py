@@ -15,7 +15,10 @@ class ShardError(Failure):
 
 
 class StoreError(ShardError):
-    """An object store still failed after three attempts; the same may succeed later."""
+    """An object store still failed after three attempts.
+
+    The same may succeed later.
+    """
 
 
 class Misuse(Failure):
@@ -25,9 +28,9 @@ class Misuse(Failure):
 
 
 class Stopped(Failure):
-    """The run was asked to stop and has saved itself; the same call continues it.
+    """The run was asked to stop and has saved itself.
 
-    What asks is a SIGINT or a SIGTERM.
+    What asks is a SIGINT or a SIGTERM. The same call continues the run.
     """
 
     code = 3

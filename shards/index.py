@@ -114,13 +114,16 @@ def read_index(path: str | Path, *, for_audit: bool = False) -> Index:
 
 
 def webdataset_key(name: str) -> str:
-    """The key that WebDataset gives a tar member: its path up to the first dot of its file name."""
+    """The key that WebDataset gives a tar member.
+
+    It is the path up to the first dot of the file name.
+    """
     folder, slash, file = name.rpartition("/")
     return folder + slash + file.partition(".")[0]
 
 
 def _read_document(file: Path) -> dict[str, Any]:
-    """The JSON of an index; a ``ShardError`` if it has another schema."""
+    """The JSON of an index, or a ``ShardError`` if it has another schema."""
     document = storage.read_json(file)
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
@@ -173,8 +176,9 @@ def _check(index: Index, document: dict[str, Any]) -> None:
     content = {name: value for name, value in document.items() if name != "own"}
     if storage.digest(content) != document["own"]:
         raise ValueError("index.json is not the file that was written")
-    counts = {len(index.samples), len(index.keys), int(index.starts[-1])}
-    if index.samples.dtype != ROW or len(counts) > 1:
+    count = int(index.starts[-1])
+    counts = (len(index.samples), len(index.keys))
+    if index.samples.dtype != ROW or counts != (count, count):
         raise ValueError("its sample counts differ")
     rejected = sum(map(len, index.rejects.values()))
     if index.seen != len(index.samples) + rejected:

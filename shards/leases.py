@@ -116,7 +116,7 @@ class _Lease:
                 self._put("create")
 
     def renew_until_ended(self) -> None:
-        """Rewrite the lease until it is lost or ``ended`` is set; to be run in a thread."""
+        """Rewrite the lease until it is lost or ``ended`` is set, in a thread."""
         while not self.ended.wait(LEASE_SECONDS / 4):
             now = time.monotonic()
             with suppress(ShardError, OSError):  # the next time may be better
@@ -139,7 +139,10 @@ class _Lease:
                 storage.remove(f"{self._prefix}/{name}")
 
     def release(self) -> None:
-        """Remove the lease; if that fails, it ends by itself, only later."""
+        """Remove the lease.
+
+        If that fails, it ends by itself, only later.
+        """
         with suppress(ShardError, OSError):
             storage.remove(self._url)
 

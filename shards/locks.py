@@ -50,7 +50,11 @@ def exclusive(folder: str | Path, doing: str, *, patience: float = 0) -> Iterato
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Lock an open folder, unless another process has; whether it is locked now."""
+    """Lock an open folder unless another process has.
+
+    Returns:
+        Whether it is locked now.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

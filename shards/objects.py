@@ -20,7 +20,9 @@ _SECRET = re.compile(
 
 
 def refuse_secrets(path: str | Path) -> None:
-    """Refuse an address with a password, a key or a signature, which would end in logs and results.
+    """Refuse an address with a password, a key or a signature.
+
+    It would end in logs and results.
 
     Args:
         path: a path or a URL.

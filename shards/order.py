@@ -69,10 +69,11 @@ def permutation(count: int, *, seed: int, stream: int, block: int = 0) -> NDArra
 
 
 def step_ids(count: int, *, batch_size: int, step: int, seed: int, run_length: int = 1000) -> Step:
-    """The epoch and the samples of a global batch, the same on every rank and after every restart.
+    """The epoch and the samples of a global batch.
 
-    Every epoch is a permutation of the samples cut into ``count // batch_size`` batches for all
-    ranks together; it leaves out up to ``batch_size - 1`` samples, others each epoch.
+    They are the same on every rank and after every restart. Every epoch is a permutation of the
+    samples cut into ``count // batch_size`` batches for all ranks together; it leaves out up to
+    ``batch_size - 1`` samples, others each epoch.
 
     Args:
         count: samples of the set.
@@ -103,7 +104,8 @@ def step_ids(count: int, *, batch_size: int, step: int, seed: int, run_length: i
     for block in range(first_block, min((stop - 1) // block_size, last_block) + 1):
         ids = _ids_of_block(count, seed, epoch, run_length, block)
         block_start = block * block_size
-        parts.append(ids[max(start - block_start, 0) : stop - block_start])
+        first = max(start - block_start, 0)
+        parts.append(ids[first : stop - block_start])
     return Step(epoch, np.concatenate(parts))
 
 
@@ -155,7 +157,8 @@ def _permuted(position: int, count: int, keys: list[int]) -> int:
     half_bits = ((count - 1).bit_length() + 1) // 2
     mask = (1 << half_bits) - 1
     while True:
-        high, low = position >> half_bits, position & mask
+        high = position >> half_bits
+        low = position & mask
         for key in keys:
             high, low = low, high ^ _mix(low ^ key) & mask
         position = high << half_bits | low

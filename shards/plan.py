@@ -5,9 +5,9 @@ shards can be written in any order, by any process, and an interrupted build be 
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 from shards import sources, storage
 from shards.errors import ShardError
 from shards.images import Validation
@@ -75,12 +75,7 @@ def make_plan(
         ShardError: An argument is out of range, there are no images, or annotated ones are to be
             made smaller.
     """
-    smallest = min(shard_size, quality, 1 if max_side is None else max_side)
-    if smallest < 1 or quality > 100 or validate not in get_args(Validation):
-        raise ShardError(
-            "wanted shard_size and max_side from 1, quality from 1 to 100, validate of "
-            f"{get_args(Validation)}, got {shard_size}, {max_side}, {quality} and {validate!r}"
-        )
+    _check_options(shard_size, max_side, quality, validate)
     annotations = sources.read_annotations(src)
     if annotations is not None and max_side:
         raise ShardError(
@@ -90,32 +85,39 @@ def make_plan(
     source = sources.find(src, share=share, annotations=annotations)
     order = permutation(len(source.samples), seed=seed, stream=0)
     shuffled = [source.samples[number] for number in order]
-    # what decides a set, in the order of the first schema: a change here makes other digests
-    decisive = [
-        [[image.name, image.size, image.label] for image in source.samples],
-        source.classes,
-        source.rejects,
-        seed,
-        shard_size,
-        validate,
-        max_side,
-        quality,
-        SCHEMA,
-    ]
-    if annotations is not None:
-        decisive.append(annotations.document)
+    starts = range(0, len(shuffled), shard_size)
+    options = [seed, shard_size, validate, max_side, quality]
     return Plan(
         source=source,
         annotations=annotations,
-        shards=[
-            shuffled[start : start + shard_size] for start in range(0, len(shuffled), shard_size)
-        ],
+        shards=[shuffled[start : start + shard_size] for start in starts],
         validate=validate,
         seed=seed,
         max_side=max_side,
         quality=quality,
-        digest=storage.digest(decisive),
+        digest=_digest(source, annotations, options),
     )
+
+
+def _check_options(
+    shard_size: int, max_side: int | None, quality: int, validate: Validation
+) -> None:
+    """A ``ShardError`` if an option of a plan is out of range."""
+    smallest = min(shard_size, quality, 1 if max_side is None else max_side)
+    if smallest < 1 or quality > 100 or validate not in get_args(Validation):
+        raise ShardError(
+            "wanted shard_size and max_side from 1, quality from 1 to 100, validate of "
+            f"{get_args(Validation)}, got {shard_size}, {max_side}, {quality} and {validate!r}"
+        )
+
+
+def _digest(source: sources.Source, annotations: Annotations | None, options: Sequence[Any]) -> str:
+    """A digest of everything that decides a set, whose form decides the digests of all sets."""
+    files = [[image.name, image.size, image.label] for image in source.samples]
+    decisive = [files, source.classes, source.rejects, *options, SCHEMA]
+    if annotations is not None:
+        decisive.append(annotations.document)
+    return storage.digest(decisive)
 
 
 def tar_name(number: int) -> str:

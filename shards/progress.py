@@ -87,6 +87,7 @@ def progress(title: str, total: int, *, start: int = 0) -> Iterator[Callable[[in
     task = bar.add_task(title, total=total, completed=start, status="")
 
     def advance(count: int, note: str = "") -> None:
+        """Count some images, and show or print how far it is."""
         nonlocal completed, last_line
         completed += count
         now = time.monotonic()

@@ -29,7 +29,9 @@ class Sample(NamedTuple):
 
 
 class ShardSet:
-    """The samples of a set by number; safe to share between threads, to fork and to pickle.
+    """The samples of a set by number.
+
+    It is safe to share between threads, to fork and to pickle.
 
     Attributes:
         index: what is in the set.
@@ -55,7 +57,7 @@ class ShardSet:
         return len(self.labels)
 
     def __getitem__(self, i: int) -> Sample:
-        """Read sample ``i``; negative numbers count from the end.
+        """Read sample ``i``, counted from the end if negative.
 
         Raises:
             IndexError: There is no sample ``i``.
@@ -87,7 +89,9 @@ class ShardSet:
         return Sample(key, data, label)
 
     def open_shard(self, shard: Shard) -> IO[bytes]:
-        """Open the tar of a shard, unbuffered; of an object store's the copy in the cache.
+        """Open the tar of a shard, unbuffered.
+
+        Of an object store's tar it is the copy in the cache.
 
         Raises:
             OSError: A local tar cannot be opened.
@@ -114,12 +118,17 @@ class ShardSet:
             raise ShardError(f"sample {key!r} of {self.path}: {error}") from error
 
     def __repr__(self) -> str:
-        counts = f"{len(self):,} samples, {len(self.classes)} classes"
-        return f"ShardSet({str(self.path)!r}: {counts}, {len(self.index.shards)} shards)"
+        path = str(self.path)
+        counts = (
+            f"{len(self):,} samples, {len(self.classes)} classes, {len(self.index.shards)} shards"
+        )
+        return f"ShardSet({path!r}: {counts})"
 
 
 def open(path: str | Path, cache: Cache | None = None) -> ShardSet:
-    """Open a finished set; its index is verified now, every sample as it is read.
+    """Open a finished set.
+
+    Its index is verified now, every sample as it is read.
 
     Args:
         path: a folder or a URL.

@@ -22,7 +22,9 @@ _BACKGROUND_SHIFT = 3.5
 
 
 class Sprite(NamedTuple):
-    """One object in pixels; all its images are squares of one size.
+    """One object in pixels.
+
+    All its images are squares of one size.
 
     Attributes:
         label: its class, a position in ``CLASSES``.

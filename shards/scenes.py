@@ -198,7 +198,8 @@ def _light(rng: np.random.Generator, image: Image.Image, light: Plane) -> NDArra
     lit = np.asarray(image) * brightness[..., None]
     strength = rng.uniform(1, 5)
     grain = strength * rng.standard_normal((size, size, 1), np.float32)
-    return (lit + grain).clip(0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = (lit + grain).clip(0, 255).astype(np.uint8)
+    return pixels
 
 
 def _annotation(scene_object: SceneObject, number: int, image_number: int) -> dict[str, Any]:

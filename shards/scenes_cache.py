@@ -30,11 +30,17 @@ def images_of(source: str, annotated: bool, seed: int) -> str:
 
 
 def rendered_scenes(seed: int, start: int, count: int) -> Path:
-    """The cached folder of ``count`` scenes from number ``start``, rendered if it is not there.
+    """The cached folder of some scenes, which are rendered if it is not there.
 
     Its name has a digest of the code that renders: an edit of that code makes new scenes.
+
+    Args:
+        seed: of the scenes.
+        start: number of the first one.
+        count: how many.
     """
-    name = f"{seed}-{start}-{count}-{_digest_of_code()[:8]}"
+    code = _digest_of_code()
+    name = f"{seed}-{start}-{count}-{code[:8]}"
     folder = Cache().folder.parent / "scenes" / name
     lock = folder.with_name(f".{name}")
     with locks.exclusive(lock, "rendering", patience=SECONDS_TO_WAIT):
@@ -44,5 +50,6 @@ def rendered_scenes(seed: int, start: int, count: int) -> Path:
 
 
 def _digest_of_code() -> str:
+    """A digest of the modules that decide the pixels."""
     texts = [Path(str(module.__file__)).read_bytes() for module in _CODE]
     return hashlib.sha256(b"".join(texts)).hexdigest()

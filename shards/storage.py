@@ -103,7 +103,8 @@ def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
         prefix = "".join(f"{part}/" for part in current.relative_to(folder).parts)
         for name in sorted(names):
             file = current / name
-            sizes[prefix + name] = file.stat().st_size if file.is_file() else -1
+            size = file.stat().st_size if file.is_file() else -1
+            sizes[prefix + name] = size
     return sizes
 
 

@@ -50,7 +50,13 @@ def _problems_of_shard(index: Index, number: int) -> list[str]:
 
 
 def _damaged_samples(index: Index, number: int, file: Path) -> Iterator[str]:
-    """A line for each sample of a shard that is not as it was written; ``file`` is its tar."""
+    """A line for each sample that is not as it was written.
+
+    Args:
+        index: of the set.
+        number: of the shard.
+        file: its tar, or a copy.
+    """
     shard: Shard = index.shards[number]
     start = int(index.starts[number])
     rows = index.samples[start : start + shard.nsamples].tolist()

@@ -1,9 +1,9 @@
-"""What there is to build from: folders, CSVs, COCO, Pascal VOC, other WebDatasets; local or by URL.
+"""What there is to build from, local or by URL.
 
-Here live the parsers, one room for each form, and ``find``, which chooses between them. Each
-returns a value with what it read and what it left out; nothing is written, and no image decoded.
-What classes, borders and masks mean is in ``shards.boxes``; how samples become a set, in
-``shards.plan``.
+Here live the parsers of folders, CSVs, COCO, Pascal VOC and other WebDatasets, one room for each
+form, and ``find``, which chooses between them. Each returns a value with what it read and what it
+left out; nothing is written, and no image decoded. What classes, borders and masks mean is in
+``shards.boxes``; how samples become a set, in ``shards.plan``.
 
 Invariant: the order, names and labels of the samples are decided by the source alone, never by a
 file system; every file is a sample or a reject. ``tests/shards/test_sources.py`` and
@@ -77,23 +77,16 @@ def find(
         ShardError: It is not one of these, cannot be listed, or holds no image.
     """
     listing = _list_images(src, annotations)
-    by_name = {image.name: image for image in reversed(listing.images)}
-    rejects = [
-        *listing.rejects,
-        *(
-            Rejection(Reject.DUPLICATE, image.name)
-            for image in listing.images
-            if image is not by_name[image.name]
-        ),
-    ]
+    by_name = {image.name: image for image in reversed(listing.images)}  # the first of a name
+    rejects = [*listing.rejects]
+    for image in listing.images:
+        if image is not by_name[image.name]:
+            rejects.append(Rejection(Reject.DUPLICATE, image.name))
     classes = _class_names(by_name.values(), is_table=suffix(str(src)) == ".csv")
     images = [image for _, image in sorted(by_name.items())]
     if classes:
-        rejects += [
-            Rejection(Reject.NO_CLASS, image.name)
-            for image in by_name.values()
-            if image.class_name is None
-        ]
+        unclassified = [image for image in by_name.values() if image.class_name is None]
+        rejects += [Rejection(Reject.NO_CLASS, image.name) for image in unclassified]
         images = [image for image in images if image.class_name is not None]
     shared = [image for image in images if _is_in_share(image.name, share)]
     if not shared:

@@ -16,7 +16,8 @@ class AnnotatedObject(NamedTuple):
 
     Attributes:
         category: the name of its class; ``#5`` where the list has no name for number 5.
-        box: x and y of the upper left corner, width and height, in pixels; () of no numbers.
+        box: x and y of the upper left corner, width and height, in pixels; () where the list has
+            not four numbers.
         difficult: VOC's flag.
         crowd: COCO's flag.
         mask: COCO's segmentation, polygons of 3 points and more or an RLE; [] if there is none.

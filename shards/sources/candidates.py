@@ -68,7 +68,10 @@ def read_image(image: Candidate) -> bytes:
 
 
 def suffix(name: str) -> str:
-    """``.jpg`` of ``a/b.JPG``; pathlib's takes ten times as long."""
+    """The suffix of a name in lower case, ``.jpg`` of ``a/b.JPG``.
+
+    pathlib's takes ten times as long.
+    """
     _, _, file = name.rpartition("/")
     stem, dot, end = file.rpartition(".")
     return dot + end.lower() if stem and end else ""

@@ -40,7 +40,9 @@ def _parse(path: Path, document: Any, roots: Sequence[Path]) -> Annotations:
     """What ``parse_coco`` returns, or whatever a document of another form raises."""
     entries = {entry["id"]: entry for entry in document["images"]}
     categories = _category_names(document)
-    rejects = [Rejection(str(reason), str(name)) for reason, name in document.get("rejects", [])]
+    rejects = list[Rejection]()
+    for reason, name in document.get("rejects", []):
+        rejects.append(Rejection(str(reason), str(name)))
     objects: dict[Any, list[AnnotatedObject]] = {number: [] for number in entries}
     for annotation in document["annotations"]:
         category_number = annotation["category_id"]
@@ -77,9 +79,10 @@ def _parse_object(annotation: dict[str, Any], category: str, difficult: bool) ->
     is_rle = isinstance(mask, dict) and {"counts", "size"} <= mask.keys()
     if not is_rle:
         mask = [polygon for polygon in mask if _is_polygon(polygon)]
+    box = finite_numbers(annotation["bbox"])
     return AnnotatedObject(
         category,
-        box=finite_numbers(annotation["bbox"]),
+        box=box if len(box) == 4 else (),
         difficult=difficult,
         crowd=bool(annotation.get("iscrowd")),
         mask=mask,

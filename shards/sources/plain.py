@@ -104,7 +104,7 @@ def _top_folder(name: str) -> str | None:
 
 
 def _local_size(path: str) -> int:
-    """The bytes of a local file; -1 of a URL, and of what is no file."""
+    """How many bytes a local file has, or -1 of a URL and of what is no file."""
     if storage.is_remote(path) or not Path(path).is_file():
         return -1
     return Path(path).stat().st_size
