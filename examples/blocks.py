@@ -4,7 +4,7 @@ import sys
 import shards
 from care import BYOL, streams_for
 from care.evaluate import knn
-from care.train import pretrain
+from care.train import SGD, pretrain
 
 train, val, steps = shards.open("demo/train"), shards.open("demo/val"), int([*sys.argv, "250"][1])
 for blocks in (2, 3, 4, 5, 6):
@@ -17,7 +17,6 @@ for blocks in (2, 3, 4, 5, 6):
         size=48,
         batch_size=32,
         steps=steps,
-        warmup=steps // 10,
-        lr=0.4,
+        sgd=SGD(lr=0.4, warmup=steps // 10),
     )
     print(f"n = {blocks}: kNN {knn(c.backbone.online, train, val, size=48).measures['top1']:.1f} %")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 import shards
 from care import Objective, Siamese, mlp_head, streams_for
 from care.evaluate import knn
-from care.train import pretrain
+from care.train import SGD, pretrain
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,14 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     c, t = streams_for("resnet18-small-half", size=48, objective=VICReg(hidden=1024, dim=256))
     pretrain(
-        train, "runs/vicreg", c, t, size=48, batch_size=32, steps=steps, warmup=steps // 10, lr=0.1
+        train,
+        "runs/vicreg",
+        c,
+        t,
+        size=48,
+        batch_size=32,
+        steps=steps,
+        sgd=SGD(lr=0.1, warmup=steps // 10),
     )
     print(
         f"VICReg under CARE: kNN {knn(c.backbone.online, train, val, size=48).measures['top1']:.1f} %"

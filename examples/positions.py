@@ -16,7 +16,7 @@ from care import (
     resnet18,
 )
 from care.evaluate import knn
-from care.train import pretrain
+from care.train import SGD, pretrain
 
 train, val, steps = shards.open("demo/train"), shards.open("demo/val"), int([*sys.argv, "250"][1])
 for position in (NoPosition, SinCosPosition, AbsolutePosition, RelativePosition):
@@ -34,7 +34,6 @@ for position in (NoPosition, SinCosPosition, AbsolutePosition, RelativePosition)
         size=48,
         batch_size=32,
         steps=steps,
-        warmup=steps // 10,
-        lr=0.4,
+        sgd=SGD(lr=0.4, warmup=steps // 10),
     )
     print(f"{position.__name__}: kNN {knn(encoder, train, val, size=48).measures['top1']:.1f} %")

@@ -5,7 +5,7 @@ import torch
 import shards
 from care import BYOL, CStream, Encoded, MomentumPair, Transformer, resnet18, streams_for
 from care.evaluate import knn
-from care.train import pretrain
+from care.train import SGD, pretrain
 
 
 class Sequential(torch.nn.Module):
@@ -39,7 +39,6 @@ for name, streams, encoder in (
         size=48,
         batch_size=32,
         steps=steps,
-        warmup=steps // 10,
-        lr=0.4,
+        sgd=SGD(lr=0.4, warmup=steps // 10),
     )
     print(f"{name}: kNN {knn(encoder, train, val, size=48).measures['top1']:.1f} %")

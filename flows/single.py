@@ -9,6 +9,7 @@ import shards
 from care.evaluate import detect, finetune, knn, linear
 from care.show import report
 from care.train import pretrain
+from flows.flatten import flattened
 from flows.result import Result
 from flows.runners import Runner
 from flows.schedule import Schedule
@@ -26,6 +27,7 @@ def _flow(
     skip: Collection[str] = (),
     **more: Any,
 ) -> Flow[..., Result]:
+    function = flattened(function)
     name = function.__name__
     fixed: Result = {"verb": name} if work == "judge" else {}
 

@@ -51,7 +51,9 @@ def batches(
     ``seed`` fixes order and views; an epoch leaves its last, incomplete batch out. Fewer images, or a damaged one: ``shards.ShardError``.
     """
     of_steps = (
-        shards.step_ids(len(data), batch_size=batch_size, step=n, seed=seed, run_length=data.longest_shard)
+        shards.step_ids(
+            len(data), batch_size=batch_size, step=n, seed=seed, run_length=data.longest_shard
+        )
         for n in range(start, steps)
     )
     ids = (

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 import torch
 from torch import Tensor
 from care import CareError, CStream, Transformer, TStream, lr_at, momentum_at
@@ -65,19 +65,14 @@ def pretrain(
     size: PixelSide = 224,
     batch_size: BatchSize = 1024,
     steps: int,
-    warmup: int = 0,
-    lr: NonNegativeFloat = 0.05,
-    weight_decay: NonNegativeFloat = 1e-4,
+    sgd: SGD = SGD(),
     momentum: Fraction = 0.99,
     attention_weight: NonNegativeFloat = 100,
     views: tuple[View, View] = VIEWS,
     seed: NonNegativeInt = 0,
     precision: Precision | None = None,
-    device: Literal["cuda", "cpu"] | None = None,
-    workers: NonNegativeInt | None = None,
     accumulate: PositiveInt = 1,
-    checkpoint_every: PositiveInt = 500,
-    keep_every: NonNegativeInt = 0,
+    machine: Machine = Machine(),
     allow_change: Sequence[str] = (),
     probe: Probe | None = None,
     probe_every: int = 0,
@@ -99,22 +94,16 @@ def pretrain(
         size: side of the views, pixels.
         batch_size: images a step, on all processes together.
         steps: length of the run.
-        warmup: steps of linear warm-up (the paper: 10 epochs).
-        lr: base learning rate for 256 images, scaled by batch_size / 256.
-        weight_decay: on every parameter, as in the released code.
+        sgd: learning rate, its warm-up, and weight decay.
         momentum: first momentum coefficient of the targets.
         attention_weight: λ of Eq. 5.
         views: distributions of the two views.
         seed: fixes order and views. Initial weights are the caller's.
         precision: of the networks' arithmetic, by autocast; by default what is fastest here, see
             ``measured_precisions``.
-        device: "cuda", "cpu" or None for what there is.
-        workers: processes that decode beside each that computes, by default what is best here; the
-            result does not depend on it.
         accumulate: parts in which a process takes its slice, for less memory; batch norm sees one
             part (of all processes) at a time.
-        checkpoint_every: steps between checkpoints.
-        keep_every: steps between checkpoints that stay for good.
+        machine: device, workers and checkpoints, none of which decides the result.
         allow_change: settings that may differ from those that ``run`` was started with.
         probe: judges the online encoder, in eval mode, on the first process; its numbers join the
             step's line in ``losses.jsonl``.
@@ -128,8 +117,6 @@ def pretrain(
             or the processes differ.
         Stopped: SIGINT or SIGTERM came; all is saved, the same call continues.
     """
-    sgd = SGD(lr, warmup, weight_decay)
-    machine = Machine(device, workers, checkpoint_every, keep_every)
     _check_parts(steps, batch_size, accumulate)
     where = torch_device(machine.device)
     model = Losses(c, t, attention_weight).to(where).to(memory_format=torch.channels_last).train()

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from care.errors import CareError
@@ -99,7 +99,7 @@ class Run:
         """The context in which the model computes in the run's precision."""
         return self._stepper.autocast
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Run":
         ranks.limit_threads()
         with ExitStack() as stack:
             self._claim(stack)

@@ -15,6 +15,7 @@ from care.train import pretrain
 from care.train.launch import process_group, torchrun
 from flows.cli.options import SetPath, add_command, new_app
 from flows.exits import exit_on_failure
+from flows.flatten import gathered
 
 app = new_app(add_completion=False)
 
@@ -81,11 +82,10 @@ def _run(
             c,
             t,
             steps=epochs * steps_per_epoch,
-            warmup=round(steps_per_epoch * warmup_epochs),
             allow_change=allow_change or (),
             probe=probe,
             probe_every=knn_every * steps_per_epoch,
-            **settings,
+            **gathered(pretrain, settings | {"warmup": round(steps_per_epoch * warmup_epochs)}),
         )
         if os.environ.get("RANK", "0") == "0":
             typer.echo(f"{trained.steps} steps done, encoder: {trained.encoder}")

@@ -11,6 +11,7 @@ from care.train import VIEWS, View, ranks
 from care.train import pretrain as pretrain_streams
 from care.train.launch import process_group, torchrun
 from care.train.weights import save_encoder
+from flows.flatten import gathered
 from flows.result import Result
 from flows.works.outputs import outputs
 from flows.works.timing import timing
@@ -96,7 +97,7 @@ def pretrain(
             steps=steps,
             views=_both_views(views or {}),
             seed=seed,
-            **settings,
+            **gathered(pretrain_streams, settings),
         )
         if isinstance(c.backbone.online, SequentialEncoder) and ranks.rank() == 0:
             # what was saved is the transformer, too; only the encoder is kept (Sec. 3.3)

@@ -13,7 +13,7 @@ import pytest
 import shards
 from care import BYOL, resnet18, streams_for
 from care.evaluate import detect, finetune, knn, linear
-from care.train import pretrain
+from care.train import Machine, pretrain
 from shards import boxes, scenes, storage
 
 pytestmark = pytest.mark.crash
@@ -86,10 +86,7 @@ def test_pretraining(rendered, tmp_path):
             batch_size=8,
             steps=12,
             precision="fp32",
-            device="cpu",
-            workers=1,
-            checkpoint_every=1,
-            keep_every=5,
+            machine=Machine("cpu", workers=1, checkpoint_every=1, keep_every=5),
         )
 
     survives(work, tmp_path)

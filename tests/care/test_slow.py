@@ -6,7 +6,7 @@ import torch
 import shards
 from care import BYOL, BarlowTwins, MoCoV3, SimCLR, SimSiam, streams_for
 from care.evaluate import knn
-from care.train import VIEWS, pretrain
+from care.train import SGD, VIEWS, pretrain
 
 pytestmark = pytest.mark.slow
 STEPS, SIZE = 300, 48
@@ -48,7 +48,7 @@ def test_every_objective_trains_both_streams_on_photographs_without_collapse(
         for view in VIEWS
     )
     pretrain(
-        train, tmp_path, c, t, size=SIZE, batch_size=32, steps=STEPS, warmup=30, lr=lr, views=views
+        train, tmp_path, c, t, size=SIZE, batch_size=32, steps=STEPS, sgd=SGD(lr=lr, warmup=30), views=views
     )
     after = judge()
     rows = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]

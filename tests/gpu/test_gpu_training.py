@@ -6,6 +6,7 @@ import signal
 from functools import partial
 import pytest
 import torch
+from flat import gathered
 from care import BYOL, streams_for
 from care.train import Stopped, checkpoint, load_encoder, pretrain
 
@@ -22,7 +23,7 @@ def train(data, run, **changes):
     """A run from new streams with the same weights; its ``losses.jsonl`` as a list."""
     objective = BYOL(hidden=256)
     c, t = streams_for("resnet18-small-half", size=64, seed=0, blocks=2, objective=objective)
-    pretrain(data, run, c, t, **SETTINGS | changes)
+    pretrain(data, run, c, t, **gathered(SETTINGS | changes))
     return losses_of(run)
 
 

@@ -381,7 +381,7 @@ except errors.ShardError as error:
 
 def test_training_from_a_bucket_gives_the_local_losses(s3, unpacked, tmp_path):
     from care import BYOL, streams_for
-    from care.train import pretrain
+    from care.train import Machine, pretrain
 
     photographs = next(unpacked("clothing10-cc0.tar").rglob("val"))
     shards.build(photographs, tmp_path / "set", shard_size=50)
@@ -403,7 +403,7 @@ def test_training_from_a_bucket_gives_the_local_losses(s3, unpacked, tmp_path):
             size=32,
             batch_size=16,
             steps=4,
-            workers=2 * (name == "cold"),
+            machine=Machine(workers=2 * (name == "cold")),
         )
         losses.append(
             [json.loads(line) for line in (run / "losses.jsonl").read_text().splitlines()]

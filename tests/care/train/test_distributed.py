@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 import pytest
 import torch
+from flat import gathered
 from processes import together
 import shards
 from care import BYOL, BarlowTwins, CareError, SimCLR, care_loss, lr_at, streams_for
@@ -33,7 +34,7 @@ def train(path, run, objective=None, *, double=True, **changes):
     if double:
         c.double()
         t.double()
-    return pretrain(shards.open(path), run, c, t, **SETTINGS | changes)
+    return pretrain(shards.open(path), run, c, t, **gathered(SETTINGS | changes))
 
 
 def rows(run):

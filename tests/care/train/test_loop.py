@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 import pytest
 import torch
+from flat import gathered
 from safetensors.torch import load_file
 from torch import nn
 import shards
@@ -54,7 +55,7 @@ def make_streams(**changes):
 
 def train(data, run, **changes):
     """A tiny run, from new streams."""
-    return pretrain(data, run, *make_streams(), **SETTINGS | changes)
+    return pretrain(data, run, *make_streams(), **gathered(SETTINGS | changes))
 
 
 def rows(run):
@@ -144,7 +145,7 @@ def test_the_encoder_can_be_loaded_from_the_run_and_from_its_file(whole):
 def test_the_size_is_recorded_for_streams_that_were_composed_by_hand(data, tmp_path):
     torch.manual_seed(0)
     c = CStream(MomentumPair(resnet18(small=True, half=True)), BYOL(hidden=16))
-    done = pretrain(data, tmp_path, c, **SETTINGS | {"steps": 1})
+    done = pretrain(data, tmp_path, c, **gathered(SETTINGS | {"steps": 1}))
     assert load_encoder(done.encoder).size == load_encoder(tmp_path).size == 32
 
 
@@ -168,7 +169,7 @@ def test_any_cnn_with_a_tap_can_be_trained(data, tmp_path):
         CStream(MomentumPair(Tiny()), BYOL(hidden=16)),
         TStream(MomentumPair(Transformer(8, 16, map_size=(4, 4), blocks=1)), BYOL(hidden=16)),
     )
-    done = pretrain(data, tmp_path, c, t, **SETTINGS | {"steps": 2})
+    done = pretrain(data, tmp_path, c, t, **gathered(SETTINGS | {"steps": 2}))
     weights = load_file(done.encoder)
     assert weights.keys() == c.backbone.online.state_dict().keys()
     assert all(
@@ -234,7 +235,7 @@ def test_the_c_stream_alone_is_a_run_too(data, tmp_path):
     c, _ = make_streams()
     c.double()  # in six steps float32's rounding grows to more than is allowed
     settings = {"lr": 0.3, "weight_decay": 0.1, "momentum": 0.5}
-    pretrain(data, tmp_path, make_streams()[0].double(), **SETTINGS, **settings)
+    pretrain(data, tmp_path, make_streams()[0].double(), **gathered(SETTINGS | settings))
     assert_same_run(tmp_path, plain_loop(data, c, None, **settings), {"c": c})
     assert not any(name.startswith("t.") for name in checkpoint.latest(tmp_path).tensors("model"))
 
@@ -280,7 +281,7 @@ def test_networks_that_draw_random_numbers_resume_to_the_same_bits(
         c = CStream(MomentumPair(TappedEncoder(model, "0")), BYOL(hidden=16))
         torch.manual_seed(drawn)  # whatever the program drew before
         with untouched_generator():
-            pretrain(data, path, c, **SETTINGS)
+            pretrain(data, path, c, **gathered(SETTINGS))
 
     run(tmp_path / "whole", 1)
     at_step(3, crash)
@@ -394,7 +395,7 @@ def test_a_loss_that_is_not_finite_is_named_and_not_saved(data, tmp_path, at_ste
     at_step(3, lambda: poison((c if term == "cnn" else t).predictor[3].bias))
     message = f"the {term} loss is nan at step 3; lower lr or lengthen warmup, then start a new run directory"
     with pytest.raises(CareError, match=message):
-        pretrain(data, tmp_path, c, t, **SETTINGS)
+        pretrain(data, tmp_path, c, t, **gathered(SETTINGS))
     assert saved(tmp_path) == ["step-00000002"]
     assert [row["step"] for row in rows(tmp_path)] == [0, 1, 2]
     assert not (tmp_path / "encoder.safetensors").exists()
@@ -408,7 +409,7 @@ def test_collapsed_embeddings_stop_the_run(data, tmp_path, monkeypatch):
         nn.init.ones_(head[3].bias)
     message = r"the embeddings collapsed: spread 0\.0\d* at step 2, below 0\.02 for 3 steps; lower lr, lengthen warmup or raise momentum"
     with pytest.raises(CareError, match=message):
-        pretrain(data, tmp_path, c, t, **SETTINGS)
+        pretrain(data, tmp_path, c, t, **gathered(SETTINGS))
 
 
 def test_a_spread_that_recovers_stops_nothing(data, tmp_path, monkeypatch):
@@ -466,23 +467,23 @@ def test_other_data_streams_and_encoders_are_refused_by_name(
         CareError,
         match=r"was trained with t_stream=BYOL.* detach=False, this call has t_stream=None",
     ):
-        pretrain(data, whole, make_streams()[0], **SETTINGS)
+        pretrain(data, whole, make_streams()[0], **gathered(SETTINGS))
     torch.manual_seed(0)
     c = CStream(MomentumPair(resnet18(small=True)), BYOL(hidden=32))
     with pytest.raises(
         CareError, match="encoder=resnet18-small-half, this call has encoder=resnet18-small"
     ):
-        pretrain(data, whole, c, **SETTINGS)
+        pretrain(data, whole, c, **gathered(SETTINGS))
     with pytest.raises(
         CareError,
         match=r"was trained with objective=BYOL\(hidden=32.*, this call has objective=BYOL\(hidden=24",
     ):
-        pretrain(data, whole, *make_streams(objective=BYOL(hidden=24)), **SETTINGS)
+        pretrain(data, whole, *make_streams(objective=BYOL(hidden=24)), **gathered(SETTINGS))
     with pytest.raises(
         CareError,
         match=r"of another architecture: \d+ missing .*; use the encoder, size and blocks",
     ):
-        pretrain(data, whole, *make_streams(blocks=2), **SETTINGS)
+        pretrain(data, whole, *make_streams(blocks=2), **gathered(SETTINGS))
     for n in range(8):
         (tmp_path / "photos").mkdir(exist_ok=True)
         make_image(100 + n).save(tmp_path / "photos" / f"{n}.png")
@@ -512,9 +513,9 @@ def test_a_run_of_heads_of_128_before_they_were_recorded_goes_on(data, tmp_path)
     c, _ = make_streams()
     wide = Transformer(128, 256, map_size=(4, 4), blocks=1, dim=128)
     t = TStream(MomentumPair(wide), BYOL(hidden=32))
-    done = pretrain(data, tmp_path, c, t, **SETTINGS | {"steps": 2})
+    done = pretrain(data, tmp_path, c, t, **gathered(SETTINGS | {"steps": 2}))
     as_version_0_1_left_it(tmp_path)
-    assert pretrain(data, tmp_path, c, t, **SETTINGS | {"steps": 2}) == done
+    assert pretrain(data, tmp_path, c, t, **gathered(SETTINGS | {"steps": 2})) == done
 
 
 def test_a_damaged_sample_and_too_few_images_stop_the_run(damaged_set, data, tmp_path):
@@ -552,14 +553,14 @@ def continued_at_scale(data, run, at_step, scale, steps):
     }
     at_step(1, crash)
     with pytest.raises(CrashError):
-        pretrain(data, run, make_streams()[0], **settings)
+        pretrain(data, run, make_streams()[0], **gathered(settings))
     at_step(None, crash)
     manifest = run / "checkpoints" / "step-00000001" / "manifest.json"
     content = json.loads(manifest.read_text())
     assert content["scaler"]["scale"] > 0
     content["scaler"]["scale"] = scale
     manifest.write_text(json.dumps(content))
-    pretrain(data, run, make_streams()[0], **settings)
+    pretrain(data, run, make_streams()[0], **gathered(settings))
     return checkpoint.latest(run).manifest["scaler"]["scale"]
 
 
@@ -571,10 +572,10 @@ def test_a_run_may_go_on_in_half_precision(data, tmp_path, at_step, scaled):
     settings = {**SETTINGS, "batch_size": 2, "steps": 2, "checkpoint_every": 1}
     at_step(1, crash)
     with pytest.raises(CrashError):
-        pretrain(data, tmp_path, make_streams()[0], **settings)
+        pretrain(data, tmp_path, make_streams()[0], **gathered(settings))
     at_step(None, crash)
     half = {**settings, "precision": "fp16", "allow_change": ["precision"]}
-    pretrain(data, tmp_path, make_streams()[0], **half)
+    pretrain(data, tmp_path, make_streams()[0], **gathered(half))
     assert checkpoint.latest(tmp_path).manifest["scaler"]["scale"] > 0
 
 
@@ -622,7 +623,7 @@ def test_a_first_step_that_overflows_leaves_no_trace(data, tmp_path, monkeypatch
             "GradScaler",
             lambda *args, scale=scale, **options: scaler(*args, init_scale=scale, **options),
         )
-        pretrain(data, tmp_path / name, make_streams()[0], **settings)
+        pretrain(data, tmp_path / name, make_streams()[0], **gathered(settings))
     calm, overflowing = (
         load_encoder(tmp_path / name).conv1.weight for name in ("calm", "overflowing")
     )
@@ -635,7 +636,7 @@ def test_gradients_that_overflow_at_any_scale_stop_the_run(data, tmp_path, scale
     with pytest.raises(
         CareError, match="the gradients are not finite at step 0, whatever the loss scale"
     ):
-        pretrain(data, tmp_path, c, **{**SETTINGS, "precision": "fp16", "batch_size": 2})
+        pretrain(data, tmp_path, c, **gathered({**SETTINGS, "precision": "fp16", "batch_size": 2}))
     assert not (tmp_path / "checkpoints").exists()
 
 

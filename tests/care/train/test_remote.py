@@ -4,6 +4,7 @@ import shutil
 from importlib import import_module
 import fsspec
 import pytest
+from flat import gathered
 import shards
 from care import BYOL, CareError, streams_for
 from care.train import checkpoint, load_encoder, pretrain
@@ -34,7 +35,7 @@ def train(data, run, **changes):
         data,
         run,
         *streams_for("resnet18-small-half", size=32, blocks=1, objective=BYOL(hidden=32)),
-        **SETTINGS | changes,
+        **gathered(SETTINGS | changes),
     )
 
 
