@@ -1,0 +1,179 @@
+"""What is wrong is told in one line, with the exit code for it, and leaves nothing behind."""
+
+from pathlib import Path
+import pytest
+
+
+def one_line(text: str) -> bool:
+    """Whether only one line is about an error, whatever progress was shown before."""
+    lines = text.strip().splitlines()
+    errors = sum("error" in line for line in lines)
+    return "Traceback" not in text and errors == 1 and lines[-1].startswith("error: ")
+
+
+MISTAKES = [
+    ("shards build missing set", 1, "nothing of that name"),
+    ("shards build empty set", 1, "empty"),
+    ("shards build texts set", 1, "files of other kinds"),
+    ("shards build photos set --no-such", 2, "No such option"),
+    ("shards build photos", 2, "DEST"),
+    ("shards build photos set --validate hope", 2, "hope"),
+    ("shards build photos s3://bucket/set", 1, "cannot "),
+    ("shards info photos", 1, "no index.json"),
+    ("pretrain photos run", 1, "wanted a shard set"),
+    ("pretrain photos run --epochs 0", 2, "epochs"),
+    ("pretrain photos run --batch-size 1", 2, "--batch-size"),
+    ("evaluate knn nowhere --train photos --val photos", 1, "wanted a shard set"),
+    ("evaluate knn --train a --val b", 2, "ENCODER"),
+    ("evaluate knn x --train a --val b --size 8", 2, "--size"),
+    ("evaluate linear x --train a --val b --lrs 0.1,fast", 2, "numbers with commas"),
+    ("evaluate linear x --train a --val b --nproc 2", 2, "--nproc"),
+    ("evaluate detect x --train photos --val photos", 1, "wanted a COCO JSON or a VOC list"),
+    ("results empty", 1, "results.json"),
+    ("report empty", 1, "neither results.json nor losses.jsonl"),
+    ("frobnicate", 2, "No such command"),
+    ("pipeline run --out s3://k:hidden@bucket/lab", 1, "wanted an address without secrets"),
+    ("pipeline run --steps 0", 2, "--steps"),
+    ("pipeline run --jobs -1", 2, "--jobs"),
+    ("pipeline run --plain --labels 5", 2, "shares of the labels"),
+    ("pipeline run --plain --refresh shards", 2, "got shards"),
+    ("pipeline status empty", 1, "without stages"),
+]
+
+
+@pytest.mark.parametrize(("command", "code", "says"), MISTAKES)
+def test_mistakes_are_one_clear_message(
+    care, photos: Path, tmp_path: Path, monkeypatch, command, code, says
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("no image")
+    got, _, error = care(*command.split())
+    assert got == code
+    assert says in error
+    assert "Traceback" not in error
+    assert "hidden" not in error
+    assert one_line(error) or code == 2
+    assert not (tmp_path / "set").exists()
+
+
+KNN = "evaluate knn --train set --val set"
+FEW = "evaluate finetune random:resnet18-small --train set --val set"
+DETECT = "evaluate detect random:resnet51"
+WITH_A_SET = [
+    ("pretrain set run --batch-size 8 --encoder resnet51", 1, "no encoder is called 'resnet51'"),
+    (f"{KNN} random:resnet51", 1, "no encoder is called 'resnet51'"),
+    (f"{KNN} nowhere", 1, "nowhere does not exist"),
+    (
+        f"{KNN} random:resnet18-small-half --out s3://k:hidden@bucket/ev",
+        1,
+        "wanted an address without secrets",
+    ),
+    (f"{KNN} photos", 1, "holds no checkpoint"),
+    (f"{KNN} photos/a/0.png", 1, "is no file of weights"),
+    (FEW, 2, "wanted the images to learn from as one of"),
+    (f"{FEW} --fraction 2", 2, "wanted a fraction"),
+    (f"{FEW} --fraction 1 --head-lrs 1,2,3", 2, "wanted one head rate for each"),
+    (f"{FEW} --fraction 0.01", 1, "cannot hold 20% of 2"),
+    (f"{FEW} --list none", 1, "cannot read the list none"),
+    (f"{DETECT} --train set/index.json --val set", 1, "is no COCO instances file"),
+    (f"{DETECT} --train set --val set", 1, "wanted a COCO JSON"),
+]
+
+
+@pytest.mark.parametrize(("command", "code", "says"), WITH_A_SET)
+def test_mistakes_with_a_good_set(
+    care, photos: Path, tmp_path: Path, monkeypatch, command, code, says
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    care("shards", "build", "photos", "set")
+    got, _, error = care(*command.split())
+    assert got == code
+    assert says in error
+    assert one_line(error)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "1024 is more than the 24 images"),
+        (["--batch-size", "24", "--nproc", "5"], "24 is no multiple of 5 processes × 1 parts"),
+        (["--batch-size", "9", "--accumulate", "2"], "9 is no multiple of 1 processes × 2 parts"),
+        (["--batch-size", "8", "--knn-every", "1"], "give both or none of them"),
+    ],
+)
+def test_options_that_do_not_go_together_are_a_usage_error(
+    care, photos: Path, tmp_path: Path, options, says
+) -> None:
+    care("shards", "build", photos, tmp_path / "set")
+    code, _, error = care("pretrain", tmp_path / "set", tmp_path / "run", *options)
+    assert code == 2
+    assert says in " ".join(error.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_space_left_is_one_line_and_leaves_nothing_whole(
+    care, photos: Path, tmp_path: Path, monkeypatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shards.storage.os.fsync", full)
+    code, _, error = care("shards", "build", photos, tmp_path / "set")
+    assert code == 1
+    assert "No space left on device" in error
+    assert one_line(error)
+    assert not list((tmp_path / "set").glob("*.tar"))
+    assert not (tmp_path / "set" / "index.json").exists()
+
+
+def test_a_damaged_set_is_told_by_verify(care, photos: Path, tmp_path: Path) -> None:
+    care("shards", "build", photos, tmp_path / "set")
+    tar = next((tmp_path / "set").glob("*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[600] ^= 1
+    tar.write_bytes(data)
+    code, out, error = care("shards", "verify", tmp_path / "set")
+    assert code == 1
+    assert "shard-000000.tar" in out
+    assert one_line(error)
+
+
+def test_other_settings_of_a_run_are_refused(care, photos: Path, tmp_path: Path) -> None:
+    small = [
+        "--size",
+        "32",
+        "--batch-size",
+        "8",
+        "--hidden",
+        "16",
+        "--precision",
+        "fp32",
+        "--epochs",
+        "1",
+    ]
+    command = ["pretrain", tmp_path / "set", tmp_path / "run", *small]
+    care("shards", "build", photos, tmp_path / "set")
+    assert care(*command, "--encoder", "resnet18-small-half")[0] == 0
+    # the same command again continues, here: is done
+    assert care(*command, "--encoder", "resnet18-small-half")[0] == 0
+    code, _, error = care(*command, "--encoder", "resnet18-small-half", "--lr", 1)
+    assert code == 1
+    assert one_line(error)
+    assert "lr=0.05" in error
+    code, _, error = care(*command, "--encoder", "resnet18")
+    assert code == 1
+    assert one_line(error)
+    assert "encoder" in error
+
+
+def test_an_interrupt_is_a_stop_and_no_failure(care, monkeypatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.cli.root.sources.find", interrupted)
+    code, _, error = care("demo", "--images", "photos")
+    assert code == 3
+    assert "the same command continues" in error
