@@ -25,7 +25,7 @@ class SequentialEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.transformer = transformer
-        self.features = int(transformer.features)
+        self.features = int(transformer.features)  # type: ignore[arg-type]
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Encoded:
         """The encoder's map, and what the transformer makes of it, pooled."""

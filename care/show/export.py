@@ -4,54 +4,64 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from care.show.groups import Row
-from care.show.results import MEASURES, tables
+from typing import Any
+from care.show.results import Line, Table, tables
+from care.show.rows import MEASURES, Row
 
-PLAIN = str.maketrans(
-    {"\n": " ", **{mark: f"\\{mark}" for mark in "\\|*`<"}}
-)  # text that is no Markdown
+# text that is no Markdown, for ``str.translate``
+PLAIN = str.maketrans({"\n": " ", "\\": "\\\\", "|": "\\|", "*": "\\*", "`": "\\`", "<": "\\<"})
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """All that the rows hold, unrounded, a line each; dictionaries such as the settings as JSON.
+    """Write all that the rows hold, unrounded, a line each.
 
-    The figures on resampled images are left out: they are hundreds a row, and in results.json.
+    Dictionaries such as the settings are JSON. The figures on resampled images are left out: they
+    are hundreds a row, and in results.json.
+
+    Args:
+        rows: evaluations as in results.json, or as ``compared`` gives them.
     """
-    columns = dict.fromkeys(
-        ["source", "task", "encoder", *MEASURES, *sorted({name for row in rows for name in row})]
-    )
+    names = set[str]().union(*rows)
+    columns = dict.fromkeys(["source", "task", "encoder", *MEASURES, *sorted(names)])
     columns.pop("resampled", None)
-    writer = csv.DictWriter(text := io.StringIO(), list(columns), extrasaction="ignore")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(
-        {
-            n: json.dumps(value) if isinstance(value, dict | list) else value
-            for n, value in row.items()
-        }
-        for row in rows
-    )
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
     return text.getvalue()
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """The tables that ``care.show.results.tables`` makes of the rows, each with its protocols."""
-    text = ""
-    for one in tables(rows):
-        lines = [["task", "encoder", *one.headings], ["---", "---", *["---:"] * len(one.headings)]]
-        for task, encoder, values, best in one.lines:
-            lines.append(
-                [
-                    task.translate(PLAIN),
-                    encoder.translate(PLAIN),
-                    *([f"**{values[0]}**", *values[1:]] if best else values),
-                ]
-            )
-        text += "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
-        text += (
-            "".join(
-                f"- {f'{task}: {protocol}'.translate(PLAIN)}\n"
-                for task, protocol in one.protocols.items()
-            )
-            + "\n"
-        )
-    return text
+    """Write the tables of the rows, each with its protocols.
+
+    Args:
+        rows: evaluations as in results.json, or as ``compared`` gives them.
+    """
+    return "".join(_markdown_table(table) for table in tables(rows))
+
+
+def _cell(value: Any) -> Any:
+    """What a cell of a CSV holds of a value in a row."""
+    return json.dumps(value) if isinstance(value, dict | list) else value
+
+
+def _markdown_table(table: Table) -> str:
+    """A table, and a list of the protocols of its tasks."""
+    rows = [
+        ["task", "encoder", *table.headings],
+        ["---", "---", *["---:"] * len(table.headings)],
+        *(_markdown_cells(line) for line in table.lines),
+    ]
+    text = "".join(f"| {' | '.join(row)} |\n" for row in rows) + "\n"
+    for task, protocol in table.protocols.items():
+        text += f"- {f'{task}: {protocol}'.translate(PLAIN)}\n"
+    return text + "\n"
+
+
+def _markdown_cells(line: Line) -> list[str]:
+    """A line of a table, its first value bold where it is the best."""
+    values = [*line.values]
+    if line.best:
+        values[0] = f"**{values[0]}**"
+    return [line.task.translate(PLAIN), line.encoder.translate(PLAIN), *values]

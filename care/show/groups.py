@@ -1,75 +1,108 @@
 """Which evaluations may be compared: those of one task that were judged alike."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from care.show.rows import Result
 
-Row = dict[str, Any]  # an evaluation in a results.json
+# settings that change no result
+WITHOUT_EFFECT = frozenset({"workers", "checkpoint_every"})
+
+
+class Conditions(NamedTuple):
+    """What must be equal for a comparison, in words.
+
+    Attributes:
+        source: who reports the results; "" where they were measured here.
+        protocol: what was done, and in how many trials.
+        details: seed, settings and data.
+    """
+
+    source: str
+    protocol: str
+    details: tuple[str, ...]
 
 
 class Group(NamedTuple):
-    """Evaluations of one task with the same protocol, settings, seed, data and trials."""
+    """Evaluations of one task under the same conditions.
 
-    label: str  # the task, told apart from its other groups
-    source: str  # who reports the rows; "" where they were measured here
-    protocol: str  # what was done and, of several groups, what only this one has
-    rows: list[Row]
+    Attributes:
+        label: the task, told apart from its other groups.
+        source: who reports the results; "" where they were measured here.
+        protocol: what was done and, of several groups, what only this one has.
+        results: in the order in which they came.
+    """
+
+    label: str
+    source: str
+    protocol: str
+    results: list[Result]
 
     def encoders(self) -> list[str]:
-        """Names of the rows' encoders, with the file of each where several share a name."""
-        names = [row["encoder"] for row in self.rows]
+        """Name the results' encoders, with the file of each where several share a name."""
+        names = [result.encoder for result in self.results]
         labels = []
-        for row, name in zip(self.rows, names, strict=True):
-            ambiguous = "file" in row and names.count(name) > 1
-            labels.append(f"{name} ({row['file']})" if ambiguous else name)
+        for result in self.results:
+            label = result.encoder
+            if result.file and names.count(label) > 1:
+                label = f"{label} ({result.file})"
+            labels.append(label)
         return labels
 
 
-def grouped(rows: Sequence[Row]) -> dict[str, list[Group]]:
-    """Groups of comparable evaluations by task, both in the order of the rows.
+def grouped(results: Sequence[Result]) -> dict[str, list[Group]]:
+    """Sort evaluations into groups of comparable ones.
 
     Args:
-        rows: evaluations as in results.json; ``source`` marks those that others report.
+        results: of any tasks.
 
     Returns:
-        By task its groups, of which those measured here are numbered where there are several.
-
-    Raises:
-        KeyError: A row has no task.
-        AttributeError: A row is no dictionary, or its settings are none.
+        By task its groups, both in the order in which they came. Those measured here are numbered
+        where there are several.
     """
-    tasks = dict[str, dict[tuple[str, ...], list[Row]]]()
-    for row in rows:
-        tasks.setdefault(row["task"], {}).setdefault(_conditions(row), []).append(row)
+    tasks = dict[str, dict[Conditions, list[Result]]]()
+    for result in results:
+        groups = tasks.setdefault(result.task, {})
+        groups.setdefault(_conditions(result), []).append(result)
     return {task: _labelled(task, groups) for task, groups in tasks.items()}
 
 
-def _conditions(row: Row) -> tuple[str, ...]:
-    """The row's source, its protocol, and all else that must be equal for a comparison."""
-    count = row.get("trials", 1)
-    trials = f"; mean ± standard deviation of {count} trials" if count > 1 else ""
-    digests = row.get("digests", {}).items()
-    data = {f"{part} data": digest[:12] for part, digest in digests if part != "encoder"}
-    # these change no result, or are part of it
-    free = ("workers", "checkpoint_every", *row.get("chosen", {}))
-    settings = {name: value for name, value in row.get("settings", {}).items() if name not in free}
-    conditions = {"seed": row.get("seed"), **settings, **data}
-    texts = [f"{name} {value}" for name, value in conditions.items() if value is not None]
-    return (row.get("source", ""), row.get("protocol", "") + trials, *texts)
+def _conditions(result: Result) -> Conditions:
+    """What another result must have in common with this one."""
+    protocol = result.protocol
+    if result.trials > 1:
+        protocol += f"; mean ± standard deviation of {result.trials} trials"
+    values = dict[str, object]({"seed": result.seed})
+    for name, value in result.settings.items():
+        if name not in WITHOUT_EFFECT and name not in result.chosen:
+            values[name] = value
+    for part, digest in result.digests.items():
+        if part != "encoder":
+            values[f"{part} data"] = digest[:12]
+    details = [f"{name} {value}" for name, value in values.items() if value is not None]
+    return Conditions(result.source, protocol, tuple(details))
 
 
-def _labelled(task: str, groups: dict[tuple[str, ...], list[Row]]) -> list[Group]:
+def _labelled(task: str, groups: dict[Conditions, list[Result]]) -> list[Group]:
     """The groups of a task, each with a label and with what sets it apart."""
-    measured_here = [conditions for source, *conditions in groups if not source]
+    measured_here = [conditions for conditions in groups if not conditions.source]
     labelled = []
-    for (source, *conditions), rows in groups.items():
-        if source:
-            label = f"{task}, {source}"
+    for conditions, results in groups.items():
+        if conditions.source:
+            label = f"{task}, {conditions.source}"
         elif len(measured_here) > 1:
             label = f"{task} ({measured_here.index(conditions) + 1})"
         else:
             label = task
-        protocol, *others = conditions
-        distinct = [text for text in others if any(text not in group for group in measured_here)]
-        protocol = "; ".join(text for text in (protocol, *distinct) if text)
-        labelled.append(Group(label, source, protocol, rows))
+        texts = [conditions.protocol, *_distinct(conditions, measured_here)]
+        protocol = "; ".join(text for text in texts if text)
+        labelled.append(Group(label, conditions.source, protocol, results))
     return labelled
+
+
+def _distinct(conditions: Conditions, others: Sequence[Conditions]) -> list[str]:
+    """The details that not all others share."""
+    return [
+        detail
+        for detail in conditions.details
+        if not all(detail in other.details for other in others)
+    ]

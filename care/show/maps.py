@@ -15,32 +15,72 @@ from care.errors import CareError
 from care.evaluate.images import centre_crop
 from care.train.photometrics import normalize
 
-SCALE = 2.5  # map value shown in full colour; 1 is the average pixel; one scale for all encoders, as in Fig. 4
+# a map's value in full colour, where 1 is the average pixel; one for all encoders, as in Fig. 4
+SCALE = 2.5
+# from 0 to ``SCALE``, evenly spaced: blue, light blue, green, yellow, red
 COLOURS = np.asarray(
     [(20, 20, 80), (30, 110, 200), (60, 190, 120), (250, 210, 50), (220, 30, 30)], dtype=np.float32
 )
+# images that are encoded together
+BATCH = 256
+# px of a sheet: left of the pictures for the rows' names, and between pictures
+SHEET_MARGIN, SHEET_GAP = 84, 4
+
+
+class AttentionShare(NamedTuple):
+    """Means over images, in per cent.
+
+    Attributes:
+        inside: of a map's energy, how much is in the masks.
+        area: of the pixels, how many are: what a map without preference would have inside.
+    """
+
+    inside: float
+    area: float
+
+
+class AttentionShares(NamedTuple):
+    """By image, from 0 to 1 and on the CPU, what ``AttentionShare`` has the means of.
+
+    Attributes:
+        inside: of the map's energy, how much is in the mask.
+        area: of the pixels, how many are.
+    """
+
+    inside: Float[Tensor, " n"]
+    area: Float[Tensor, " n"]
 
 
 def attention_map(
     encoder: Encoder, images: Float[Tensor, "b 3 h w"], *, stage: str | None = None
 ) -> Float[Tensor, "b h w"]:
-    """Grad-CAM of ½‖pooled last map‖² at a ``stage`` of ``encoder.maps``, else the last, bilinear, of mean 1; none such: ``CareError``."""
+    """Compute the Grad-CAM of a score without labels: ½‖pooled last map‖².
+
+    Args:
+        encoder: used in eval mode, left in the mode that it was in.
+        images: normalised, on the encoder's device.
+        stage: name of one of ``encoder.maps``, such as layer3; by default the last.
+
+    Returns:
+        A map for each image, of the image's size (bilinear) and of mean 1; 0 where the gradient is.
+
+    Raises:
+        CareError: The encoder has no such stage.
+
+    Source: Sec. 4.3 and Fig. 4 for the idea; Selvaraju et al. 2017 for Grad-CAM.
+    """
     with evaluating(encoder), torch.enable_grad():
         maps = encoder.maps(images.detach().requires_grad_())
-        at, last = maps.get(stage or [*maps][-1]), [*maps.values()][-1]
-        if at is None:
+        last_map = list(maps.values())[-1]
+        if stage and stage not in maps:
             raise CareError(f"this encoder has no stage {stage!r}; choose one of {', '.join(maps)}")
-        (gradient,) = torch.autograd.grad(last.mean((2, 3)).square().sum() / 2, at)
-    cam = (gradient.mean((2, 3), keepdim=True) * at.detach()).sum(1, keepdim=True).relu()
+        stage_map = maps[stage] if stage else last_map
+        score = last_map.mean((2, 3)).square().sum() / 2
+        (gradient,) = torch.autograd.grad(score, stage_map)
+    weights = gradient.mean((2, 3), keepdim=True)
+    cam = (weights * stage_map.detach()).sum(1, keepdim=True).relu()
     cam = nn.functional.interpolate(cam, images.shape[2:], mode="bilinear")[:, 0]
     return cam / cam.mean((1, 2), keepdim=True).clamp_min(1e-12)
-
-
-class Share(NamedTuple):
-    """Per cent in the masks, means over images: of a map's energy, and of the pixels, what a uniform map would have ``inside``."""
-
-    inside: float
-    area: float
 
 
 def attention_share(
@@ -49,17 +89,21 @@ def attention_share(
     masks: Sequence[NDArray[np.bool_]],
     *,
     size: int,
-) -> Share:
-    """How much of ``attention_map`` at the last stage lies inside masks [h, w] of the images' objects, all centre-cropped alike."""
-    shares, areas = attention_shares(encoder, images, masks, size=size)
-    return Share(100 * float(shares.mean()), 100 * float(areas.mean()))
+) -> AttentionShare:
+    """Measure how much of an encoder's attention lies inside the objects of images.
 
+    Args:
+        encoder: as ``attention_shares``.
+        images: as ``attention_shares``.
+        masks: as ``attention_shares``.
+        size: as ``attention_shares``.
 
-class Shares(NamedTuple):
-    """By image, from 0 to 1, what ``Share`` has the means of, on the CPU."""
-
-    inside: Float[Tensor, " n"]
-    area: Float[Tensor, " n"]
+    Returns:
+        Means over the images.
+    """
+    shares = attention_shares(encoder, images, masks, size=size)
+    inside, area = (100 * float(by_image.mean()) for by_image in shares)
+    return AttentionShare(inside, area)
 
 
 def attention_shares(
@@ -68,69 +112,83 @@ def attention_shares(
     masks: Sequence[NDArray[np.bool_]],
     *,
     size: int,
-) -> Shares:
-    """How much of each image's ``attention_map`` at the last stage lies inside its mask.
+) -> AttentionShares:
+    """Measure how much of each image's ``attention_map`` at the last stage is inside its mask.
 
     Args:
-        encoder: used on the device it is on, in eval mode.
+        encoder: used on the device that it is on, in eval mode.
         images: RGB.
         masks: of the images' objects, [h, w]; centre-cropped as the images are.
         size: side of the crops, pixels.
+
+    Returns:
+        Shares of each image.
     """
-    inside = _pixels([Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks], size)
-    batches = zip(torch.split(_pixels(images, size), 256), torch.split(inside, 256), strict=True)
-    device, shares = next(encoder.parameters()).device, list[Tensor]()
-    for pixels, mask in batches:
+    grays = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]
+    inside = _pixels(grays, size)
+    device = next(encoder.parameters()).device
+    shares = list[Tensor]()
+    batches = torch.split(_pixels(images, size), BATCH)
+    for pixels, mask in zip(batches, torch.split(inside, BATCH), strict=True):
         maps = attention_map(encoder, normalize(pixels.to(device)))
-        shares.append((maps * mask.to(maps)).mean((1, 2)).cpu())  # a map's mean is 1
-    return Shares(torch.cat(shares), inside.mean((1, 2)))
+        # a map's mean is 1: this is its energy in the mask by all of its energy
+        shares.append((maps * mask.to(maps)).mean((1, 2)).cpu())
+    return AttentionShares(torch.cat(shares), inside.mean((1, 2)))
 
 
 def overlay(image: Image.Image, cam: Float[Tensor, "h w"], *, scale: float = SCALE) -> Image.Image:
-    """The image, half covered by its map in colour from blue (0) to red (``scale``)."""
+    """Cover an image by half with its map in colour.
+
+    Args:
+        image: RGB, of the map's size.
+        cam: map of the image.
+        scale: value of the map that is red; 0 is blue.
+    """
     position = (cam.detach().cpu().numpy() / scale).clip(0, 1) * (len(COLOURS) - 1)
-    colour = np.stack(
-        [np.interp(position, range(len(COLOURS)), COLOURS[:, n]) for n in range(3)], -1
-    )
-    return Image.fromarray(((np.asarray(image, dtype=np.float32) + colour) / 2).astype(np.uint8))
+    stops = range(len(COLOURS))
+    channels = [np.interp(position, stops, COLOURS[:, channel]) for channel in range(3)]
+    mixed = (np.asarray(image, dtype=np.float32) + np.stack(channels, -1)) / 2
+    return Image.fromarray(mixed.astype(np.uint8))
 
 
 def sheet(
     images: Sequence[Image.Image], encoders: dict[str, Encoder], *, size: int, cell: int = 128
 ) -> bytes:
-    """A PNG: the RGB images in a row, a row of maps for each encoder; px a side: ``size`` of the encoders' input, ``cell`` of a picture."""
-    batch, shown = normalize(_pixels(images, size)), [centre_crop(image, cell) for image in images]
-    rows = {"image": shown}
+    """Draw images in a row, and below them a row of their maps for each encoder.
+
+    Args:
+        images: RGB, of any size.
+        encoders: on the CPU, by the name that is shown beside their row.
+        size: side of the encoders' input, pixels.
+        cell: side of a picture, pixels.
+
+    Returns:
+        A PNG.
+    """
+    batch = normalize(_pixels(images, size))
+    cropped = [centre_crop(image, cell) for image in images]
+    rows = {"image": cropped}
     for name, encoder in encoders.items():
-        cams = nn.functional.interpolate(
-            attention_map(encoder, batch)[:, None], (cell, cell), mode="bilinear"
-        )[:, 0]
-        rows[name] = [overlay(image, cam) for image, cam in zip(shown, cams, strict=True)]
-    margin, gap = 84, 4
-    picture = Image.new(
-        "RGB", (margin + len(shown) * (cell + gap), len(rows) * (cell + gap)), "white"
-    )
-    for y, (name, row) in enumerate(rows.items()):
-        ImageDraw.Draw(picture).text(
-            (4, y * (cell + gap) + cell // 2),
-            name.replace(" ", "\n"),
-            fill="black",
-            anchor="lm",
-            font_size=14,
-        )
-        for x, part in enumerate(row):
-            picture.paste(part, (margin + x * (cell + gap), y * (cell + gap)))
-    picture.save(data := BytesIO(), "PNG")
+        cams = attention_map(encoder, batch)[:, None]
+        cams = nn.functional.interpolate(cams, (cell, cell), mode="bilinear")[:, 0]
+        rows[name] = [overlay(image, cam) for image, cam in zip(cropped, cams, strict=True)]
+    pitch = cell + SHEET_GAP
+    canvas = Image.new("RGB", (SHEET_MARGIN + len(images) * pitch, len(rows) * pitch), "white")
+    draw = ImageDraw.Draw(canvas)
+    for y, (name, pictures) in enumerate(rows.items()):
+        text = name.replace(" ", "\n")
+        draw.text((4, y * pitch + cell // 2), text, fill="black", anchor="lm", font_size=14)
+        for x, picture in enumerate(pictures):
+            canvas.paste(picture, (SHEET_MARGIN + x * pitch, y * pitch))
+    data = BytesIO()
+    canvas.save(data, "PNG")
     return data.getvalue()
 
 
-def _pixels(
-    images: Sequence[Image.Image], size: int
-) -> Tensor:  # [n, 3, size, size] of RGB, [n, size, size] of gray; 0…1
-    cropped: NDArray[np.uint8] = np.stack(
-        [np.asarray(centre_crop(image, size)) for image in images]
-    )
-    return (
-        torch.from_numpy(cropped if cropped.ndim == 3 else cropped.transpose(0, 3, 1, 2)).float()
-        / 255
-    )
+def _pixels(images: Sequence[Image.Image], size: int) -> Tensor:
+    """Centre crops from 0 to 1: [n, 3, size, size] of RGB, [n, size, size] of gray images."""
+    crops = [np.asarray(centre_crop(image, size)) for image in images]
+    pixels: NDArray[np.uint8] = np.stack(crops)
+    if pixels.ndim == 4:
+        pixels = pixels.transpose(0, 3, 1, 2)
+    return torch.from_numpy(pixels).float() / 255

@@ -1,42 +1,66 @@
-"""What the paper reports, beside results for the same tasks."""
+"""What the paper reports, beside results for the same tasks; never results of this package.
+
+The figures are in ``care/paper.csv``. Cells are empty where nothing is reported, and where our copy
+of the paper cannot be read: parts of Table 1a, and ViT-S's parameters.
+"""
 
 import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from care.show.groups import Row
-from care.show.results import MEASURES
+from care.show.rows import MEASURES, Row
+
+# columns of paper.csv that are text; all others are numbers
+_TEXTS = ("source", "table", "task", "method", "encoder")
 
 
 def paper() -> list[Row]:
-    """All that the paper and the released code's README report of an encoder, never results of this package; params in millions."""
-    # cells are empty where nothing is reported and where our copy cannot be read: parts of Table 1a, ViT-S's parameters
-    names, *lines = csv.reader(
-        Path(__file__).parents[1].joinpath("paper.csv").read_text(encoding="utf-8").splitlines()
-    )
-    return [
-        dict(
-            zip(names, (*line[:5], *(json.loads(cell or "null") for cell in line[5:])), strict=True)
-        )
-        for line in lines
-    ]
+    """Read all that the paper and the released code's README report of an encoder.
+
+    Returns:
+        A row for each line of a table: ``source``, ``table``, ``task``, ``method`` and ``encoder``
+        as text; ``epochs`` of the pre-training, ``params`` in millions, ``gflops`` and measures in
+        per cent as numbers, None where there is none.
+    """
+    path = Path(__file__).parents[1] / "paper.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return [_numbers_parsed(line) for line in csv.DictReader(file)]
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:
-    """``rows``, and after them the paper's of the same tasks: their ``source`` says that they are reported, not measured here."""
-    return [*rows] + [
-        {
-            **{
-                name: one[name]
-                for name in ("task", "table", "epochs", *MEASURES)
-                if one.get(name) is not None
-            },
-            "source": f"reported by the {one['source']} (ImageNet)",
-            "encoder": f"{one['method']}, {one['encoder']}"
-            + (f", {one['epochs']} epochs" if one["epochs"] else ""),
-            "protocol": "measured by its authors, not by this package; the encoders were pre-trained on ImageNet",
-        }
-        for task in dict.fromkeys(row["task"] for row in rows)
-        for one in paper()
-        if one["task"] == task
-    ]
+    """Put the paper's results of the same tasks behind ours.
+
+    Args:
+        rows: evaluations as in results.json.
+
+    Returns:
+        The rows, then the paper's. Their ``source`` says that they are reported, not measured here.
+    """
+    reported_rows = paper()
+    of_tasks = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        of_tasks += [_as_result(row) for row in reported_rows if row["task"] == task]
+    return [*rows, *of_tasks]
+
+
+def _numbers_parsed(line: dict[str, str]) -> Row:
+    """A line of the file, with numbers for their text."""
+    row: Row = {}
+    for name, cell in line.items():
+        row[name] = cell if name in _TEXTS else json.loads(cell or "null")
+    return row
+
+
+def _as_result(reported: Row) -> Row:
+    """A line of the paper as an evaluation in a results.json."""
+    kept = ("task", "table", "epochs", *MEASURES)
+    row = {name: reported[name] for name in kept if reported.get(name) is not None}
+    encoder = f"{reported['method']}, {reported['encoder']}"
+    if reported["epochs"]:
+        encoder += f", {reported['epochs']} epochs"
+    row["source"] = f"reported by the {reported['source']} (ImageNet)"
+    row["encoder"] = encoder
+    row["protocol"] = (
+        "measured by its authors, not by this package; the encoders were pre-trained on ImageNet"
+    )
+    return row

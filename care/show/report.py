@@ -1,16 +1,24 @@
-"""One self-contained HTML page about a run."""
+"""One self-contained HTML page about a run: verdict, tables, attention maps, curves.
+
+The page is made from the files of a run alone, and says the same of results of any age.
+"""
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader
 from care.errors import CareError
+from care.show.comparison import differences
 from care.show.maps import SCALE
 from care.show.results import tables
-from care.show.verdict import caveat, differences, findings, verdict
+from care.show.rows import Row
+from care.show.verdict import caveat, findings, judges_care
 from care.show.whiskers import picture
 from shards import storage
 
+# what a line of losses.jsonl may hold, and how it is headed
 CURVES = {
     "cnn": "C-stream loss (Eq. 1)",
     "transformer": "T-stream loss (Eq. 3)",
@@ -23,66 +31,110 @@ CURVES = {
     "objectness": "loss of the proposals' objectness",
     "rpn_box_reg": "loss of the proposals' places",
 }
-
+# px: of a curve, the least distance of whose points is two
 WIDTH, HEIGHT = 420, 150
+# px: left free above and below a curve
+MARGIN = 5
+
+
+class Curve(NamedTuple):
+    """A figure over the steps of a training, as a line in an SVG.
+
+    Attributes:
+        title: what it is.
+        points: as a ``polyline`` has them.
+        steps: of the training so far.
+        top: value at the upper edge.
+        bottom: value at the lower edge.
+        last: value of the last point.
+    """
+
+    title: str
+    points: str
+    steps: int
+    top: float
+    bottom: float
+    last: float
 
 
 def report(run: str | Path) -> str | Path:
-    """Write ``run/report.html`` (a path or URL) from its results.json, losses.jsonl, maps.png; without the first two a ``CareError``."""
+    """Write a page about a run into its directory, over an earlier one.
+
+    Args:
+        run: directory, path or URL, with results.json, losses.jsonl or both; maps.png is shown
+            where there is one.
+
+    Returns:
+        The page, ``report.html``: a path, of a URL a string.
+
+    Raises:
+        CareError: The directory has neither results nor losses.
+    """
     folder = storage.locate(run)
-    if not {"results.json", "losses.jsonl"} & (names := storage.listing(folder)).keys():
+    names = storage.listing(folder).keys()
+    if not {"results.json", "losses.jsonl"} & names:
         raise CareError(
-            f"{run} holds neither results.json nor losses.jsonl; wanted a directory that a care command wrote its run to"
+            f"{run} holds neither results.json nor losses.jsonl; wanted a directory that a care"
+            " command wrote its run to"
         )
     results = storage.read_json(folder / "results.json") if "results.json" in names else {}
-    losses, maps = (
-        storage.read_bytes(folder / name) if name in names else b""
-        for name in ("losses.jsonl", "maps.png")
-    )
-    rows, curves = [json.loads(line) for line in losses.splitlines()], []
-    for key, title in CURVES.items():
-        values = [
-            (step, row[key]) for step, row in enumerate(rows) if key in row
-        ]  # what is measured now and then is not in every row
-        if any(value for _, value in values):
-            width = max(
-                len(values) * 2 // WIDTH, 1
-            )  # each point is the mean of its share of the steps: at most one a pixel pair
-            parts = [values[at : at + width] for at in range(0, len(values), width)]
-            means = [sum(value for _, value in part) / len(part) for part in parts]
-            low, high, end = min(means), max(means), max(len(rows) - 1, 1)
-            scale = (HEIGHT - 10) / ((high - low) or 1)
-            points = (
-                f"{part[-1][0] * WIDTH / end:.1f},{5 + (high - mean) * scale:.1f}"
-                for part, mean in zip(parts, means, strict=True)
-            )
-            curves.append(
-                {
-                    "title": title,
-                    "points": " ".join(points),
-                    "steps": len(rows),
-                    "top": high,
-                    "bottom": low,
-                    "last": means[-1],
-                }
-            )
+    losses = storage.read_bytes(folder / "losses.jsonl") if "losses.jsonl" in names else b""
+    maps = storage.read_bytes(folder / "maps.png") if "maps.png" in names else b""
+    page = _page(results, [json.loads(line) for line in losses.splitlines()], maps)
+    storage.write_bytes(folder / "report.html", page.encode())
+    path = folder / "report.html"
+    return str(path) if storage.is_remote(run) else path
+
+
+def _page(results: dict[str, Any], losses: Sequence[dict[str, Any]], maps: bytes) -> str:
+    """The page as HTML; what results say is text in it, and never markup."""
     environment = Environment(
         loader=PackageLoader("care", "show"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    evaluations = results.get("evaluations", [])
-    compared = differences(evaluations)
-    page = environment.get_template("report.html.j2").render(
+    # of the rows, not of the file: results of an earlier version have no verdict of their own
+    rows: list[Row] = results.get("evaluations", [])
+    compared = differences(rows)
+    return environment.get_template("report.html.j2").render(
         results=results,
-        # of the rows, not of the file: results of an earlier version have no verdict of their own
-        findings=findings(compared) if verdict(evaluations) else [],
+        findings=findings(compared) if judges_care(rows) else [],
         caveat=caveat(compared),
         differences=picture(compared) if compared else None,
-        tables=tables(evaluations),
-        curves=curves,
+        tables=tables(rows),
+        curves=_curves(losses),
         maps=base64.b64encode(maps).decode(),
         scale=SCALE,
         width=WIDTH,
         height=HEIGHT,
     )
-    storage.write_bytes(folder / "report.html", page.encode())
-    return str(folder / "report.html") if storage.is_remote(run) else folder / "report.html"
+
+
+def _curves(losses: Sequence[dict[str, Any]]) -> list[Curve]:
+    """A curve for each figure that is there and not always 0."""
+    curves = []
+    for key, title in CURVES.items():
+        # what is measured now and then is not in every line
+        values = [(step, line[key]) for step, line in enumerate(losses) if key in line]
+        if any(value for _, value in values):
+            curves.append(_curve(title, values, len(losses)))
+    return curves
+
+
+def _curve(title: str, values: Sequence[tuple[int, float]], steps: int) -> Curve:
+    """A line through the means of equal parts of the values, at most one for each two pixels.
+
+    Args:
+        title: of the curve.
+        values: with the steps at which they stand.
+        steps: of the training so far.
+    """
+    length = max(len(values) * 2 // WIDTH, 1)
+    parts = [values[start : start + length] for start in range(0, len(values), length)]
+    means = [sum(value for _, value in part) / len(part) for part in parts]
+    low, high = min(means), max(means)
+    last_step = max(steps - 1, 1)
+    scale = (HEIGHT - 2 * MARGIN) / ((high - low) or 1)
+    points = []
+    for part, mean in zip(parts, means, strict=True):
+        step, _ = part[-1]
+        points.append(f"{step * WIDTH / last_step:.1f},{MARGIN + (high - mean) * scale:.1f}")
+    return Curve(title, " ".join(points), steps, high, low, means[-1])

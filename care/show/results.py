@@ -4,84 +4,144 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from care.errors import CareError
-from care.show.groups import Row, grouped
+from care.show.groups import Group, grouped
+from care.show.rows import MEASURES, Result, Row, read
 from shards import storage
 
-MEASURES = {
-    "top1": "top-1 %",
-    "top5": "top-5 %",
-    "best1": "best epoch's top-1 %",
-    "ap": "AP %",
-    "ap50": "AP50 %",
-    "ap75": "AP75 %",
-    "mask_ap": "mask AP %",
-    "mask_ap50": "mask AP50 %",
-    "mask_ap75": "mask AP75 %",
-    "inside": "inside %",
-}
+
+class Line(NamedTuple):
+    """An evaluation in a table.
+
+    Attributes:
+        task: its label, as its group has it.
+        encoder: its label.
+        values: of the table's measures, as text.
+        best: whether the first value is the best of the group; never of what others report.
+    """
+
+    task: str
+    encoder: str
+    values: list[str]
+    best: bool
 
 
 class Table(NamedTuple):
-    """Evaluations with the same measures."""
+    """Evaluations with the same measures.
+
+    Attributes:
+        headings: of the measures.
+        lines: grouped by task.
+        protocols: by the label of the task.
+    """
 
     headings: list[str]
-    lines: list[
-        tuple[str, str, list[str], bool]
-    ]  # task, encoder, values, and whether their first is the task's best; grouped by task
-    protocols: dict[str, str]  # by task
+    lines: list[Line]
+    protocols: dict[str, str]
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """A table for each set of measures that tasks have; a task's rows that differ in protocol, settings, seed or data are told apart."""
-    found = dict[tuple[str, ...], Table]()
-    for groups in grouped(rows).values():
-        task_rows = [row for group in groups for row in group.rows]
-        measures = tuple(m for m in MEASURES if any(row.get(m) is not None for row in task_rows))
-        table = found.setdefault(measures, Table([MEASURES[m] for m in measures], [], {}))
+    """Make a table for each set of measures that tasks have.
+
+    Results of a task that differ in protocol, settings, seed or data are told apart by numbers
+    behind its name.
+
+    Args:
+        rows: evaluations as in results.json.
+
+    Raises:
+        KeyError: Something is no evaluation, see ``care.show.rows.read``.
+        TypeError: As ``KeyError``; also a measure that is no number.
+        ValueError: As ``TypeError``.
+    """
+    by_measures = dict[tuple[str, ...], Table]()
+    for groups in grouped(read(rows)).values():
+        measures = _measures(groups)
+        headings = [MEASURES[measure] for measure in measures]
+        table = by_measures.setdefault(measures, Table(headings, [], {}))
         for group in groups:
             if group.protocol:
                 table.protocols[group.label] = group.protocol
-            top = max((row.get(m) or 0 for row in group.rows for m in measures[:1]), default=0)
-            for row, encoder in zip(group.rows, group.encoders(), strict=True):
-                best = not group.source and bool(measures) and row.get(measures[0]) == top
-                values = [_value(row, measure) for measure in measures]
-                table.lines.append((group.label, encoder, values, best))
-    return list(found.values())
-
-
-def _value(row: Row, measure: str) -> str:
-    """A cell of a table: the measure and, of several trials, its standard deviation."""
-    if row.get(measure) is None:
-        return "–"
-    deviation = row.get(f"{measure}_std")
-    spread = "" if deviation is None else f" ± {deviation:.1f}"
-    return f"{row[measure]:.1f}{spread}"
+            table.lines.extend(_lines(group, measures))
+    return list(by_measures.values())
 
 
 def gather(folder: str | Path) -> list[Row]:
-    """Evaluations below ``folder``, each once with its ``file``, outer first; none or others': ``CareError``, damaged: ``ShardError``."""
-    root, found = storage.locate(folder), dict[str, Row]()
+    """Find the evaluations in and below a folder, each once.
+
+    A result that is in several files, such as a pipeline's and that of its stage, is taken from the
+    outer one. Results that differ in the data, the encoder, settings, seed or measures are several;
+    those of a version without digests always are.
+
+    Args:
+        folder: path or URL.
+
+    Returns:
+        The rows, each with its ``file`` below the folder.
+
+    Raises:
+        CareError: There are none, or a results.json holds something else.
+        ShardError: A file is damaged.
+    """
+    root = storage.locate(folder)
+    gathered = dict[str, Row]()
     for path in sorted(root.rglob("results.json"), key=lambda path: (len(path.parts), path)):
         try:
-            tables(
-                rows := storage.read_json(path)["evaluations"]
-            )  # what makes no table is not ours
+            rows = storage.read_json(path)["evaluations"]
+            # what makes no table is not ours
+            tables(rows)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CareError(
-                f"{path} holds no evaluations of a care command; move it away, or name a folder without it"
+                f"{path} holds no evaluations of a care command; move it away, or name a folder"
+                " without it"
             ) from error
-        for row in rows:  # those of a demo are in its results.json, under other names, and below it
-            same = (
-                [row.get(name) for name in ("settings", "seed", "trials", *MEASURES)]
-                if "digests" in row
-                else str(path)
-            )
-            found.setdefault(
-                storage.digest([row.get("digests") or row, same]),
-                row | {"file": path.relative_to(root).as_posix()},
-            )
-    if not found:
+        file = path.relative_to(root).as_posix()
+        for row in rows:
+            gathered.setdefault(_identity(row, str(path)), row | {"file": file})
+    if not gathered:
         raise CareError(
-            f"no results.json in or below {folder} holds evaluations; wanted a folder of `care evaluate` or `care demo`"
+            f"no results.json in or below {folder} holds evaluations; wanted a folder of"
+            " `care evaluate` or `care demo`"
         )
-    return list(found.values())
+    return list(gathered.values())
+
+
+def _measures(groups: Sequence[Group]) -> tuple[str, ...]:
+    """Names of the measures that any result of a task has, in the order of the columns."""
+    names = set[str]()
+    for group in groups:
+        for result in group.results:
+            names.update(result.measures)
+    return tuple(measure for measure in MEASURES if measure in names)
+
+
+def _lines(group: Group, measures: Sequence[str]) -> list[Line]:
+    """A line for each result of a group."""
+    first = measures[0] if measures else None
+    best = max(result.measures.get(first, 0) for result in group.results) if first else None
+    lines = []
+    for result, encoder in zip(group.results, group.encoders(), strict=True):
+        values = [_value(result, measure) for measure in measures]
+        is_best = not group.source and first in result.measures and result.measures[first] == best
+        lines.append(Line(group.label, encoder, values, is_best))
+    return lines
+
+
+def _value(result: Result, measure: str) -> str:
+    """A cell of a table: the measure and, of several trials, its standard deviation."""
+    if measure not in result.measures:
+        return "–"
+    text = f"{result.measures[measure]:.1f}"
+    if measure in result.deviations:
+        text += f" ± {result.deviations[measure]:.1f}"
+    return text
+
+
+def _identity(row: Row, path: str) -> str:
+    """What is equal of two rows that are one result.
+
+    The encoder's name is not: a demo has its stages' results under other names.
+    """
+    if "digests" not in row:
+        return storage.digest([row, path])
+    what_is_equal = [row.get(name) for name in ("settings", "seed", "trials", *MEASURES)]
+    return storage.digest([row["digests"] or row, what_is_equal])

@@ -4,14 +4,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
-from care.show.seeds import (
-    PairedDifference,
-    Score,
-    paired_differences,
-    seeds_verdict,
-    summaries,
-)
-from care.show.verdict import CHANCE
+from care.show.intervals import CHANCE
+from care.show.seeds import PairedDifference, Score, paired_differences, summaries
+from care.show.verdict import seeds_verdict
 from flows.reproduce.runs import FailedRun, RunResult
 from flows.result import Result
 

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 from care.evaluate.resampling import resampled_mean
-from care.show import Share, attention_shares
+from care.show import AttentionShare, attention_shares
 from flows.result import Result
 from flows.works.encoders import loaded_encoder
 from shards import scenes
@@ -40,7 +40,7 @@ def attention(
     masks = [np.any([item.mask for item in scene.objects], axis=0) for scene in rendered]
     images = [Image.fromarray(scene.image) for scene in rendered]
     shares = attention_shares(loaded_encoder(encoder, seed), images, masks, size=size)
-    share = Share(*(100 * float(part.mean()) for part in shares))
+    share = AttentionShare(*(100 * float(part.mean()) for part in shares))
     protocol = (
         f"{_HOW}, mean over {count} scenes; a map without preference would have {share.area:.1f} %"
     )

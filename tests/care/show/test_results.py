@@ -8,7 +8,8 @@ import pytest
 from care import CareError
 from care.show import as_csv, as_markdown, compared, gather
 from care.show.paper import paper
-from care.show.results import MEASURES, tables
+from care.show.results import tables
+from care.show.rows import MEASURES
 from shards import ShardError
 
 DIGESTS = {"encoder": "e" * 64, "train": "a" * 64, "val": "b" * 64}

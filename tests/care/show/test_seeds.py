@@ -1,13 +1,8 @@
 import numpy as np
 import pytest
-from care.show.seeds import (
-    Score,
-    paired_differences,
-    scores,
-    seeds_verdict,
-    student_97_5,
-    summaries,
-)
+from care.show.intervals import student_97_5
+from care.show.seeds import Score, paired_differences, scores, summaries
+from care.show.verdict import seeds_verdict
 
 
 def figures(seeds: int, gain: float = 2.0, spread: float = 0.5, draws: int = 200) -> list[Score]:
@@ -113,8 +108,8 @@ def test_the_verdict_says_ahead_behind_and_neither() -> None:
 
 @pytest.mark.parametrize(("measure", "name"), [("inside", "area"), ("pointing", "chance")])
 def test_attention_brings_chance_along(measure: str, name: str) -> None:
-    row = {"task": "attention", measure: 40.0, name: 30.0, "resampled": [39.0, 41.0]}
-    ours, chance = scores("care", 0, [row])
+    row = {"task": "attention", "encoder": "care", measure: 40.0, name: 30.0}
+    ours, chance = scores("care", 0, [row | {"resampled": [39.0, 41.0]}])
     assert (ours.value, chance.arm, chance.value, chance.draws) == (40.0, "chance", 30.0, (30, 30))
     (found,) = paired_differences([ours, chance], "care")
     assert found.arm == "chance"

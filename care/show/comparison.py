@@ -1,0 +1,182 @@
+"""Differences of encoders that were judged alike, each pre-trained once.
+
+Every figure is a difference of two encoders on one task, with the uncertainty that the validation
+images and the seeds of the evaluation leave. It is computed from the rows of a results.json alone,
+so that a page, a terminal and a file of any age say the same.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+from care.show.groups import Group, grouped
+from care.show.intervals import CHANCE, NORMAL_95, Finding, finding_of, signed
+from care.show.rows import Result, Row, read
+
+# percentage points; below it is the rounding of equal draws
+LEAST_ERROR = 1e-6
+
+
+class Difference(NamedTuple):
+    """How far one encoder is from another on one task, in percentage points.
+
+    Attributes:
+        task: its label, as its group has it.
+        measure: that is compared.
+        ours: label of the encoder from whose measure the other's is subtracted.
+        other: label of the other encoder, or ``CHANCE``.
+        points: the difference.
+        standard_error: None where the results hold no resampled measures, or equal ones, such as
+            those of a single image.
+        low: end of the 95 % interval, or None.
+        high: end of the 95 % interval, or None.
+    """
+
+    task: str
+    measure: str
+    ours: str
+    other: str
+    points: float
+    standard_error: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def finding(self) -> Finding:
+        """What the 95 % interval lets one say of our encoder."""
+        return finding_of(self.low, self.high)
+
+    def text(self) -> str:
+        """Write the difference and, where it is known, the half-width of its interval."""
+        if self.standard_error is None:
+            return signed(self.points)
+        return f"{signed(self.points)} ± {NORMAL_95 * self.standard_error:.1f}"
+
+
+def differences(rows: Sequence[Row], ours: str = "CARE") -> list[Difference]:
+    """Compare an encoder with each other one that was judged alike, and with chance.
+
+    Measures of the same number among ``resampled`` are of the same draw of validation images, so
+    draws are compared in pairs, as far as both encoders have them. The squared standard error is
+    the variance of the paired differences plus, of several trials, each encoder's variance over
+    the seeds of the evaluation by the number of trials.
+
+    Attention inside objects is also compared with chance, the objects' share of the pixels: that
+    is a constant here, although it varies with the images, too.
+
+    Args:
+        rows: evaluations as in results.json; those that others report take no part.
+        ours: name of the encoder from whose measures the others' are subtracted.
+
+    Returns:
+        Task by task a difference from every other encoder whose measure is a finite number; none
+        where a row of ours lacks one.
+    """
+    compared = []
+    for groups in grouped(read(rows)).values():
+        for group in groups:
+            if not group.source:
+                compared += _within(group, ours)
+    return compared
+
+
+def by_pair(compared: Sequence[Difference]) -> list[list[Difference]]:
+    """Sort differences by pair of encoders, in their order, those from chance last."""
+    pairs = dict[tuple[str, str], list[Difference]]()
+    for difference in sorted(compared, key=lambda difference: difference.other == CHANCE):
+        pairs.setdefault((difference.ours, difference.other), []).append(difference)
+    return list(pairs.values())
+
+
+def _within(group: Group, ours: str) -> list[Difference]:
+    """Differences of ``ours`` from the other encoders of a group, and from chance."""
+    labelled = list(zip(group.encoders(), group.results, strict=True))
+    rivals = [(label, result) for label, result in labelled if result.encoder != ours]
+    compared = []
+    for label, result in labelled:
+        if result.encoder != ours:
+            continue
+        for other_label, other in rivals:
+            if _belong_together(result, other, group.results):
+                compared.append(_difference(group.label, label, result, other_label, other))
+        if result.chance is not None:
+            compared.append(_difference(group.label, label, result, CHANCE, _chance(result)))
+    return [difference for difference in compared if difference is not None]
+
+
+def _belong_together(ours: Result, other: Result, results: Sequence[Result]) -> bool:
+    """Whether two results are of one file or, where ours has no such encoder, of any."""
+    files = [result.file for result in results if result.encoder == other.encoder]
+    return ours.file not in files or other.file == ours.file
+
+
+def _chance(result: Result) -> Result:
+    """What attention without preference would have where this result was measured.
+
+    Only the masks would tell its draws, so it is taken as known.
+    """
+    draws = [result.chance] * len(result.resampled)
+    measures = {result.headline: result.chance}
+    return replace(result, measures=measures, trials=1, resampled=draws)
+
+
+def _difference(
+    task: str, our_label: str, ours: Result, other_label: str, other: Result
+) -> Difference | None:
+    """The difference of two results of one group; None where either has no finite measure."""
+    measure = ours.headline
+    our_value = _finite(ours.measures.get(measure))
+    other_value = _finite(other.measures.get(measure))
+    if our_value is None or other_value is None:
+        return None
+    points = our_value - other_value
+    error = _standard_error(ours, other, measure)
+    draws_are_equal = error is not None and error < LEAST_ERROR < abs(points)
+    if error is None or draws_are_equal:
+        return Difference(task, measure, our_label, other_label, points, None, None, None)
+    half_width = NORMAL_95 * error
+    return Difference(
+        task=task,
+        measure=measure,
+        ours=our_label,
+        other=other_label,
+        points=points,
+        standard_error=error,
+        low=points - half_width,
+        high=points + half_width,
+    )
+
+
+def _standard_error(ours: Result, other: Result, measure: str) -> float | None:
+    """Of the difference of two results; None where a part of it is unknown."""
+    variances = (
+        _image_variance(ours, other),
+        _seed_variance(ours, measure),
+        _seed_variance(other, measure),
+    )
+    known = [variance for variance in variances if variance is not None]
+    return math.sqrt(sum(known)) if len(known) == len(variances) else None
+
+
+def _image_variance(ours: Result, other: Result) -> float | None:
+    """Variance of the paired difference over the draws of images; None with fewer than two."""
+    paired = []
+    for our_draw, other_draw in zip(ours.resampled, other.resampled, strict=False):
+        our_value, other_value = _finite(our_draw), _finite(other_draw)
+        if our_value is not None and other_value is not None:
+            paired.append(our_value - other_value)
+    return statistics.variance(paired) if len(paired) > 1 else None
+
+
+def _seed_variance(result: Result, measure: str) -> float | None:
+    """Variance of a mean over trials: 0 of a single one, None where the deviation is unknown."""
+    if result.trials <= 1:
+        return 0.0
+    deviation = _finite(result.deviations.get(measure))
+    return None if deviation is None else deviation**2 / result.trials
+
+
+def _finite(value: object) -> float | None:
+    """The value where it is a finite number, as JSON has it."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else None

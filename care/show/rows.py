@@ -1,0 +1,113 @@
+"""An evaluation as a results.json has it: a row of JSON, and the value that it is read into.
+
+Rows are what others write and read, so whatever is not needed here stays in them. Whoever computes
+with one reads it into a ``Result`` first.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# JSON
+Row = dict[str, Any]
+# a number in per cent, or whatever else a file has in its place: who computes with it looks first
+Figure = Any
+# names in a row, and how columns are headed; in the order of the columns
+MEASURES = {
+    "top1": "top-1 %",
+    "top5": "top-5 %",
+    "best1": "best epoch's top-1 %",
+    "ap": "AP %",
+    "ap50": "AP50 %",
+    "ap75": "AP75 %",
+    "mask_ap": "mask AP %",
+    "mask_ap50": "mask AP50 %",
+    "mask_ap75": "mask AP75 %",
+    "inside": "inside %",
+}
+# the first of these that a result has is what its resampled figures are of
+HEADLINES = ("top1", "ap", "inside", "pointing", "corloc")
+FIGURES = tuple(dict.fromkeys((*MEASURES, *HEADLINES)))
+
+
+@dataclass(frozen=True)
+class Result:
+    """An evaluation of an encoder.
+
+    Attributes:
+        task: what was judged.
+        encoder: its name.
+        measures: by name, of ``FIGURES`` those that there are.
+        deviations: standard deviations of measures over the trials, where they are known.
+        protocol: what was done, in words.
+        source: who reports it; "" where it was measured here.
+        file: where its row was found, below the folder that was looked through; else "".
+        trials: evaluations whose mean the measures are.
+        seed: of the evaluation; None where the row has none.
+        settings: of the evaluation.
+        chosen: names of the settings that the evaluation chose: they are part of its result.
+        digests: of the data by the name of their part, and of the "encoder".
+        resampled: the headline measure on resampled validation images, by draw.
+        chance: what a map without preference would have, such as the objects' share of the pixels;
+            None of tasks without maps.
+    """
+
+    task: str
+    encoder: str
+    measures: Mapping[str, Figure]
+    deviations: Mapping[str, Figure]
+    protocol: str
+    source: str
+    file: str
+    trials: int
+    seed: int | None
+    settings: Mapping[str, object]
+    chosen: Sequence[str]
+    digests: Mapping[str, str]
+    resampled: Sequence[Figure]
+    chance: Figure | None
+
+    @property
+    def headline(self) -> str:
+        """Name of the measure that stands for the result."""
+        return next((name for name in HEADLINES if name in self.measures), HEADLINES[0])
+
+
+def read(rows: Iterable[Row]) -> list[Result]:
+    """Read evaluations as a results.json has them.
+
+    Args:
+        rows: others' keys are left alone.
+
+    Raises:
+        KeyError: A row has no task or no encoder.
+        TypeError: A row, or its settings, digests or choices, are something else.
+        ValueError: As ``TypeError``.
+    """
+    return [_result(row) for row in rows]
+
+
+def _result(row: Row) -> Result:
+    """One row, read; a measure that is null is none."""
+    measures = {name: row.get(name) for name in FIGURES}
+    deviations = {name: row.get(f"{name}_std") for name in FIGURES}
+    return Result(
+        task=row["task"],
+        encoder=row["encoder"],
+        measures=_known(measures),
+        deviations=_known(deviations),
+        protocol=row.get("protocol", ""),
+        source=row.get("source", ""),
+        file=row.get("file", ""),
+        trials=row.get("trials", 1),
+        seed=row.get("seed"),
+        settings=dict(row.get("settings", {})),
+        chosen=tuple(row.get("chosen", ())),
+        digests=dict(row.get("digests", {})),
+        resampled=tuple(row.get("resampled") or ()),
+        chance=row.get("chance", row.get("area")),
+    )
+
+
+def _known(figures: Mapping[str, Figure | None]) -> dict[str, Figure]:
+    return {name: figure for name, figure in figures.items() if figure is not None}
