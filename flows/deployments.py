@@ -58,7 +58,7 @@ def deploy(pool: str) -> Iterator[str]:
 
 @contextmanager
 def configured_server() -> Iterator[str]:
-    """The address of the Prefect server that the environment names, or of one at Prefect's own port.
+    """The address of the configured Prefect server, or of one at Prefect's own port.
 
     Raises:
         ShardError: It does not answer.

@@ -74,16 +74,16 @@ def gathered(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[str,
         value_class = _value_class(parameter.annotation)
         if value_class is None or parameter.name in flat:
             continue
-        given = {}
+        values = {}
         for field in _fields(value_class, parameter.default):
             if field.name in arguments:
-                given[field.name] = _as_annotated(arguments.pop(field.name), field.annotation)
+                values[field.name] = _as_annotated(arguments.pop(field.name), field.annotation)
         if parameter.default is parameter.empty:
-            arguments[parameter.name] = value_class(**given)
+            arguments[parameter.name] = value_class(**values)
         elif parameter.default is not None:
-            arguments[parameter.name] = dataclasses.replace(parameter.default, **given)
-        elif _differs(value_class, given):
-            arguments[parameter.name] = value_class(**given)
+            arguments[parameter.name] = dataclasses.replace(parameter.default, **values)
+        elif _differs(value_class, values):
+            arguments[parameter.name] = value_class(**values)
     return arguments
 
 
@@ -93,25 +93,24 @@ def flattened(function: Callable[..., Any]) -> Callable[..., Any]:
     Raises:
         TypeError: Two parameters have one name.
     """
-    help_texts = flat_help(function)
-    parameters = flat_parameters(function)
     signature = inspect.signature(function)
-    positional = [one for one in signature.parameters.values() if one.kind is not one.KEYWORD_ONLY]
+    parameters = [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.kind is not parameter.KEYWORD_ONLY
+    ]
+    parameters += flat_parameters(function).values()
 
     @functools.wraps(function)
     def flat_function(*arguments: Any, **flat: Any) -> Any:
         return function(*arguments, **gathered(function, flat))
 
-    named = [
-        name for name in (*(one.name for one in positional), *parameters) if name in help_texts
-    ]
+    annotations = {parameter.name: parameter.annotation for parameter in parameters}
+    flat_function.__annotations__ = function.__annotations__ | annotations
     flat_function.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*positional, *parameters.values()]
+        parameters=parameters
     )
-    flat_function.__annotations__ = function.__annotations__ | {
-        name: parameter.annotation for name, parameter in parameters.items()
-    }
-    flat_function.__doc__ = _with_arguments(function, {name: help_texts[name] for name in named})
+    flat_function.__doc__ = _flat_docstring(function, [parameter.name for parameter in parameters])
     return flat_function
 
 
@@ -124,8 +123,7 @@ def parse_docstring(documented: Callable[..., Any]) -> tuple[str, dict[str, str]
     text = (inspect.getdoc(documented) or "").replace("``", "")
     about, *sections = _SECTION.split(text, maxsplit=1)
     entries = _ENTRY.findall(sections[0].partition("\n\n")[0]) if sections else []
-    help_texts = {name: re.sub(r"\s+", " ", said[:1].upper() + said[1:]) for name, said in entries}
-    return about, help_texts
+    return about, {name: _sentence(entry) for name, entry in entries}
 
 
 def admitted_types(annotation: Any) -> list[Any]:
@@ -186,14 +184,20 @@ def _as_annotated(value: Any, annotation: Any) -> Any:
     return tuple(value) if holds_tuple and isinstance(value, list) else value
 
 
-def _differs(value_class: type[Any], given: Mapping[str, Any]) -> bool:
+def _differs(value_class: type[Any], values: Mapping[str, Any]) -> bool:
     """Whether any of these is not the default of its field."""
     defaults = {field.name: field.default for field in _fields(value_class, None)}
-    return any(value != defaults[name] for name, value in given.items())
+    return any(value != defaults[name] for name, value in values.items())
 
 
-def _with_arguments(function: Callable[..., Any], help_texts: Mapping[str, str]) -> str:
-    """A function's docstring with other arguments than its own."""
+def _sentence(text: str) -> str:
+    """What a docstring says of an argument, on one line and with a capital."""
+    return re.sub(r"\s+", " ", text[:1].upper() + text[1:])
+
+
+def _flat_docstring(function: Callable[..., Any], names: Iterable[str]) -> str:
+    """A function's docstring, up to its arguments, and what there is to say of these parameters."""
     about = parse_docstring(function)[0]
-    lines: Iterable[str] = (f"    {name}: {text}" for name, text in help_texts.items())
-    return "\n".join((f"{about}\n\nArgs:", *lines)) if help_texts else about
+    help_texts = flat_help(function)
+    lines = [f"    {name}: {help_texts[name]}" for name in names if name in help_texts]
+    return "\n".join((f"{about}\n\nArgs:", *lines)) if lines else about

@@ -79,7 +79,11 @@ def run_flow(care_flow: Flow[..., Result], *, plain: bool = False, **settings: A
 
 @contextmanager
 def server() -> Iterator[str]:
-    """The address of the configured Prefect server, or of one here for the block; "" if none answers."""
+    """The address of the configured Prefect server, or of one of our own that ends with the block.
+
+    Yields:
+        Where its API is; "" if it does not answer.
+    """
     configured = PREFECT_API_URL.value()
     if configured:
         yield configured if answers(configured) else ""

@@ -26,7 +26,7 @@ def main() -> None:
         app(prog_name="python -m care.train")
 
 
-def _run(
+def _run(  # noqa: PLR0913 (the options of a command)
     path: SetPath,
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="Run directory or URL, new or of the same run.")
@@ -69,6 +69,7 @@ def _run(
     steps_per_epoch = len(data) // settings["batch_size"]
     if warmup_epochs is None:
         warmup_epochs = min(10, epochs / 10)
+    settings["warmup"] = round(steps_per_epoch * warmup_epochs)
     with process_group(run):
         val = shards.open(knn_val) if knn_val else data
 
@@ -85,7 +86,7 @@ def _run(
             allow_change=allow_change or (),
             probe=probe,
             probe_every=knn_every * steps_per_epoch,
-            **gathered(pretrain, settings | {"warmup": round(steps_per_epoch * warmup_epochs)}),
+            **gathered(pretrain, settings),
         )
         if os.environ.get("RANK", "0") == "0":
             typer.echo(f"{trained.steps} steps done, encoder: {trained.encoder}")

@@ -24,45 +24,45 @@ TINY = {
 
 def table() -> dict[int, tuple[int, str]]:
     """Parent and command line of every process."""
-    found = {}
-    for pid in Path("/proc").iterdir():
+    processes = {}
+    for folder in Path("/proc").iterdir():
         try:
-            if pid.name.isdigit():
-                fields = (pid / "stat").read_text().rpartition(")")[2].split()
-                if fields[0] != "Z":
-                    found[int(pid.name)] = (
-                        int(fields[1]),
-                        (pid / "cmdline")
-                        .read_bytes()
-                        .replace(b"\0", b" ")
-                        .decode(errors="replace"),
-                    )
+            if folder.name.isdigit():
+                state, parent, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+                if state != "Z":
+                    words = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
+                    processes[int(folder.name)] = (int(parent), words.decode(errors="replace"))
         except OSError:
+            # it has ended
             continue
-    return found
+    return processes
 
 
 def below(parent: int) -> dict[int, str]:
     """Command lines of a process's children, their children, …"""
-    all_of_them, found, seen = table(), {}, [parent]
-    while seen:
-        one = seen.pop()
-        mine = {pid: line for pid, (above, line) in all_of_them.items() if above == one}
-        found |= mine
-        seen += mine
-    return found
+    processes = table()
+    descendants: dict[int, str] = {}
+    waiting = [parent]
+    while waiting:
+        above = waiting.pop()
+        children = {
+            pid: line for pid, (its_parent, line) in processes.items() if its_parent == above
+        }
+        descendants |= children
+        waiting += children
+    return descendants
 
 
-def care(*arguments: object, **more) -> subprocess.Popen[str]:
-    """`care` with arguments, in a session of its own."""
+def care(*arguments: object, **settings) -> subprocess.Popen[str]:
+    """`care` with arguments, in a session of its own.
+
+    Args:
+        *arguments: of the command line.
+        **settings: of ``subprocess.Popen``.
+    """
     command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
-    more = {
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.STDOUT,
-        "text": True,
-        "start_new_session": True,
-    } | more
-    return subprocess.Popen(command, **more)
+    defaults = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, **defaults | settings, text=True, start_new_session=True)
 
 
 def until(condition: Callable[[], object], seconds: float, what: str) -> None:
@@ -75,13 +75,14 @@ def until(condition: Callable[[], object], seconds: float, what: str) -> None:
 
 def options(settings: dict[str, object]) -> list[str]:
     """Keyword arguments as options of the command line."""
-    words = [("--" + name.replace("_", "-"), value) for name, value in settings.items()]
-    return [
-        text
-        for name, value in words
-        for text in (name, ",".join(map(str, value)) if isinstance(value, tuple) else str(value))
-    ]
+    words = []
+    for name, value in settings.items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        words += [f"--{name.replace('_', '-')}", text]
+    return words
 
 
-def environment(**more: str) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "200"} | more
+def environment(**variables: str) -> dict[str, str]:
+    """The environment of a command of this working copy."""
+    root = str(Path(__file__).parents[2])
+    return os.environ | {"PYTHONPATH": root, "COLUMNS": "200"} | variables

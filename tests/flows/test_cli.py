@@ -7,6 +7,7 @@ from flows.cli import main
 from shards import scenes
 
 SMALL = "--encoder resnet18-small-half --size 32 --batch-size 8 --hidden 16 --precision fp32"
+QUICK = "--size 32 --epochs 1 --batch-size 4 --lrs 0.1 --head-lrs 1"
 RANDOM = "random:resnet18-small-half"
 
 

@@ -95,6 +95,9 @@ def test_mistakes_with_a_good_set(
     assert not (tmp_path / "run").exists()
 
 
+SMALL = "--size 32 --batch-size 8 --hidden 16 --precision fp32 --epochs 1"
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -1,4 +1,7 @@
-"""Deployments for real: a Prefect server, `serve`, a work pool with a worker, prefect.yaml: `nox -s flows`."""
+"""Deployments for real: a Prefect server, `serve`, a pool with a worker, prefect.yaml.
+
+`nox -s flows` runs them.
+"""
 
 import json
 import os
@@ -21,38 +24,35 @@ def prefect(tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     home, address = tmp_path_factory.mktemp("home"), f"http://127.0.0.1:{port}/api"
-    own = environment(
+    variables = environment(
         PREFECT_HOME=str(home),
         PREFECT_API_URL=address,
         DO_NOT_TRACK="1",
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
     )
+    program = [sys.executable, "-m", "prefect"]
+    start = [*program, "server", "start", "--port", str(port)]
     log = (home / "server.log").open("w")
-    base = [sys.executable, "-m", "prefect"]
-    server = subprocess.Popen(
-        [*base, "server", "start", "--port", str(port)],
-        env=own,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
+    server = subprocess.Popen(start, env=variables, stdout=log, stderr=log, start_new_session=True)
 
-    def run(*arguments: object, **more) -> str:
-        done = subprocess.run(
-            [*base, *map(str, arguments)],
-            env=own,
+    def run(*arguments: object, cwd: Path | None = None) -> str:
+        command = [*program, *map(str, arguments)]
+        ended = subprocess.run(
+            command,
+            env=variables,
+            cwd=cwd,
             capture_output=True,
             text=True,
             timeout=500,
-            **more,
+            check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
 
     from flows.server import answers
 
     until(lambda: answers(address), 120, "server")
-    run.own = own
+    run.variables = variables
     yield run
     os.killpg(server.pid, signal.SIGTERM)
     server.wait()
@@ -74,101 +74,86 @@ def started(prefect):
 
 
 def parameters(**settings: object) -> list[str]:
-    return [
-        word
-        for name, value in settings.items()
-        for word in ("--param", f"{name}={json.dumps(value)}")
-    ]
+    """Options of `prefect deployment run`."""
+    words = []
+    for name, value in settings.items():
+        words += ["--param", f"{name}={json.dumps(value)}"]
+    return words
+
+
+def run_deployment(prefect, kind: str, *options: str, **settings: object) -> None:
+    prefect("deployment", "run", f"care-{kind}/care-{kind}", *parameters(**settings), *options)
 
 
 def runs(prefect, state: str) -> str:
     return prefect("flow-run", "ls", "--state", state)
 
 
-def test_served_run_and_cancel(prefect, started, tmp_path: Path) -> None:
-    log = (tmp_path / "serve.log").open("w+")
-    started(care("pipeline", "serve", env=prefect.own, cwd=tmp_path, stdout=log))
-    names = [
-        f"care-{name}/care-{name}"
-        for name in (
-            "pipeline",
-            "build",
-            "pretrain",
-            "knn",
-            "linear",
-            "finetune",
-            "detect",
-            "report",
-        )
-    ]
-    until(lambda: all(name in prefect("deployment", "ls") for name in names), 120, "deployments")
-    prefect(
-        "deployment",
-        "run",
-        "care-pipeline/care-pipeline",
-        *parameters(out="lab", **TINY),
-        "--watch",
-    )
-    results = json.loads((tmp_path / "lab" / "results.json").read_text())
-    assert {row["encoder"] for row in results["evaluations"]} == {
-        "random initialisation",
-        "C-stream alone",
-        "CARE",
-    }
-    lab = tmp_path / "lab"
-    stage = parameters(
-        out=str(lab),
-        encoder=str(lab / "pretrain"),
-        train=str(lab / "train"),
-        val=str(lab / "val"),
-        k=5,
-    )
-    prefect("deployment", "run", "care-knn/care-knn", *stage, "--watch")
-    assert any('"k": 5' in path.read_text() for path in lab.glob("stages/knn-*.json"))
-    prefect("deployment", "run", "care-report/care-report", *parameters(run=str(lab)), "--watch")
+def running(prefect, flow: str) -> str:
+    """The identifier of the run of a flow that goes on."""
+    lines = runs(prefect, "RUNNING").splitlines()
+    (line,) = [line for line in lines if flow in line]
+    return line.split("│")[1].strip()
 
-    long = TINY | {"steps": 100_000}
-    prefect("deployment", "run", "care-pipeline/care-pipeline", *parameters(out="long", **long))
-    until(lambda: [*tmp_path.glob("long/stages/pretrain-c-stream-*/timing.jsonl")], 200, "training")
+
+@pytest.fixture
+def served(prefect, started, tmp_path: Path) -> Path:
+    """The folder in which the deployments are served."""
+    log = (tmp_path / "serve.log").open("w+")
+    started(care("pipeline", "serve", env=prefect.variables, cwd=tmp_path, stdout=log))
+    kinds = "pipeline reproduce build pretrain knn linear finetune detect report"
+    names = [f"care-{kind}/care-{kind}" for kind in kinds.split()]
+    until(lambda: all(name in prefect("deployment", "ls") for name in names), 120, "deployments")
+    return tmp_path
+
+
+def test_served_run_and_cancel(prefect, served: Path) -> None:
+    lab = served / "lab"
+    run_deployment(prefect, "pipeline", "--watch", out="lab", **TINY)
+    results = json.loads((lab / "results.json").read_text())
+    encoders = {row["encoder"] for row in results["evaluations"]}
+    assert encoders == {"random initialisation", "C-stream alone", "CARE"}
+    paths = {name: str(lab / name) for name in ("train", "val")}
+    encoder = str(lab / "pretrain")
+    run_deployment(prefect, "knn", "--watch", out=str(lab), encoder=encoder, k=5, **paths)
+    assert any('"k": 5' in path.read_text() for path in lab.glob("stages/knn-*.json"))
+    run_deployment(prefect, "report", "--watch", run=str(lab))
+
+    run_deployment(prefect, "pipeline", out="long", **TINY | {"steps": 100_000})
+    stage = "long/stages/pretrain-c-stream-*"
+    until(lambda: [*served.glob(f"{stage}/timing.jsonl")], 200, "training")
     until(lambda: "RUNNING" in runs(prefect, "RUNNING").upper(), 60, "running")
-    (identifier,) = [
-        line.split("│")[1].strip()
-        for line in runs(prefect, "RUNNING").splitlines()
-        if "care-pipeline" in line
-    ]
+    identifier = running(prefect, "care-pipeline")
     prefect("flow-run", "cancel", identifier)
-    until(lambda: [*tmp_path.glob("long/stages/pretrain-c-stream-*/status.json")], 5, "status")
-    (status,) = tmp_path.glob("long/stages/pretrain-c-stream-*/status.json")
+    until(lambda: [*served.glob(f"{stage}/status.json")], 5, "status")
+    (status,) = served.glob(f"{stage}/status.json")
     until(lambda: json.loads(status.read_text())["state"] == "stopped", 90, "saved")
     assert [*status.parent.glob("checkpoints/step-*/manifest.json")]
     until(lambda: identifier in runs(prefect, "CANCELLED"), 90, "cancelled")
 
 
+def test_a_grid_is_served(prefect, served: Path) -> None:
+    settings = {name: value for name, value in TINY.items() if not name.startswith("detection")}
+    run_deployment(
+        prefect, "reproduce", "--watch", out="grid", arms=["c-stream"], seeds=[0], **settings
+    )
+    content = json.loads((served / "grid" / "reproduce.json").read_text())
+    assert content["failed"] == []
+
+
 def test_a_worker_of_a_pool(prefect, started, tmp_path: Path) -> None:
-    deploy = care("pipeline", "deploy", "--pool", "shelf", env=prefect.own, cwd=tmp_path)
+    deploy = care("pipeline", "deploy", "--pool", "shelf", env=prefect.variables, cwd=tmp_path)
     output = deploy.communicate(timeout=200)[0]
     assert deploy.returncode == 0, output
     assert "deployed care-pipeline/care-pipeline" in output
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "shelf"]
     log = (tmp_path / "worker.log").open("w+")
-    started(
-        subprocess.Popen(
-            command,
-            env=prefect.own,
-            cwd="/",
-            stdout=log,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-        )
+    streams = {"stdout": log, "stderr": log}
+    worker = subprocess.Popen(
+        command, env=prefect.variables, cwd="/", **streams, text=True, start_new_session=True
     )
-    prefect(
-        "deployment",
-        "run",
-        "care-pipeline/care-pipeline",
-        *parameters(out="lab", **TINY),
-        "--watch",
-    )
+    started(worker)
+    run_deployment(prefect, "pipeline", "--watch", out="lab", **TINY)
     assert (tmp_path / "lab" / "report.html").exists()
 
 

@@ -116,9 +116,9 @@ def cli():
 
 def test_a_docstring_is_its_text_and_what_it_says_of_each_argument():
     said, arguments = parse_docstring(verb)
-    assert (
-        said
-        == "Does one thing, and says so in\ntwo lines.\n\nA second paragraph, of which Args: is no part."
+    assert said == (
+        "Does one thing, and says so in\ntwo lines."
+        "\n\nA second paragraph, of which Args: is no part."
     )
     assert [*arguments] == [*inspect.signature(verb).parameters]
     assert arguments["count"] == "At least one."
@@ -263,7 +263,7 @@ def test_the_help_is_the_docstring(cli):
 
 
 def test_the_functions_own_keywords_are_the_only_source(cli):
-    """A keyword without words in the docstring is the author's mistake, and told when the command is made."""
+    """A keyword that the docstring says nothing of is an error when the command is made."""
 
     def silent(*, told: int = 1, untold: int = 2) -> None:
         """Does nothing.
