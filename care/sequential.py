@@ -4,8 +4,10 @@ It is what the paper's two parallel streams are compared with. Only the encoder 
 training, as always, so that its evaluation tells what the transformer behind it has taught it.
 """
 
+from typing import cast
 from jaxtyping import Float
 from torch import Tensor, nn
+from care.attention import Transformer
 from care.encoded import Encoded
 from care.encoders import Encoder
 from care.objectives import Objective
@@ -21,11 +23,11 @@ class SequentialEncoder(nn.Module):
         transformer: for the channels and the size of that map.
     """
 
-    def __init__(self, encoder: nn.Module, transformer: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, transformer: Transformer) -> None:
         super().__init__()
         self.encoder = encoder
         self.transformer = transformer
-        self.features = int(transformer.features)  # type: ignore[arg-type]
+        self.features = transformer.features
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Encoded:
         """The encoder's map, and what the transformer makes of it, pooled."""
@@ -72,5 +74,6 @@ def sequential_stream(
         zero_gamma=zero_gamma,
         objective=objective,
     )
-    c.backbone = c.objective.pair(SequentialEncoder(c.backbone.online, t.backbone.online))
+    transformer = cast(Transformer, t.backbone.online)
+    c.backbone = c.objective.pair(SequentialEncoder(c.backbone.online, transformer))
     return c

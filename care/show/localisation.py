@@ -162,9 +162,9 @@ def discovered_box(features: Float[Tensor, "c h w"], size: int) -> Float[Tensor,
     region = (products[joined].sum(0) > 0).view(height, width)
     start = torch.zeros(height * width, dtype=torch.bool)
     start[seed] = True
-    (box,) = masks_to_boxes(connected(region, start.view(height, width))[None])
+    component = connected(region, start.view(height, width))
     cell = torch.tensor([size / width, size / height] * 2)
-    return (box + torch.tensor([0, 0, 1, 1])) * cell
+    return _boxes(component[None])[0] * cell
 
 
 def connected(region: Bool[Tensor, "h w"], start: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
@@ -192,5 +192,10 @@ def _each_fits(
     masks: Sequence[Bool[Tensor, "_ h w"]],
 ) -> Iterator[bool]:
     for box, of_image in zip(boxes, masks, strict=True):
-        objects = masks_to_boxes(of_image) + torch.tensor([0, 0, 1, 1])
-        yield bool((box_iou(box[None], objects) >= LEAST_IOU).any())
+        yield bool((box_iou(box[None], _boxes(of_image)) >= LEAST_IOU).any())
+
+
+def _boxes(masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n 4"]:
+    """(left, top, right, bottom) of each mask, the last two exclusive."""
+    inclusive: Tensor = masks_to_boxes(masks)
+    return inclusive + torch.tensor([0, 0, 1, 1])

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import care
 import shards
+from care.positions import Position
 from care.sequential import SequentialEncoder, sequential_stream
 from care.train import VIEWS, View, ranks
 from care.train import pretrain as pretrain_streams
@@ -16,7 +17,7 @@ from flows.result import Result
 from flows.works.outputs import outputs
 from flows.works.timing import timing
 
-POSITIONS: dict[str, type[care.NoPosition]] = {
+POSITIONS: dict[str, type[Position]] = {
     "none": care.NoPosition,
     "sin-cos": care.SinCosPosition,
     "absolute": care.AbsolutePosition,
