@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from care.errors import CareError
 from care.show.comparison import differences
 from care.show.maps import SCALE
-from care.show.results import tables
+from care.show.results import evaluations, tables
 from care.show.rows import Row
 from care.show.verdict import caveat, findings, judges_care
 from care.show.whiskers import picture
@@ -68,7 +68,7 @@ def report(run: str | Path) -> str | Path:
         The page, ``report.html``: a path, of a URL a string.
 
     Raises:
-        CareError: The directory has neither results nor losses.
+        CareError: The directory has neither results nor losses, or another program's results.
     """
     folder = storage.locate(run)
     names = storage.listing(folder).keys()
@@ -80,19 +80,24 @@ def report(run: str | Path) -> str | Path:
     results = storage.read_json(folder / "results.json") if "results.json" in names else {}
     losses = storage.read_bytes(folder / "losses.jsonl") if "losses.jsonl" in names else b""
     maps = storage.read_bytes(folder / "maps.png") if "maps.png" in names else b""
-    page = _page(results, [json.loads(line) for line in losses.splitlines()], maps)
+    rows: list[Row] = []
+    # a page without tables is one, too
+    if not isinstance(results, dict) or "evaluations" in results:
+        rows = evaluations(results, folder / "results.json")
+    page = _page(results, rows, [json.loads(line) for line in losses.splitlines()], maps)
     storage.write_bytes(folder / "report.html", page.encode())
     path = folder / "report.html"
     return str(path) if storage.is_remote(run) else path
 
 
-def _page(results: dict[str, Any], losses: Sequence[dict[str, Any]], maps: bytes) -> str:
+def _page(
+    results: dict[str, Any], rows: list[Row], losses: Sequence[dict[str, Any]], maps: bytes
+) -> str:
     """The page as HTML; what results say is text in it, and never markup."""
     environment = Environment(
         loader=PackageLoader("care", "show"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     # of the rows, not of the file: results of an earlier version have no verdict of their own
-    rows: list[Row] = results.get("evaluations", [])
     compared = differences(rows)
     return environment.get_template("report.html.j2").render(
         results=results,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from care.errors import CareError
 from care.show.groups import Group, grouped
 from care.show.rows import MEASURES, Result, Row, read
@@ -85,15 +85,7 @@ def gather(folder: str | Path) -> list[Row]:
     root = storage.locate(folder)
     gathered = dict[str, Row]()
     for path in sorted(root.rglob("results.json"), key=lambda path: (len(path.parts), path)):
-        try:
-            rows = storage.read_json(path)["evaluations"]
-            # what makes no table is not ours
-            tables(rows)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CareError(
-                f"{path} holds no evaluations of a care command; move it away, or name a folder"
-                " without it"
-            ) from error
+        rows = evaluations(storage.read_json(path), path)
         file = path.relative_to(root).as_posix()
         for row in rows:
             gathered.setdefault(_identity(row, str(path)), row | {"file": file})
@@ -103,6 +95,28 @@ def gather(folder: str | Path) -> list[Row]:
             " `care evaluate` or `care demo`"
         )
     return list(gathered.values())
+
+
+def evaluations(content: Any, path: object) -> list[Row]:
+    """Find the evaluations in what a results.json holds.
+
+    Args:
+        content: JSON of any kind.
+        path: of the file, for the message.
+
+    Raises:
+        CareError: There are none, or they are another program's.
+    """
+    try:
+        rows: list[Row] = content["evaluations"]
+        # what makes no table is not ours
+        tables(rows)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CareError(
+            f"{path} holds no evaluations of a care command; move it away, or name a folder"
+            " without it"
+        ) from error
+    return rows
 
 
 def _measures(groups: Sequence[Group]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Rows are what others write and read, so whatever is not needed here stays in the
 with one reads it into a ``Result`` first.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +89,7 @@ def read(rows: Iterable[Row]) -> list[Result]:
 
 
 def _result(row: Row) -> Result:
-    """One row, read; a measure that is null is none."""
+    """One row, read; what is null is taken for missing, and a figure that is not finite, too."""
     measures = {name: row.get(name) for name in FIGURES}
     deviations = {name: row.get(f"{name}_std") for name in FIGURES}
     return Result(
@@ -96,18 +97,23 @@ def _result(row: Row) -> Result:
         encoder=row["encoder"],
         measures=_known(measures),
         deviations=_known(deviations),
-        protocol=row.get("protocol", ""),
-        source=row.get("source", ""),
-        file=row.get("file", ""),
-        trials=row.get("trials", 1),
+        protocol=row.get("protocol") or "",
+        source=row.get("source") or "",
+        file=row.get("file") or "",
+        trials=row.get("trials") or 1,
         seed=row.get("seed"),
-        settings=dict(row.get("settings", {})),
-        chosen=tuple(row.get("chosen", ())),
-        digests=dict(row.get("digests", {})),
+        settings=dict(row.get("settings") or {}),
+        chosen=tuple(row.get("chosen") or ()),
+        digests=dict(row.get("digests") or {}),
         resampled=tuple(row.get("resampled") or ()),
         chance=row.get("chance", row.get("area")),
     )
 
 
 def _known(figures: Mapping[str, Figure | None]) -> dict[str, Figure]:
-    return {name: figure for name, figure in figures.items() if figure is not None}
+    """The figures that there are: no nulls, and no NaN, which Python's JSON may hold."""
+    return {name: figure for name, figure in figures.items() if not _is_missing(figure)}
+
+
+def _is_missing(figure: Figure | None) -> bool:
+    return figure is None or (isinstance(figure, float) and not math.isfinite(figure))
