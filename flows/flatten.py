@@ -49,12 +49,13 @@ def flat_parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter
 def flat_help(function: Callable[..., Any]) -> dict[str, str]:
     """What the docstrings of a function and of its values say of each parameter, by name."""
     help_texts = parse_docstring(function)[1]
+    of_fields: dict[str, str] = {}
     for parameter in _keywords(function):
         value_class = _value_class(parameter.annotation)
         if value_class is not None:
             help_texts.pop(parameter.name, None)
-            help_texts |= parse_docstring(value_class)[1]
-    return help_texts
+            of_fields |= parse_docstring(value_class)[1]
+    return help_texts | of_fields
 
 
 def gathered(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,24 +68,26 @@ def gathered(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[str,
 
     Returns:
         ``flat`` without the fields and with the values. A value that may be None, and is by
-        default, stays so where no field differs from its default.
+        default, stays so where no field differs from its default. A value that is given as it is
+        stays, too.
     """
     arguments = dict(flat)
+    values: dict[str, Any] = {}
     for parameter in _keywords(function):
         value_class = _value_class(parameter.annotation)
-        if value_class is None or parameter.name in flat:
+        if value_class is None or isinstance(flat.get(parameter.name), value_class):
             continue
-        values = {}
+        fields = {}
         for field in _fields(value_class, parameter.default):
             if field.name in arguments:
-                values[field.name] = _as_annotated(arguments.pop(field.name), field.annotation)
+                fields[field.name] = _as_annotated(arguments.pop(field.name), field.annotation)
         if parameter.default is parameter.empty:
-            arguments[parameter.name] = value_class(**values)
+            values[parameter.name] = value_class(**fields)
         elif parameter.default is not None:
-            arguments[parameter.name] = dataclasses.replace(parameter.default, **values)
-        elif _differs(value_class, values):
-            arguments[parameter.name] = value_class(**values)
-    return arguments
+            values[parameter.name] = dataclasses.replace(parameter.default, **fields)
+        elif _differs(value_class, fields):
+            values[parameter.name] = value_class(**fields)
+    return arguments | values
 
 
 def flattened(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -138,6 +138,55 @@ def test_a_value_given_whole_is_left_as_it_is() -> None:
     assert gathered(train, {"optimizer": value})["optimizer"] is value
 
 
+def test_a_field_may_have_the_name_of_its_parameter() -> None:
+    @dataclass(frozen=True)
+    class Images:
+        """Where they are.
+
+        Attributes:
+            images: a folder.
+        """
+
+        images: str | None = None
+
+    def run(*, images: Images) -> Images:
+        """Run.
+
+        Args:
+            images: to train on.
+        """
+        return images
+
+    assert flat_help(run) == {"images": "A folder."}
+    assert flattened(run)(images="photos") == Images("photos")
+    assert flattened(run)() == Images()
+    assert flattened(run)(images=Images("x")) == Images("x")
+
+
+def test_a_field_may_have_the_name_of_another_parameter() -> None:
+    @dataclass(frozen=True)
+    class Sets:
+        """What there is.
+
+        Attributes:
+            lr: a folder of that name.
+        """
+
+        lr: str = "x"
+
+    def run(*, lr: Machine, sets: Sets) -> tuple[Machine, Sets]:
+        """Run.
+
+        Args:
+            lr: a machine.
+            sets: some.
+        """
+        return lr, sets
+
+    assert flat_help(run)["lr"] == "A folder of that name."
+    assert flattened(run)(lr="y", workers=3) == (Machine(workers=3), Sets("y"))
+
+
 def test_lists_of_json_become_the_tuples_of_a_field() -> None:
     optimizer = gathered(train, {"steps": [1, 2]})["optimizer"]
     assert optimizer.steps == (1, 2)
