@@ -6,7 +6,7 @@ import subprocess
 import sys
 import numpy as np
 import pytest
-from made_images import image_bytes
+from made_images import encoded, image_bytes
 from PIL import Image, ImageOps
 from shards import Reject, ShardError, decode, images
 from shards.images import check
@@ -20,14 +20,8 @@ def refusal(data, validate):
         return error.reason
 
 
-def encoded(image, format="PNG", **options):
-    out = io.BytesIO()
-    image.save(out, format, **options)
-    return out.getvalue()
-
-
 @pytest.mark.parametrize(
-    ("mode", "format"),
+    ("mode", "file_format"),
     [
         ("RGB", "JPEG"),
         ("L", "JPEG"),
@@ -38,8 +32,8 @@ def encoded(image, format="PNG", **options):
         ("RGB", "PPM"),
     ],
 )
-def test_opaque_modes_are_pillows_rgb(mode, format):
-    data = image_bytes(mode=mode, format=format)
+def test_opaque_modes_are_pillows_rgb(mode, file_format):
+    data = image_bytes(mode=mode, file_format=file_format)
     got = decode(data)
     assert got.mode == "RGB"
     np.testing.assert_array_equal(got, Image.open(io.BytesIO(data)).convert("RGB"))
@@ -74,21 +68,17 @@ def test_wide_integers_lose_their_low_byte(values, want):
     assert np.asarray(got)[0, :, 0].tolist() == want
 
 
-def test_floats_of_unit_range_are_scaled_and_others_clipped():
-    unit = np.array([[0, 0.5, 1, np.nan]], np.float32)
-    assert np.asarray(decode(encoded(Image.fromarray(unit), "TIFF")))[0, :, 1].tolist() == [
-        0,
-        128,
-        255,
-        0,
-    ]
-    wide = np.array([[-3, 7.6, 255, 1e9]], np.float32)
-    assert np.asarray(decode(encoded(Image.fromarray(wide), "TIFF")))[0, :, 1].tolist() == [
-        0,
-        8,
-        255,
-        255,
-    ]
+@pytest.mark.parametrize(
+    ("values", "want"),
+    [
+        ([0, 0.5, 1, np.nan], [0, 128, 255, 0]),
+        ([-3, 7.6, 255, 1e9], [0, 8, 255, 255]),
+    ],
+)
+def test_floats_of_unit_range_are_scaled_and_others_clipped(values, want):
+    image = Image.fromarray(np.array([values], np.float32))
+    got = decode(encoded(image, "TIFF"))
+    assert np.asarray(got)[0, :, 1].tolist() == want
 
 
 def test_lab_becomes_rgb():
@@ -97,27 +87,24 @@ def test_lab_becomes_rgb():
 
 
 def test_the_first_frame_of_an_animation():
-    red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
-    assert decode(encoded(red, "GIF", save_all=True, append_images=[blue])).getpixel((0, 0)) == (
-        255,
-        0,
-        0,
-    )
+    red = Image.new("RGB", (8, 8), "red")
+    blue = Image.new("RGB", (8, 8), "blue")
+    animation = encoded(red, "GIF", save_all=True, append_images=[blue])
+    assert decode(animation).getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("orientation", range(10))
-@pytest.mark.parametrize("format", ["JPEG", "TIFF", "PNG"])
-def test_exif_orientation(orientation, format):
+@pytest.mark.parametrize("file_format", ["JPEG", "TIFF", "PNG"])
+def test_exif_orientation(orientation, file_format):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = image_bytes(size=(9, 5), format=format, exif=exif)
-    np.testing.assert_array_equal(
-        decode(data), ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    )
+    data = image_bytes(size=(9, 5), file_format=file_format, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(decode(data), upright)
 
 
 def test_a_broken_exif_block_counts_as_none():
-    data = image_bytes(format="JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    data = image_bytes(file_format="JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     assert decode(data).size == (20, 16)
 
 
@@ -130,7 +117,7 @@ PNG = image_bytes(size=(200, 200))
         (b"", Reject.EMPTY, Reject.EMPTY),
         (b"text", Reject.NOT_AN_IMAGE, Reject.NOT_AN_IMAGE),
         (PNG[: len(PNG) // 2], Reject.CORRUPT, None),
-        (image_bytes(size=(99, 99), format="JPEG")[:-500], Reject.CORRUPT, None),
+        (image_bytes(size=(99, 99), file_format="JPEG")[:-500], Reject.CORRUPT, None),
         (encoded(Image.new("1", (10_000, 9_000))), Reject.TOO_LARGE, Reject.TOO_LARGE),
         (
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
@@ -193,41 +180,46 @@ for name in sys.stdin.read().split("\\n"):
 """
 
 
-def test_malformed_files_are_refused_cleanly_in_bounded_memory_and_time(unpacked):
-    root = unpacked("malformed.tar") / "malformed"
-    with (root / "expected.tsv").open() as table:
-        rows = list(csv.DictReader(table, delimiter="\t"))
+def probe(names):
+    """What ``PROBE`` prints of each file, in a child of two gigabytes and a minute of CPU."""
 
     def limits():
         resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
         resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 
-    names = "\n".join(str(root / row["file"]) for row in rows)
     child = subprocess.run(
         [sys.executable, "-c", PROBE],
-        input=names,
+        input="\n".join(names),
         capture_output=True,
         text=True,
         preexec_fn=limits,
+        check=False,
     )
     assert child.returncode == 0, child.stderr[-2000:]
-    results = [json.loads(line) for line in child.stdout.splitlines()]
+    return [json.loads(line) for line in child.stdout.splitlines()]
+
+
+def test_malformed_files_are_refused_cleanly_in_bounded_memory_and_time(unpacked):
+    root = unpacked("malformed.tar") / "malformed"
+    with (root / "expected.tsv").open() as table:
+        rows = list(csv.DictReader(table, delimiter="\t"))
+    results = probe([str(root / row["file"]) for row in rows])
     assert len(results) == len(rows) == 231
     assert all(agrees for _, _, agrees, _, _ in results)
     assert max(seconds for *_, seconds, _ in results) < 2
     assert max(megabytes for *_, megabytes in results) < 1000
-    assert not [
-        row["file"]
-        for row, (_, reason, *_) in zip(rows, results, strict=True)
-        if row["pil13_outcome"] != "ok" and reason is None
-    ]
-    # Four of the odd files are damaged: Pillow raises at their first load(), and passes only a second one.
-    refused = [
-        row["file"]
-        for row, (_, reason, *_) in zip(rows, results, strict=True)
-        if row["pil13_outcome"] == "ok" and reason
-    ]
-    assert len(refused) == 4
-    for name in refused:
+    broken_but_taken = []
+    fine_but_refused = []
+    for row, (_, reason, *_) in zip(rows, results, strict=True):
+        fine = row["pil13_outcome"] == "ok"
+        if fine and reason:
+            fine_but_refused.append(row["file"])
+        if not fine and not reason:
+            broken_but_taken.append(row["file"])
+    assert broken_but_taken == []
+    # four of the odd files are damaged: Pillow raises at their first load(), and passes only a
+    # second one
+    assert len(fine_but_refused) == 4
+    for name in fine_but_refused:
         with pytest.raises((OSError, SyntaxError)), Image.open(root / name) as image:
             image.load()

@@ -30,11 +30,11 @@ def test_a_set_that_cannot_be_opened_is_one_problem(tmp_path):
 
 def test_any_flipped_byte_is_found(built):
     tar = built / "shard-000000.tar"
-    whole = tar.read_bytes()
-    for at in range(0, len(whole), 97):
+    intact = tar.read_bytes()
+    for at in range(0, len(intact), 97):
         flip(tar, at)
         assert any(line.startswith("shard-000000.tar: ") for line in verify(built)), at
-        tar.write_bytes(whole)
+        tar.write_bytes(intact)
     assert verify(built) == []
 
 

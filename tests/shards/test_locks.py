@@ -1,4 +1,4 @@
-"""One process at a time in a folder, local or by URL; a real store's part is in test_cloud."""
+"""One process at a time in a folder, local or by URL; for real stores see test_cloud_storage."""
 
 import signal
 import subprocess
@@ -55,10 +55,14 @@ def wait_for(condition):
 
 
 def wait_for_word(word, capsys):
-    said = []
-    wait_for(
-        lambda: said.append(capsys.readouterr().err) or word in " ".join("".join(said).split())
-    )
+    """Wait until stderr has some words, whatever its line breaks."""
+    texts = []
+
+    def has_word():
+        texts.append(capsys.readouterr().err)
+        return word in " ".join("".join(texts).split())
+
+    wait_for(has_word)
 
 
 def holder(place, tmp_path, seconds=2.0):
@@ -123,26 +127,28 @@ def test_a_holder_that_was_stopped_for_long_learns_that_it_lost(url, tmp_path, q
 
 
 def test_of_many_that_wait_for_a_dead_ones_lease_one_wins_at_a_time(quick, monkeypatch):
-    pipe, lock = MemoryFileSystem.pipe_file, threading.Lock()
+    pipe_file = MemoryFileSystem.pipe_file
+    lock = threading.Lock()
 
     def atomic(*args, **more):  # as in stores, and not in fsspec's memory
         with lock:
-            pipe(*args, **more)
+            pipe_file(*args, **more)
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", atomic)
     storage.write_bytes("memory://contended/.lease/00000007", b"of a dead one")
-    inside, most = [], []
+    inside = []
+    counts = []
 
     def contend(number):
         with locks.exclusive("memory://contended", "testing", patience=60):
             inside.append(number)
-            most.append(len(inside))
+            counts.append(len(inside))
             time.sleep(0.02)
             inside.remove(number)
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(contend, range(16)))
-    assert most == [1] * 16
+    assert counts == [1] * 16
     assert lease_names("memory://contended") == []
 
 
@@ -156,39 +162,48 @@ def test_a_lease_outlives_its_length_while_its_holder_does(url, quick):
             enter(url)
 
 
-@pytest.mark.parametrize("loss", ["a higher one", "gone", "another's"])
-def test_a_lease_that_is_lost_is_told_at_once_and_at_the_end(url, quick, capsys, loss):
-    def lose():
-        if loss == "a higher one":
-            storage.write_bytes(f"{url}/.lease/00000002", b"of another")
-        elif loss == "gone":
-            storage.remove(f"{url}/.lease/00000001")
-        else:
-            storage.write_bytes(f"{url}/.lease/00000001", b"of another")
+def write_a_higher_one(url):
+    storage.write_bytes(f"{url}/.lease/00000002", b"of another")
 
+
+def remove_it(url):
+    storage.remove(f"{url}/.lease/00000001")
+
+
+def write_over_it(url):
+    storage.write_bytes(f"{url}/.lease/00000001", b"of another")
+
+
+@pytest.mark.parametrize(
+    ("loss", "names"),
+    [
+        (write_a_higher_one, ["00000001", "00000002"]),
+        (remove_it, []),
+        (write_over_it, ["00000001"]),
+    ],
+)
+def test_a_lease_that_is_lost_is_told_at_once_and_at_the_end(url, quick, capsys, loss, names):
     def hold():
         with locks.exclusive(url, "testing"):
-            lose()
+            loss(url)
             wait_for_word("taken over", capsys)
 
-    with pytest.raises(
-        ShardError, match=r"f was taken over by another process, or not reached for 2 s"
-    ):
+    message = r"f was taken over by another process, or not reached for 2 s"
+    with pytest.raises(ShardError, match=message):
         hold()
-    assert (
-        lease_names(url)
-        == {"a higher one": ["00000001", "00000002"], "gone": [], "another's": ["00000001"]}[loss]
-    )
+    assert lease_names(url) == names
 
 
 def test_a_store_that_is_not_reached_loses_the_lease_and_a_short_failure_does_not(
     url, quick, monkeypatch, capsys
 ):
-    attempt, failing, failed = objects.attempt, threading.Event(), []
+    attempt = objects.attempt
+    failing = threading.Event()
+    failures = []
 
     def flaky(what, *rest):
         if failing.is_set() and threading.current_thread() is not threading.main_thread():
-            failed.append(what)
+            failures.append(what)
             raise StoreError("no")
         return attempt(what, *rest)
 
@@ -196,7 +211,7 @@ def test_a_store_that_is_not_reached_loses_the_lease_and_a_short_failure_does_no
     with locks.exclusive(url, "testing"):
         before = storage.read_bytes(f"{url}/.lease/00000001")
         failing.set()
-        wait_for(lambda: failed)
+        wait_for(lambda: failures)
         failing.clear()
         wait_for(lambda: storage.read_bytes(f"{url}/.lease/00000001") not in (before, b""))
     assert capsys.readouterr().err == ""
@@ -217,7 +232,7 @@ def test_what_the_block_raises_is_not_hidden(url, quick, capsys):
 
     def hold():
         with locks.exclusive(url, "testing"):
-            storage.write_bytes(f"{url}/.lease/00000002", b"of another")
+            write_a_higher_one(url)
             wait_for_word("taken over", capsys)
             raise ZeroDivisionError
 
@@ -232,9 +247,6 @@ def test_leases_are_no_files_of_the_folder_and_neighbours_do_not_exclude_each_ot
     ):
         storage.write_bytes("memory://leases/one/a.json", b"1")
         assert lease_names("memory://leases/one") == ["00000001"]
-        assert (
-            storage.listing("memory://leases/one")
-            == storage.listing("memory://leases/one", deep=True)
-            == {"a.json": 1}
-        )
+        for deep in (False, True):
+            assert storage.listing("memory://leases/one", deep=deep) == {"a.json": 1}
     assert lease_names("memory://leases/one") == lease_names("memory://leases/two") == []

@@ -14,20 +14,19 @@ def test_an_epoch_is_a_permutation_without_its_incomplete_batch():
         assert ids.dtype == np.int64
         assert len(set(ids.tolist())) == 100
         assert set(ids.tolist()) <= set(range(103))
-    left_out = [
-        set(range(103)) - {i for step in epoch for i in step.ids.tolist()}
-        for epoch in (steps[:10], steps[10:])
-    ]
-    assert left_out[0] != left_out[1]
+    first, second = (
+        np.concatenate([step.ids for step in epoch]).tolist() for epoch in (steps[:10], steps[10:])
+    )
+    assert set(first) != set(second)  # others are left out
 
 
 def test_a_step_depends_on_nothing_but_its_arguments():
-    want = step_ids(50, batch_size=8, step=17, seed=5).ids.tolist()
+    ids = step_ids(50, batch_size=8, step=17, seed=5).ids.tolist()
     for step in (3, 40, 90):
         step_ids(50, batch_size=8, step=step, seed=5)
-    assert step_ids(50, batch_size=8, step=17, seed=5).ids.tolist() == want
+    assert step_ids(50, batch_size=8, step=17, seed=5).ids.tolist() == ids
     script = "import shards; print(shards.step_ids(50, batch_size=8, step=17, seed=5).ids.tolist())"
-    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == str(want)
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == str(ids)
 
 
 def test_the_bits_never_change():
@@ -59,10 +58,17 @@ def test_ids_cannot_be_spoiled_by_their_reader():
     ("count", "batch_size", "step"), [(7, 8, 0), (0, 1, 0), (8, 0, 0), (8, 4, -1)]
 )
 def test_what_cannot_be_drawn_is_refused(count, batch_size, step):
-    with pytest.raises(
-        ShardError, match=f"batch {step} of {batch_size} samples, got a set of {count}"
-    ):
+    message = f"batch {step} of {batch_size} samples, got a set of {count}"
+    with pytest.raises(ShardError, match=message):
         step_ids(count, batch_size=batch_size, step=step, seed=0)
+
+
+def epoch_ids(count, batch_size, steps):
+    """The samples of some steps, in order, in blocks of runs of ten."""
+    draws = [
+        step_ids(count, batch_size=batch_size, step=step, seed=3, run_length=10) for step in steps
+    ]
+    return np.concatenate([draw.ids for draw in draws])
 
 
 @pytest.mark.parametrize("count", [320, 321, 329, 1601, 5003])
@@ -70,14 +76,8 @@ def test_in_blocks_an_epoch_is_still_a_permutation(count):
     for batch_size in (1, 7, 100, 317):
         steps = count // batch_size
         for epoch in range(2):
-            ids = np.concatenate(
-                [
-                    step_ids(
-                        count, batch_size=batch_size, step=epoch * steps + k, seed=3, run_length=10
-                    ).ids
-                    for k in range(steps)
-                ]
-            )
+            numbers = range(epoch * steps, (epoch + 1) * steps)
+            ids = epoch_ids(count, batch_size, numbers)
             assert len(ids) == steps * batch_size
             assert len(np.unique(ids)) == len(ids)
             assert 0 <= ids.min() <= ids.max() < count
@@ -100,30 +100,19 @@ def test_a_block_reads_few_runs_and_epochs_read_others_together():
 
 
 def test_samples_of_blocks_are_uniform_over_positions():
-    where = np.array(
-        [
-            np.argsort(step_ids(340, batch_size=340, step=e, seed=1, run_length=10).ids)
-            for e in range(2000)
-        ]
-    )
-    assert abs(where.mean(0) / 169.5 - 1).max() < 0.1
-    last = (where >= 330).mean(0) * 34  # as often left out by a batch of 330
+    orders = [
+        step_ids(340, batch_size=340, step=epoch, seed=1, run_length=10).ids
+        for epoch in range(2000)
+    ]
+    positions = np.argsort(np.array(orders), axis=1)
+    assert abs(positions.mean(0) / 169.5 - 1).max() < 0.1
+    last = (positions >= 330).mean(0) * 34  # as often left out by a batch of 330
     assert 0.5 < last.min() < last.max() < 1.6
 
 
 def test_the_bits_of_blocks_never_change():
-    assert step_ids(100, batch_size=10, step=3, seed=7, run_length=2).ids.tolist() == [
-        61,
-        20,
-        81,
-        28,
-        37,
-        70,
-        36,
-        93,
-        64,
-        74,
-    ]
+    ids = step_ids(100, batch_size=10, step=3, seed=7, run_length=2).ids
+    assert ids.tolist() == [61, 20, 81, 28, 37, 70, 36, 93, 64, 74]
 
 
 def test_a_billion_samples_cost_a_step_no_memory():
@@ -142,8 +131,7 @@ def test_a_billion_samples_cost_a_step_no_memory():
 
 def test_ranks_share_a_batch_in_order():
     step = step_ids(50, batch_size=12, step=1, seed=0)
-    assert (
-        np.concatenate([step.of_rank(rank, 3) for rank in range(3)]).tolist() == step.ids.tolist()
-    )
+    ids = np.concatenate([step.of_rank(rank, 3) for rank in range(3)])
+    assert ids.tolist() == step.ids.tolist()
     with pytest.raises(ShardError, match="cannot cut batches of 12 into 5 equal parts"):
         step.of_rank(0, 5)

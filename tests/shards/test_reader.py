@@ -45,14 +45,14 @@ def test_it_can_be_pickled_forked_and_shared_between_threads(built, monkeypatch)
     monkeypatch.chdir(built.parent)
     data = shards.open("set")
     monkeypatch.chdir("/")
-    want = list(data)
+    samples = list(data)
     copy = pickle.loads(pickle.dumps(data))
-    assert list(copy) == want
+    assert list(copy) == samples
     assert copy.digest == data.digest
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(data.__getitem__, [*range(17)] * 20)) == want * 20
+        assert list(pool.map(data.__getitem__, [*range(17)] * 20)) == samples * 20
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        assert pool.starmap(_read, [(data, i) for i in range(17)]) == want
+        assert pool.starmap(_read, [(data, i) for i in range(17)]) == samples
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
@@ -94,50 +94,56 @@ def test_a_wrong_cache_size_is_told(built, monkeypatch):
         shards.open(built)
 
 
-def edit(built, change):
-    document = json.loads((built / "index.json").read_text())
-    change(document)
-    document["own"] = storage.digest(
-        {name: value for name, value in document.items() if name != "own"}
-    )
-    storage.write_json(built / "index.json", document)
+def edit(change):
+    """Damage that changes the document of the index, and its own digest with it."""
+
+    def damage(folder):
+        document = json.loads((folder / "index.json").read_text())
+        change(document)
+        content = {name: value for name, value in document.items() if name != "own"}
+        storage.write_json(folder / "index.json", content | {"own": storage.digest(content)})
+
+    return damage
+
+
+def write(name, data):
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def cut(name, size):
+    return lambda folder: os.truncate(folder / name, size)
+
+
+def rename_a_class(folder):
+    text = (folder / "index.json").read_bytes()
+    (folder / "index.json").write_bytes(text.replace(b"cat", b"dat"))
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda s: shutil.rmtree(s), "no index.json; check the path"),
-        (lambda s: (s / "index.json").unlink(), "no index.json; check the path"),
-        (lambda s: (s / "index.json").write_bytes(b"{"), "cannot be read as JSON"),
-        (lambda s: (s / "index.json").write_bytes(b"[]"), "not the index of a shard set"),
-        (lambda s: edit(s, lambda d: d.pop("schema")), "not the index of a shard set"),
+        (shutil.rmtree, "no index.json; check the path"),
+        (remove("index.json"), "no index.json; check the path"),
+        (write("index.json", b"{"), "cannot be read as JSON"),
+        (write("index.json", b"[]"), "not the index of a shard set"),
+        (edit(lambda d: d.pop("schema")), "not the index of a shard set"),
         (
-            lambda s: edit(s, lambda d: d.update(schema=99)),
+            edit(lambda d: d.update(schema=99)),
             "set with schema 2, it has 99; check the path, upgrade care-ssl, or build",
         ),
-        (lambda s: edit(s, lambda d: d.pop("classes")), "damaged: 'classes'"),
-        (lambda s: edit(s, lambda d: d["counts"].update(seen=3)), "seen is not kept"),
-        (lambda s: edit(s, lambda d: d["shardlist"].pop()), "sample counts differ"),
-        (
-            lambda s: (s / "index.json").write_bytes(
-                (s / "index.json").read_bytes().replace(b"cat", b"dat")
-            ),
-            "index.json is not the file",
-        ),
-        (
-            lambda s: (s / "keys.txt").write_bytes(b"a\n"),
-            "keys.txt is not the file that was written",
-        ),
-        (
-            lambda s: os.truncate(s / "samples.npy", 200),
-            "samples.npy is not the file that was written",
-        ),
-        (lambda s: (s / "samples.npy").unlink(), "damaged.*No such file"),
-        (lambda s: (s / "shard-000002.tar").unlink(), "damaged.*shard-000002"),
-        (
-            lambda s: os.truncate(s / "shard-000001.tar", 9),
-            r"shard-000001\.tar does not have its \d+ bytes",
-        ),
+        (edit(lambda d: d.pop("classes")), "damaged: 'classes'"),
+        (edit(lambda d: d["counts"].update(seen=3)), "seen is not kept"),
+        (edit(lambda d: d["shardlist"].pop()), "sample counts differ"),
+        (rename_a_class, "index.json is not the file"),
+        (write("keys.txt", b"a\n"), "keys.txt is not the file that was written"),
+        (cut("samples.npy", 200), "samples.npy is not the file that was written"),
+        (remove("samples.npy"), "damaged.*No such file"),
+        (remove("shard-000002.tar"), "damaged.*shard-000002"),
+        (cut("shard-000001.tar", 9), r"shard-000001\.tar does not have its \d+ bytes"),
     ],
 )
 def test_what_is_no_whole_set_is_refused_at_once(built, damage, message):

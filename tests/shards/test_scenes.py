@@ -23,11 +23,8 @@ def coco(written):
 
 
 def content(folder):
-    return {
-        path.relative_to(folder): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def naive_counts(mask):
@@ -50,12 +47,21 @@ def naive_mask(segmentation):
     return mask
 
 
+def naive_box(mask):
+    """x, y, width and height of the pixels of a mask, one at a time."""
+    height, width = mask.shape
+    xs = [x for x in range(width) if any(mask[y, x] for y in range(height))]
+    ys = [y for y in range(height) if any(mask[y, x] for x in range(width))]
+    return min(xs), min(ys), max(xs) - min(xs) + 1, max(ys) - min(ys) + 1
+
+
 def some_masks():
     rng = np.random.default_rng(0)
     yield np.zeros((5, 7), bool)
     yield np.ones((5, 7), bool)
     yield from (rng.random((6, 4)) < share for share in (0.1, 0.5, 0.9))
-    yield from (thing.mask for index in range(8) for thing in render(1, index, size=32).objects)
+    for index in range(8):
+        yield from (thing.mask for thing in render(1, index, size=32).objects)
 
 
 def test_a_scene_depends_on_its_arguments_alone():
@@ -63,9 +69,8 @@ def test_a_scene_depends_on_its_arguments_alone():
     again = [render(0, index, size=32) for index in reversed(range(6))][::-1]
     for a, b in zip(first, again, strict=True):
         assert np.array_equal(a.image, b.image)
-        assert [(x.label, x.box, x.mask.tobytes()) for x in a.objects] == [
-            (x.label, x.box, x.mask.tobytes()) for x in b.objects
-        ]
+        for x, y in zip(a.objects, b.objects, strict=True):
+            assert (x.label, x.box, x.mask.tobytes()) == (y.label, y.box, y.mask.tobytes())
     assert len({scene.image.tobytes() for scene in [*first, render(1, 0, size=32)]}) == 7
 
 
@@ -81,39 +86,36 @@ def test_objects_of_a_scene(size):
         assert np.sum([thing.mask for thing in scene.objects], axis=0).max() == 1
         for thing in scene.objects:
             assert thing.mask.shape == (size, size)
-            ys, xs = zip(
-                *[(y, x) for y in range(size) for x in range(size) if thing.mask[y, x]], strict=True
-            )
-            assert thing.box == (min(xs), min(ys), max(xs) - min(xs) + 1, max(ys) - min(ys) + 1)
+            assert thing.box == naive_box(thing.mask)
 
 
 def test_the_main_object_is_seen(monkeypatch):
-    whole = []
-    sprite = scene_shapes.draw_sprite
+    areas = []
 
     def recording(*args):
-        made = sprite(*args)
-        whole.append((np.asarray(made.alpha) >= 128).sum())
-        return made
+        sprite = scene_shapes.draw_sprite(*args)
+        areas.append((np.asarray(sprite.alpha) >= 128).sum())
+        return sprite
 
     monkeypatch.setattr(scenes, "draw_sprite", recording)
     shares = []
     for index in range(160):
-        whole.clear()
-        shares.append(render(3, index, size=64).objects[0].mask.sum() / whole[0])
+        areas.clear()
+        main = render(3, index, size=64).objects[0]
+        shares.append(main.mask.sum() / areas[0])
     assert MAIN_VISIBLE <= min(shares) < 0.8
     assert max(shares) == 1
 
 
 def test_mean_colour_tends_to_the_class_without_telling_it():
-    found = [render(4, index, size=32) for index in range(640)]
-    labels = np.array([scene.label for scene in found])
-    means = np.array([scene.image.mean((0, 1)) for scene in found])
-    centres = np.array(
-        [means[:320][labels[:320] == label].mean(0) for label in range(len(CLASSES))]
-    )
-    guesses = np.linalg.norm(means[320:, None] - centres, axis=2).argmin(1)
-    share = (guesses == labels[320:]).mean()
+    rendered = [render(4, index, size=32) for index in range(640)]
+    labels = np.array([scene.label for scene in rendered])
+    means = np.array([scene.image.mean((0, 1)) for scene in rendered])
+    train = slice(0, 320)
+    val = slice(320, 640)
+    centres = [means[train][labels[train] == label].mean(0) for label in range(len(CLASSES))]
+    guesses = np.linalg.norm(means[val][:, None] - np.array(centres), axis=2).argmin(1)
+    share = (guesses == labels[val]).mean()
     assert 1.5 / len(CLASSES) < share < 0.5
 
 
@@ -128,9 +130,8 @@ def test_run_lengths_agree_with_pycocotools():
     reference = pytest.importorskip("pycocotools.mask")
     for mask in some_masks():
         coded = scenes._run_lengths(mask)
-        assert np.array_equal(
-            reference.decode(reference.frPyObjects(coded, *coded["size"])).astype(bool), mask
-        )
+        decoded = reference.decode(reference.frPyObjects(coded, *coded["size"]))
+        assert np.array_equal(decoded.astype(bool), mask)
 
 
 def test_the_folder_has_every_image(written, coco):
@@ -141,15 +142,10 @@ def test_the_folder_has_every_image(written, coco):
     assert [image["id"] for image in coco["images"]] == list(indices)
     for image in coco["images"]:
         with Image.open(written / "images" / image["file_name"]) as opened:
-            assert (opened.mode, opened.format, opened.size) == (
-                "RGB",
-                "JPEG",
-                (image["width"], image["height"]),
-            )
-            difference = (
-                np.asarray(opened).astype(float) - render(SEED, image["id"], size=SIZE).image
-            )
-        assert abs(difference).mean() < 12
+            assert (opened.mode, opened.format) == ("RGB", "JPEG")
+            assert opened.size == (image["width"], image["height"])
+            pixels = np.asarray(opened).astype(float)
+        assert abs(pixels - render(SEED, image["id"], size=SIZE).image).mean() < 12
 
 
 def test_annotations_say_what_was_rendered(coco):
@@ -158,9 +154,8 @@ def test_annotations_say_what_was_rendered(coco):
     ]
     assert "procedural" in coco["info"]["description"]
     assert (coco["info"]["seed"], coco["info"]["size"]) == (SEED, SIZE)
-    assert [annotation["id"] for annotation in coco["annotations"]] == list(
-        range(1, len(coco["annotations"]) + 1)
-    )
+    numbers = [annotation["id"] for annotation in coco["annotations"]]
+    assert numbers == list(range(1, len(numbers) + 1))
     for index in range(START, START + COUNT):
         annotations = [
             annotation for annotation in coco["annotations"] if annotation["image_id"] == index
@@ -179,9 +174,8 @@ def test_pycocotools_reads_the_annotations(written, coco):
     reader = pytest.importorskip("pycocotools.coco")
     loaded = reader.COCO(written / "annotations.json")
     for annotation in coco["annotations"]:
-        assert np.array_equal(
-            loaded.annToMask(annotation).astype(bool), naive_mask(annotation["segmentation"])
-        )
+        mask = loaded.annToMask(annotation).astype(bool)
+        assert np.array_equal(mask, naive_mask(annotation["segmentation"]))
 
 
 def test_equal_arguments_give_equal_bytes(written, tmp_path):

@@ -43,7 +43,8 @@ def test_a_flat_folder_has_no_labels(tmp_path):
 
 def test_the_order_is_not_the_file_systems(tmp_path, monkeypatch):
     populate(tmp_path, [f"{c}/{i}.jpg" for c in "ab" for i in range(5)])
-    want, scandir = find(tmp_path), os.scandir
+    source = find(tmp_path)
+    scandir = os.scandir
 
     class Reversed:
         def __init__(self, path):
@@ -62,7 +63,7 @@ def test_the_order_is_not_the_file_systems(tmp_path, monkeypatch):
             return self.entries.pop()
 
     monkeypatch.setattr(os, "scandir", Reversed)
-    assert find(tmp_path) == want
+    assert find(tmp_path) == source
 
 
 def test_links_are_followed_and_loops_are_not(tmp_path):
@@ -137,11 +138,10 @@ def test_names_that_are_not_utf8(tmp_path):
 
 def test_reading_never_blocks_and_names_its_refusals(tmp_path):
     def refusal(name):
-        with pytest.raises(RejectError) as rejected:
-            read_image(
-                Candidate(str(tmp_path / name), name, size=storage.listing(tmp_path).get(name, 9))
-            )
-        return rejected.value.reason
+        size = storage.listing(tmp_path).get(name, 9)
+        with pytest.raises(RejectError) as error:
+            read_image(Candidate(str(tmp_path / name), name, size=size))
+        return error.value.reason
 
     os.mkfifo(tmp_path / "pipe.jpg")
     assert refusal("pipe.jpg") == Reject.UNREADABLE

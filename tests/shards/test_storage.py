@@ -33,8 +33,16 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_the_stage_of_a_killed_writer_is_replaced(tmp_path):
-    script = "import os,sys; from shards import storage\nwith storage.writing(sys.argv[1]) as f: f.write(b'x'); f.flush(); os._exit(9)"
-    assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "f")]).returncode == 9
+    script = """
+import os, sys
+from shards import storage
+with storage.writing(sys.argv[1]) as file:
+    file.write(b"x")
+    file.flush()
+    os._exit(9)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "f")]
+    assert subprocess.run(command, check=False).returncode == 9
     assert [p.name for p in tmp_path.iterdir()] == [".part-f"]
     storage.write_bytes(tmp_path / "f", b"y")
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
@@ -172,5 +180,8 @@ def test_what_may_work_later_is_told_from_what_is_not_allowed(monkeypatch):
 
 
 def test_importing_shards_loads_no_framework():
-    script = "import sys, shards; print([m for m in ('torch', 'webdataset', 'prefect') if m in sys.modules])"
+    script = """
+import sys, shards
+print([name for name in ("torch", "webdataset", "prefect", "typer") if name in sys.modules])
+"""
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
