@@ -1,4 +1,7 @@
-"""Checkpoints: a directory per step, safetensors and JSON, that exists if and only if its manifest verifies."""
+"""Checkpoints: a directory per step, of safetensors and JSON, all or nothing.
+
+One exists if and only if its manifest, which is written last, verifies.
+"""
 
 import re
 import shutil
@@ -11,16 +14,22 @@ from torch import Tensor, nn
 from care.errors import CareError
 from care.train.weights import cpu_copies, load_exactly
 from shards import ShardError, storage
-from shards.terminal import console
+from shards.progress import console
 
 SCHEMA = 1
 
 
 class Checkpoint(NamedTuple):
-    """A verified checkpoint on disk."""
+    """A verified checkpoint on disk.
+
+    Attributes:
+        path: its directory.
+        step: steps that were done.
+        manifest: JSON values, the settings of the run among them.
+    """
 
     path: Path
-    step: int  # steps done
+    step: int
     manifest: dict[str, Any]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -29,13 +38,21 @@ class Checkpoint(NamedTuple):
 
 
 def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-    """Copies on the CPU, by name: ``model``, the state of a model, and ``optimizer``, SGD's momentum buffers."""
-    slots = {
-        name: optimizer.state[p]["momentum_buffer"]
-        for name, p in model.named_parameters()
-        if optimizer.state[p]
+    """Copy what a training needs to go on to the CPU.
+
+    Args:
+        model: whose state is saved.
+        optimizer: SGD; its momentum buffers are saved by parameter name.
+
+    Returns:
+        Tensors by name of ``model`` and of ``optimizer``.
+    """
+    momentum = {
+        name: optimizer.state[parameter]["momentum_buffer"]
+        for name, parameter in model.named_parameters()
+        if optimizer.state[parameter]
     }
-    return {"model": cpu_copies(model.state_dict()), "optimizer": cpu_copies(slots)}
+    return {"model": cpu_copies(model.state_dict()), "optimizer": cpu_copies(momentum)}
 
 
 def save(
@@ -46,17 +63,25 @@ def save(
     keep: int = 2,
     keep_every: int = 0,
 ) -> None:
-    """Commit a ``snapshot`` as ``run/checkpoints/step-…``; the newest ``keep`` stay and, for good, one every ``keep_every`` steps.
+    """Commit a checkpoint to ``run/checkpoints/step-…``.
 
-    ``manifest``, JSON values, has its ``step``. Older ones go only when it is in place, not at the ``ShardError`` of a disk that refuses.
+    Args:
+        run: local run directory.
+        state: a ``snapshot``.
+        manifest: JSON values; their ``step`` names the directory.
+        keep: number of the newest checkpoints that stay; older ones go only when this one is in
+            place.
+        keep_every: steps between those that stay for good; 0: none does.
+
+    Raises:
+        ShardError: The disk refuses; what was saved before is still there.
     """
     folder = run / "checkpoints"
-    ahead = [path for step, path in steps_in(folder).items() if step >= manifest["step"]]
-    for left in (
-        *ahead,
-        *folder.glob(".part-step-*"),
-    ):  # damaged, as a run starts from its newest whole one; of a writer that was killed
-        shutil.rmtree(left)
+    for step, path in steps_in(folder).items():
+        if step >= manifest["step"]:  # damaged, as a run starts from its newest whole one
+            shutil.rmtree(path)
+    for unfinished in folder.glob(".part-step-*"):  # of a writer that was killed
+        shutil.rmtree(unfinished)
     with storage.writing_directory(folder / f"step-{manifest['step']:08d}") as stage:
         try:
             for name, tensors in state.items():
@@ -66,48 +91,63 @@ def save(
                 f"cannot write a checkpoint to {folder}: {error}; the last one is still there"
             ) from error
         digests = {file.name: storage.sha256(file) for file in sorted(stage.iterdir())}
-        storage.write_json(
-            stage / "manifest.json", {"schema": SCHEMA, "files": digests, **manifest}
-        )
-    for step, old in [*steps_in(folder).items()][keep:]:
+        content = {"schema": SCHEMA, "files": digests, **manifest}
+        storage.write_json(stage / "manifest.json", content)
+    older = list(steps_in(folder).items())[keep:]
+    for step, path in older:
         if not keep_every or step % keep_every:
-            shutil.rmtree(old)
+            shutil.rmtree(path)
 
 
 def latest(run: Path) -> Checkpoint | None:
-    """The newest checkpoint in a local run that verifies, or None; damaged ones are named and passed over."""
+    """Find the newest checkpoint of a local run that verifies; damaged ones are passed over.
+
+    Returns:
+        The checkpoint, or None if there is none.
+
+    Raises:
+        CareError: It is of a newer version of this package.
+    """
     for step, path in steps_in(run / "checkpoints").items():
         try:
-            manifest = storage.read_json(path / "manifest.json")
-            if damaged := [
-                name
-                for name, digest in manifest["files"].items()
-                if storage.sha256(path / name) != digest
-            ]:
-                raise ShardError(f"{', '.join(damaged)} does not match the manifest")
-            if manifest["schema"] > SCHEMA:
-                raise CareError(
-                    f"{path} is of a newer version (schema {manifest['schema']}, this one reads {SCHEMA}); upgrade care-ssl"
-                )
-            return Checkpoint(path, step, manifest)
+            return Checkpoint(path, step, _verified_manifest(path))
         except (ShardError, OSError, KeyError) as error:
             console.print(f"[yellow]passing over checkpoint {path}: {error}")
     return None
 
 
+def _verified_manifest(path: Path) -> dict[str, Any]:
+    """The manifest in a checkpoint's directory, once all files are what it says."""
+    manifest: dict[str, Any] = storage.read_json(path / "manifest.json")
+    damaged = [
+        name for name, digest in manifest["files"].items() if storage.sha256(path / name) != digest
+    ]
+    if damaged:
+        raise ShardError(f"{', '.join(damaged)} does not match the manifest")
+    if manifest["schema"] > SCHEMA:
+        raise CareError(
+            f"{path} is of a newer version (schema {manifest['schema']}, this one reads {SCHEMA}); "
+            "upgrade care-ssl"
+        )
+    return manifest
+
+
 def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Copy a checkpoint into a live model and SGD optimizer, in place, keeping memory formats; both as in ``load_exactly``."""
+    """Copy a checkpoint into a live model and SGD optimizer, in place, keeping memory formats.
+
+    Raises:
+        CareError: It is of another architecture.
+    """
     load_exactly(model, checkpoint.tensors("model"), source=str(checkpoint.path))
-    names = dict(model.named_parameters())
-    for name, slot in checkpoint.tensors("optimizer").items():
-        optimizer.state[names[name]]["momentum_buffer"] = torch.empty_like(names[name]).copy_(slot)
+    parameters = dict(model.named_parameters())
+    for name, momentum in checkpoint.tensors("optimizer").items():
+        parameter = parameters[name]
+        buffer = torch.empty_like(parameter).copy_(momentum)
+        optimizer.state[parameter]["momentum_buffer"] = buffer
 
 
 def steps_in(folder: Path) -> dict[int, Path]:
     """The checkpoints in a folder by step, the newest first, whole or not."""
-    found = {
-        int(path.name.removeprefix("step-")): path
-        for path in folder.glob("step-*")
-        if re.fullmatch(r"step-\d{8,}", path.name)
-    }
-    return dict(sorted(found.items(), reverse=True))
+    paths = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name)]
+    by_step = {int(path.name.removeprefix("step-")): path for path in paths}
+    return dict(sorted(by_step.items(), reverse=True))

@@ -5,14 +5,18 @@ import shutil
 import torch
 from care.train import ranks
 from shards.cores import cores_per_process
-from shards.terminal import console
+from shards.progress import console
 
-SHORT_STREAM = 20  # batches below which starting workers costs more than it saves
+# batches below which starting workers costs more than it saves
+SHORT_STREAM = 20
 MOST_FOR_CUDA = 8
-MOST_FOR_CPU = 2  # where the network computes on the CPU, decoding needs about a tenth of the time
-PREFETCHED = 2  # batches of each worker that wait in shared memory, torch's default
+# where the network computes on the CPU, decoding needs about a tenth of the time
+MOST_FOR_CPU = 2
+# batches of each worker that wait in shared memory, torch's default
+PREFETCHED = 2
 SHARED_MEMORY = "/dev/shm"
-MARGIN = 4  # batches of floats or of longer images than square ones are larger than told
+# batches of floats, or of longer images than square ones, are larger than said
+MARGIN = 4
 
 
 def worker_count(

@@ -1,4 +1,4 @@
-"""A run in an object store: the local copy that stands for its URL, and what goes there and comes back."""
+"""A run in an object store: the local copy that stands for its URL, and what goes to and fro."""
 
 import re
 import shutil
@@ -8,55 +8,65 @@ from typing import Any
 from care.train.checkpoint import latest, steps_in
 from shards import Cache, ShardError, storage
 
+MANIFEST = re.compile(r"checkpoints/(step-(\d{8,}))/manifest\.json")
+
 
 def local_copy(run: str | Path) -> Path:
     """The local directory of a run: itself, or the one that stands for a URL."""
-    return (
-        Cache().folder.parent / "runs" / storage.digest(str(run))[:16]
-        if storage.is_remote(run)
-        else Path(run)
-    )
+    if not storage.is_remote(run):
+        return Path(run)
+    return Cache().folder.parent / "runs" / storage.digest(str(run))[:16]
 
 
 def push(run: Path, url: str) -> None:
-    """Put a local run's checkpoints, each manifest last, and its files to ``url``; checkpoints that are gone here go there too."""
-    there, here = (
-        storage.listing(url, deep=True),
-        [f"checkpoints/{path.name}" for path in steps_in(run / "checkpoints").values()],
-    )
-    for step in here:
-        if f"{step}/manifest.json" not in there:
-            for file in sorted(
-                (run / step).iterdir(), reverse=True
-            ):  # by name the manifest is the first one
+    """Put a local run where its URL is.
+
+    Checkpoints that are gone here go there, too. At any moment what is there can be continued: the
+    manifest of a checkpoint comes last and goes first, and without one it is none.
+
+    Args:
+        run: local directory.
+        url: where the run is for everybody else.
+    """
+    names_there = storage.listing(url, deep=True)
+    steps_here = [f"checkpoints/{path.name}" for path in steps_in(run / "checkpoints").values()]
+    for step in steps_here:
+        if f"{step}/manifest.json" not in names_there:
+            # by name the manifest is the first one
+            for file in sorted((run / step).iterdir(), reverse=True):
                 storage.copy(file, f"{url}/{step}/{file.name}")
     for file in run.glob("[!.]*.*"):
         storage.copy(file, f"{url}/{file.name}")
-    for name in sorted(there):  # a manifest first: what has none is no checkpoint
-        if name.startswith("checkpoints/") and name.rpartition("/")[0] not in here:
+    for name in sorted(names_there):
+        if name.startswith("checkpoints/") and name.rpartition("/")[0] not in steps_here:
             storage.remove(f"{url}/{name}")
 
 
 def pull(url: str | Path, run: Path) -> None:
-    """Make the local ``run`` what is at ``url``: its logs, and the newest checkpoint that is whole."""
-    there = storage.listing(url, deep=True)
-    steps = {
-        name.split("/")[1]
-        for name in there
-        if re.fullmatch(r"checkpoints/step-\d{8,}/manifest\.json", name)
-    }
+    """Make a local run what is at its URL: the logs, and the newest checkpoint that is whole.
+
+    Args:
+        url: where the run is for everybody else.
+        run: local directory.
+    """
+    names = storage.listing(url, deep=True)
+    manifests = [match for name in names if (match := MANIFEST.fullmatch(name))]
+    steps = {int(match[2]): match[1] for match in manifests}
     for path in steps_in(run / "checkpoints").values():
-        if path.name not in steps:  # of another run that had this URL, or never put there
+        if path.name not in steps.values():  # of another run that had this URL, or never put there
             shutil.rmtree(path)
-    for name in [name for name in there if "/" not in name]:
-        storage.copy(f"{url}/{name}", run / name)
-    for step in sorted(steps, key=lambda step: int(step[5:]), reverse=True):
+    for name in names:
+        if "/" not in name:
+            storage.copy(f"{url}/{name}", run / name)
+    for _, step in sorted(steps.items(), reverse=True):
         folder = run / "checkpoints" / step
         if not folder.exists():
             with storage.writing_directory(folder) as stage:
-                for name in [name for name in there if name.startswith(f"checkpoints/{step}/")]:
-                    storage.copy(f"{url}/{name}", stage / Path(name).name)
-        if (found := latest(run)) and found.path == folder:
+                for name in names:
+                    if name.startswith(f"checkpoints/{step}/"):
+                        storage.copy(f"{url}/{name}", stage / Path(name).name)
+        newest = latest(run)
+        if newest is not None and newest.path == folder:
             return
 
 
@@ -72,14 +82,10 @@ def recorded_settings(run: str | Path) -> dict[str, Any] | None:
     Returns:
         The settings, or None of a run that has no readable manifest.
     """
-    folder = f"{run}/checkpoints"
-    manifests = {
-        int(match[1]): name
-        for name in storage.listing(folder, deep=True)
-        if (match := re.fullmatch(r"step-(\d{8,})/manifest\.json", name))
-    }
-    for _, name in sorted(manifests.items(), reverse=True):
+    names = storage.listing(run, deep=True)
+    manifests = [match for name in names if (match := MANIFEST.fullmatch(name))]
+    for manifest in sorted(manifests, key=lambda match: int(match[2]), reverse=True):
         with suppress(ShardError, KeyError, TypeError):
-            settings: dict[str, Any] = storage.read_json(f"{folder}/{name}")["settings"]
+            settings: dict[str, Any] = storage.read_json(f"{run}/{manifest[0]}")["settings"]
             return settings
     return None

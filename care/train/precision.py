@@ -19,13 +19,21 @@ from care.train import ranks
 from shards import Cache, ShardError, storage
 
 Precision = Literal["bf16", "fp16", "fp32"]
-GAIN = 1.1  # times as fast bfloat16 must be: it costs digits
-MOST_IMAGES = 32  # that are timed; more take longer and tell no more
-ROUNDS = 3  # of which the fastest counts, after one more that allocates
+# times as fast bfloat16 must be: it costs digits
+GAIN = 1.1
+# that are timed; more take longer and tell no more
+MOST_IMAGES = 32
+# of which the fastest counts, after one more that allocates
+ROUNDS = 3
 
 
 class StreamPrecisions(NamedTuple):
-    """Precision of each stream's arithmetic."""
+    """Precision of each stream's arithmetic.
+
+    Attributes:
+        c: of the C-stream.
+        t: of the T-stream.
+    """
 
     c: Precision
     t: Precision
@@ -142,8 +150,8 @@ def measured_precisions(
     images = min(batch_size, MOST_IMAGES)
     record = _record(c, t, size, images)
     try:
-        known = storage.read_json(record)
-        return StreamPrecisions(known["c"], known["t"])
+        recorded = storage.read_json(record)
+        return StreamPrecisions(recorded["c"], recorded["t"])
     except (ShardError, OSError, ValueError, KeyError, TypeError):
         pass  # not measured yet, or damaged
     with torch.random.fork_rng(devices=[]):
@@ -155,20 +163,21 @@ def measured_precisions(
 
 
 def _measure(c: CStream, t: TStream | None, size: int, images: int) -> StreamPrecisions:
-    c = copy.deepcopy(c)
-    layout = torch.channels_last
+    """Time copies of the streams on random views."""
+    c_copy = copy.deepcopy(c)
     dtype = next(c.parameters()).dtype
     views = torch.randn(2, images, 3, size, size, dtype=dtype)
-    x1, x2 = (view.contiguous(memory_format=layout) for view in views)
-    c_precision = _faster(c, lambda: _scalar(c(x1, x2).online))
+    x1, x2 = (view.contiguous(memory_format=torch.channels_last) for view in views)
+    c_precision = _faster(c_copy, lambda: _scalar(c_copy(x1, x2).online))
     if t is None:
         return StreamPrecisions(c_precision, c_precision)
-    t = copy.deepcopy(t)
+    t_copy = copy.deepcopy(t)
     with torch.no_grad():
-        found = c(x1, x2).maps
-    first, second = (feature_map.requires_grad_() for feature_map in found.online)
-    maps = Maps((first, second), found.target)
-    return StreamPrecisions(c_precision, _faster(t, lambda: _scalar(t(maps).online)))
+        maps = c_copy(x1, x2).maps
+    online1, online2 = (feature_map.requires_grad_() for feature_map in maps.online)
+    trained_maps = Maps((online1, online2), maps.target)
+    t_precision = _faster(t_copy, lambda: _scalar(t_copy(trained_maps).online))
+    return StreamPrecisions(c_precision, t_precision)
 
 
 def _scalar(embeddings: tuple[Tensor, Tensor]) -> Tensor:
@@ -193,11 +202,9 @@ def _faster(network: nn.Module, forward: Callable[[], Tensor]) -> Precision:
 def _record(c: CStream, t: TStream | None, size: int, images: int) -> Path:
     """Where the finding for networks of these shapes on this kind of machine is kept."""
     machine = [torch.__version__, torch.cpu.get_capabilities(), torch.get_num_threads()]
-    shapes = [
-        [name, list(parameter.shape)]
-        for stream in (c, t)
-        if stream is not None
-        for name, parameter in stream.named_parameters()
-    ]
+    shapes: list[tuple[str, list[int]]] = []
+    for stream in (c, t):
+        if stream is not None:
+            shapes += [(name, list(p.shape)) for name, p in stream.named_parameters()]
     digest = storage.digest([machine, shapes, size, images])
     return Cache().folder.parent / "precision" / f"{digest}.json"

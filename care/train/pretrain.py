@@ -56,7 +56,7 @@ class Pretrained(NamedTuple):
     losses: dict[str, float]
 
 
-def pretrain(
+def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     data: ShardSet,
     run: str | Path,
     c: CStream,

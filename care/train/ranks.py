@@ -1,13 +1,17 @@
-"""Processes that train as one: who this is, what all of them have, and how many threads each may use; alone, nothing changes."""
+"""Processes that train as one: who this is, what all of them have, how many threads each has.
+
+Alone nothing changes: every function here is then the identity.
+"""
 
 import os
 import warnings
 from typing import Any
 import torch
 import torch.distributed as dist
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from shards.cores import threads_per_process
-from shards.terminal import console
+from shards.progress import console
 
 
 def world() -> int:
@@ -30,7 +34,8 @@ def limit_threads() -> None:
 
     Torch itself obeys the affinity and ``OMP_NUM_THREADS``, but not a container's quota.
     """
-    if (most := threads_per_process(local_world())) < torch.get_num_threads():
+    most = threads_per_process(local_world())
+    if most < torch.get_num_threads():
         torch.set_num_threads(most)
 
 
@@ -43,52 +48,73 @@ def resume_threads(threads: int) -> None:
     if threads <= threads_per_process(local_world()):
         torch.set_num_threads(threads)
     elif rank() == 0:
-        kept = torch.get_num_threads()
+        threads_here = torch.get_num_threads()
         console.print(
-            f"[yellow]the run had {threads} threads, here it has {kept}: its bits may differ from "
-            "those of a run that was not interrupted, in rounding",
+            f"[yellow]the run had {threads} threads, here it has {threads_here}: its bits may "
+            "differ from those of a run that was not interrupted, in rounding",
             soft_wrap=True,
         )
 
 
-class _Gathered(torch.autograd.Function):
+class _GatheredRows(torch.autograd.Function):
+    """Rows of all processes; their gradients are summed up over the processes."""
+
     @staticmethod
     def forward(_: Any, x: Tensor) -> Tensor:
-        dist.all_gather_into_tensor(everyones := x.new_empty(world() * len(x), *x.shape[1:]), x)
-        return everyones
+        rows = x.new_empty(world() * len(x), *x.shape[1:])
+        dist.all_gather_into_tensor(rows, x)
+        return rows
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
-        dist.all_reduce(gradient := gradient.clone(memory_format=torch.contiguous_format))
-        return gradient.chunk(world())[rank()]
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.chunk(world())[rank()]
 
 
-def gather_rows(x: Tensor) -> Tensor:
-    """Every process's rows ``[b, …]``, in rank order: ``[world · b, …]``; gradients are those of the sum of all processes' losses."""
-    return _Gathered.apply(x.contiguous()) if world() > 1 else x
+def gather_rows(x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "n ..."]:
+    """Put the rows of every process after each other, in the order of their numbers.
+
+    Args:
+        x: rows of this process, as many as each of the others has.
+
+    Returns:
+        Those of all of them. The gradient of ``x`` is that of the sum of all processes' losses.
+    """
+    if world() == 1:
+        return x
+    rows: Tensor = _GatheredRows.apply(x.contiguous())
+    return rows
 
 
 def max_over_ranks(*values: float) -> list[float]:
     """The largest of every process's values, each by itself."""
-    tensor = torch.tensor(
-        values,
-        dtype=torch.float64,
-        device="cuda" if world() > 1 and dist.get_backend() == "nccl" else "cpu",
-    )
+    on_gpu = world() > 1 and dist.get_backend() == "nccl"
+    tensor = torch.tensor(values, dtype=torch.float64, device="cuda" if on_gpu else "cpu")
     if world() > 1:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
-    return list(map(float, tensor))
+    return [float(value) for value in tensor]
 
 
 def parallel(model: nn.Module) -> nn.Module:
-    """The module to call instead of ``model``, whose gradients are then the mean of all processes'; alone, ``model`` itself."""
+    """What to call instead of a model, whose gradients are then the mean of all processes'.
+
+    Args:
+        model: with the same weights in every process.
+
+    Returns:
+        Alone the model itself, else torch's ``DistributedDataParallel`` around it.
+    """
     if world() == 1:
         return model
-    with warnings.catch_warnings(
-        action="ignore", category=FutureWarning
-    ):  # torch 2.15 renames an argument, 2.11 has only this name
-        # looking for unused parameters keeps DDP from summing in another order after the first step: bits can be repeated
-        cpu = next(model.parameters()).device.type == "cpu"
+    # torch 2.15 renames an argument, 2.11 has only this name
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        # looking for unused parameters keeps DDP from summing in another order after the first
+        # step: bits can be repeated
+        on_cpu = next(model.parameters()).device.type == "cpu"
         return nn.parallel.DistributedDataParallel(
-            model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=cpu
+            model,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=on_cpu,
         )

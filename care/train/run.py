@@ -63,7 +63,7 @@ class Run:
         CareError: The directory is one of other settings, or processes see different checkpoints.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         path: str | Path,
         model: nn.Module,

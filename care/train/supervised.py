@@ -2,6 +2,7 @@
 
 from typing import Any
 import torch
+from torch import nn
 from torchvision import models
 from care.encoders import ENCODERS, Encoder, build_encoder
 from care.errors import CareError
@@ -9,42 +10,63 @@ from care.tapped import TappedEncoder
 from care.train.photometrics import MEAN, STD
 from care.train.weights import load_exactly
 
+# torchvision's names of our encoders, where they differ
+TORCHVISION_NAMES = {"resnet50x2": "wide_resnet50_2"}
+WANTED = "a name that torchvision or timm has some for, and a network or a cache to get them from"
+
 
 def supervised_encoder(name: str) -> Encoder:
-    encoder = build_encoder(name)  # its errors come first
-    source, _, rest = name.partition(":")
-    model = (
-        {"resnet50x2": "wide_resnet50_2"}.get(source, source)
-        if source in ENCODERS
-        else rest.partition(":")[0]
-    )
-    wanted = (
-        "a name that torchvision or timm has some for, and a network or a cache to get them from"
-    )
-    try:
-        if source == "timm":
-            import timm
+    """Build an encoder with the weights that ImageNet's labels gave it.
 
-            trained: Any = timm.create_model(model, pretrained=True)
-            if (trained.pretrained_cfg["mean"], trained.pretrained_cfg["std"]) != (MEAN, STD):
-                raise ValueError(
-                    "timm's are for pixels of other means and deviations than ImageNet's, which evaluations use"
-                )
-        else:
-            weights = next(iter(models.get_model_weights(model)))
-            wanted = (
-                f"{weights.url} in {torch.hub.get_dir()}/checkpoints: put it there by other means"
-            )
-            trained = models.get_model(model, weights=weights)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CareError(
-            f"no ImageNet weights for {name!r} ({' '.join(str(error).split()):.300}); wanted {wanted}"
-        ) from None
+    Args:
+        name: as for ``build_encoder``.
+
+    Raises:
+        CareError: There are no such weights, they cannot be fetched, or they are for pixels that
+            are normalised in another way.
+    """
+    encoder = build_encoder(name)  # its errors come first
+    kind, _, rest = name.partition(":")
+    model = rest.partition(":")[0]
+    if kind in ENCODERS:
+        model = TORCHVISION_NAMES.get(kind, kind)
+    trained = _timm_model(model, name) if kind == "timm" else _torchvision_model(model, name)
     if isinstance(encoder, TappedEncoder):
         return TappedEncoder(trained, encoder.tap, name=name)
-    load_exactly(
-        encoder,
-        {key: value for key, value in trained.state_dict().items() if not key.startswith("fc.")},
-        source=name,
-    )
+    state = trained.state_dict()
+    body = {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}
+    load_exactly(encoder, body, source=name)
     return encoder
+
+
+def _timm_model(model: str, name: str) -> nn.Module:
+    """A model of timm with its default weights."""
+    try:
+        import timm
+
+        trained: Any = timm.create_model(model, pretrained=True)
+        if (trained.pretrained_cfg["mean"], trained.pretrained_cfg["std"]) != (MEAN, STD):
+            raise ValueError(
+                "timm's are for pixels of other means and deviations than ImageNet's, which "
+                "evaluations use"
+            )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _no_weights(name, error, WANTED) from None
+    return trained  # type: ignore[no-any-return]
+
+
+def _torchvision_model(model: str, name: str) -> nn.Module:
+    """A model of torchvision with its first weights, as in the paper's supervised rows."""
+    wanted = WANTED
+    try:
+        weights = next(iter(models.get_model_weights(model)))
+        wanted = f"{weights.url} in {torch.hub.get_dir()}/checkpoints: put it there by other means"
+        trained: nn.Module = models.get_model(model, weights=weights)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _no_weights(name, error, wanted) from None
+    return trained
+
+
+def _no_weights(name: str, error: Exception, wanted: str) -> CareError:
+    reason = " ".join(str(error).split())
+    return CareError(f"no ImageNet weights for {name!r} ({reason:.300}); wanted {wanted}")

@@ -26,7 +26,14 @@ Output = TypeVar("Output")
 
 
 class ViewOut(NamedTuple):
-    """One view's embeddings, of the C-stream and then of the T-stream if there is one; its maps."""
+    """What becomes of one view.
+
+    Attributes:
+        online: embeddings of the C-stream and then, if there is one, of the T-stream.
+        target: those of the target networks, likewise.
+        online_map: the encoder's tapped feature map.
+        target_map: that of the target encoder.
+    """
 
     online: tuple[Float[Tensor, "b d"], ...]
     target: tuple[Float[Tensor, "b d"], ...]
@@ -35,21 +42,30 @@ class ViewOut(NamedTuple):
 
 
 class OneView(nn.Module):
-    """Both streams, for one view at a time."""
+    """Both streams, for one view at a time.
+
+    Args:
+        c: the C-stream.
+        t: the T-stream, or None.
+        t_precision: of the T-stream, see ``stream_precision``.
+    """
 
     def __init__(self, c: CStream, t: TStream | None, t_precision: Precision | None) -> None:
         super().__init__()
-        self.c, self.t, self._t_precision = c, t, t_precision
+        self.c = c
+        self.t = t
+        self._t_precision = t_precision
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> ViewOut:
-        """What becomes of one view."""
+        """Take a view through encoder, heads and, if there is one, transformer."""
         (online,), (target,) = self.c.backbone([x], [x])
         (c_online,), (c_target,) = self.c.embed([online.features], [target.features])
         if self.t is None:
             return ViewOut((c_online,), (c_target,), online.map, target.map)
         with stream_precision(x.device, self._t_precision) as cast:
-            maps = [cast(online.map)], [cast(target.map.detach())]
-            (t_online,), (t_target,) = self.t.embed_maps(*maps)
+            online_map = cast(online.map)
+            target_map = cast(target.map.detach())
+            (t_online,), (t_target,) = self.t.embed_maps([online_map], [target_map])
         return ViewOut((c_online, t_online), (c_target, t_target), online.map, target.map)
 
 
@@ -70,12 +86,10 @@ def views_in_threads(
         t_precision: of the T-stream, see ``stream_precision``.
 
     Yields:
-        What embeds two views; None where streams or pairs are the caller's own classes, or do not fit
-        (``ViewThreads.fits``): torch's threads then share every operation.
+        What embeds two views; None where streams or pairs are the caller's own classes, or do not
+        fit (``ViewThreads.fits``): torch's threads then share every operation.
     """
-    pairs = [pair for stream in (c, t) if stream for pair in (stream.backbone, stream.projector)]
-    own_pairs = any(type(pair) not in (Siamese, MomentumPair) for pair in pairs)
-    if type(c) is not CStream or type(t) not in (TStream, type(None)) or own_pairs:
+    if not _are_ours(c, t):
         yield None
         return
     limit_threads()
@@ -89,6 +103,16 @@ def views_in_threads(
             yield view_threads
         finally:
             torch.set_num_threads(threads)
+
+
+def _are_ours(c: CStream, t: TStream | None) -> bool:
+    """Whether streams and pairs are of classes of which is known what they do with a view."""
+    if type(c) is not CStream or (t is not None and type(t) is not TStream):
+        return False
+    pairs = [c.backbone, c.projector]
+    if t is not None:
+        pairs += [t.backbone, t.projector]
+    return all(type(pair) in (Siamese, MomentumPair) for pair in pairs)
 
 
 class ViewThreads:
@@ -118,25 +142,35 @@ class ViewThreads:
         self._first = OneView(c, t, t_precision)
         modules = self._first.modules()
         norms = [norm for norm in modules if isinstance(norm, _BatchNorm) and _averages(norm)]
-        own = {id(buffer) for norm in norms for buffer in norm.buffers()}
+        statistics = {id(buffer) for norm in norms for buffer in norm.buffers()}
         tensors = (*self._first.parameters(), *self._first.buffers())
-        copies: dict[int, Any] = {id(tensor): tensor for tensor in tensors if id(tensor) not in own}
+        # what deepcopy finds here it does not copy; it puts its copies there
+        copies: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
+        for number in statistics:
+            del copies[number]
         self._second = copy.deepcopy(self._first, copies)
-        self._norms = [(norm, copies[id(norm)]) for norm in norms]  # what deepcopy puts there
+        self._norms = [(norm, copies[id(norm)]) for norm in norms]
         self._forget_second_statistics()
         self._trained = [p for p in self._first.parameters() if p.requires_grad]
-        self._threads, self._pool = threads, ThreadPoolExecutor(1, "view")
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(1, "view")
 
     def __call__(
         self,
         x1: Float[Tensor, "b 3 h w"],
         x2: Float[Tensor, "b 3 h w"],
     ) -> tuple[CStreamOut, TStreamOut | None]:
-        """What ``c(x1, x2)``, and ``t`` of its maps, give; the maps without gradient.
+        """Embed two views; a backward pass through the embeddings goes on in the threads.
 
-        A backward pass through the embeddings goes on in the threads.
+        Args:
+            x1: the first view.
+            x2: the second view.
+
+        Returns:
+            What ``c(x1, x2)``, and ``t`` of its maps, give; the maps without gradient.
         """
-        enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+        enabled = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu")
 
         def view(network: OneView, x: Tensor) -> ViewOut:
             # a thread has its own autocast; without its cache, which all threads would share, and
@@ -180,6 +214,8 @@ class ViewThreads:
         return kept and not drew
 
     def _joined(self, first: ViewOut, second: ViewOut) -> tuple[CStreamOut, TStreamOut | None]:
+        """What both streams give for both views, to be differentiated in the threads."""
+
         def backward(gradients: Sequence[Tensor]) -> None:
             half = len(first.online)
             views = self._both(
@@ -198,11 +234,13 @@ class ViewThreads:
             (first.online_map.detach(), second.online_map.detach()),
             (first.target_map.detach(), second.target_map.detach()),
         )
-        c_online, c_target = (online[0], online[streams]), (first.target[0], second.target[0])
+        c_online = (online[0], online[streams])
+        c_target = (first.target[0], second.target[0])
         c_out = CStreamOut(c_online, c_target, maps, self._first.c.objective)
         if self._first.t is None:
             return c_out, None
-        t_online, t_target = (online[1], online[streams + 1]), (first.target[1], second.target[1])
+        t_online = (online[1], online[streams + 1])
+        t_target = (first.target[1], second.target[1])
         return c_out, TStreamOut(t_online, t_target, self._first.t.objective)
 
     def _gradients(
@@ -213,20 +251,26 @@ class ViewThreads:
         return torch.autograd.grad(embeddings, self._trained, gradients, allow_unused=True)
 
     def _accumulate(self, gradients: Sequence[Tensor | None]) -> None:
-        sums, summands, kept = list[Tensor](), list[Tensor](), set[int]()
-        for parameter, gradient in zip(self._trained, gradients, strict=True):
-            if gradient is None:
+        """Add gradients to those of the parameters, as autograd does.
+
+        Args:
+            gradients: of the parameters that are trained; None where a view does not use one.
+        """
+        sums: list[Tensor] = []
+        summands: list[Tensor] = []
+        kept: set[int] = set()
+        for parameter, computed in zip(self._trained, gradients, strict=True):
+            if computed is None:
                 continue
-            if gradient.stride() != parameter.stride():  # a fused optimizer goes by the memory
-                gradient = torch.empty_like(parameter).copy_(gradient)
-            if parameter.grad is None:
+            gradient = _laid_out_as(parameter, computed)
+            if parameter.grad is not None:
+                sums.append(parameter.grad)
+                summands.append(gradient)
+            else:
                 if gradient.data_ptr() in kept:  # two parameters that are added have one gradient
                     gradient = gradient.clone()
                 kept.add(gradient.data_ptr())
                 parameter.grad = gradient
-            else:
-                sums.append(parameter.grad)
-                summands.append(gradient)
         if sums:
             torch._foreach_add_(sums, summands)
 
@@ -235,6 +279,7 @@ class ViewThreads:
         first: Callable[[], Output],
         second: Callable[[], Output],
     ) -> tuple[Output, Output]:
+        """Do two things at once where there are threads for both, else after each other."""
         threads = torch.get_num_threads()
         if 2 * threads > self._threads:
             return first(), second()
@@ -251,6 +296,7 @@ class ViewThreads:
         return output, later.result()
 
     def _join_statistics(self) -> None:
+        """Let the first view's running statistics go on by what the second view has seen."""
         for first, second in self._norms:
             uses = int(second.num_batches_tracked)  # none of a norm that the step leaves out
             for name in ("running_mean", "running_var"):
@@ -288,8 +334,15 @@ class _Backward(torch.autograd.Function):
         return (None, None, *[None] * len(gradients))
 
 
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient in the memory format of its parameter, by which a fused optimizer goes."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
 def _averages(norm: _BatchNorm) -> bool:
     """Whether it keeps a running mean, now: one in eval mode is frozen."""
-    kind = type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    keeps = norm.momentum is not None and norm.running_mean is not None
-    return kind and keeps and norm.training
+    is_torchs = type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    keeps_mean = norm.momentum is not None and norm.running_mean is not None
+    return is_torchs and keeps_mean and norm.training

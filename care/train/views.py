@@ -1,76 +1,130 @@
-"""BYOL's random views: the distribution of one, and the drawing of its numbers, a pure function of (seed, epoch, sample, view)."""
+"""BYOL's random views: the distribution of one, and its numbers for an image; no pixels here.
+
+A view's numbers are a pure function of (seed, epoch, sample, view), so no generator has a state to
+save.
+"""
 
 from typing import NamedTuple
 import numpy as np
+from jaxtyping import Float, Float32
+
+TRIES = 10  # crops that are drawn until one fits into the image
+# uniform numbers of a view: areas, shapes and place of the crop; order and factors of the jitter;
+# σ of the blur; and whether there are jitter, blur, gray, a flip, solarisation
+COUNTS = (TRIES, TRIES, 2, 4, 4, 1, 5)
+NO_JITTER = (-1, -1, -1, -1)
+# the counter's last word keeps views apart from what else is drawn by a seed
+STREAM = 1 << 62
 
 
 class View(NamedTuple):
-    """The distribution of one view; the defaults are the paper's first one (Sec. 4.1, numbers of the released code)."""
+    """The distribution of one view; the defaults are the paper's first one.
 
-    scale: tuple[float, float] = (0.08, 1.0)  # share of the image's area in the crop
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop
-    jitter: tuple[float, float, float, float] = (
-        0.4,
-        0.4,
-        0.2,
-        0.1,
-    )  # brightness, contrast, saturation (1 ± x), hue (share of the circle)
+    Source: Sec. 4.1; the numbers are those of the released code.
+
+    Attributes:
+        scale: share of the image's area in the crop, least and most.
+        ratio: width over height of the crop, least and most.
+        jitter: largest change of brightness, contrast and saturation, as a factor 1 ± x, and of
+            hue, as a share of the circle.
+        jitter_p: probability of the jitter.
+        blur: standard deviation of the Gaussian blur, pixels of the view, least and most.
+        blur_p: probability of the blur.
+        gray_p: probability of losing the colours.
+        flip_p: probability of left and right being exchanged.
+        solarize_p: probability of bright values being inverted.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
     jitter_p: float = 0.8
-    blur: tuple[float, float] = (
-        0.1,
-        2.0,
-    )  # standard deviation of the Gaussian blur, pixels of the view
+    blur: tuple[float, float] = (0.1, 2.0)
     blur_p: float = 1.0
     gray_p: float = 0.2
     flip_p: float = 0.5
     solarize_p: float = 0.0
 
     def draw(self, seed: int, epoch: int, sample: int, view: int) -> "ViewParameters":
-        """The random numbers of one view of one sample in one epoch."""
-        # Raw Philox words: numpy promises their bits for ever, those of its distributions not. Every number is drawn whether
-        # used or not, so one probability can change without moving the others.
-        counter = np.array([0, view, sample, 1 << 62], np.uint64)
-        words = np.random.Philox(
-            key=np.array([seed % 2**64, epoch], np.uint64), counter=counter
-        ).random_raw(36)
-        tries, shapes, place, ranks, changes, rest = np.split(
-            (words >> np.uint64(11)) * 2.0**-53, (10, 20, 22, 26, 30)
-        )
-        areas = self.scale[0] + tries * (self.scale[1] - self.scale[0])
-        ratios = self.ratio[0] * (self.ratio[1] / self.ratio[0]) ** shapes
-        order, change = np.argsort(ranks), 1 + (2 * changes - 1) * self.jitter
-        change[3] -= 1
-        sigma = self.blur[0] + rest[0] * (self.blur[1] - self.blur[0])
-        chances = self.jitter_p, self.blur_p, self.gray_p, self.flip_p, self.solarize_p
-        jittered, blurred, gray, flipped, solarized = rest[1:] < chances
-        colour = (*(order if jittered else (-1,) * 4), *change, sigma * blurred, gray, solarized)
-        return ViewParameters(
-            areas, ratios, place, bool(flipped), np.asarray(colour, dtype=np.float32)
-        )
+        """Draw the numbers of one view of one sample in one epoch.
+
+        Args:
+            seed: of the training.
+            epoch: pass over the set.
+            sample: number of the image in the set.
+            view: number of the view among those of the image.
+
+        Returns:
+            A pure function of the arguments. One probability can change without moving the other
+            numbers, because every number is drawn whether it is used or not.
+        """
+        # raw Philox words: numpy promises their bits for ever, those of its distributions not
+        key = np.array([seed % 2**64, epoch], np.uint64)
+        counter = np.array([0, view, sample, STREAM], np.uint64)
+        words = np.random.Philox(key=key, counter=counter).random_raw(sum(COUNTS))
+        uniform = (words >> np.uint64(11)) * 2.0**-53
+        parts = np.split(uniform, np.cumsum(COUNTS)[:-1])
+        of_areas, of_shapes, place, of_order, of_factors, of_sigma, of_decisions = parts
+
+        areas = self.scale[0] + of_areas * (self.scale[1] - self.scale[0])
+        ratios = self.ratio[0] * (self.ratio[1] / self.ratio[0]) ** of_shapes
+        factors = 1 + (2 * of_factors - 1) * self.jitter
+        factors[3] -= 1  # hue is shifted
+        sigma = self.blur[0] + of_sigma[0] * (self.blur[1] - self.blur[0])
+
+        chances = (self.jitter_p, self.blur_p, self.gray_p, self.flip_p, self.solarize_p)
+        is_jittered, is_blurred, is_gray, is_flipped, is_solarized = of_decisions < chances
+        order = np.argsort(of_order) if is_jittered else NO_JITTER
+        colour = (*order, *factors, sigma * is_blurred, is_gray, is_solarized)
+        colour_numbers = np.asarray(colour, dtype=np.float32)
+        return ViewParameters(areas, ratios, place, bool(is_flipped), colour_numbers)
 
 
-VIEWS = (View(), View(blur_p=0.1, solarize_p=0.2))  # the paper's two
+# the paper's two
+VIEWS = (View(), View(blur_p=0.1, solarize_p=0.2))
 
 
 class ViewParameters(NamedTuple):
-    """The random numbers of one view."""
+    """The random numbers of one view of one image.
 
-    areas: np.ndarray
-    ratios: np.ndarray
-    place: np.ndarray
+    Attributes:
+        areas: share of the image's area in the crop, one for each of ten tries.
+        ratios: width over height of the crop, one for each try.
+        place: where the crop lies in what it leaves, from the left and from the top, in 0…1.
+        flip: whether left and right are exchanged.
+        colour: the places at which the jitter's four operations are applied (−1: not), in the
+            order brightness, contrast, saturation, hue the factors of the first three and the shift
+            of the last, the blur's standard deviation in pixels (0: none), whether it is gray,
+            whether it is solarized.
+    """
+
+    areas: Float[np.ndarray, "10"]
+    ratios: Float[np.ndarray, "10"]
+    place: Float[np.ndarray, "2"]
     flip: bool
-    colour: np.ndarray  # float32 [11]: order of the jitter's operations (−1: none), their factors, blur σ (0: none), gray, solarize
+    colour: Float32[np.ndarray, "11"]
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Crop (left, top, right, bottom): the first of ten tries that fits into the image, else its centre (torchvision's rule)."""
+        """Place the crop in an image: by the first try that fits, else in the centre.
+
+        That is torchvision's rule.
+
+        Args:
+            width: of the image, pixels.
+            height: of the image, pixels.
+
+        Returns:
+            Left, top, right and bottom, pixels.
+        """
         for area, ratio in zip(self.areas * width * height, self.ratios, strict=True):
-            w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-            if 0 < w <= width and 0 < h <= height:
-                left, top = (
-                    int(self.place[0] * (width - w + 1)),
-                    int(self.place[1] * (height - h + 1)),
-                )
-                return left, top, left + w, top + h
-        w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
-        left, top = (width - w) // 2, (height - h) // 2
-        return left, top, left + w, top + h
+            crop_width = round((area * ratio) ** 0.5)
+            crop_height = round((area / ratio) ** 0.5)
+            if 0 < crop_width <= width and 0 < crop_height <= height:
+                left = int(self.place[0] * (width - crop_width + 1))
+                top = int(self.place[1] * (height - crop_height + 1))
+                return left, top, left + crop_width, top + crop_height
+        crop_width = min(width, round(height * 4 / 3))
+        crop_height = min(height, round(width * 4 / 3))
+        left = (width - crop_width) // 2
+        top = (height - crop_height) // 2
+        return left, top, left + crop_width, top + crop_height

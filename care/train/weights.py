@@ -1,9 +1,10 @@
-"""Weights: by name and shape into a module, exactly or not at all; an encoder's file; a digest of them."""
+"""Weights by name and shape: into a module, exactly or not at all; an encoder's file; a digest."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -11,46 +12,85 @@ from care.errors import CareError
 from shards import storage
 
 
-def misfit(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> tuple[int, str]:
-    """How many of ``tensors``, by key and shape, are not those of ``state``, and in words the first ones; (0, "") if all are."""
+class Misfit(NamedTuple):
+    """How tensors differ from the state of a module, by key and shape.
+
+    Attributes:
+        count: how many do; 0 if they fit.
+        text: the first of them, in words; "" if they fit.
+    """
+
+    count: int
+    text: str
+
+
+def misfit(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Misfit:
+    """Compare tensors with the state of a module that is to have them.
+
+    Args:
+        state: of the module; its values do not count.
+        tensors: by name.
+
+    Returns:
+        What is missing, unexpected or of another shape.
+    """
     reshaped = {
         name for name in state.keys() & tensors.keys() if state[name].shape != tensors[name].shape
     }
-    parts = {
+    differing = {
         "missing": state.keys() - tensors.keys(),
         "unexpected": tensors.keys() - state.keys(),
         "of another shape": reshaped,
     }
-    told = (
-        f"{len(keys)} {what} (first: {', '.join(sorted(keys)[:3])})"
-        for what, keys in parts.items()
-        if keys
-    )
-    return sum(map(len, parts.values())), "; ".join(told)
+    texts = [
+        f"{len(names)} {what} (first: {', '.join(sorted(names)[:3])})"
+        for what, names in differing.items()
+        if names
+    ]
+    return Misfit(sum(len(names) for names in differing.values()), "; ".join(texts))
 
 
 def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Copy ``tensors`` into the module's state; a ``CareError`` names what is missing, unexpected or of another shape."""
-    if told := misfit(module.state_dict(), tensors)[1]:
+    """Copy tensors into a module's state, all or none.
+
+    Args:
+        module: keeps its device and memory format.
+        tensors: parameters and buffers by name.
+        source: where they are from, for the message.
+
+    Raises:
+        CareError: Some are missing, unexpected or of another shape.
+    """
+    difference = misfit(module.state_dict(), tensors)
+    if difference.count:
         raise CareError(
-            f"{source} is of another architecture: {told}; use the encoder, size and blocks it was trained with"
+            f"{source} is of another architecture: {difference.text}; use the encoder, size and "
+            "blocks it was trained with"
         )
     module.load_state_dict(tensors)
 
 
 def cpu_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # copies: what is saved in the background does not change; contiguous: safetensors refuses channels_last
+    """Copies on the CPU: what is saved in the background does not change.
+
+    They are contiguous, since safetensors refuses channels_last.
+    """
     return {
-        name: t.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
-        for name, t in tensors.items()
+        name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
+        for name, tensor in tensors.items()
     }
 
 
 def save_encoder(path: str | Path, encoder: nn.Module, *, size: int) -> None:
-    """Commit an encoder's weights as one safetensors file: torchvision's key names; its name and training size in the metadata."""
-    metadata = {
-        "care": json.dumps({"encoder": getattr(encoder, "name", ""), "size": size})
-    }  # one: several are written in any order
+    """Commit an encoder as one safetensors file, by torchvision's key names.
+
+    Args:
+        path: of the file, or its URL.
+        encoder: its ``name``, if it has one, goes into the metadata.
+        size: side of the views that it was trained on, pixels; goes there, too.
+    """
+    note = {"encoder": getattr(encoder, "name", ""), "size": size}
+    metadata = {"care": json.dumps(note)}  # one entry: several are written in any order
     storage.write_bytes(path, save_tensors(cpu_copies(encoder.state_dict()), metadata))
 
 

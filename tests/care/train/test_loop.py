@@ -675,7 +675,10 @@ def test_a_setting_may_be_changed_where_that_is_allowed(data, tmp_path, at_step)
     ]
 
 
-def test_a_run_continues_with_the_threads_it_was_started_with(whole, data, tmp_path, at_step):
+def test_a_run_continues_with_the_threads_it_was_started_with(
+    whole, data, tmp_path, at_step, monkeypatch
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     at_step(3, crash)
     with pytest.raises(CrashError):
         train(data, tmp_path)

@@ -81,7 +81,7 @@ def test_a_run_continues_with_its_threads_if_they_are_allowed(threads, monkeypat
 def test_torchrun_tells_its_processes_their_threads(tmp_path, monkeypatch, threads, omp, share):
     given = []
 
-    def launch(*_):
+    def start(*_):
         def processes(*_):
             given.append(os.environ["OMP_NUM_THREADS"])
             status = {"state": "done", "message": ""}
@@ -90,7 +90,7 @@ def test_torchrun_tells_its_processes_their_threads(tmp_path, monkeypatch, threa
         return processes
 
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    monkeypatch.setattr(api, "elastic_launch", launch)
+    monkeypatch.setattr(api, "elastic_launch", start)
     if omp:
         monkeypatch.setenv("OMP_NUM_THREADS", omp)
     launch.torchrun(tmp_path, 3, [])
