@@ -1,4 +1,7 @@
-"""Table 7: the number n of attention blocks. After `care demo`: python examples/blocks.py [STEPS]."""
+"""Table 7: the number n of attention blocks.
+
+After `care demo`: python examples/blocks.py [STEPS].
+"""
 
 import sys
 import shards
@@ -6,17 +9,13 @@ from care import BYOL, streams_for
 from care.evaluate import knn
 from care.train import SGD, pretrain
 
-train, val, steps = shards.open("demo/train"), shards.open("demo/val"), int([*sys.argv, "250"][1])
+steps = int(sys.argv[1]) if len(sys.argv) > 1 else 250
+train = shards.open("demo/train")
+val = shards.open("demo/val")
+sgd = SGD(lr=0.4, warmup=steps // 10)
 for blocks in (2, 3, 4, 5, 6):
     c, t = streams_for("resnet18-small-half", size=48, blocks=blocks, objective=BYOL(hidden=1024))
-    pretrain(
-        train,
-        f"runs/blocks-{blocks}",
-        c,
-        t,
-        size=48,
-        batch_size=32,
-        steps=steps,
-        sgd=SGD(lr=0.4, warmup=steps // 10),
-    )
-    print(f"n = {blocks}: kNN {knn(c.backbone.online, train, val, size=48).measures['top1']:.1f} %")
+    run = f"runs/blocks-{blocks}"
+    pretrain(train, run, c, t, size=48, batch_size=32, steps=steps, sgd=sgd)
+    judged = knn(c.backbone.online, train, val, size=48)
+    print(f"n = {blocks}: kNN {judged.measures['top1']:.1f} %")

@@ -1,4 +1,7 @@
-"""An SSL method of one's own as the C-stream, VICReg here. After `care demo`: python examples/objective.py [STEPS]."""
+"""An SSL method of one's own as the C-stream, VICReg here.
+
+After `care demo`: python examples/objective.py [STEPS].
+"""
 
 import sys
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ from care.train import SGD, pretrain
 
 @dataclass(frozen=True)
 class VICReg(Objective):
-    """Bardes, Ponce & LeCun 2022: equal embeddings, of unit variance, uncorrelated."""
+    """Bardes, Ponce and LeCun 2022: equal embeddings, of unit variance, uncorrelated."""
 
     hidden: int = 8192
     dim: int = 8192
@@ -24,34 +27,22 @@ class VICReg(Objective):
 
     def loss(self, online, target):
         loss = 25 * F.mse_loss(*online)
-        for z in online:
-            z = z.float() - z.float().mean(0)
+        for embeddings in online:
+            z = embeddings.float() - embeddings.float().mean(0)
             loss = loss + 25 * F.relu(1 - (z.var(0) + 1e-4).sqrt()).mean() / 2
             covariance = z.T @ z / (len(z) - 1)
-            loss = (
-                loss + (covariance.square().sum() - covariance.diagonal().square().sum()) / self.dim
-            )
+            off_diagonal = covariance.square().sum() - covariance.diagonal().square().sum()
+            loss = loss + off_diagonal / self.dim
         return loss
 
 
 if __name__ == "__main__":
-    train, val, steps = (
-        shards.open("demo/train"),
-        shards.open("demo/val"),
-        int([*sys.argv, "250"][1]),
-    )
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 250
+    train = shards.open("demo/train")
+    val = shards.open("demo/val")
+    sgd = SGD(lr=0.1, warmup=steps // 10)
     torch.manual_seed(0)
     c, t = streams_for("resnet18-small-half", size=48, objective=VICReg(hidden=1024, dim=256))
-    pretrain(
-        train,
-        "runs/vicreg",
-        c,
-        t,
-        size=48,
-        batch_size=32,
-        steps=steps,
-        sgd=SGD(lr=0.1, warmup=steps // 10),
-    )
-    print(
-        f"VICReg under CARE: kNN {knn(c.backbone.online, train, val, size=48).measures['top1']:.1f} %"
-    )
+    pretrain(train, "runs/vicreg", c, t, size=48, batch_size=32, steps=steps, sgd=sgd)
+    judged = knn(c.backbone.online, train, val, size=48)
+    print(f"VICReg under CARE: kNN {judged.measures['top1']:.1f} %")

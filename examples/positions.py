@@ -1,4 +1,7 @@
-"""Table 8: the position encoding of the attention. After `care demo`: python examples/positions.py [STEPS]."""
+"""Table 8: the position encoding of the attention, the streams put together by hand.
+
+After `care demo`: python examples/positions.py [STEPS].
+"""
 
 import sys
 import torch
@@ -18,22 +21,18 @@ from care import (
 from care.evaluate import knn
 from care.train import SGD, pretrain
 
-train, val, steps = shards.open("demo/train"), shards.open("demo/val"), int([*sys.argv, "250"][1])
+steps = int(sys.argv[1]) if len(sys.argv) > 1 else 250
+train = shards.open("demo/train")
+val = shards.open("demo/val")
+sgd = SGD(lr=0.4, warmup=steps // 10)
+objective = BYOL(hidden=1024)
 for position in (NoPosition, SinCosPosition, AbsolutePosition, RelativePosition):
     torch.manual_seed(0)
     encoder = resnet18(small=True, half=True)
-    c = CStream(MomentumPair(encoder), BYOL(hidden=1024))
-    t = TStream(
-        MomentumPair(Transformer(128, 256, map_size=(6, 6), position=position)), BYOL(hidden=1024)
-    )
-    pretrain(
-        train,
-        f"runs/{position.__name__}",
-        c,
-        t,
-        size=48,
-        batch_size=32,
-        steps=steps,
-        sgd=SGD(lr=0.4, warmup=steps // 10),
-    )
-    print(f"{position.__name__}: kNN {knn(encoder, train, val, size=48).measures['top1']:.1f} %")
+    c = CStream(MomentumPair(encoder), objective)
+    transformer = Transformer(128, 256, map_size=(6, 6), position=position)
+    t = TStream(MomentumPair(transformer), objective)
+    run = f"runs/{position.__name__}"
+    pretrain(train, run, c, t, size=48, batch_size=32, steps=steps, sgd=sgd)
+    judged = knn(encoder, train, val, size=48)
+    print(f"{position.__name__}: kNN {judged.measures['top1']:.1f} %")

@@ -1,44 +1,27 @@
-"""Sec. 4.3: the transformer behind the encoder in one stream, against both in parallel. After `care demo`: as weight.py."""
+"""Sec. 4.3: the transformer behind the encoder in one stream, against both in parallel.
+
+After `care demo`: python examples/sequential.py [STEPS].
+"""
 
 import sys
-import torch
 import shards
-from care import BYOL, CStream, Encoded, MomentumPair, Transformer, resnet18, streams_for
+from care import BYOL, streams_for
 from care.evaluate import knn
+from care.sequential import sequential_stream
 from care.train import SGD, pretrain
 
+steps = int(sys.argv[1]) if len(sys.argv) > 1 else 250
+train = shards.open("demo/train")
+val = shards.open("demo/val")
+sgd = SGD(lr=0.4, warmup=steps // 10)
+objective = BYOL(hidden=1024)
 
-class Sequential(torch.nn.Module):
-    """The encoder's last map through the transformer."""
+one_stream = sequential_stream("resnet18-small-half:layer4", size=48, objective=objective)
+pretrain(train, "runs/sequential", one_stream, size=48, batch_size=32, steps=steps, sgd=sgd)
+judged = knn(one_stream.backbone.online.encoder, train, val, size=48)
+print(f"sequential: kNN {judged.measures['top1']:.1f} %")
 
-    def __init__(self):
-        super().__init__()
-        self.encoder, self.transformer = (
-            resnet18(small=True, half=True, tap="layer4"),
-            Transformer(256, 256, map_size=(3, 3)),
-        )
-        self.features = 256
-
-    def forward(self, images):
-        last = self.encoder(images).map
-        return Encoded(last, self.transformer(last))
-
-
-torch.manual_seed(0)
-train, val, steps = shards.open("demo/train"), shards.open("demo/val"), int([*sys.argv, "250"][1])
-one_stream = CStream(MomentumPair(Sequential()), BYOL(hidden=1024))
-c, t = streams_for("resnet18-small-half", size=48, objective=BYOL(hidden=1024))
-for name, streams, encoder in (
-    ("sequential", (one_stream,), one_stream.backbone.online.encoder),
-    ("parallel", (c, t), c.backbone.online),
-):
-    pretrain(
-        train,
-        f"runs/{name}",
-        *streams,
-        size=48,
-        batch_size=32,
-        steps=steps,
-        sgd=SGD(lr=0.4, warmup=steps // 10),
-    )
-    print(f"{name}: kNN {knn(encoder, train, val, size=48).measures['top1']:.1f} %")
+c, t = streams_for("resnet18-small-half", size=48, objective=objective)
+pretrain(train, "runs/parallel", c, t, size=48, batch_size=32, steps=steps, sgd=sgd)
+judged = knn(c.backbone.online, train, val, size=48)
+print(f"parallel: kNN {judged.measures['top1']:.1f} %")

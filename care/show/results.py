@@ -130,7 +130,7 @@ def _measures(groups: Sequence[Group]) -> tuple[str, ...]:
 
 def _lines(group: Group, measures: Sequence[str]) -> list[Line]:
     """A line for each result of a group."""
-    first = measures[0] if measures else None
+    first = measures[0] if measures else ""
     best = max(result.measures.get(first, 0) for result in group.results) if first else None
     lines = []
     for result, encoder in zip(group.results, group.encoders(), strict=True):

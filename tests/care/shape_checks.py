@@ -1,4 +1,4 @@
-"""The checker behind the import hook: beartype, with an int where a float is wanted, as PEP 484 has it."""
+"""The checker behind the import hook: beartype, with an int where a float is wanted (PEP 484)."""
 
 from beartype import BeartypeConf, beartype
 

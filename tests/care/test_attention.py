@@ -8,10 +8,12 @@ from care.attention import AttentionBlock, SelfAttention2d
 MAPS = [(4, 4), (5, 5), (2, 7), (6, 3), (1, 1)]
 POSITIONS = [NoPosition, AbsolutePosition, SinCosPosition, RelativePosition]
 HEADS, DIM = 2, 12
+# outputs, and channels of a head
+UNLIKELY_PROPORTIONS = [(768, 48), (440, 24), (368, 24), (192, 16), (16, 8), (1, 8)]
 
 
 def position_vector(position, query, key, map_size):
-    """What the query is multiplied with besides the key's content, for the pixels ``query`` and ``key``."""
+    """What the query is multiplied with besides the key's content, for two pixels."""
     (i, j), (a, b) = query, key
     if isinstance(position, AbsolutePosition):
         return position.height[a] + position.width[b]
@@ -27,11 +29,8 @@ def position_vector(position, query, key, map_size):
 def equation_2(attention, x):
     """softmax((q·pᵀ + q·kᵀ)/√d)·v, one logit at a time."""
     b, _, h, w = x.shape
-    q, k, v = (
-        torch.einsum("oc,bchw->bohw", attention.qkv.weight[:, :, 0, 0], x)
-        .view(b, 3, HEADS, DIM, h, w)
-        .unbind(1)
-    )
+    qkv = torch.einsum("oc,bchw->bohw", attention.qkv.weight[:, :, 0, 0], x)
+    q, k, v = qkv.view(b, 3, HEADS, DIM, h, w).unbind(1)
     pixels = [(i, j) for i in range(h) for j in range(w)]
     out = []
     for i, j in pixels:
@@ -74,12 +73,11 @@ def test_positions_matter(position):
 
 
 def test_the_parameters_are_those_of_the_paper():
-    shapes = {
-        position: {
-            name: tuple(p.shape) for name, p in position(128, (14, 10)).state_dict().items()
-        }  # tables that are fixed are not saved
-        for position in POSITIONS
-    }
+    shapes = {}
+    for position in POSITIONS:
+        # tables that are fixed are not saved
+        state = position(128, (14, 10)).state_dict()
+        shapes[position] = {name: tuple(table.shape) for name, table in state.items()}
     assert shapes == {
         NoPosition: {},
         SinCosPosition: {},
@@ -90,18 +88,7 @@ def test_the_parameters_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize(
-    ("outputs", "width"),
-    [
-        (2048, 128),
-        (512, 32),
-        (256, 16),
-        (768, 48),
-        (440, 24),
-        (368, 24),
-        (192, 16),
-        (16, 8),
-        (1, 8),
-    ],
+    ("outputs", "width"), [(2048, 128), (512, 32), (256, 16), *UNLIKELY_PROPORTIONS]
 )
 def test_heads_keep_the_papers_proportion_to_the_outputs(outputs, width):
     transformer = Transformer(8, outputs, map_size=(4, 3), blocks=2)

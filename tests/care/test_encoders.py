@@ -8,6 +8,7 @@ from care import ENCODERS, CareError, TappedEncoder, build_encoder, resnet18, re
 from care.encoded import map_shape
 from care.encoders import STAGES
 
+# our name: torchvision's, and the parameters that its documentation states, with the classifier
 PEERS = {
     "resnet18": ("resnet18", 11_689_512),
     "resnet50": ("resnet50", 25_557_032),
@@ -15,7 +16,6 @@ PEERS = {
     "resnet101": ("resnet101", 44_549_160),
     "resnet152": ("resnet152", 60_192_808),
 }
-"""Our name: torchvision's, and the parameters that its documentation states, with the 1000-way classifier."""
 
 
 def count(module):
@@ -91,12 +91,8 @@ def test_the_small_variant_is_the_same_net_behind_another_stem():
     torch.testing.assert_close(encoded.map, want["layer3"])
     torch.testing.assert_close(encoded.features, features)
     assert encoded.map.shape == (2, 256, 8, 8)
-    assert {stage: m.shape[2] for stage, m in encoder.maps(images).items()} == {
-        "layer1": 32,
-        "layer2": 16,
-        "layer3": 8,
-        "layer4": 4,
-    }
+    sides = {stage: stage_map.shape[2] for stage, stage_map in encoder.maps(images).items()}
+    assert sides == {"layer1": 32, "layer2": 16, "layer3": 8, "layer4": 4}
 
 
 def test_half_has_half_of_the_channels_in_every_stage():
@@ -133,9 +129,7 @@ def test_an_unknown_tap_is_refused():
 
 def test_every_encoder_is_rebuilt_by_its_name():
     with torch.device("meta"):
-        assert {name: build_encoder(name).name for name in ENCODERS} == {
-            name: name for name in ENCODERS
-        }
+        assert [build_encoder(name).name for name in ENCODERS] == [*ENCODERS]
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
@@ -164,13 +158,14 @@ def test_map_shape_leaves_the_mode_after_a_failure_too():
     assert encoder.training
 
 
+# Tables 1 and 2: millions of parameters, truncated or rounded, and billions of multiply-adds at
+# 224 px, both with the classifier
 PAPER = {
     "resnet50": (25, 4.1),
     "resnet50x2": (69, 11.4),
     "resnet101": (45, 7.8),
     "resnet152": (60, 11.6),
 }
-"""Tables 1 and 2: millions of parameters, truncated or rounded, and billions of multiply-adds at 224 px, both with the classifier."""
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -190,6 +185,7 @@ def test_parameters_and_multiply_adds_are_the_papers_within_2_per_cent(name):
 
 # any CNN
 
+# name: channels and side of the map at 224 px, features
 CNNS = {
     "torchvision:wide_resnet50_2:layer3": (1024, 14, 2048),
     "torchvision:resnext50_32x4d:layer3": (1024, 14, 2048),
@@ -202,7 +198,6 @@ CNNS = {
     "timm:convnext_atto:stages.2": (160, 14, 320),
     "timm:efficientnet_b0:blocks.4": (112, 14, 1280),
 }
-"""Name: channels and side of the map at 224 px, features."""
 
 
 @pytest.mark.parametrize("name", CNNS)
@@ -212,11 +207,8 @@ def test_any_cnn_is_an_encoder_by_naming_a_tap(name):
     channels, side, features = CNNS[name]
     encoder = build_encoder(name)
     assert encoder.training
-    assert (encoder.name, encoder.features, map_shape(encoder, 224)) == (
-        name,
-        features,
-        (channels, side, side),
-    )
+    assert (encoder.name, encoder.features) == (name, features)
+    assert map_shape(encoder, 224) == (channels, side, side)
     images = torch.randn(2, 3, 64, 96)
     out = encoder.eval()(images)
     assert out.map.shape == (2, channels, 4, 6)
@@ -243,16 +235,13 @@ def test_both_streams_fit_around_any_cnn():
 
 
 def test_a_wrong_tap_lists_the_right_ones():
-    with pytest.raises(
-        CareError,
-        match=r"'layer9' is no tap of this ResNet; the last of each size \(at 224 px\) are: .*layer3 \(256×14×14\), layer4",
-    ):
+    wanted = r"the last of each size \(at 224 px\) are: .*layer3 \(256×14×14\), layer4"
+    with pytest.raises(CareError, match=f"'layer9' is no tap of this ResNet; {wanted}"):
         build_encoder("torchvision:resnet18:layer9")
     with pytest.raises(CareError, match=r"'' is no tap"):
         build_encoder("torchvision:resnet18")
-    with pytest.raises(
-        CareError, match=r"'features\.5\.0\.block\.2' is no tap"
-    ):  # channels last: tokens, not a map
+    # channels last: tokens, not a map
+    with pytest.raises(CareError, match=r"'features\.5\.0\.block\.2' is no tap"):
         build_encoder("torchvision:convnext_tiny:features.5.0.block.2")
 
 

@@ -1,7 +1,8 @@
-"""Building, pre-training and evaluation killed at random moments, a hundred times and more: `nox -s crash`.
+"""Building, pre-training and evaluation killed at random moments: `nox -s crash`.
 
-Every round forks a process that does the work, or goes on with it, and kills it after a random time; when it gets through, what it
-leaves is compared with that of a calm run, and the next round starts from nothing.
+Every round forks a process that does the work, or goes on with it, and kills it after a random
+time; when it gets through, what it leaves is compared with that of a calm run, and the next round
+starts from nothing.
 """
 
 import hashlib
@@ -40,8 +41,11 @@ def survives(work, folder, kills=KILLS):
     calm = start(work, folder / "calm")
     calm.join()
     assert calm.exitcode == 0
-    duration, wanted = time.monotonic() - began, content(folder / "calm")
-    rng, killed, finished, out = random.Random(0), 0, 0, folder / "killed"
+    duration = time.monotonic() - began
+    wanted = content(folder / "calm")
+    rng = random.Random(0)
+    out = folder / "killed"
+    killed = finished = 0
     while killed < kills or not finished:
         process = start(work, out)
         process.join(rng.uniform(0, duration) if killed < kills else None)

@@ -24,11 +24,11 @@ def images():
 def shown(cam, size):
     """A map at the images' size, its mean 1."""
     cam = F.interpolate(cam.clamp_min(0)[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-    return torch.stack([one / one.mean() for one in cam])
+    return torch.stack([of_image / of_image.mean() for of_image in cam])
 
 
 def test_at_the_last_stage_it_is_the_features_times_the_map(encoder, images):
-    """∂(½‖f‖²)/∂h is f everywhere, over the number of pixels, where f is the mean of h: Grad-CAM is Σ f·h."""
+    """∂(½‖f‖²)/∂h is f over the number of pixels, with f the mean of h: Grad-CAM is Σ f·h."""
     cam = attention_map(encoder, images)
     with torch.no_grad():
         h = encoder.maps(images)["layer4"]
@@ -91,13 +91,10 @@ def test_it_leaves_no_traces(encoder, images, training):
 
 def test_an_overlay_goes_from_blue_at_0_to_red_at_its_scale():
     image = Image.fromarray(np.full((1, 5, 3), (100, 50, 200), dtype=np.uint8))
-    colours = np.asarray(overlay(image, torch.tensor([[0, 1, 2, 7, -3]]) / 2 * 3.0, scale=3))[
-        0
-    ].tolist()
-    ends = [(20, 20, 80), (60, 190, 120), (220, 30, 30), (220, 30, 30), (20, 20, 80)]
-    assert colours == [
-        [(a + b) // 2 for a, b in zip(end, (100, 50, 200), strict=True)] for end in ends
-    ]
+    cam = torch.tensor([[0.0, 1.5, 3, 10.5, -4.5]])
+    (colours,) = np.asarray(overlay(image, cam, scale=3)).tolist()
+    ends = np.array([(20, 20, 80), (60, 190, 120), (220, 30, 30), (220, 30, 30), (20, 20, 80)])
+    assert colours == ((ends + np.array((100, 50, 200))) // 2).tolist()
     between = np.asarray(overlay(image, torch.full((1, 5), 0.375), scale=3))[0, 0].tolist()
     assert between == [(25 + 100) // 2, (65 + 50) // 2, (140 + 200) // 2]
 
@@ -121,10 +118,9 @@ def test_a_sheet_has_the_images_and_a_row_for_each_encoder(encoder, make_image):
     larger = transforms.Compose([transforms.Resize(46), transforms.CenterCrop(40)])
     shown = [larger(image) for image in pictures]
     maps = [F.interpolate(cams[None], (40, 40), mode="bilinear")[0] for cams in maps]
-    rows = [
-        shown,
-        *([overlay(image, cam) for image, cam in zip(shown, cams, strict=True)] for cams in maps),
-    ]
+    rows = [shown]
+    for cams in maps:
+        rows.append([overlay(image, cam) for image, cam in zip(shown, cams, strict=True)])
     for y, row in enumerate(rows):
         for x, part in enumerate(row):
             cell = picture.crop((84 + 44 * x, 44 * y, 84 + 44 * x + 40, 44 * y + 40))
@@ -143,10 +139,8 @@ def test_the_share_inside_masks_is_a_plain_sum_over_pixels(encoder, make_image):
     shares, areas = [], []
     for photo, mask in zip(photos, masks, strict=True):
         cam = attention_map(encoder, prepare(centre_crop(photo, size))[None])[0].numpy()
-        weight = (
-            np.asarray(centre_crop(Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)), size))
-            / 255
-        )
+        gray = Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
+        weight = np.asarray(centre_crop(gray, size)) / 255
         shares.append(sum(c * w for c, w in zip(cam.flat, weight.flat, strict=True)) / cam.sum())
         areas.append(weight.mean())
     share = attention_share(encoder, photos, masks, size=size)
@@ -159,7 +153,7 @@ def test_the_share_inside_masks_is_a_plain_sum_over_pixels(encoder, make_image):
 
 def test_a_mask_of_everything_holds_all_and_of_nothing_none(encoder, make_image):
     photos = [make_image(n) for n in range(3)]
-    assert attention_share(
-        encoder, photos, [np.ones((40, 40), bool)] * 3, size=32
-    ) == pytest.approx((100, 100), rel=1e-5)
-    assert attention_share(encoder, photos, [np.zeros((40, 40), bool)] * 3, size=32) == (0, 0)
+    everything, nothing = [np.ones((40, 40), bool)] * 3, [np.zeros((40, 40), bool)] * 3
+    share = attention_share(encoder, photos, everything, size=32)
+    assert share == pytest.approx((100, 100), rel=1e-5)
+    assert attention_share(encoder, photos, nothing, size=32) == (0, 0)

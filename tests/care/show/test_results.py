@@ -115,32 +115,25 @@ def test_a_result_that_is_in_two_files_is_told_once_and_by_the_outer_one(tmp_pat
 def test_another_programs_results_are_refused_by_name(tmp_path, content):
     put(tmp_path / "good", evaluation(top1=1.0))
     (tmp_path / "results.json").write_text(json.dumps(content))
-    with pytest.raises(
-        CareError,
-        match=re.escape(
-            f"{tmp_path}/results.json holds no evaluations of a care command; move it away"
-        ),
-    ):
+    message = f"{tmp_path}/results.json holds no evaluations of a care command; move it away"
+    with pytest.raises(CareError, match=re.escape(message)):
         gather(tmp_path)
 
 
 def test_a_damaged_file_is_named(tmp_path):
     put(tmp_path / "good", evaluation(top1=1.0))
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "results.json").write_bytes(
-        (tmp_path / "good" / "results.json").read_bytes()[:-9]
-    )
+    content = (tmp_path / "good" / "results.json").read_bytes()
+    (tmp_path / "bad" / "results.json").write_bytes(content[:-9])
     with pytest.raises(ShardError, match=r"bad/results\.json cannot be read as JSON"):
         gather(tmp_path)
 
 
 def test_a_folder_without_evaluations_is_refused(tmp_path):
     put(tmp_path / "none")
+    message = r"no results\.json in or below .* holds evaluations; wanted a folder of `care eval"
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(
-            CareError,
-            match=r"no results\.json in or below .* holds evaluations; wanted a folder of `care evaluate`",
-        ):
+        with pytest.raises(CareError, match=message):
             gather(folder)
 
 
@@ -183,15 +176,9 @@ def test_what_is_reported_is_marked_on_every_line_and_is_never_the_best():
     assert not any(best for *_, best in table.lines[2:])
     assert all("not by this package" in table.protocols[label] for label in labels)
     assert table.protocols["linear"] == "k 20"
-    source, others = (
-        as_markdown(both),
-        [
-            line
-            for line in as_markdown(both).splitlines()
-            if " epochs |" in line or line.count("CMC")
-        ],
-    )
-    assert source.count("**") == 2
+    text = as_markdown(both)
+    others = [line for line in text.splitlines() if " epochs |" in line or "CMC" in line]
+    assert text.count("**") == 2
     assert len(others) == papers("linear")
     assert all("reported by" in line for line in others)
 
@@ -279,7 +266,8 @@ def test_means_of_trials_have_their_deviation():
 
 
 def drawn():
-    draw, rows = random.Random(0), []
+    draw = random.Random(0)
+    rows = []
     for task in ("kNN", "linear", "COCO FPN"):
         measures = ["ap", "ap50", "mask_ap"] if task == "COCO FPN" else ["top1", "top5"]
         for encoder in ("runs/a|b", r"c\d*e*", "<i>`f`", "random:resnet50"):

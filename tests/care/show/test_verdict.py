@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import random
@@ -181,12 +182,8 @@ def test_attention_is_compared_with_chance_too():
         row("attention", "CARE", 29.0, [-1, 1], **share),
     ]
     other, chance = differences(rows)
-    assert (other.measure, other.points, chance.other, chance.points) == (
-        "inside",
-        -4.0,
-        "chance",
-        -2.0,
-    )
+    assert (other.measure, other.points) == ("inside", -4.0)
+    assert (chance.other, chance.points) == ("chance", -2.0)
     assert chance.standard_error == pytest.approx(math.sqrt(2))
     del rows[1]["resampled"]
     assert differences(rows)[1].standard_error is None
@@ -196,18 +193,12 @@ def test_attention_is_compared_with_chance_too():
 @pytest.mark.parametrize("seed", range(20))
 def test_swapping_the_encoders_flips_the_sign(seed):
     generator = random.Random(seed)
-    rows = [
-        row(
-            task,
-            name,
-            generator.uniform(0, 90),
-            resampled=drawn(generator, generator.randint(0, 9)),
-            trials=3,
-            top1_std=generator.random(),
-        )
-        for task in ("kNN", "linear", "1 %")
-        for name in ("random", "CARE")
-    ]
+    rows = []
+    for task, name in itertools.product(("kNN", "linear", "1 %"), ("random", "CARE")):
+        value = generator.uniform(0, 90)
+        resampled = drawn(generator, generator.randint(0, 9))
+        deviation = generator.random()
+        rows.append(row(task, name, value, resampled=resampled, trials=3, top1_std=deviation))
     for one, other in zip(differences(rows), differences(rows, ours="random"), strict=True):
         assert (one.ours, one.other) == (other.other, other.ours)
         assert one.points == -other.points
@@ -228,7 +219,8 @@ def test_the_demo_is_told_in_two_sentences():
     rows.insert(1, row("kNN", "C-stream alone", 50.6, [0, 0]))
     assert findings(differences(rows)) == [
         "CARE is ahead of random initialisation in 4 of 5 tasks "
-        "(kNN +9.3 ± 2.1, linear +9.0 ± 2.4, 1 % of the labels +3.0 ± 2.0, 10 % of the labels +4.0 ± 3.0), behind in none, "
+        "(kNN +9.3 ± 2.1, linear +9.0 ± 2.4, 1 % of the labels +3.0 ± 2.0, "
+        "10 % of the labels +4.0 ± 3.0), behind in none, "
         "not distinguishable in 1 (detection −0.9 ± 1.5).",
         "CARE and the C-stream alone are not distinguishable at this length (kNN −1.3 ± 2.1).",
     ]
