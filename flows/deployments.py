@@ -12,10 +12,7 @@ import prefect
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.deployments.runner import (  # type: ignore[attr-defined]
-    EntrypointType,
-    RunnerDeployment,
-)
+from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined]
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.pipeline import care_pipeline
@@ -73,7 +70,7 @@ def configured_server() -> Iterator[str]:
         yield address
 
 
-def _deployments(**settings: Any) -> list[RunnerDeployment]:
+def _deployments(**settings: Any) -> list[Any]:
     """A deployment of each flow, found by its module wherever a worker has the package."""
     return [
         flow.to_deployment(flow.name, entrypoint_type=EntrypointType.MODULE_PATH, **settings)

@@ -45,6 +45,7 @@ def add_command(
     skip: Collection[str] = (),
     names: Mapping[str, str] | None = None,
     name: str = "",
+    about: str = "",
 ) -> None:
     """Add a command with the keyword-only parameters of a function as its options.
 
@@ -57,11 +58,12 @@ def add_command(
         skip: parameters of the function that are no options.
         names: the options' names by parameter, where these differ.
         name: of the command, where it is not the function's.
+        about: its help, where it is not the function's.
 
     Raises:
         KeyError: The docstring says nothing of a parameter.
     """
-    about = parse_docstring(function)[0]
+    about = about or parse_docstring(function)[0]
     help_texts = flat_help(function)
     options = [
         parameter.replace(kind=parameter.KEYWORD_ONLY)
@@ -70,8 +72,8 @@ def add_command(
     ]
     for parameter in flat_parameters(function).values():
         if parameter.name not in skip:
-            names_of_option = [names[parameter.name]] if parameter.name in (names or {}) else []
-            options.append(_option(parameter, help_texts[parameter.name], names_of_option))
+            flag = (names or {}).get(parameter.name)
+            options.append(_option(parameter, help_texts[parameter.name], flag))
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     app.command(
         name or function.__name__,
@@ -81,13 +83,13 @@ def add_command(
     )(run)
 
 
-def _option(parameter: inspect.Parameter, text: str, names: list[str]) -> inspect.Parameter:
+def _option(parameter: inspect.Parameter, text: str, flag: str | None) -> inspect.Parameter:
     """A parameter as Typer wants it.
 
     Args:
         parameter: with its annotation resolved.
         text: its help.
-        names: of the option; none: the parameter's.
+        flag: how the option is typed; by default as the parameter is called.
     """
     kinds = admitted_types(parameter.annotation)
     settings: dict[str, Any] = {"help": text, **_bounds(parameter.annotation)._asdict()}
@@ -102,8 +104,9 @@ def _option(parameter: inspect.Parameter, text: str, names: list[str]) -> inspec
     if elements or Path in kinds:
         # a Path would make s3:/bucket of s3://bucket
         kinds = [str, type(None)] if type(None) in kinds else [str]
-    declared = Annotated[Union[tuple(kinds)], typer.Option(*names, **settings)]  # noqa: UP007
-    return parameter.replace(default=default, annotation=declared)
+    option = typer.Option(*([flag] if flag else []), **settings)
+    kind: Any = Union[tuple(kinds)]  # noqa: UP007 (they are known when this runs)
+    return parameter.replace(default=default, annotation=Annotated[kind, option])
 
 
 def _bounds(annotation: Any) -> Range:
