@@ -1,4 +1,8 @@
-"""What a detector found, and the average precision that it is judged by."""
+"""What a detector found, and what both metrics of it give.
+
+How the two metrics match detections with objects is in ``care.evaluate.coco_metric`` and
+``care.evaluate.voc_metric``, the precision of given matches in ``care.evaluate.matches``.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,11 +13,17 @@ from care.evaluate.matches import Matches, resampled_precision
 from care.evaluate.resampling import DETECTION_DRAWS
 from shards.boxes import BoxSet
 
-THRESHOLDS = np.arange(50, 100, 5) / 100
+THRESHOLDS = np.arange(50, 100, 5) / 100  # of the IoU above which a detection is right
 
 
 class AveragePrecision(NamedTuple):
-    """In per cent: AP over IoU 0.50:0.05:0.95, AP at 0.50, AP at 0.75."""
+    """Average precision in per cent, the mean over classes.
+
+    Attributes:
+        ap: mean over IoU thresholds 0.50, 0.55 … 0.95.
+        ap50: at a threshold of 0.50.
+        ap75: at a threshold of 0.75.
+    """
 
     ap: float
     ap50: float
@@ -21,7 +31,14 @@ class AveragePrecision(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What was found in one picture: left, top, right, bottom [n, 4] in its pixels, positions in the set's classes, RLEs of its size."""
+    """What was found in one picture.
+
+    Attributes:
+        boxes: [n, 4], left, top, right, bottom in pixels of the picture.
+        scores: [n], the surer the higher.
+        labels: [n], positions in the set's classes.
+        masks: RLEs of the picture's size, or None where no masks were looked for.
+    """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
@@ -30,7 +47,13 @@ class Detections(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """An average precision, and what it is made of: matches of every class, points of recall."""
+    """An average precision, and what it is made of.
+
+    Attributes:
+        precision: of the pictures as they are.
+        classes: matches of each class.
+        recalls: the points of recall at which precision is taken.
+    """
 
     precision: AveragePrecision
     classes: list[Matches]
@@ -41,13 +64,26 @@ class Judged(NamedTuple):
         return resampled_precision(self.classes, self.recalls, draws)
 
 
-def check(truth: BoxSet, found: Sequence[Detections] = ()) -> None:
-    """Raise a ``CareError`` if ``truth`` has no box that counts, or a detection is not finite: NaN would match every box."""
+def check_countable(truth: BoxSet) -> None:
+    """Refuse a set in which nothing can be found.
+
+    Raises:
+        CareError: it has no box, or only ignored ones.
+    """
     if all(picture.ignored.all() for picture in truth.pictures):
         raise CareError(
             f"{truth.path} has no box that counts; detection needs some to learn from and to score"
         )
-    if not all(np.isfinite(one.boxes).all() and np.isfinite(one.scores).all() for one in found):
-        raise CareError(
-            "a detection is not finite: the detector diverged; lower lr or lengthen warmup"
-        )
+
+
+def check_finite(detections: Sequence[Detections]) -> None:
+    """Refuse detections of a diverged detector: NaN would match every box.
+
+    Raises:
+        CareError: a box or a score is not finite.
+    """
+    for in_picture in detections:
+        if not (np.isfinite(in_picture.boxes).all() and np.isfinite(in_picture.scores).all()):
+            raise CareError(
+                "a detection is not finite: the detector diverged; lower lr or lengthen warmup"
+            )

@@ -6,121 +6,191 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from care.errors import CareError
-from care.evaluate.average_precision import THRESHOLDS, AveragePrecision, Detections, Judged, check
+from care.evaluate.average_precision import (
+    THRESHOLDS,
+    AveragePrecision,
+    Detections,
+    Judged,
+    check_countable,
+    check_finite,
+)
 from care.evaluate.matches import Matches
-from shards.boxes import BoxSet
+from shards.boxes import BoxSet, Picture
 
-COCO_RECALLS = np.linspace(0, 1, 101)  # pycocotools' own
+RECALLS = np.linspace(0, 1, 101)  # pycocotools' own
+
+# one annotation or result, as COCO's files have it
+Json = dict[str, Any]
 
 
 def average_precision(
     truth: BoxSet,
-    found: Sequence[Detections],
+    detections: Sequence[Detections],
     *,
     masks: bool = False,
 ) -> AveragePrecision:
-    """COCO's average precision: that of ``judge_coco``."""
-    return judge_coco(truth, found, masks=masks).precision
+    """COCO's average precision: that of ``judge_coco``, whose arguments these are."""
+    return judge_coco(truth, detections, masks=masks).precision
 
 
-def judge_coco(truth: BoxSet, found: Sequence[Detections], *, masks: bool = False) -> Judged:
-    """COCO's average precision by pycocotools: the mean over the classes that ``truth`` has boxes of.
+def judge_coco(truth: BoxSet, detections: Sequence[Detections], *, masks: bool = False) -> Judged:
+    """COCO's average precision, the mean over the classes that have boxes.
 
-    At most 100 detections of a class count in an image. Ignored boxes count as crowds: detections on them, or on parts of them, are
-    neither right nor wrong. With ``masks`` the overlap is that of the masks, and every box needs one, as in COCO's own files: a
-    ``CareError`` if one is missing or not of its picture's size, as for what ``check`` refuses.
+    At most 100 detections of a class count in an image. Ignored boxes count as crowds: detections
+    on them, or on parts of them, are neither right nor wrong.
+
+    Args:
+        truth: pictures with their boxes.
+        detections: of every picture.
+        masks: let the overlap be that of the masks; every box then needs one, as in COCO's files.
+
+    Raises:
+        CareError: no box counts, a detection is not finite, or a mask is missing or not of its
+            picture's size.
+
+    Source: pycocotools, https://cocodataset.org/#detection-eval.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    check(truth, found)
-    annotations: list[dict[str, Any]] = [
-        {
-            "image_id": n,
-            "category_id": int(label),
-            "bbox": _bbox(box),
-            "iscrowd": int(ignored),
-            "segmentation": mask,
-        }
-        for n, picture in enumerate(truth.pictures)
-        for box, label, ignored, mask in zip(
-            picture.boxes, picture.labels, picture.ignored, picture.masks, strict=True
-        )
-    ]
-    results: list[dict[str, Any]] = [
-        {"image_id": n, "category_id": int(label), "score": float(score)}
-        | ({"segmentation": shape} if masks else {"bbox": _bbox(shape)})
-        for n, (_, one) in enumerate(zip(truth.pictures, found, strict=True))
-        for shape, score, label in zip(
-            (one.masks or []) if masks else one.boxes, one.scores, one.labels, strict=True
-        )
-    ]
-    with redirect_stdout(None):  # pycocotools prints as it goes
+    check_countable(truth)
+    check_finite(detections)
+    results = _results(truth, detections, masks)
+    # pycocotools prints as it goes
+    with redirect_stdout(None):
         coco = COCO()
-        coco.dataset = {  # whose annotations count from 1: an id of 0 would read as "no match"
-            "images": [
-                {"id": n, "width": one.size[0], "height": one.size[1]}
-                for n, one in enumerate(truth.pictures)
-            ],
-            "categories": [{"id": n, "name": name} for n, name in enumerate(truth.classes)],
-            "annotations": [
-                one | {"id": n, "area": one["bbox"][2] * one["bbox"][3]}
-                for n, one in enumerate(annotations, 1)
-            ],
-        }
+        coco.dataset = _dataset(truth)
         coco.createIndex()
-        for one in [*coco.dataset["annotations"], *results] if masks else ():
-            picture = truth.pictures[one["image_id"]]
-            if not one["segmentation"]:
-                raise CareError(
-                    f"a box of {picture.path} has no mask, and the AP of masks needs all; correct it, or judge by the boxes"
-                )
-            one["segmentation"] = coco.annToRLE(one)
-            if (
-                picture.size != (size := tuple(one["segmentation"]["size"]))[::-1]
-            ):  # which pycocotools lets match nothing
-                raise CareError(
-                    f"a mask of {picture.path} has {size[1]} × {size[0]} pixels, the image {picture.size}; correct the mask"
-                )
+        if masks:
+            for annotation in [*coco.dataset["annotations"], *results]:
+                picture = truth.pictures[annotation["image_id"]]
+                annotation["segmentation"] = _run_lengths(coco, annotation, picture)
         if not results:
-            return Judged(AveragePrecision(0, 0, 0), _nothing_found(truth), COCO_RECALLS)
+            return Judged(AveragePrecision(0, 0, 0), _nothing_found(truth), RECALLS)
         evaluation = COCOeval(coco, coco.loadRes(results), "segm" if masks else "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     precision = AveragePrecision(*(100 * float(value) for value in evaluation.stats[:3]))
-    return Judged(precision, _coco_matches(evaluation, len(truth.pictures)), COCO_RECALLS)
+    return Judged(precision, _matches(evaluation, len(truth.pictures)), RECALLS)
 
 
-def _coco_matches(evaluation: Any, pictures: int) -> list[Matches]:
-    """The matches that a ``COCOeval`` has found, of objects of every size."""
-    first, classes = 0, list[Matches]()
-    for _ in evaluation.params.catIds:
+def _dataset(truth: BoxSet) -> Json:
+    """The set as a COCO file would have it; pictures and classes are named by their positions."""
+    annotations = list[Json]()
+    for number, picture in enumerate(truth.pictures):
+        for box, label, ignored, mask in zip(
+            picture.boxes, picture.labels, picture.ignored, picture.masks, strict=True
+        ):
+            left_top_width_height = _bbox(box)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,  # an id of 0 would read as "no match"
+                    "image_id": number,
+                    "category_id": int(label),
+                    "bbox": left_top_width_height,
+                    "area": left_top_width_height[2] * left_top_width_height[3],
+                    "iscrowd": int(ignored),
+                    "segmentation": mask,
+                }
+            )
+    images = []
+    for number, picture in enumerate(truth.pictures):
+        width, height = picture.size
+        images.append({"id": number, "width": width, "height": height})
+    categories = [{"id": number, "name": name} for number, name in enumerate(truth.classes)]
+    return {"images": images, "categories": categories, "annotations": annotations}
+
+
+def _results(truth: BoxSet, detections: Sequence[Detections], masks: bool) -> list[Json]:
+    """Detections as a COCO results file would have them."""
+    results = list[Json]()
+    for number, (_, in_picture) in enumerate(zip(truth.pictures, detections, strict=True)):
+        shapes = (in_picture.masks or []) if masks else in_picture.boxes
+        for shape, score, label in zip(shapes, in_picture.scores, in_picture.labels, strict=True):
+            result: Json = {"image_id": number, "category_id": int(label), "score": float(score)}
+            if masks:
+                result["segmentation"] = shape
+            else:
+                result["bbox"] = _bbox(shape)
+            results.append(result)
+    return results
+
+
+def _run_lengths(coco: Any, annotation: Json, picture: Picture) -> Json:
+    """The mask of an annotation as an RLE of its picture's size.
+
+    Raises:
+        CareError: it has none, or one of another size, which pycocotools lets match nothing.
+    """
+    if not annotation["segmentation"]:
+        raise CareError(
+            f"a box of {picture.path} has no mask, and the AP of masks needs all; correct it, "
+            "or judge by the boxes"
+        )
+    mask: Json = coco.annToRLE(annotation)
+    height, width = mask["size"]
+    if picture.size != (width, height):
+        raise CareError(
+            f"a mask of {picture.path} has {width} × {height} pixels, the image {picture.size}; "
+            "correct the mask"
+        )
+    return mask
+
+
+def _matches(evaluation: Any, pictures: int) -> list[Matches]:
+    """The matches that a ``COCOeval`` has found, of objects of every size.
+
+    Args:
+        evaluation: after ``evaluate``.
+        pictures: in the set.
+    """
+    classes = list[Matches]()
+    sizes = len(evaluation.params.areaRng)
+    for number in range(len(evaluation.params.catIds)):
+        # the first range of a class is that of all sizes
+        first = number * sizes * pictures
         images = evaluation.evalImgs[first : first + pictures]
-        first += pictures * len(evaluation.params.areaRng)  # the first range is that of all sizes
-        filled = [(number, image) for number, image in enumerate(images) if image]
-        objects = np.zeros(pictures, np.int64)
-        for number, image in filled:
-            objects[number] = np.count_nonzero(image["gtIgnore"] == 0)
-        if not objects.any():
-            continue
-        scores = np.concatenate([image["dtScores"] for _, image in filled])
-        order = np.argsort(-scores, kind="stable")
-        matched = np.concatenate([image["dtMatches"] > 0 for _, image in filled], 1)[:, order]
-        ignored = np.concatenate([image["dtIgnore"] for _, image in filled], 1)[:, order] > 0
-        counts = [len(image["dtScores"]) for _, image in filled]
-        homes = np.repeat([number for number, _ in filled], counts)
-        classes.append(Matches(matched & ~ignored, ~matched & ~ignored, homes[order], objects))
+        matches = _matches_of_class(images)
+        if matches is not None:
+            classes.append(matches)
     return classes
+
+
+def _matches_of_class(images: list[Json | None]) -> Matches | None:
+    """The matches of one class; None if it has no object that counts.
+
+    Args:
+        images: pycocotools' matches in every picture, None where there is nothing of the class.
+    """
+    judged = [(number, image) for number, image in enumerate(images) if image]
+    objects = np.zeros(len(images), np.int64)
+    for number, image in judged:
+        objects[number] = np.count_nonzero(image["gtIgnore"] == 0)
+    if not objects.any():
+        return None
+    scores = np.concatenate([image["dtScores"] for _, image in judged])
+    order = np.argsort(-scores, kind="stable")
+    matched = np.concatenate([image["dtMatches"] > 0 for _, image in judged], 1)[:, order]
+    ignored = np.concatenate([image["dtIgnore"] for _, image in judged], 1)[:, order] > 0
+    counts = [len(image["dtScores"]) for _, image in judged]
+    pictures = np.repeat([number for number, _ in judged], counts)
+    return Matches(
+        right=matched & ~ignored,
+        wrong=~matched & ~ignored,
+        pictures=pictures[order],
+        objects=objects,
+    )
 
 
 def _nothing_found(truth: BoxSet) -> list[Matches]:
     """The matches of no detection at all."""
     nothing = np.zeros((len(THRESHOLDS), 0), np.bool_)
-    counts = [np.count_nonzero(~picture.ignored) for picture in truth.pictures]
-    return [Matches(nothing, nothing, np.zeros(0, np.int64), np.array(counts, np.int64))]
+    objects = [np.count_nonzero(~picture.ignored) for picture in truth.pictures]
+    return [Matches(nothing, nothing, np.zeros(0, np.int64), np.array(objects, np.int64))]
 
 
 def _bbox(box: NDArray[np.float32]) -> list[float]:
+    """COCO's left, top, width and height of left, top, right and bottom."""
     left, top, right, bottom = map(float, box)
     return [left, top, right - left, bottom - top]

@@ -1,30 +1,58 @@
-"""Detection and instance-segmentation transfer by MoCo's protocol."""
+"""Detection and instance-segmentation transfer: a detector is fine-tuned on an encoder, then scored."""
 
-from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, NamedTuple
 import torch
 from torch import nn
-import shards
 from care.encoders import Encoder
 from care.errors import CareError
-from care.evaluate.average_precision import check
-from care.evaluate.coco_metric import average_precision, judge_coco
+from care.evaluate.average_precision import check_countable
+from care.evaluate.coco_metric import judge_coco
 from care.evaluate.detector import Detector
+from care.evaluate.detector_forms import DetectorShape
 from care.evaluate.evaluation import Evaluation
-from care.evaluate.inference import Batch, average_statistics, detections
-from care.evaluate.pictures import Examples, drawn
+from care.evaluate.inference import average_statistics, find_objects
+from care.evaluate.pictures import Examples, training_batches
 from care.evaluate.voc_metric import judge_voc
 from care.train import ranks
-from care.train.batches import load_examples
-from care.train.machine import Machine
+from care.train.machine import Machine, torch_device
 from care.train.norm import synchronise
 from care.train.precision import Precision, fastest_precision
 from care.train.run import Run
 from care.train.sgd import set_rate
 from care.train.weights import digest_of
+from shards.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, Range
 from shards.boxes import BoxSet
-from shards.terminal import Amount, Count, Natural, Range
+
+TEST_SIDE = 800  # px, the short side at test for which the sides of training are published
+SIDE_STEP = 32  # px, between the sides of training
+IMAGES = 16  # a step, which the learning rate is for
+NOTE = "loss {total:.3f} class {classifier:.3f} box {box_reg:.3f}"
+
+
+class Protocol(NamedTuple):
+    """What the kind of the training set decides: detectron2's settings, as MoCo has them.
+
+    Attributes:
+        iterations: training steps.
+        falls: shares of the iterations after which the rate falls to a tenth.
+        least_side: px, the shortest of the short sides in training.
+    """
+
+    iterations: int
+    falls: tuple[float, float]
+    least_side: int
+
+    def sides(self, size: int) -> list[int]:
+        """Short sides of the images in training, for one at test, pixels."""
+        published = range(self.least_side, TEST_SIDE + 1, SIDE_STEP)
+        return [round(side * size / TEST_SIDE) for side in published]
+
+
+VOC = Protocol(iterations=24_000, falls=(3 / 4, 11 / 12), least_side=480)
+COCO = Protocol(iterations=90_000, falls=(2 / 3, 8 / 9), least_side=640)
 
 
 def detect(
@@ -33,97 +61,74 @@ def detect(
     val: BoxSet,
     run: str | Path,
     *,
-    head: Literal["c4", "fpn"] = "c4",
-    mask: bool = False,
+    shape: DetectorShape = DetectorShape(),
     size: Annotated[int, Range(32)] = 800,
-    iterations: Count | None = None,
-    batch_size: Count = 16,
-    lr: Amount = 0.02,
-    warmup: Natural = 100,
-    weight_decay: Amount = 1e-4,
-    proposals: Count = 1000,
-    anchor_scale: Annotated[float, Range(0.5)] = 8,
-    channels: Annotated[int, Range(8)] = 256,
-    hidden: Annotated[int, Range(8)] = 1024,
-    precise: Natural = 200,
-    seed: Natural = 0,
+    iterations: PositiveInt | None = None,
+    batch_size: PositiveInt = 16,
+    lr: NonNegativeFloat = 0.02,
+    warmup: NonNegativeInt = 100,
+    weight_decay: NonNegativeFloat = 1e-4,
+    precise: NonNegativeInt = 200,
+    seed: NonNegativeInt = 0,
     precision: Precision | None = None,
-    device: Literal["cuda", "cpu"] | None = None,
-    workers: Natural | None = None,
-    checkpoint_every: Count = 500,
+    machine: Machine = Machine(),
 ) -> Evaluation:
-    """Faster R-CNN, or with masks Mask R-CNN, trained on train from the encoder; its last iteration is scored on val (Sec. 4.3).
+    """Faster R-CNN, or with masks Mask R-CNN, fine-tuned on an encoder (Sec. 4.3).
 
-    MoCo's protocol, as docs/evaluation.md has it: nothing is frozen or chosen on val. A training image is flipped or not, its short side
-    drawn from 480, 512 … 800 px, on COCO 640 … 800, at test 800, its longest at most 1333, all times size / 800. SGD with momentum 0.9, no
-    decay on norms, the rate × 0.1 after 3/4 and 11/12 of the iterations, on COCO 2/3 and 8/9. Batch norms have the statistics of all
-    processes, before the test averaged over training batches. VOC's difficult objects are trained on, crowds not; a VOC list is scored by
-    VOC's metric, all else and all masks by COCO's. Interrupted, the same call continues. Processes that train together take a slice of
-    each batch and of val; each draws the boxes of its losses.
+    Protocol, MoCo's, as docs/evaluation.md has it: nothing is frozen or chosen on val. A training
+    image is flipped or not, its short side drawn from 480, 512 … 800 px, on COCO 640 … 800, at test
+    800, its longest at most 1333, all times size / 800. SGD with momentum 0.9, no decay on norms,
+    the rate × 0.1 after 3/4 and 11/12 of the iterations, on COCO 2/3 and 8/9. Batch norms have the
+    statistics of all processes, before the test averaged over training batches. VOC's difficult
+    objects are trained on, crowds not; a VOC list is scored by VOC's metric, all else and all masks
+    by COCO's. The last iteration is scored on val. Interrupted, the same call continues.
+
+    Processes that train together take a slice of each batch and of val; each draws the boxes of its
+    losses.
 
     Args:
-        encoder: is copied, not changed; for c4 a ResNet, else a ``CareError``.
-        train: images to learn from; a ``CareError`` where no box counts or, with masks, none has one.
-        val: images to score; a ``CareError`` where no box counts or, with masks, one has none, and of other classes.
-        run: directory or URL of checkpoints and ``losses.jsonl``; other settings, infinite losses: ``CareError``; signals: ``Stopped``.
-        head: c4 pools boxes before a ResNet's last stage, which becomes their head; fpn has a pyramid, for any encoder.
-        mask: find masks, too; boxes of train without one are left out.
+        encoder: is copied, not changed; for c4 a ResNet.
+        train: images to learn from.
+        val: images to score.
+        run: directory or URL of checkpoints and ``losses.jsonl``.
+        shape: what the detector is like.
         size: short side of the images at test, pixels.
         iterations: training steps; by default 24,000 on VOC and 90,000 on COCO.
         batch_size: images a step, on all processes together.
         lr: learning rate for 16 images a step.
         warmup: iterations of linear warm-up.
         weight_decay: of all but norms.
-        proposals: boxes an image that the first stage hands to the second one at test.
-        anchor_scale: side of the anchors over the stride of their level; c4 has levels of 4 to 64 in one.
-        channels: of the feature pyramid and of the mask head.
-        hidden: width of the pyramid's box head.
-        precise: training batches, the first ones, over which statistics are averaged before the test; 0 keeps the running ones.
-        seed: of the new layers' weights, the order, the sizes, the flips, the boxes that are learned from.
+        precise: training batches, the first ones, over which statistics are averaged before the
+            test; 0 keeps the running ones.
+        seed: of the new layers' weights, the order, the sizes, the flips, the boxes that are
+            learned from.
         precision: of the arithmetic; by default what the device computes natively.
-        device: by default cuda where there is one.
-        workers: processes that decode images, by default what is best here.
-        checkpoint_every: iterations between checkpoints.
+        machine: what decides no result.
+
+    Returns:
+        ``ap``, ``ap50`` and ``ap75`` of the boxes, per cent, and with masks those of the masks.
+
+    Raises:
+        CareError: the sets name different classes; one has no box that counts, or with masks lacks
+            them; c4 is asked of what is no ResNet; a batch cannot be shared among the processes;
+            the run is of other settings; or a loss is not finite.
+        Stopped: SIGINT or SIGTERM came; all is saved, the same call continues.
+
+    Source: He et al. 2020 (MoCo), Sec. 4.2 and Appendix; detectron2's baselines.
     """
-    if train.classes != val.classes:
-        raise CareError(
-            f"{train.path} and {val.path} name different classes; read the second with the classes of the first"
-        )
-    for data in (train, val):
-        check(data)
-        if mask and not (all if data is val else any)(
-            one for picture in data.pictures for one in picture.masks
-        ):
-            raise CareError(
-                f"{data.path} has boxes without a mask, polygons or an RLE; add them, or detect without masks"
-            )
-    if batch_size % ranks.world():
-        raise CareError(
-            f"cannot cut {batch_size} images a step into {ranks.world()} equal parts; use a multiple of the processes"
-        )
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    precision = precision or fastest_precision(where)
-    default, falls, least = (
-        (24_000, (3 / 4, 11 / 12), 480) if train.voc else (90_000, (2 / 3, 8 / 9), 640)
-    )
-    iterations, sides = (
-        iterations or default,
-        [round(side * size / 800) for side in range(least, 801, 32)],
-    )
-    shape = dict[str, Any](
-        head=head,
-        mask=mask,
-        proposals=proposals,
-        anchor_scale=anchor_scale,
-        channels=channels,
-        hidden=hidden,
-    )
+    _check_sets(train, val, mask=shape.mask)
+    _check_slices(batch_size)
+    device = torch_device(machine.device)
+    precision = precision or fastest_precision(device)
+    protocol = VOC if train.voc else COCO
+    steps = iterations or protocol.iterations
+    sides = protocol.sides(size)
     settings = {
         "encoder": digest_of(encoder),
         "data": train.digest,
-        **shape,
+        **asdict(shape),
         "size": size,
-        "steps": iterations,
+        "steps": steps,
         "batch_size": batch_size,
         "lr": lr,
         "warmup": warmup,
@@ -131,77 +136,123 @@ def detect(
         "seed": seed,
         "precision": precision,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Detector(encoder, len(train.classes), **shape)
-    model.to(where).to(memory_format=torch.channels_last).train()
+    model = _build(encoder, len(train.classes), shape, seed).to(device)
+    model.to(memory_format=torch.channels_last).train()
     synchronise(model)
-    rate = lr * batch_size / 16
-    groups: list[dict[str, Any]] = [
-        {"params": [], "weight_decay": decay} for decay in (0, weight_decay)
-    ]
-    for layer in model.modules():
-        for parameter in layer.parameters(recurse=False):
-            groups[parameter.ndim > 1 or isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)][
-                "params"
-            ].append(parameter)
+    groups = _decay_all_but_norms(model, weight_decay)
     optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, fused=True)
-
-    def batches(start: int, stop: int) -> Iterator[Batch]:
-        order = (
-            shards.step_ids(len(train.pictures), batch_size=batch_size, step=step, seed=seed)
-            for step in range(start, stop)
-        )
-        views = (
-            [
-                drawn(seed, ids.epoch, int(n), sides)
-                for n in ids.of_rank(ranks.rank(), ranks.world())
-            ]
-            for ids in order
-        )
-        decoders = min(state.workers, max(stop - start, 0))
-        for batch in load_examples(Examples(train, size, mask), views, decoders, collate_fn=list):
-            yield (
-                [x.to(where) for x, _ in batch],
-                [{name: value.to(where) for name, value in target.items()} for _, target in batch],
-            )
-
+    rate = lr * batch_size / IMAGES
+    batches = partial(
+        training_batches,
+        Examples(train, size, shape.mask),
+        sides,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+    )
     with Run(
-        run,
-        model,
-        optimizer,
-        settings,
-        title="detection",
-        precision=precision,
-        machine=Machine(workers=workers, checkpoint_every=checkpoint_every),
+        run, model, optimizer, settings, title="detection", precision=precision, machine=machine
     ) as state:
         losses = ranks.parallel(model)
-        stream = batches(state.start, iterations)
-        for step, batch in state.through(enumerate(stream, state.start)):
-            warm = min(1, (step + 1) / max(warmup, 1))
-            fallen = 0.1 ** sum(step >= iterations * part for part in falls)
-            set_rate(optimizer, rate * (warm * fallen))
+        stream = batches(steps=range(state.start, steps), workers=state.workers)
+        for step, batch in enumerate(state.through(stream), state.start):
+            set_rate(optimizer, rate * rate_factor(step, protocol, steps=steps, warmup=warmup))
             terms = state.take_step(step, losses, batch)
-            note = "loss {total:.3f} class {classifier:.3f} box {box_reg:.3f}".format(**terms)
-            state.record(step, terms, note=note)
+            state.record(step, terms, note=NOTE.format(**terms))
     with torch.no_grad(), state.autocast:
-        if precise:
-            average_statistics(
-                model,
-                batches(0, min(precise, iterations)),
-                min(precise, iterations) * batch_size,
-                seed,
-            )
-        found = detections(model.eval(), val, size, workers)
-    judged = judge_voc(val, found) if val.voc else judge_coco(val, found)
+        if precise > 0:
+            first_steps = range(min(precise, steps))
+            stream = batches(steps=first_steps, workers=state.workers)
+            average_statistics(model, stream, len(first_steps) * batch_size, seed)
+        detections = find_objects(model.eval(), val, size, machine.workers)
+    judged = judge_voc(val, detections) if val.voc else judge_coco(val, detections)
     measures = judged.precision._asdict()
-    if mask:
-        measures |= {
-            f"mask_{name}": value
-            for name, value in average_precision(val, found, masks=True)._asdict().items()
-        }
-    protocol = f"{'Mask' if mask else 'Faster'} R-CNN, everything trained for {iterations:,} iterations of {batch_size} images at a rate"
-    protocol += f" of {rate:g}, short sides of {sides[0]}…{size} px, at test {size} px; {proposals} proposals"
-    task = f"{'VOC' if val.voc else 'COCO'} {head.upper()}"
-    task += " without masks" if not val.voc and not mask else ""
-    return Evaluation(task, protocol, measures, resampled=judged.resampled())
+    if shape.mask:
+        of_masks = judge_coco(val, detections, masks=True).precision._asdict()
+        measures |= {f"mask_{name}": value for name, value in of_masks.items()}
+    return Evaluation(
+        task=_task(val, shape),
+        protocol=f"{'Mask' if shape.mask else 'Faster'} R-CNN, everything trained for {steps:,} "
+        f"iterations of {batch_size} images at a rate of {rate:g}, short sides of "
+        f"{sides[0]}…{size} px, at test {size} px; {shape.proposals} proposals",
+        measures=measures,
+        resampled=judged.resampled(),
+    )
+
+
+def _check_sets(train: BoxSet, val: BoxSet, *, mask: bool) -> None:
+    """Refuse sets that cannot be learned from or scored.
+
+    Raises:
+        CareError: they name different classes, a set has no box that counts, or with ``mask`` no
+            box of train has a mask, or a box of val has none.
+    """
+    if train.classes != val.classes:
+        raise CareError(
+            f"{train.path} and {val.path} name different classes; read the second with the classes "
+            "of the first"
+        )
+    for data in (train, val):
+        check_countable(data)
+        has_masks = [bool(shape) for picture in data.pictures for shape in picture.masks]
+        if mask and not (all(has_masks) if data is val else any(has_masks)):
+            raise CareError(
+                f"{data.path} has boxes without a mask, polygons or an RLE; add them, or detect "
+                "without masks"
+            )
+
+
+def _check_slices(batch_size: int) -> None:
+    """Refuse a batch that the processes cannot share."""
+    if batch_size % ranks.world():
+        raise CareError(
+            f"cannot cut {batch_size} images a step into {ranks.world()} equal parts; use a "
+            "multiple of the processes"
+        )
+
+
+def _build(encoder: Encoder, classes: int, shape: DetectorShape, seed: int) -> Detector:
+    """A detector whose new layers are a function of the seed; torch's generator is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Detector(encoder, classes, shape)
+
+
+def _decay_all_but_norms(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters for an optimizer in two groups: without weight decay, and with it."""
+    plain: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    for layer in model.modules():
+        has_weights = isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)
+        for parameter in layer.parameters(recurse=False):
+            if has_weights or parameter.ndim > 1:
+                decayed.append(parameter)
+            else:
+                plain.append(parameter)
+    return [
+        {"params": plain, "weight_decay": 0},
+        {"params": decayed, "weight_decay": weight_decay},
+    ]
+
+
+def rate_factor(step: int, protocol: Protocol, *, steps: int, warmup: int) -> float:
+    """Learning rate of a step over the full one: a linear warm-up, then two falls to a tenth.
+
+    Args:
+        step: from 0 on.
+        protocol: says where the rate falls.
+        steps: of the whole training.
+        warmup: steps of the warm-up.
+    """
+    warm = min(1, (step + 1) / max(warmup, 1))
+    falls = sum(step >= steps * share for share in protocol.falls)
+    factor: float = warm * 0.1**falls
+    return factor
+
+
+def _task(val: BoxSet, shape: DetectorShape) -> str:
+    """The task as the paper's tables have it; COCO's has masks, which are named where missing."""
+    task = f"{'VOC' if val.voc else 'COCO'} {shape.head.upper()}"
+    if not val.voc and not shape.mask:
+        task += " without masks"
+    return task

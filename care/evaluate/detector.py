@@ -1,148 +1,175 @@
-"""Faster and Mask R-CNN by MoCo's protocol, of torchvision's parts and ours."""
+"""Faster and Mask R-CNN on a copy of an encoder, by MoCo's protocol.
+
+Of torchvision's parts and those of ``care.evaluate.detector_parts``; what the C4 and the FPN form
+differ in comes from ``care.evaluate.detector_forms``. The numbers are those of detectron2's
+baselines; beside each stands its option there, below ``MODEL``.
+"""
 
 import copy
-from typing import Any, Literal
+from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection import (
-    faster_rcnn,
-    image_list,
-    mask_rcnn,
-    rpn,
-)
-from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
-from care.encoders import Encoder, ResNetEncoder
-from care.errors import CareError
-from care.evaluate.detector_parts import RPN, Anchors, Heads, Maps, RoIAlign
+from torchvision.models.detection import faster_rcnn, image_list, mask_rcnn, rpn
+from care.encoders import Encoder
+from care.evaluate.detector_forms import DetectorShape, Form, build_c4, build_fpn
+from care.evaluate.detector_parts import RPN, Anchors, FeatureMaps, Heads, RoIAlign
 from care.train import ranks
 from care.train.photometrics import normalize
 
+MASK_POOLED = 14  # ROI_MASK_HEAD.POOLER_RESOLUTION
+MASK_CONVOLUTIONS = 4  # ROI_MASK_HEAD.NUM_CONV of FPN
+
 
 class Detector(nn.Module):
-    """Faster R-CNN, or with ``mask`` Mask R-CNN, on a copy of ``encoder``; labels are 1 … ``classes``, 0 is the background.
+    """Faster R-CNN, or with masks Mask R-CNN; labels are 1 … ``classes``, 0 is the background.
 
-    "c4" needs a ResNet: its last stage and one more norm are the head of boxes that are pooled 14 × 14 from the map before it; the RPN
-    hands on twice as many in training. "fpn" is a pyramid of the maps of stride 4 and more, with batch norms. See ``detect``.
+    Args:
+        encoder: is copied, not changed; for the C4 form a ResNet.
+        classes: how many, without the background.
+        shape: what else the detector is like.
+
+    Raises:
+        CareError: the C4 form is asked of an encoder that is no ResNet.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        classes: int,
-        *,
-        head: Literal["c4", "fpn"] = "c4",
-        mask: bool = False,
-        proposals: int = 1000,
-        anchor_scale: float = 8,
-        channels: int = 256,
-        hidden: int = 1024,
-    ) -> None:
+    def __init__(self, encoder: Encoder, classes: int, shape: DetectorShape) -> None:
         super().__init__()
-        self.body, c4 = copy.deepcopy(encoder).requires_grad_(), head == "c4"
-        if c4 and not isinstance(encoder, ResNetEncoder):
-            raise CareError(
-                f"{encoder.name or 'this encoder'} has no stages to cut into the C4 form; use head='fpn'"
+        self.body = copy.deepcopy(encoder).requires_grad_().eval()
+        build_form = build_c4 if shape.head == "c4" else build_fpn
+        form = build_form(self.body, shape)
+        self.neck = form.neck
+        self.strides = form.strides
+        self.multiple = form.multiple
+        box_predictor = faster_rcnn.FastRCNNPredictor(form.box_features, classes + 1)
+        mask_predictor = None
+        if shape.mask:
+            mask_predictor = mask_rcnn.MaskRCNNPredictor(
+                in_channels=form.mask_features,
+                dim_reduced=shape.channels,  # ROI_MASK_HEAD.CONV_DIM
+                num_classes=classes + 1,
             )
-        maps = self.body.eval().maps(
-            torch.zeros(1, 3, 256, 256, device=next(encoder.parameters()).device)
-        )
-        self.strides = strides = {
-            name: 256 // x.shape[3]
-            for name, x in maps.items()
-            if x.shape[3] <= 64 and (name == "layer3" or not c4)
-        }
-        if isinstance(self.body, ResNetEncoder) and c4:
-            last, width = self.body.layer4, encoder.features
-            self.body.layer4, self.neck, self.multiple = (
-                nn.Identity(),
-                nn.Identity(),
-                max(strides.values()),
-            )
-            sizes = [tuple(anchor_scale * 2**level for level in range(2, 7))]
-            box_head: nn.Module = nn.Sequential(last, nn.BatchNorm2d(width))
-            through, before, after = maps["layer3"].shape[1], (12, 6), (2, 1)
-        else:
-            # what the maps do not need has no gradient, which processes that train as one would wait for
-            weights = [*self.body.parameters()]
-            used = torch.autograd.grad(
-                [maps[name].sum() for name in strides], weights, allow_unused=True
-            )
-            for weight, gradient in zip(weights, used, strict=True):
-                weight.requires_grad_(gradient is not None)
-            widths = [maps[name].shape[1] for name in strides]
-            self.neck = FeaturePyramidNetwork(
-                widths, channels, extra_blocks=LastLevelMaxPool(), norm_layer=nn.BatchNorm2d
-            )
-            self.multiple = 2 * max(strides.values())
-            sizes = [(anchor_scale * stride,) for stride in (*strides.values(), self.multiple)]
-            box_head, width = faster_rcnn.TwoMLPHead(channels * 49, hidden), hidden
-            through, before, after = channels, (2, 1), (1, 1)
-        boxes = faster_rcnn.FastRCNNPredictor(width, classes + 1)
-        masks = (
-            mask_rcnn.MaskRCNNPredictor(width if c4 else channels, channels, classes + 1)
-            if mask
-            else None
-        )
-        for layer, deviation in (
-            (boxes.cls_score, 0.01),
-            (boxes.bbox_pred, 0.001),
-            (masks and masks.mask_fcn_logits, 0.001),
-        ):
-            if layer:
-                nn.init.normal_(layer.weight, std=deviation)
-                nn.init.zeros_(layer.bias)
-        tops = (
-            {"training": training * proposals, "testing": testing * proposals}
-            for training, testing in (before, after)
-        )
-        anchors = Anchors(tuple(sizes), ((0.5, 1.0, 2.0),) * len(sizes))
-        self.rpn = RPN(
-            anchors, rpn.RPNHead(through, 3 * len(sizes[0])), 0.7, 0.3, 256, 0.5, *tops, 0.7
-        )
-        # bfloat16 could not tell the proposals' pixels apart
-        self.rpn.head.register_forward_hook(
-            lambda _, __, both: tuple([x.float() for x in of_levels] for of_levels in both)
-        )
-        self.heads = Heads(
-            RoIAlign(strides, 14 if c4 else 7),
-            box_head,
-            nn.Sequential(nn.AdaptiveAvgPool2d(1), boxes) if c4 else boxes,
-            0.5,
-            0.5,
-            min(512, max(proposals // 2, 1)),
-            0.25,
-            (10.0, 10.0, 5.0, 5.0),
-            0.05,
-            0.5,
-            100,
-            mask_roi_pool=RoIAlign(strides, 14) if mask and not c4 else None,
-            mask_predictor=masks,
-            mask_head=mask_rcnn.MaskRCNNHeads(channels, [channels] * 4, 1)
-            if mask and not c4
-            else None,
-        )
+        # the deviations of detectron2's FastRCNNOutputLayers and MaskRCNNConvUpsampleHead
+        _initialise(box_predictor.cls_score, deviation=0.01)
+        _initialise(box_predictor.bbox_pred, deviation=0.001)
+        if mask_predictor is not None:
+            _initialise(mask_predictor.mask_fcn_logits, deviation=0.001)
+        self.rpn = _first_stage(form)
+        self.heads = _second_stage(form, shape, box_predictor, mask_predictor)
 
-    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
-        """Losses by name in training, else ``boxes`` [n, 4], ``scores``, ``labels``, ``masks`` [n, m, m] of images [3, h, w] in 0…1."""
+    def forward(
+        self,
+        images: list[Tensor],
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> Any:
+        """Losses by name in training, else what is found in every image.
+
+        Args:
+            images: [3, h, w] in 0…1, each of a size of its own.
+            targets: in training, of every image ``boxes`` [n, 4], ``labels`` [n] and perhaps
+                ``masks`` [n, h, w].
+
+        Returns:
+            Scalars by name, or for every image ``boxes`` [n, 4] in pixels, ``scores``, ``labels``
+            and with masks ``masks`` [n, m, m], probabilities inside the boxes.
+        """
         sizes = [(image.shape[1], image.shape[2]) for image in images]
+        batch = self._padded(images, sizes)
+        maps = self.body.maps(batch.contiguous(memory_format=torch.channels_last))
+        levels: FeatureMaps = self.neck({name: maps[name] for name in self.strides})
+        batch_of_images = image_list.ImageList(batch, sizes)
+        proposals, first_losses = self.rpn(batch_of_images, levels, targets)
+        objects, second_losses = self.heads(levels, proposals, sizes, targets)
+        if not self.training:
+            return objects
+        losses = second_losses | first_losses
+        return {name.removeprefix("loss_"): loss for name, loss in losses.items()}
+
+    def _padded(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
+        """Images normalised, with borders of 0 to the right and below, in one batch."""
         sides: list[float] = [max(of_axis) for of_axis in zip(*sizes, strict=True)]
-        if self.training:  # the borders are in the batch norms' statistics: equal ones, whatever the number of processes
+        if self.training:
+            # the borders are in the batch norms' statistics: equal ones, however many processes
             sides = ranks.max_over_ranks(*sides)
         height, width = (-(-int(side) // self.multiple) * self.multiple for side in sides)
-        batch = torch.stack(
-            [
-                F.pad(normalize(x[None])[0], (0, width - x.shape[2], 0, height - x.shape[1]))
-                for x in images
-            ]
+        padded = []
+        for image in images:
+            border = (0, width - image.shape[2], 0, height - image.shape[1])
+            padded.append(F.pad(normalize(image[None])[0], border))
+        return torch.stack(padded)
+
+
+def _initialise(layer: nn.Linear | nn.Conv2d, deviation: float) -> None:
+    nn.init.normal_(layer.weight, std=deviation)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def _first_stage(form: Form) -> RPN:
+    """The stage that proposes boxes, whatever their class."""
+    levels = len(form.anchor_sides)
+    anchors = Anchors(
+        sizes=form.anchor_sides,
+        aspect_ratios=((0.5, 1.0, 2.0),) * levels,  # ANCHOR_GENERATOR.ASPECT_RATIOS
+    )
+    anchors_at_a_place = 3 * len(form.anchor_sides[0])
+    first_stage = RPN(
+        anchor_generator=anchors,
+        head=rpn.RPNHead(form.channels, anchors_at_a_place),
+        fg_iou_thresh=0.7,  # RPN.IOU_THRESHOLDS
+        bg_iou_thresh=0.3,
+        batch_size_per_image=256,  # RPN.BATCH_SIZE_PER_IMAGE
+        positive_fraction=0.5,  # RPN.POSITIVE_FRACTION
+        pre_nms_top_n=form.before_nms._asdict(),
+        post_nms_top_n=form.after_nms._asdict(),
+        nms_thresh=0.7,  # RPN.NMS_THRESH
+    )
+    first_stage.head.register_forward_hook(_in_float32)
+    return first_stage
+
+
+def _in_float32(
+    _: nn.Module,
+    __: Any,
+    outputs: tuple[list[Tensor], list[Tensor]],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs of the first stage's head; bfloat16 could not tell the proposals' pixels apart."""
+    logits, deltas = outputs
+    return [x.float() for x in logits], [x.float() for x in deltas]
+
+
+def _second_stage(
+    form: Form,
+    shape: DetectorShape,
+    box_predictor: nn.Module,
+    mask_predictor: nn.Module | None,
+) -> Heads:
+    """The stage that classifies boxes, corrects them and finds masks in them."""
+    mask_roi_pool = None
+    mask_head = None
+    if mask_predictor is not None and form.has_mask_head:
+        mask_roi_pool = RoIAlign(form.strides, MASK_POOLED)
+        mask_head = mask_rcnn.MaskRCNNHeads(
+            in_channels=shape.channels,
+            layers=[shape.channels] * MASK_CONVOLUTIONS,
+            dilation=1,
         )
-        maps = self.body.maps(batch.contiguous(memory_format=torch.channels_last))
-        levels: Maps = self.neck({name: maps[name] for name in self.strides})
-        proposals, first = self.rpn(image_list.ImageList(batch, sizes), levels, targets)
-        found, second = self.heads(levels, proposals, sizes, targets)
-        return (
-            {name.removeprefix("loss_"): loss for name, loss in (second | first).items()}
-            if self.training
-            else found
-        )
+    if form.averages:
+        box_predictor = nn.Sequential(nn.AdaptiveAvgPool2d(1), box_predictor)
+    return Heads(
+        box_roi_pool=RoIAlign(form.strides, form.pooled),
+        box_head=form.box_head,
+        box_predictor=box_predictor,
+        fg_iou_thresh=0.5,  # ROI_HEADS.IOU_THRESHOLDS
+        bg_iou_thresh=0.5,
+        # ROI_HEADS.BATCH_SIZE_PER_IMAGE; fewer where fewer are proposed
+        batch_size_per_image=min(512, max(shape.proposals // 2, 1)),
+        positive_fraction=0.25,  # ROI_HEADS.POSITIVE_FRACTION
+        bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),  # ROI_BOX_HEAD.BBOX_REG_WEIGHTS
+        score_thresh=0.05,  # ROI_HEADS.SCORE_THRESH_TEST
+        nms_thresh=0.5,  # ROI_HEADS.NMS_THRESH_TEST
+        detections_per_img=100,  # TEST.DETECTIONS_PER_IMAGE
+        mask_roi_pool=mask_roi_pool,
+        mask_head=mask_head,
+        mask_predictor=mask_predictor,
+    )

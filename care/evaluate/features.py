@@ -1,4 +1,4 @@
-"""Features of a frozen encoder, extracted once and kept by shard."""
+"""Features of a frozen encoder: pooled, of centre crops, extracted once and kept by shard."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,37 +10,58 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 import shards
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.errors import CareError
-from care.evaluate.images import centres
+from care.evaluate.images import centre_crops
 from care.train import ranks
 from care.train.loading import worker_count
 from care.train.precision import Precision, autocast
 from care.train.weights import digest_of
 from shards import storage
-from shards.terminal import progress
+from shards.progress import progress
 
 
 class Features(NamedTuple):
-    """Pooled features of a labelled set, on the CPU."""
+    """Pooled features of a labelled set, on the CPU.
+
+    Attributes:
+        x: features of every image, float32.
+        y: their classes by number.
+        classes: how many classes the set has.
+    """
 
     x: Float[Tensor, "n d"]
     y: Int[Tensor, " n"]
     classes: int
 
 
-def frozen(
-    encoder: Encoder, images: Float[Tensor, "b 3 h w"], precision: Precision
+def device_of(module: nn.Module) -> torch.device:
+    """Where the parameters of a module are."""
+    return next(module.parameters()).device
+
+
+def frozen_features(
+    encoder: Encoder,
+    images: Float[Tensor, "b 3 h w"],
+    precision: Precision,
 ) -> Float[Tensor, "b d"]:
-    """Float32 features of normalised images, on the encoder's device, without gradient."""
-    where = next(encoder.parameters()).device
-    with torch.no_grad(), autocast(where, precision):
-        features: Tensor = encoder(
-            images.to(where).contiguous(memory_format=torch.channels_last)
-        ).features
+    """Features without gradient.
+
+    Args:
+        encoder: used in the mode and on the device it is in.
+        images: normalised, wherever they are.
+        precision: of the encoder's arithmetic.
+
+    Returns:
+        Float32, on the encoder's device.
+    """
+    device = device_of(encoder)
+    moved = images.to(device).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), autocast(device, precision):
+        features: Tensor = encoder(moved).features
     return features.float()
 
 
@@ -55,58 +76,108 @@ def extract(
     cache: str | Path | None = None,
     only: Iterable[int] | None = None,
 ) -> Features:
-    """Features of the centre crop, ``size`` px, of every image of a labelled set, by the encoder in eval mode, without gradient.
+    """Features of the centre crop of every image of a labelled set.
 
-    Those of a shard are a pure function of encoder, shard, size and precision: with a ``cache``, a directory or URL that machines share,
-    each may extract ``only`` the shards of some numbers, and a last call finds them all. Images without label are a ``CareError``.
+    The encoder is in eval mode, without gradient, and left in the mode it was in. The features of
+    a shard are a pure function of encoder, shard, size and precision: with a ``cache`` that
+    machines share, each of them may extract ``only`` some shards, and a last call finds them all.
+
+    Args:
+        encoder: used on the device it is on.
+        data: set of images that all have a class.
+        size: side of the crops, pixels.
+        batch_size: images that are encoded at once.
+        workers: processes that decode images, by default what is best here.
+        precision: of the encoder's arithmetic.
+        cache: directory or URL where features are kept, a file for each shard, named by digests
+            of what they are a function of.
+        only: numbers of the shards to extract, by default all.
+
+    Returns:
+        Features and labels of these shards, on the CPU.
+
+    Raises:
+        CareError: an image has no class.
     """
     if len(data) == 0 or bool((data.labels < 0).any()):
         raise CareError(
             f"{data.path} has images without a class; evaluation needs a set built from class folders"
         )
-    starts, numbers = (
-        data.index.starts,
-        [*(range(len(data.index.shards)) if only is None else only)],
-    )
-    folder = (
-        storage.locate(cache) / storage.digest([digest_of(encoder), data.digest, size, precision])
-        if cache
-        else None
-    )
-    parts = dict[int, Tensor]()
-    for n in numbers if folder else ():
-        with suppress(
-            FileNotFoundError, NotADirectoryError, SafetensorError
-        ):  # what a damaged file had is extracted again
-            parts[n] = load(storage.read_bytes(f"{folder}/{n}.safetensors"))["x"]
-    left = {
-        n: range(starts[n], starts[n + 1])
-        for n in numbers
-        if n not in parts and starts[n + 1] > starts[n]
+    rows_of_shards = _rows_of_shards(data, only)
+    folder = None
+    if cache:
+        identity = [digest_of(encoder), data.digest, size, precision]
+        folder = storage.locate(cache) / storage.digest(identity)
+    features = {} if folder is None else _cached(folder, rows_of_shards)
+    missing = {
+        number: rows for number, rows in rows_of_shards.items() if rows and number not in features
     }
-    batches = [
-        [*rows[at : at + batch_size]]
-        for rows in left.values()
-        for at in range(0, len(rows), batch_size)
-    ]
+    batches = _batches(missing.values(), batch_size)
     ranks.limit_threads()
-    where, batch_bytes = next(encoder.parameters()).device, batch_size * 3 * size**2
-    workers = worker_count(workers, where, batches=len(batches), batch_bytes=batch_bytes)
-    with (
-        progress(f"features of {data.path}", sum(map(len, left.values()))) as advance,
-        evaluating(encoder),
-    ):
-        stream = centres(data, batches, size=size, workers=workers)
-        for number, rows in left.items():
-            found = list[Tensor]()
-            for images in islice(stream, -(-len(rows) // batch_size)):
-                found.append(frozen(encoder, images, precision).cpu())
-                advance(len(images), "")
-            parts[number] = torch.cat(found)
-            if folder:
-                storage.write_bytes(folder / f"{number}.safetensors", save({"x": parts[number]}))
-    x = torch.cat(
-        [torch.empty(0, encoder.features), *(parts[n] for n in numbers if n in parts)]
-    )  # a shard may be empty
-    ids = [row for n in numbers for row in range(starts[n], starts[n + 1])]
-    return Features(x, torch.from_numpy(data.labels[ids].astype(np.int64)), len(data.classes))
+    workers = worker_count(
+        workers,
+        device_of(encoder),
+        batches=len(batches),
+        batch_bytes=batch_size * 3 * size**2,
+    )
+    total = sum(len(rows) for rows in missing.values())
+    with progress(f"features of {data.path}", total) as advance, evaluating(encoder):
+        images = centre_crops(data, batches, size=size, workers=workers)
+        for number, rows in missing.items():
+            parts = []
+            for batch in islice(images, _batch_count(rows, batch_size)):
+                parts.append(frozen_features(encoder, batch, precision).cpu())
+                advance(len(batch), "")
+            features[number] = torch.cat(parts)
+            if folder is not None:
+                packed = save({"x": features[number]})
+                storage.write_bytes(folder / f"{number}.safetensors", packed)
+    return _joined(encoder, data, rows_of_shards, features)
+
+
+def _rows_of_shards(data: shards.ShardSet, only: Iterable[int] | None) -> dict[int, range]:
+    """Numbers of the images of the wanted shards; a shard may have none."""
+    starts = data.index.starts
+    numbers = range(len(data.index.shards)) if only is None else only
+    return {number: range(starts[number], starts[number + 1]) for number in numbers}
+
+
+def _cached(folder: Path, numbers: Iterable[int]) -> dict[int, Tensor]:
+    """Features of those shards that a folder has; what a damaged file had is not among them."""
+    features = dict[int, Tensor]()
+    for number in numbers:
+        with suppress(FileNotFoundError, NotADirectoryError, SafetensorError):
+            features[number] = load(storage.read_bytes(f"{folder}/{number}.safetensors"))["x"]
+    return features
+
+
+def _batches(rows_of_shards: Iterable[range], size: int) -> list[list[int]]:
+    """Rows of at most ``size`` images at once; none has rows of two shards."""
+    batches = []
+    for rows in rows_of_shards:
+        for first in range(0, len(rows), size):
+            batches.append([*rows[first : first + size]])
+    return batches
+
+
+def _batch_count(rows: range, size: int) -> int:
+    """How many of ``_batches`` a shard has."""
+    return -(-len(rows) // size)
+
+
+def _joined(
+    encoder: Encoder,
+    data: shards.ShardSet,
+    rows_of_shards: dict[int, range],
+    features: dict[int, Tensor],
+) -> Features:
+    """Features of shards, one after the other, with their labels."""
+    # without any image there is still a width
+    parts = [torch.empty(0, encoder.features)]
+    rows = list[int]()
+    for number, rows_of_shard in rows_of_shards.items():
+        if number in features:
+            parts.append(features[number])
+        rows.extend(rows_of_shard)
+    labels = data.labels[rows].astype(np.int64)
+    return Features(torch.cat(parts), torch.from_numpy(labels), len(data.classes))

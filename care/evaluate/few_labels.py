@@ -1,5 +1,7 @@
-"""Which few labelled images are learned from: a share of every class, or a list of names."""
+"""Which few labelled images are learned from: a share of every class, or those of a list."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 import numpy as np
@@ -11,56 +13,150 @@ from shards import storage
 from shards.errors import Misuse
 from shards.images import SUFFIXES
 from shards.order import permutation
+from shards.progress import console
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which images of a set are learned from, by exactly one of these.
+
+    Attributes:
+        fraction: share of every class's labels to learn from.
+        names: text file or URL with the names of the images to learn from instead, such as
+            SimCLR's lists of ImageNet.
+        rows: their numbers in train instead.
+    """
+
+    fraction: float | None = None
+    names: str | Path | None = None
+    rows: Rows | None = None
 
 
 def stratified(labels: NDArray[np.int32], fraction: float, *, seed: int = 0) -> Rows:
-    """Row numbers, ascending, of a part of every class, at least one image; of equal seeds a smaller fraction is a subset of a larger one.
+    """Numbers of the images of a part of every class, the same share of each.
 
-    Labels [n] below 0 are none and never chosen. A fraction that is not above 0 and at most 1 is a ``Misuse``.
+    The share is rounded for each class, to at least one image. Of equal seeds a smaller fraction
+    is a subset of a larger one.
+
+    Args:
+        labels: classes of all images [n]; those below 0 are none and never chosen.
+        fraction: share of every class.
+        seed: decides which images of a class.
+
+    Returns:
+        Positions in ``labels``, ascending.
+
+    Raises:
+        Misuse: the fraction is not above 0 and at most 1.
     """
     if not 0 < fraction <= 1:
         raise Misuse(f"wanted a fraction of the labels above 0 and at most 1, got {fraction}")
     chosen = [np.empty(0, np.int64)]
     for label in np.unique(labels[labels >= 0]):
         rows = np.flatnonzero(labels == label)
-        chosen.append(
-            rows[
-                permutation(len(rows), seed=seed, stream=int(label))[
-                    : max(round(len(rows) * fraction), 1)
-                ]
-            ]
-        )
+        count = max(round(len(rows) * fraction), 1)
+        order = permutation(len(rows), seed=seed, stream=int(label))
+        chosen.append(rows[order[:count]])
     return np.sort(np.concatenate(chosen))
 
 
 def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:
-    """Row numbers, ascending, of the images that a text file, or a URL of one, names, one a line, and the names that are not in the set.
+    """Numbers of the images that a list names, and the names that are not in the set.
 
-    A name is matched by its stem, as SimCLR's lists of ImageNet need it: ``n01440764_10026.JPEG`` is the sample whose key ends so. A file
-    that cannot be read, names no image of the set, or a stem that several images have, is a ``CareError``.
+    A name is matched by its stem, as SimCLR's lists of ImageNet need it: ``n01440764_10026.JPEG``
+    is the sample whose key ends so.
+
+    Args:
+        data: set of the images.
+        path: text file, or a URL of one, with a name in each line.
+
+    Returns:
+        Row numbers, ascending, and the names of no image, in the order of the file.
+
+    Raises:
+        CareError: the file cannot be read, it names no image of the set, or a stem that several
+            images have.
     """
+    names = _read_names(path)
+    rows_of_stems: dict[str, list[int]] = {}
+    for row, key in enumerate(data.keys):
+        # keys escape dots
+        stem = unquote(PurePosixPath(key).name)
+        rows_of_stems.setdefault(stem, []).append(row)
+    rows_of_names = {name: _rows_of(name, rows_of_stems) for name in names}
+    for name, rows in rows_of_names.items():
+        if len(rows) > 1:
+            raise CareError(
+                f"{path} names {name}, but {data.path} has {len(rows)} images of that name"
+            )
+    chosen = sorted({row for rows in rows_of_names.values() for row in rows})
+    if not chosen:
+        raise CareError(
+            f"none of the {len(names)} names in {path} is an image of {data.path}; "
+            "the list is of another set"
+        )
+    missing = [name for name, rows in rows_of_names.items() if not rows]
+    return np.array(chosen, np.int64), missing
+
+
+def _read_names(path: str | Path) -> list[str]:
+    """The lines of a file that are not empty, without the spaces around them."""
     try:
-        names = [
-            line.strip() for line in storage.read_bytes(path).decode().splitlines() if line.strip()
-        ]
+        lines = storage.read_bytes(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CareError(f"cannot read the list {path}: {error}") from None
-    rows: dict[str, list[int]] = {}
-    for row, key in enumerate(data.keys):
-        rows.setdefault(unquote(PurePosixPath(key).name), []).append(row)  # keys escape dots
-    paths = {name: PurePosixPath(name) for name in names}
-    found = {
-        name: rows.get(p.name) or rows.get(p.stem if p.suffix.lower() in SUFFIXES else p.name, [])
-        for name, p in paths.items()
-    }
-    if several := [name for name, of in found.items() if len(of) > 1]:
-        raise CareError(
-            f"{path} names {several[0]}, but {data.path} has {len(found[several[0]])} images of that name"
+    stripped = [line.strip() for line in lines]
+    return [line for line in stripped if line]
+
+
+def _rows_of(name: str, rows_of_stems: dict[str, list[int]]) -> list[int]:
+    """Rows of the images that are called so, with or without the suffix of an image file."""
+    path = PurePosixPath(name)
+    if rows := rows_of_stems.get(path.name):
+        return rows
+    stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
+    return rows_of_stems.get(stem, [])
+
+
+def labelled_rows(data: shards.ShardSet, labels: Labels, *, seed: int) -> Rows:
+    """Numbers of the images to learn from; notes on the terminal what is missing.
+
+    Args:
+        data: set of the images.
+        labels: which of its labels are used.
+        seed: of ``stratified``.
+
+    Raises:
+        Misuse: not exactly one field of ``labels`` is there.
+        CareError: the list is none of this set.
+    """
+    choices = (labels.fraction, labels.names, labels.rows)
+    if sum(choice is not None for choice in choices) != 1:
+        raise Misuse(
+            "wanted the images to learn from as one of fraction and names, such as "
+            "--fraction 0.1 or --list NAMES.txt"
         )
-    if not any(found.values()):
-        raise CareError(
-            f"none of the {len(names)} names in {path} is an image of {data.path}; the list is of another set"
-        )
-    return np.array(sorted({row for of in found.values() for row in of}), np.int64), [
-        name for name, of in found.items() if not of
-    ]
+    if labels.fraction is not None:
+        rows = stratified(data.labels, labels.fraction, seed=seed)
+    elif labels.names is not None:
+        rows, missing = listed(data, labels.names)
+        if missing:
+            _note(
+                f"{len(missing):,} names of {labels.names} are not in {data.path}, such as "
+                f"{missing[0]}"
+            )
+    else:
+        rows = np.asarray(labels.rows)
+    _note_absent_classes(data, data.labels[rows].tolist())
+    return rows
+
+
+def _note_absent_classes(data: shards.ShardSet, labels: Sequence[int]) -> None:
+    absent = sorted(set(range(len(data.classes))) - set(labels))
+    if absent:
+        example = data.classes[absent[0]]
+        _note(f"{len(absent)} classes have no labelled image, such as {example}")
+
+
+def _note(text: str) -> None:
+    console.print(f"[yellow]{text}", soft_wrap=True)

@@ -1,10 +1,12 @@
-"""Images as evaluations show them: centre crops, and random crops with labels."""
+"""Images of a labelled set as evaluations show them: centre crops, and random crops with labels."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import tee
+from typing import NamedTuple
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -13,53 +15,125 @@ from torchvision.transforms.functional import center_crop, resize
 import shards
 from care.train.batches import CroppedViews, load_examples
 from care.train.photometrics import normalize
-from care.train.run import Run
 from care.train.views import View
+from shards.bounds import PixelSide, PositiveFloat
 
 Rows = NDArray[np.int64]
 
 
-class _Centres(Dataset[np.ndarray]):
+@dataclass(frozen=True)
+class Crops:
+    """How much of an image is shown, in training and at test.
+
+    Attributes:
+        size: side of the crops, pixels; by default that of the encoder's training.
+        min_scale: least share of an image's area in a training crop.
+    """
+
+    size: PixelSide | None = None
+    min_scale: PositiveFloat = 0.08
+
+
+class LabelledCrops(NamedTuple):
+    """Random crops of some images of a set, on the CPU.
+
+    Attributes:
+        images: normalised by ImageNet's mean and deviation.
+        labels: their classes by number.
+        rows: their numbers in the set.
+    """
+
+    images: Float[Tensor, "b 3 size size"]
+    labels: Int[Tensor, " b"]
+    rows: Int[Tensor, " b"]
+
+
+class _CentreCrops(Dataset[np.ndarray]):
+    """The centre crop of an image by its number, uint8 [3, size, size]."""
+
     def __init__(self, data: shards.ShardSet, size: int) -> None:
-        self.data, self.size = data, size
+        self.data = data
+        self.size = size
 
     def __getitem__(self, row: int) -> np.ndarray:
-        return np.array(centre_crop(self.data.image(row), self.size)).transpose(2, 0, 1)
+        crop = centre_crop(self.data.image(row), self.size)
+        return np.array(crop).transpose(2, 0, 1)
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Short side to size · 256 / 224 (bilinear), then the central ``size`` × ``size`` px: the paper's test transform."""
-    cropped: Image.Image = center_crop(resize(image, [round(size * 256 / 224)]), [size])
-    return cropped
+    """The paper's test transform: resize, then cut the centre out.
+
+    Args:
+        image: of any size.
+        size: side of the crop, pixels; the short side of the image is resized (bilinear) to
+            ``size`` · 256 / 224.
+    """
+    resized = resize(image, [round(size * 256 / 224)])
+    crop: Image.Image = center_crop(resized, [size])
+    return crop
 
 
-def centres(
-    data: shards.ShardSet, batches: Iterable[list[int]], *, size: int, workers: int = 0
+def centre_crops(
+    data: shards.ShardSet,
+    batches: Iterable[list[int]],
+    *,
+    size: int,
+    workers: int = 0,
 ) -> Iterator[Float[Tensor, "b 3 h w"]]:
-    """Batches of images by number, centre-cropped and normalised."""
-    return (
-        normalize(pixels.float() / 255)
-        for pixels in load_examples(_Centres(data, size), batches, workers)
-    )
+    """Batches of images by number, centre-cropped and normalised.
+
+    Args:
+        data: set of the images.
+        batches: numbers of the images of each batch.
+        size: side of the crops, pixels.
+        workers: processes that decode.
+    """
+    for pixels in load_examples(_CentreCrops(data, size), batches, workers):
+        yield normalize(pixels.float() / 255)
 
 
-def crops(
-    state: Run, data: shards.ShardSet, rows: Rows, workers: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Random crops and flips [b, 3, size, size] of some ``rows`` of a set for the steps that a run has left, with labels and rows [b]."""
-    size, min_scale, batch_size, steps, seed = (
-        state.settings[name] for name in ("size", "min_scale", "batch_size", "steps", "seed")
-    )
+def random_crops(
+    data: shards.ShardSet,
+    rows: Rows,
+    *,
+    size: int,
+    min_scale: float,
+    batch_size: int,
+    steps: range,
+    seed: int,
+    workers: int = 0,
+) -> Iterator[LabelledCrops]:
+    """Random crops and flips of some images of a set, a batch for each step.
+
+    Order and crops are a pure function of seed and step: a stream that starts later gives what
+    one from the beginning gives from there on.
+
+    Args:
+        data: set of the images.
+        rows: numbers of those that are shown.
+        size: side of the crops, pixels.
+        min_scale: least share of an image's area in a crop.
+        batch_size: images a step.
+        steps: those that are left to do.
+        seed: of the order and the crops.
+        workers: processes that decode.
+    """
     view = View(scale=(min_scale, 1.0), jitter_p=0, blur_p=0, gray_p=0)
-    asked, order = tee(
-        shards.step_ids(len(rows), batch_size=batch_size, step=step, seed=seed)
-        for step in range(state.start, steps)
+    order = (
+        shards.step_ids(len(rows), batch_size=batch_size, step=step, seed=seed) for step in steps
     )
-    examples = load_examples(
-        CroppedViews(data, size, seed, (view,)),
-        ([(epoch, int(row)) for row in rows[ids]] for epoch, ids in asked),
-        workers,
-    )
-    for (_, ids), (pixels, _) in zip(order, examples, strict=True):
-        labels = torch.from_numpy(data.labels[rows[ids]].astype(np.int64))
-        yield normalize(pixels[:, 0].float() / 255), labels, torch.from_numpy(rows[ids])
+    order, order_of_loading = tee(order)
+    images = CroppedViews(data, size, seed, (view,))
+    keys = (_keys(rows[ids], epoch) for epoch, ids in order_of_loading)
+    for (_, ids), (pixels, _) in zip(order, load_examples(images, keys, workers), strict=True):
+        labels = data.labels[rows[ids]].astype(np.int64)
+        yield LabelledCrops(
+            images=normalize(pixels[:, 0].float() / 255),
+            labels=torch.from_numpy(labels),
+            rows=torch.from_numpy(rows[ids]),
+        )
+
+
+def _keys(rows: Rows, epoch: int) -> list[tuple[int, int]]:
+    """What ``CroppedViews`` calls the views of some images in an epoch."""
+    return [(epoch, int(row)) for row in rows]

@@ -1,4 +1,4 @@
-"""Weighted nearest neighbours on frozen features."""
+"""Weighted nearest neighbours on frozen features: nothing is trained."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,15 +11,17 @@ from care.evaluate.evaluation import (
     Accuracy,
     Evaluation,
     accuracy_of,
-    all_known,
+    check_labels,
+    check_same_classes,
     hits,
-    same_classes,
 )
-from care.evaluate.features import Features, extract
+from care.evaluate.features import Features, device_of, extract
 from care.evaluate.neighbours import nearest
 from care.evaluate.resampling import resampled_mean
 from care.train.precision import Precision
-from shards.terminal import Count, Natural, Range, Side
+from shards.bounds import NonNegativeInt, PixelSide, PositiveInt, Range
+
+VOTES_AT_ONCE = 1024  # images, each with a float32 for every class
 
 
 def knn(
@@ -27,39 +29,52 @@ def knn(
     train: shards.ShardSet,
     val: shards.ShardSet,
     *,
-    size: Side | None = None,
-    k: Count = 20,
+    size: PixelSide | None = None,
+    k: PositiveInt = 20,
     temperature: Annotated[float, Range(1e-3)] = 0.07,
     precision: Precision = "fp32",
-    workers: Natural | None = None,
+    workers: NonNegativeInt | None = None,
     cache: str | Path | None = None,
 ) -> Evaluation:
-    """Weighted nearest neighbours on frozen features of centre crops; nothing is trained or chosen.
+    """Weighted nearest neighbours on frozen features of centre crops.
+
+    Protocol: the nearest training images of an image of val, by the cosine of their features, vote
+    for their classes with weight exp(cosine / temperature). Nothing is trained or chosen.
 
     Args:
         encoder: used on the device it is on.
         train: set whose labels vote.
-        val: set to classify; other classes, or images without one, are a ``CareError``.
+        val: set to classify.
         size: side of the crops, pixels; by default that of the encoder's training.
         k: neighbours; DINO's protocol has 20, instance discrimination's 200.
         temperature: of the votes' weights; DINO's is 0.07, instance discrimination's 0.1.
         precision: of the encoder's arithmetic.
         workers: processes that decode images, by default what is best here.
         cache: see ``extract``.
+
+    Returns:
+        ``top1`` and ``top5`` of val, per cent.
+
+    Raises:
+        CareError: the sets have different classes, or images without one.
+
+    Source: Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance
+    Discrimination", Sec. 3.4; Caron et al. 2021, "Emerging Properties in Self-Supervised Vision
+    Transformers" (DINO), for k and the temperature.
     """
-    same_classes(train, val)
+    check_same_classes(train, val)
     size = size or encoder.size
-    known, asked = (
+    train_features, val_features = (
         extract(encoder, data, size=size, workers=workers, precision=precision, cache=cache)
         for data in (train, val)
     )
-    protocol = f"weighted nearest neighbours on frozen features (k {k}, temperature {temperature:g}), centre crops of {size} px"
-    device = next(encoder.parameters()).device
-    right = knn_hits(known, asked, k=k, temperature=temperature, device=device)
+    device = device_of(encoder)
+    right = knn_hits(train_features, val_features, k=k, temperature=temperature, device=device)
     return Evaluation(
-        "kNN",
-        f"{protocol}; nothing is trained or chosen",
-        accuracy_of(right)._asdict(),
+        task="kNN",
+        protocol=f"weighted nearest neighbours on frozen features (k {k}, temperature "
+        f"{temperature:g}), centre crops of {size} px; nothing is trained or chosen",
+        measures=accuracy_of(right)._asdict(),
         resampled=resampled_mean(right[:, 0]),
     )
 
@@ -73,8 +88,7 @@ def weighted_knn(
     device: torch.device | str = "cpu",
 ) -> Accuracy:
     """Accuracy of ``knn_hits``, whose arguments these are."""
-    right = knn_hits(train, val, k=k, temperature=temperature, device=device)
-    return accuracy_of(right)
+    return accuracy_of(knn_hits(train, val, k=k, temperature=temperature, device=device))
 
 
 def knn_hits(
@@ -98,16 +112,17 @@ def knn_hits(
         device: where the cosines are computed, in the memory that ``choose_blocks`` allows.
 
     Returns:
-        ``hits`` of the votes [n, 2].
+        ``hits`` of the votes.
 
     Raises:
         CareError: a label of val is no class of train.
     """
-    all_known(val.y, train.classes)
+    check_labels(val.y, train.classes)
     neighbours = nearest(val.x, train.x, k, device=device)
     right = [torch.empty(0, 2, dtype=torch.bool)]
     # on the CPU, where the votes of a class are always added in the same order
-    for rows in torch.split(torch.arange(len(val.x)), 1024):
+    for rows in torch.split(torch.arange(len(val.x)), VOTES_AT_ONCE):
+        # relative to a cosine of 1, or far neighbours would all have weight 0
         weights = ((neighbours.cosines[rows] - 1) / temperature).exp()
         votes = torch.zeros(len(rows), train.classes)
         votes.scatter_add_(1, train.y[neighbours.rows[rows]], weights)

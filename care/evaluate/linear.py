@@ -1,34 +1,63 @@
-"""A linear classifier on a frozen encoder."""
+"""A linear classifier on a frozen encoder, by the paper's protocol."""
 
 import json
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 import numpy as np
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 import shards
-from care import CareError, lr_at
 from care.encoded import evaluating
 from care.encoders import Encoder
-from care.evaluate.evaluation import Accuracy, Evaluation, same_classes
-from care.evaluate.features import extract, frozen
-from care.evaluate.images import centres, crops
+from care.errors import CareError
+from care.evaluate.evaluation import Accuracy, Evaluation, check_same_classes
+from care.evaluate.features import Features, device_of, extract, frozen_features
+from care.evaluate.images import Crops, centre_crops, random_crops
 from care.evaluate.linear_features import FAST_LRS, linear_hits
-from care.evaluate.linear_heads import LinearHeads, held_out_rows, percent
+from care.evaluate.linear_heads import (
+    ROWS_AT_ONCE,
+    HeadTraining,
+    LinearHeads,
+    held_out_rows,
+    percent,
+)
 from care.evaluate.resampling import resampled_mean
+from care.schedules import lr_at
 from care.train.loading import worker_count
 from care.train.machine import Machine
 from care.train.precision import Precision
 from care.train.run import Run
 from care.train.sgd import set_rate
 from care.train.weights import digest_of
-from shards.terminal import Count, Natural, Positive, Share, Side
+from shards.bounds import Fraction, NonNegativeInt, PositiveInt
 
 LRS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
-SCORED = (
-    1,
-    2,
-    5,
-    7,
-)  # epochs after which the released code scores, beside every tenth and the last
+# epochs after which the released code scores, beside every tenth and the last
+SCORED_EPOCHS = (1, 2, 5, 7)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How classifiers are trained and scored.
+
+    Attributes:
+        size: side of the crops, pixels.
+        min_scale: least share of an image's area in a training crop.
+        training: of the classifiers.
+        held_out: numbers of the training images that choose the learning rate.
+        precision: of the encoder's arithmetic.
+        machine: what decides no result.
+    """
+
+    size: int
+    min_scale: float
+    training: HeadTraining
+    held_out: Tensor
+    precision: Precision
+    machine: Machine
 
 
 def linear(
@@ -37,149 +66,265 @@ def linear(
     val: shards.ShardSet,
     run: str | Path,
     *,
-    size: Side | None = None,
+    crops: Crops = Crops(),
     fast: bool = False,
     lrs: tuple[float, ...] | None = None,
-    epochs: Count = 80,
-    batch_size: Count = 256,
+    epochs: PositiveInt = 80,
+    batch_size: PositiveInt = 256,
     norm: bool = False,
-    min_scale: Positive = 0.08,
-    held_out: Share = 0.2,
-    seed: Natural = 0,
+    held_out: Fraction = 0.2,
+    seed: NonNegativeInt = 0,
     precision: Precision = "fp32",
-    workers: Natural | None = None,
-    checkpoint_every: Count = 500,
+    machine: Machine = Machine(),
     cache: str | Path | None = None,
 ) -> Evaluation:
-    """A linear layer on a frozen encoder, trained on random crops and flips by the paper's recipe (Sec. 4.1).
+    """A linear layer on a frozen encoder, trained on random crops and flips (Sec. 4.1).
 
-    SGD with momentum 0.9, no weight decay, cosine to 0. All learning rates are trained in one pass, each twice: without the held-out
-    part of train, which chooses the rate, and on all of train, which is scored on val. The last epoch is the headline, the best one
-    (as the released code reports) stands beside it; val chooses neither. Interrupted, the same call continues.
+    Protocol: SGD with momentum 0.9, no weight decay, cosine to 0. All learning rates are trained in
+    one pass, each twice: without the held-out part of train, which chooses the rate, and on all of
+    train, which is scored on val. The last epoch is the headline, the best one (as the released
+    code reports) stands beside it; val chooses neither. Interrupted, the same call continues.
 
     Args:
         encoder: used on the device it is on, in eval mode; not changed by a bit.
-        train: set to learn from; images without label, or too few to hold some out, are a ``CareError``.
-        val: set to classify; other classes are a ``CareError``.
-        run: directory or URL of the checkpoints and ``losses.jsonl``; other settings are a ``CareError``, SIGINT and SIGTERM ``Stopped``.
-        size: side of the crops, pixels; by default that of the encoder's training.
-        fast: train on features of centre crops instead, standardised and extracted once: minutes, but another protocol.
-        lrs: to choose from, for 256 images a step (the paper's is 0.2); by default ten of 0.05 … 30, or with fast seven of 0.01 … 10.
+        train: set to learn from.
+        val: set to classify.
+        run: directory or URL of the checkpoints and ``losses.jsonl``.
+        crops: how much of an image is shown.
+        fast: train on features of centre crops instead, standardised and extracted once: minutes,
+            but another protocol.
+        lrs: to choose from, for 256 images a step (the paper's is 0.2); by default ten of
+            0.05 … 30, or with fast seven of 0.01 … 10.
         epochs: passes over train.
         batch_size: images a step, fewer where train is smaller.
         norm: batch norm after the layer, as the released code has it.
-        min_scale: least share of an image's area in a training crop.
-        held_out: share of train that chooses the learning rate, at most 10,000 images (BYOL's number).
+        held_out: share of train that chooses the learning rate, at most 10,000 images (BYOL's
+            number).
         seed: of the layer's weights, the held-out part, the order and the crops.
         precision: of the encoder's arithmetic; the layer's is float32.
-        workers: processes that decode images, by default what is best here.
-        checkpoint_every: steps between checkpoints.
+        machine: what decides no result; the device is the encoder's.
         cache: see ``extract``.
+
+    Returns:
+        ``top1`` and ``top5`` of val, per cent, ``best1``, the top-1 of the best epoch, and the
+        learning rate that was chosen; with ``fast`` no ``best1``.
+
+    Raises:
+        CareError: the sets have different classes, images without one, or too few to hold some
+            out; the run is of other settings; a loss is not finite; or the encoder has changed.
+        Stopped: SIGINT or SIGTERM came; all is saved, the same call continues.
     """
-    same_classes(train, val)
-    size, before = size or encoder.size, digest_of(encoder)
+    check_same_classes(train, val)
     if bool((train.labels < 0).any()):
         raise CareError(
-            f"{train.path} has images without a class; the linear evaluation needs a set built from class folders"
+            f"{train.path} has images without a class; the linear evaluation needs a set built "
+            "from class folders"
         )
-    held, batch, where = (
-        held_out_rows(len(train), held_out, seed),
-        min(batch_size, len(train)),
-        next(encoder.parameters()).device,
-    )
-    recipe = (
-        f"{epochs} epochs of SGD at batch {batch}, learning rate chosen on held-out images of train"
-    )
-    asked = extract(encoder, val, size=size, workers=workers, precision=precision, cache=cache)
-    if fast:
-        known = extract(
-            encoder, train, size=size, workers=workers, precision=precision, cache=cache
-        )
-        right, lr = linear_hits(
-            known,
-            asked,
-            lrs=lrs or FAST_LRS,
+    plan = _Plan(
+        size=crops.size or encoder.size,
+        min_scale=crops.min_scale,
+        training=HeadTraining(
+            lrs=lrs or (FAST_LRS if fast else LRS),
             epochs=epochs,
-            batch_size=batch_size,
+            batch_size=min(batch_size, len(train)),
             norm=norm,
             held_out=held_out,
             seed=seed,
-            device=where,
-        )
-        protocol = f"one linear layer on standardised frozen features of centre crops of {size} px, {recipe}; not the paper's protocol"
-        return Evaluation(
-            "linear on cached features",
-            protocol,
-            Accuracy(*percent(right).tolist())._asdict(),
-            {"lrs": (lr,)},
-            resampled_mean(right[:, 0]),
-        )
-    lrs, per_epoch = lrs or LRS, len(train) // batch
-    steps, kept = epochs * per_epoch, ~torch.isin(torch.arange(len(train)), held)
-    heads = LinearHeads(encoder.features, len(train.classes), lrs, norm, seed).to(where)
-    optimizer = torch.optim.SGD(heads.parameters(), lr=0, momentum=0.9)
+        ),
+        held_out=held_out_rows(len(train), held_out, seed),
+        precision=precision,
+        machine=machine,
+    )
+    # before anything is computed: the encoder must stay as it is now
+    encoder_digest = digest_of(encoder)
+    extract_from = partial(
+        extract,
+        encoder,
+        size=plan.size,
+        workers=machine.workers,
+        precision=precision,
+        cache=cache,
+    )
+    val_features = extract_from(val)
+    if fast:
+        return _on_cached_features(extract_from(train), val_features, plan, device_of(encoder))
     settings = {
-        "encoder": before,
+        "encoder": encoder_digest,
         "data": train.digest,
         "val": val.digest,
-        "size": size,
-        "lrs": lrs,
-        "steps": steps,
+        "size": plan.size,
+        "lrs": plan.training.lrs,
+        "steps": epochs * _steps_of_epoch(train, plan),
         "norm": norm,
-        "batch_size": batch,
-        "min_scale": min_scale,
-        "held_out": len(held),
+        "batch_size": plan.training.batch_size,
+        "min_scale": plan.min_scale,
+        "held_out": len(plan.held_out),
         "seed": seed,
         "precision": precision,
     }
-    losses = lambda x, y, rows: {"heads": heads.loss(frozen(encoder, x, precision), y, kept[rows])}  # noqa: E731
+    return _on_random_crops(encoder, train, val_features, run, plan, settings)
 
-    def scores(step: int) -> dict[str, float]:
-        epoch, rest = divmod(step + 1, per_epoch)
-        scored = rest == 0 and (epoch in SCORED or epoch % 10 == 0 or epoch == epochs)
-        if not scored:
-            return {}
-        tops = heads.scores(torch.split(asked.x, 1024), asked.y)[0, 1].tolist()
-        return {f"val {lr:g}": top for lr, top in zip(lrs, tops, strict=True)}
 
-    state = Run(
-        run,
-        heads,
-        optimizer,
-        settings,
-        title="linear",
-        precision="fp32",
-        machine=Machine(workers=workers, checkpoint_every=checkpoint_every),
+def _on_cached_features(
+    train_features: Features,
+    val_features: Features,
+    plan: _Plan,
+    device: torch.device,
+) -> Evaluation:
+    """The fast protocol, on features of centre crops."""
+    right, lr = linear_hits(train_features, val_features, plan.training, device=device)
+    return Evaluation(
+        task="linear on cached features",
+        protocol="one linear layer on standardised frozen features of centre crops of "
+        f"{plan.size} px, {_recipe(plan)}; not the paper's protocol",
+        measures=Accuracy(*percent(right).tolist())._asdict(),
+        chosen={"lrs": (lr,)},
+        resampled=resampled_mean(right[:, 0]),
     )
-    with evaluating(encoder), state:
-        stream = crops(state, train, np.arange(len(train)), state.workers)
-        for step, images in state.through(enumerate(stream, state.start)):
-            set_rate(optimizer, lr_at(step, total=steps, base=batch / 256))
-            terms = state.take_step(step, losses, images)
-            state.record(step, terms, scores(step))
-        batches = [part.tolist() for part in torch.split(held, batch_size)]
-        batch_bytes = batch_size * 3 * size**2
-        workers = worker_count(workers, where, batches=len(batches), batch_bytes=batch_bytes)
-        x = torch.cat(
-            [
-                frozen(encoder, images, precision)
-                for images in centres(train, batches, size=size, workers=workers)
-            ]
-        )
-    if digest_of(encoder) != before:
+
+
+def _on_random_crops(
+    encoder: Encoder,
+    train: shards.ShardSet,
+    val_features: Features,
+    run: str | Path,
+    plan: _Plan,
+    settings: dict[str, Any],
+) -> Evaluation:
+    """The paper's protocol.
+
+    Raises:
+        CareError: the encoder has changed.
+    """
+    training = plan.training
+    heads = LinearHeads(
+        encoder.features, len(train.classes), training.lrs, training.norm, training.seed
+    )
+    heads.to(device_of(encoder))
+    with evaluating(encoder):
+        log = _train(heads, encoder, train, val_features, run, plan, settings)
+        features = _held_out_features(encoder, train, plan)
+    if digest_of(encoder) != settings["encoder"]:
         raise CareError(
-            "the encoder has changed under a linear evaluation, which must not be: its result would be of another encoder"
+            "the encoder has changed under a linear evaluation, which must not be: its result "
+            "would be of another encoder"
         )
-    held_out_labels = torch.from_numpy(train.labels[held])
-    best = int(heads.scores(torch.split(x, 1024), held_out_labels)[0, 0].argmax())
-    right = heads.hits(torch.split(asked.x, 1024), asked.y)[:, :, 1, best]
+    labels = torch.from_numpy(train.labels[plan.held_out])
+    held_out_scores = heads.scores(torch.split(features, ROWS_AT_ONCE), labels)
+    chosen = int(held_out_scores[0, 0].argmax())
+    val_hits = heads.hits(torch.split(val_features.x, ROWS_AT_ONCE), val_features.y)
+    right = val_hits[:, :, 1, chosen]
     top1, top5 = percent(right).tolist()
-    rows = [json.loads(line) for line in (state.path / "losses.jsonl").read_text().splitlines()]
-    measures = {
-        "top1": top1,
-        "top5": top5,
-        "best1": max(row.get(f"val {lrs[best]:g}", 0.0) for row in rows),
-    }
-    protocol = f"one linear layer{' and batch norm' * norm} on the frozen encoder, random crops of {size} px and flips, {recipe}"
-    chosen = {"lrs": (lrs[best],)}
-    return Evaluation("linear", protocol, measures, chosen, resampled_mean(right[:, 0]))
+    lr = training.lrs[chosen]
+    norm = " and batch norm" if training.norm else ""
+    return Evaluation(
+        task="linear",
+        protocol=f"one linear layer{norm} on the frozen encoder, random crops of {plan.size} px "
+        f"and flips, {_recipe(plan)}",
+        measures={"top1": top1, "top5": top5, "best1": _best_epoch(log, lr)},
+        chosen={"lrs": (lr,)},
+        resampled=resampled_mean(right[:, 0]),
+    )
+
+
+def _train(
+    heads: LinearHeads,
+    encoder: Encoder,
+    train: shards.ShardSet,
+    val_features: Features,
+    run: str | Path,
+    plan: _Plan,
+    settings: dict[str, Any],
+) -> Path:
+    """Train the classifiers of all learning rates in one pass, and score them as they learn.
+
+    Returns:
+        The log, with the scores of val after some of the epochs.
+    """
+    training = plan.training
+    steps = settings["steps"]
+    kept = ~torch.isin(torch.arange(len(train)), plan.held_out)
+    # the rates of the classifiers are factors of their losses
+    optimizer = torch.optim.SGD(heads.parameters(), lr=0, momentum=0.9)
+
+    def losses(
+        images: Float[Tensor, "b 3 h w"],
+        labels: Int[Tensor, " b"],
+        rows: Int[Tensor, " b"],
+    ) -> dict[str, Tensor]:
+        features = frozen_features(encoder, images, plan.precision)
+        return {"heads": heads.loss(features, labels, kept[rows])}
+
+    with Run(
+        run, heads, optimizer, settings, title="linear", precision="fp32", machine=plan.machine
+    ) as state:
+        batches = random_crops(
+            train,
+            np.arange(len(train)),
+            size=plan.size,
+            min_scale=plan.min_scale,
+            batch_size=training.batch_size,
+            steps=range(state.start, steps),
+            seed=training.seed,
+            workers=state.workers,
+        )
+        for step, batch in enumerate(state.through(batches), state.start):
+            set_rate(optimizer, lr_at(step, total=steps, base=training.batch_size / 256))
+            terms = state.take_step(step, losses, batch)
+            scores = {}
+            if _is_scored(step + 1, _steps_of_epoch(train, plan), training.epochs):
+                scores = _val_scores(heads, val_features, training.lrs)
+            state.record(step, terms, scores)
+    return state.path / "losses.jsonl"
+
+
+def _steps_of_epoch(train: shards.ShardSet, plan: _Plan) -> int:
+    return len(train) // plan.training.batch_size
+
+
+def _is_scored(steps: int, steps_of_epoch: int, epochs: int) -> bool:
+    """Whether the released code scores after so many steps."""
+    epoch, rest = divmod(steps, steps_of_epoch)
+    return rest == 0 and (epoch in SCORED_EPOCHS or epoch % 10 == 0 or epoch == epochs)
+
+
+def _val_scores(
+    heads: LinearHeads,
+    val_features: Features,
+    lrs: tuple[float, ...],
+) -> dict[str, float]:
+    """Top-1 of val, per cent, of the classifiers that see all of train, as the log names it."""
+    scores = heads.scores(torch.split(val_features.x, ROWS_AT_ONCE), val_features.y)
+    return {f"val {lr:g}": top1 for lr, top1 in zip(lrs, scores[0, 1].tolist(), strict=True)}
+
+
+def _best_epoch(log: Path, lr: float) -> float:
+    """The highest top-1 of val that was logged for a learning rate, per cent."""
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    return max(row.get(f"val {lr:g}", 0.0) for row in rows)
+
+
+def _held_out_features(
+    encoder: Encoder,
+    train: shards.ShardSet,
+    plan: _Plan,
+) -> Float[Tensor, "n d"]:
+    """Features of the centre crops of the held-out images, on the encoder's device."""
+    batch_size = plan.training.batch_size
+    batches = [rows.tolist() for rows in torch.split(plan.held_out, batch_size)]
+    workers = worker_count(
+        plan.machine.workers,
+        device_of(encoder),
+        batches=len(batches),
+        batch_bytes=batch_size * 3 * plan.size**2,
+    )
+    crops = centre_crops(train, batches, size=plan.size, workers=workers)
+    return torch.cat([frozen_features(encoder, images, plan.precision) for images in crops])
+
+
+def _recipe(plan: _Plan) -> str:
+    """How the classifiers were trained, in words."""
+    return (
+        f"{plan.training.epochs} epochs of SGD at batch {plan.training.batch_size}, learning rate "
+        "chosen on held-out images of train"
+    )

@@ -10,6 +10,7 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
 from care import CareError, resnet18
 from care.evaluate.detector import Detector
+from care.evaluate.detector_forms import DetectorShape
 from care.evaluate.detector_parts import RPN, Anchors, RoIAlign
 from care.tapped import TappedEncoder
 
@@ -18,12 +19,8 @@ def make(head, *, small=True, half=True, classes=3, **changes):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = changes.pop("encoder", None) or resnet18(small=small, half=half).eval()
-        return Detector(
-            encoder,
-            classes,
-            head=head,
-            **{"proposals": 16, "anchor_scale": 4, "channels": 8, "hidden": 16} | changes,
-        )
+        shape = {"proposals": 16, "anchor_scale": 4, "channels": 8, "hidden": 16} | changes
+        return Detector(encoder, classes, DetectorShape(head=head, **shape))
 
 
 def images(*sizes):

@@ -11,10 +11,9 @@ from torchvision import transforms
 import shards
 from care import CareError, resnet18
 from care.evaluate import extract
-from care.evaluate.evaluation import accuracy, same_classes
-from care.evaluate.images import centre_crop, centres, crops
+from care.evaluate.evaluation import accuracy, check_same_classes
+from care.evaluate.images import centre_crop, centre_crops, random_crops
 from care.train.photometrics import crop
-from care.train.run import Run
 from care.train.views import View
 
 SIZE = 32
@@ -74,7 +73,7 @@ def test_all_images_come_in_order_and_normalised(data):
     want = torch.stack([transform(data.image(i)) for i in range(24)])
     batches = [[*range(7)], [9, 8], [*range(10, 24)], [7]]
     for workers in (0, 1):
-        got = list(centres(data, batches, size=SIZE, workers=workers))
+        got = list(centre_crops(data, batches, size=SIZE, workers=workers))
         assert [len(batch) for batch in got] == [7, 2, 14, 1]
         torch.testing.assert_close(
             torch.cat(got), want[[row for batch in batches for row in batch]], rtol=0, atol=1e-6
@@ -82,25 +81,12 @@ def test_all_images_come_in_order_and_normalised(data):
 
 
 @pytest.mark.parametrize(("workers", "start"), [(0, 0), (1, 0), (0, 3)])
-def test_crops_are_those_of_the_views_of_each_epochs_order(data, tmp_path, workers, start):
-    rows, view = (
-        np.array([20, 3, 11, 7, 15, 4]),
-        View(scale=(0.3, 1), jitter_p=0, blur_p=0, gray_p=0),
-    )
-    layer, settings = (
-        nn.Linear(1, 1),
-        {"size": SIZE, "batch_size": 4, "steps": 5, "seed": 3, "min_scale": 0.3},
-    )  # an epoch is a step
-    state = Run(
-        tmp_path,
-        layer,
-        torch.optim.SGD(layer.parameters()),
-        settings,
-        title="",
-        precision="fp32",
-    )
-    state.start = start
-    got = list(crops(state, data, rows, workers))
+def test_crops_are_those_of_the_views_of_each_epochs_order(data, workers, start):
+    rows = np.array([20, 3, 11, 7, 15, 4])
+    view = View(scale=(0.3, 1), jitter_p=0, blur_p=0, gray_p=0)
+    settings = {"size": SIZE, "min_scale": 0.3, "batch_size": 4, "seed": 3, "workers": workers}
+    # an epoch is a step
+    got = list(random_crops(data, rows, steps=range(start, 5), **settings))
     assert len(got) == 5 - start
     for epoch, (pixels, labels, of) in enumerate(got, start):
         assert (
@@ -185,12 +171,12 @@ def test_a_set_without_classes_is_refused(encoder, make_image, tmp_path):
 
 
 def test_sets_of_other_classes_are_refused(data, make_image, tmp_path):
-    same_classes(data, data)
+    check_same_classes(data, data)
     other = build(tmp_path, make_image, ["bee/1.png", "dog/2.png"])
     with pytest.raises(
         CareError, match="must have the same classes; only one of them has: ant, cat, dog"
     ):
-        same_classes(data, other)
+        check_same_classes(data, other)
 
 
 # cache
