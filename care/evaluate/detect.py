@@ -1,4 +1,4 @@
-"""Detection and instance-segmentation transfer: a detector is fine-tuned on an encoder, then scored."""
+"""Detection and instance segmentation: a detector is trained on an encoder, then scored."""
 
 from dataclasses import asdict
 from functools import partial
@@ -55,7 +55,7 @@ VOC = Protocol(iterations=24_000, falls=(3 / 4, 11 / 12), least_side=480)
 COCO = Protocol(iterations=90_000, falls=(2 / 3, 8 / 9), least_side=640)
 
 
-def detect(
+def detect(  # noqa: PLR0913 (a public verb)
     encoder: Encoder,
     train: BoxSet,
     val: BoxSet,

@@ -115,8 +115,7 @@ class RoIAlign(nn.Module):
     def _levels(self, rois: Tensor) -> Tensor:
         """Number of the level of each box [n]."""
         sides = (rois[:, 3:] - rois[:, 1:3]).prod(1).sqrt()
-        first, *later = self.strides.values()
-        bounds = rois.new_tensor(later)
+        bounds = rois.new_tensor([*self.strides.values()][1:])
         return torch.bucketize(sides * (CANONICAL_STRIDE / CANONICAL_SIDE), bounds, right=True)
 
 

@@ -101,7 +101,8 @@ def extract(
     """
     if len(data) == 0 or bool((data.labels < 0).any()):
         raise CareError(
-            f"{data.path} has images without a class; evaluation needs a set built from class folders"
+            f"{data.path} has images without a class; evaluation needs a set built from class "
+            "folders"
         )
     rows_of_shards = _rows_of_shards(data, only)
     folder = None

@@ -38,7 +38,7 @@ class Labelled(NamedTuple):
     held_out: int
 
 
-def finetune(
+def finetune(  # noqa: PLR0913 (a public verb)
     encoder: Encoder,
     train: shards.ShardSet,
     val: shards.ShardSet,
@@ -269,8 +269,8 @@ def describe(
         choice = f"the best of {candidates} on held-out ones"
     return Evaluation(
         task=f"{100 * count / len(trial.train):.0f} % of the labels",
-        protocol=f"the whole network fine-tuned on {count} labelled images, crops of "
-        f"{trial.size} px, batch {min(trial.batch_size, count)}, learning rates and epochs {choice}",
+        protocol=f"the whole network fine-tuned on {count} labelled images, crops of {trial.size} "
+        f"px, batch {min(trial.batch_size, count)}, learning rates and epochs {choice}",
         measures=accuracy_of(scores.right)._asdict(),
         chosen={
             "lrs": (candidate.lr,),

@@ -1,4 +1,4 @@
-"""What a trained detector finds: its statistics made exact, then every picture of a set at test size."""
+"""What a trained detector finds: statistics made exact, then every picture at test size."""
 
 import math
 from collections.abc import Callable, Iterable

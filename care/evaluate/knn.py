@@ -24,7 +24,7 @@ from shards.bounds import NonNegativeInt, PixelSide, PositiveInt, Range
 VOTES_AT_ONCE = 1024  # images, each with a float32 for every class
 
 
-def knn(
+def knn(  # noqa: PLR0913 (a public verb)
     encoder: Encoder,
     train: shards.ShardSet,
     val: shards.ShardSet,

@@ -60,7 +60,7 @@ class _Plan:
     machine: Machine
 
 
-def linear(
+def linear(  # noqa: PLR0913 (a public verb)
     encoder: Encoder,
     train: shards.ShardSet,
     val: shards.ShardSet,

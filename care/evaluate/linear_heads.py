@@ -75,6 +75,7 @@ class LinearHeads(nn.Module):
         self.rates = torch.tensor(lrs)
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b 2 m classes"]:
+        """Logits of all classifiers, on the layer's device."""
         return torch.unflatten(self.norm(self.linear(x)), 1, self.shape)
 
     def loss(

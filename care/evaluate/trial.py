@@ -40,6 +40,7 @@ class Classifier(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
+        """Logits of normalised images, wherever they are."""
         images = x.to(self.head.weight.device).contiguous(memory_format=torch.channels_last)
         return nn.functional.linear(self.encoder(images).features, self.head.weight, self.head.bias)
 

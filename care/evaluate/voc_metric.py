@@ -60,10 +60,10 @@ def judge_voc(truth: BoxSet, detections: Sequence[Detections]) -> Judged:
     """VOC2007's 11-point average precision, the mean over classes (Sec. 4.3).
 
     Detections of a class come by falling score over all images, equal scores in the order of
-    ``detections``. Each claims the object of its image and class that it overlaps most, of equal ones
-    the first: with an IoU of at most the threshold it is wrong, else right, or wrong if an earlier
-    one claimed the same. Claiming an ignored object is neither; classes without an object that
-    counts are left out.
+    ``detections``. Each claims the object of its image and class that it overlaps most, of equal
+    ones the first: with an IoU of at most the threshold it is wrong, else right, or wrong if an
+    earlier one claimed the same. Claiming an ignored object is neither; classes without an object
+    that counts are left out.
 
     Args:
         truth: pictures with their boxes.

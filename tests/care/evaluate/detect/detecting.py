@@ -3,7 +3,6 @@
 import json
 import numpy as np
 import torch
-from care.train.machine import Machine
 from flat import take
 from PIL import Image
 from pycocotools.mask import decode, encode, frPyObjects
@@ -15,6 +14,7 @@ from care.evaluate import detect
 from care.evaluate.detector import Detector
 from care.evaluate.detector_forms import DetectorShape
 from care.evaluate.pictures import PictureBatch
+from care.train.machine import Machine
 from shards.boxes import BoxSet, Picture
 
 STEPS = 6

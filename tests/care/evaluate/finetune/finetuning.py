@@ -3,13 +3,13 @@
 import json
 import numpy as np
 import torch
-from care.train.machine import Machine
 from flat import take
 from torchvision import transforms
 from care.evaluate import finetune
 from care.evaluate.few_labels import Labels
 from care.evaluate.images import Crops
 from care.train import checkpoint
+from care.train.machine import Machine
 
 SIZE = 32
 COLOURS = ("blue", "cyan", "gray", "green", "red", "yellow")

@@ -2,13 +2,13 @@
 
 import json
 import torch
-from care.train.machine import Machine
 from flat import take
 from torch import nn
 from torchvision import transforms
 from care import TappedEncoder
 from care.evaluate import linear
 from care.evaluate.images import Crops
+from care.train.machine import Machine
 
 CLASSES = 6
 SIZE = 32
