@@ -1,12 +1,21 @@
-"""The one place where an encoder is judged; every function states its protocol."""
+"""Judging an encoder: nearest neighbours, a linear layer, fine-tuning on few labels, detection.
+
+What lives here: protocols, each in a file of its own that its docstring states, and what they share
+(crops, features, scores, metrics). What does not: training without labels, which is ``care.train``,
+and tables of results, which are ``care.show``. The invariant: nothing is ever chosen on val, and an
+encoder that is judged is not changed by a bit. ``tests/care/evaluate`` holds it, in tests such as
+``test_val_chooses_nothing`` and ``test_it_changes_no_argument_and_no_global_state``.
+"""
 
 from care.evaluate.average_precision import AveragePrecision, Detections
 from care.evaluate.coco_metric import average_precision
 from care.evaluate.detect import detect
+from care.evaluate.detector_forms import DetectorShape
 from care.evaluate.evaluation import Accuracy, Evaluation
 from care.evaluate.features import Features, extract
-from care.evaluate.few_labels import listed, stratified
+from care.evaluate.few_labels import Labels, listed, stratified
 from care.evaluate.finetune import finetune
+from care.evaluate.images import Crops
 from care.evaluate.knn import knn, weighted_knn
 from care.evaluate.linear import linear
 from care.evaluate.linear_features import linear_on_features
@@ -14,9 +23,12 @@ from care.evaluate.linear_features import linear_on_features
 __all__ = [
     "Accuracy",
     "AveragePrecision",
+    "Crops",
     "Detections",
+    "DetectorShape",
     "Evaluation",
     "Features",
+    "Labels",
     "average_precision",
     "detect",
     "extract",

@@ -80,7 +80,7 @@ def judge_voc(truth: BoxSet, detections: Sequence[Detections]) -> Judged:
     claims = _claims(truth, detections)
     classes = [
         _matches(label, claims, objects, pictures=len(detections))
-        for label in np.unique(objects.labels[objects.counts])
+        for label in np.unique(objects.labels[objects.counts]).tolist()
     ]
     every_picture_once = np.ones(len(detections), np.int64)
     ap = 100 * mean_precision(classes, RECALLS, every_picture_once)

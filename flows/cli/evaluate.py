@@ -73,7 +73,15 @@ def _add(
             rows += records.finish(stage)["rows"]
         show_results(rows, as_json)
 
-    add_command(app, evaluation, run, example, skip=["cache", "rows"], names={"names": "--list"})
+    add_command(app, evaluation, run, example, skip=_hidden(evaluation), names={"names": "--list"})
+
+
+def _hidden(evaluation: Callable[..., Evaluation]) -> list[str]:
+    """Parameters of an evaluation that are no options of its command."""
+    hidden = ["cache", "rows", "keep_every"]
+    if evaluation is not detect:
+        hidden.append("device")  # which is the encoder's
+    return hidden
 
 
 def _stage_name(evaluation: Callable[..., Evaluation], source: str) -> str:

@@ -20,6 +20,7 @@ from care.evaluate.resampling import rounded
 from care.train import ranks
 from care.train.launch import process_group, torchrun
 from care.train.weights import digest_of
+from flows.flatten import flat_parameters, gathered
 from flows.result import Result
 from flows.works.encoders import loaded_encoder
 from flows.works.outputs import outputs
@@ -128,10 +129,11 @@ class _Trials:
         # not by an import statement: only the evaluation that is asked for counts
         evaluate: Callable[..., Evaluation] = getattr(import_module("care.evaluate"), self.verb)
         places: Result = {"cache": self.cache, "seed": seed, "run": run}
-        accepted = places.keys() & inspect.signature(evaluate).parameters.keys()
-        arguments = {name: places[name] for name in accepted}
+        accepted = inspect.signature(evaluate).parameters.keys() | flat_parameters(evaluate)
+        arguments = {name: place for name, place in places.items() if name in accepted}
+        keywords = gathered(evaluate, arguments | self.settings)
         with process_group(run):
-            evaluation = evaluate(self.encoder, *self.data, **arguments, **self.settings)
+            evaluation = evaluate(self.encoder, *self.data, **keywords)
             self.settings = self.settings | evaluation.chosen
             result = evaluation._asdict()
             if ranks.rank() == 0:

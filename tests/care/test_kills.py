@@ -13,7 +13,7 @@ import time
 import pytest
 import shards
 from care import BYOL, resnet18, streams_for
-from care.evaluate import detect, finetune, knn, linear
+from care.evaluate import Crops, DetectorShape, Labels, detect, finetune, knn, linear
 from care.train import Machine, pretrain
 from shards import boxes, scenes, storage
 
@@ -100,7 +100,8 @@ def test_evaluating(rendered, tmp_path):
     def work(out):
         encoder, data = resnet18(small=True, half=True), shards.open(rendered / "set")
         encoder.load_state_dict(weights)
-        small = {"size": 32, "seed": 0, "checkpoint_every": 1}
+        machine = Machine(checkpoint_every=1)
+        small = {"crops": Crops(size=32), "machine": machine}
         results = {
             "knn": knn(encoder, data, data, size=32, cache=out / "features"),
             "linear": linear(
@@ -112,7 +113,7 @@ def test_evaluating(rendered, tmp_path):
                 data,
                 out / "few",
                 **small,
-                fraction=0.5,
+                labels=Labels(fraction=0.5),
                 epochs=(1, 2),
                 batch_size=8,
                 precision="fp32",
@@ -125,16 +126,12 @@ def test_evaluating(rendered, tmp_path):
                 found,
                 found,
                 out / head,
-                **small,
-                head=head,
+                shape=DetectorShape(head=head, channels=8, hidden=8, proposals=8, anchor_scale=4),
+                size=32,
                 iterations=4,
                 batch_size=2,
-                channels=8,
-                hidden=8,
-                proposals=8,
-                anchor_scale=4,
                 precision="fp32",
-                device="cpu",
+                machine=Machine(device="cpu", checkpoint_every=1),
             )
         storage.write_json(out / "results.json", results)
 
