@@ -76,20 +76,20 @@ def judge_coco(truth: BoxSet, detections: Sequence[Detections], *, masks: bool =
 
 
 def _dataset(truth: BoxSet) -> Json:
-    """The set as a COCO file would have it; pictures and classes are named by their positions."""
+    """The set as a COCO file would have it, pictures and classes named by their positions."""
     annotations = list[Json]()
     for number, picture in enumerate(truth.pictures):
         for box, label, ignored, mask in zip(
             picture.boxes, picture.labels, picture.ignored, picture.masks, strict=True
         ):
-            left_top_width_height = _bbox(box)
+            bbox = _bbox(box)
             annotations.append(
                 {
                     "id": len(annotations) + 1,  # an id of 0 would read as "no match"
                     "image_id": number,
                     "category_id": int(label),
-                    "bbox": left_top_width_height,
-                    "area": left_top_width_height[2] * left_top_width_height[3],
+                    "bbox": bbox,
+                    "area": bbox[2] * bbox[3],
                     "iscrowd": int(ignored),
                     "segmentation": mask,
                 }
@@ -158,7 +158,7 @@ def _matches(evaluation: Any, pictures: int) -> list[Matches]:
 
 
 def _matches_of_class(images: list[Json | None]) -> Matches | None:
-    """The matches of one class; None if it has no object that counts.
+    """The matches of one class, or None if it has no object that counts.
 
     Args:
         images: pycocotools' matches in every picture, None where there is nothing of the class.
@@ -192,5 +192,5 @@ def _nothing_found(truth: BoxSet) -> list[Matches]:
 
 def _bbox(box: NDArray[np.float32]) -> list[float]:
     """COCO's left, top, width and height of left, top, right and bottom."""
-    left, top, right, bottom = map(float, box)
-    return [left, top, right - left, bottom - top]
+    x1, y1, x2, y2 = map(float, box)
+    return [x1, y1, x2 - x1, y2 - y1]

@@ -1,5 +1,6 @@
 """Detection and instance segmentation: a detector is trained on an encoder, then scored."""
 
+import itertools
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 from care.encoders import Encoder
 from care.errors import CareError
-from care.evaluate.average_precision import check_countable
+from care.evaluate.average_precision import Detections, check_countable
 from care.evaluate.coco_metric import judge_coco
 from care.evaluate.detector import Detector
 from care.evaluate.detector_forms import DetectorShape
@@ -165,18 +166,14 @@ def detect(  # noqa: PLR0913 (a public verb)
             stream = batches(steps=first_steps, workers=state.workers)
             average_statistics(model, stream, len(first_steps) * batch_size, seed)
         detections = find_objects(model.eval(), val, size, machine.workers)
-    judged = judge_voc(val, detections) if val.voc else judge_coco(val, detections)
-    measures = judged.precision._asdict()
-    if shape.mask:
-        of_masks = judge_coco(val, detections, masks=True).precision._asdict()
-        measures |= {f"mask_{name}": value for name, value in of_masks.items()}
-    return Evaluation(
-        task=_task(val, shape),
-        protocol=f"{'Mask' if shape.mask else 'Faster'} R-CNN, everything trained for {steps:,} "
-        f"iterations of {batch_size} images at a rate of {rate:g}, short sides of "
-        f"{sides[0]}…{size} px, at test {size} px; {shape.proposals} proposals",
-        measures=measures,
-        resampled=judged.resampled(),
+    network = "Mask" if shape.mask else "Faster"
+    return _score(
+        val,
+        detections,
+        shape,
+        f"{network} R-CNN, everything trained for {steps:,} iterations of {batch_size} images at a "
+        f"rate of {rate:g}, short sides of {sides[0]}…{size} px, at test {size} px; "
+        f"{shape.proposals} proposals",
     )
 
 
@@ -194,7 +191,8 @@ def _check_sets(train: BoxSet, val: BoxSet, *, mask: bool) -> None:
         )
     for data in (train, val):
         check_countable(data)
-        has_masks = [bool(shape) for picture in data.pictures for shape in picture.masks]
+        shapes = itertools.chain.from_iterable(picture.masks for picture in data.pictures)
+        has_masks = [bool(shape) for shape in shapes]
         if mask and not (all(has_masks) if data is val else any(has_masks)):
             raise CareError(
                 f"{data.path} has boxes without a mask, polygons or an RLE; add them, or detect "
@@ -212,7 +210,7 @@ def _check_slices(batch_size: int) -> None:
 
 
 def _build(encoder: Encoder, classes: int, shape: DetectorShape, seed: int) -> Detector:
-    """A detector whose new layers are a function of the seed; torch's generator is left alone."""
+    """A detector whose new layers are a function of the seed, without torch's own generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Detector(encoder, classes, shape)
@@ -250,8 +248,23 @@ def rate_factor(step: int, protocol: Protocol, *, steps: int, warmup: int) -> fl
     return factor
 
 
+def _score(
+    val: BoxSet,
+    detections: list[Detections],
+    shape: DetectorShape,
+    protocol: str,
+) -> Evaluation:
+    """The record of a detector, its boxes by the metric of the set, its masks by COCO's."""
+    judged = judge_voc(val, detections) if val.voc else judge_coco(val, detections)
+    measures = judged.precision._asdict()
+    if shape.mask:
+        of_masks = judge_coco(val, detections, masks=True).precision._asdict()
+        measures |= {f"mask_{name}": value for name, value in of_masks.items()}
+    return Evaluation(_task(val, shape), protocol, measures, resampled=judged.resampled())
+
+
 def _task(val: BoxSet, shape: DetectorShape) -> str:
-    """The task as the paper's tables have it; COCO's has masks, which are named where missing."""
+    """The task as the paper's tables have it, which on COCO has masks."""
     task = f"{'VOC' if val.voc else 'COCO'} {shape.head.upper()}"
     if not val.voc and not shape.mask:
         task += " without masks"

@@ -22,7 +22,9 @@ MASK_CONVOLUTIONS = 4  # ROI_MASK_HEAD.NUM_CONV of FPN
 
 
 class Detector(nn.Module):
-    """Faster R-CNN, or with masks Mask R-CNN; labels are 1 … ``classes``, 0 is the background.
+    """Faster R-CNN, or with masks Mask R-CNN.
+
+    Labels are 1 … ``classes``, 0 is the background.
 
     Args:
         encoder: is copied, not changed; for the C4 form a ResNet.
@@ -133,7 +135,7 @@ def _in_float32(
     __: Any,
     outputs: tuple[list[Tensor], list[Tensor]],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Outputs of the first stage's head; bfloat16 could not tell the proposals' pixels apart."""
+    """The head's outputs, as bfloat16 could not tell the proposals' pixels apart."""
     logits, deltas = outputs
     return [x.float() for x in logits], [x.float() for x in deltas]
 

@@ -150,14 +150,14 @@ class Heads(roi_heads.RoIHeads):
         features = self.box_head(self.box_roi_pool(maps, proposals))
         logits, deltas = self._predict(features)
         boxes, scores, labels = self.postprocess_detections(logits, deltas, proposals, sizes)
-        found = [
+        objects = [
             {"boxes": boxes[n], "scores": scores[n], "labels": labels[n]} for n in range(len(sizes))
         ]
         if self.mask_predictor:
             masks = roi_heads.maskrcnn_inference(self._mask_logits(maps, boxes), labels)
             for n, of_image in enumerate(masks):
-                found[n]["masks"] = of_image[:, 0]
-        return found, {}
+                objects[n]["masks"] = of_image[:, 0]
+        return objects, {}
 
     def _losses(
         self,

@@ -137,14 +137,14 @@ def extract(
 
 
 def _rows_of_shards(data: shards.ShardSet, only: Iterable[int] | None) -> dict[int, range]:
-    """Numbers of the images of the wanted shards; a shard may have none."""
+    """Numbers of the images of the wanted shards, of which a shard may have none."""
     starts = data.index.starts
     numbers = range(len(data.index.shards)) if only is None else only
     return {number: range(starts[number], starts[number + 1]) for number in numbers}
 
 
 def _cached(folder: Path, numbers: Iterable[int]) -> dict[int, Tensor]:
-    """Features of those shards that a folder has; what a damaged file had is not among them."""
+    """Features of those shards that a folder has, but not those of damaged files."""
     features = dict[int, Tensor]()
     for number in numbers:
         with suppress(FileNotFoundError, NotADirectoryError, SafetensorError):
@@ -153,7 +153,7 @@ def _cached(folder: Path, numbers: Iterable[int]) -> dict[int, Tensor]:
 
 
 def _batches(rows_of_shards: Iterable[range], size: int) -> list[list[int]]:
-    """Rows of at most ``size`` images at once; none has rows of two shards."""
+    """Rows of at most ``size`` images at once, never of two shards."""
     batches = []
     for rows in rows_of_shards:
         for first in range(0, len(rows), size):

@@ -1,5 +1,6 @@
 """Which few labelled images are learned from: a share of every class, or those of a list."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -89,7 +90,7 @@ def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:
             raise CareError(
                 f"{path} names {name}, but {data.path} has {len(rows)} images of that name"
             )
-    chosen = sorted({row for rows in rows_of_names.values() for row in rows})
+    chosen = sorted(set(itertools.chain.from_iterable(rows_of_names.values())))
     if not chosen:
         raise CareError(
             f"none of the {len(names)} names in {path} is an image of {data.path}; "
@@ -112,14 +113,19 @@ def _read_names(path: str | Path) -> list[str]:
 def _rows_of(name: str, rows_of_stems: dict[str, list[int]]) -> list[int]:
     """Rows of the images that are called so, with or without the suffix of an image file."""
     path = PurePosixPath(name)
-    if rows := rows_of_stems.get(path.name):
-        return rows
-    stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
-    return rows_of_stems.get(stem, [])
+    names = [path.name]
+    if path.suffix.lower() in SUFFIXES:
+        names.append(path.stem)
+    for candidate in names:
+        if candidate in rows_of_stems:
+            return rows_of_stems[candidate]
+    return []
 
 
 def labelled_rows(data: shards.ShardSet, labels: Labels, *, seed: int) -> Rows:
-    """Numbers of the images to learn from; notes on the terminal what is missing.
+    """Numbers of the images to learn from.
+
+    What is missing is said on the terminal.
 
     Args:
         data: set of the images.

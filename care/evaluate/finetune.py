@@ -217,7 +217,7 @@ def _try_all(
     recipe: Recipe,
     folders: list[str],
 ) -> list[tuple[float, float]]:
-    """Top-1 and likelihood of every candidate on the held-out labels; the larger, the better.
+    """Top-1 and likelihood, the larger the better, of every candidate on the held-out labels.
 
     Raises:
         CareError: all candidates diverged.
@@ -240,7 +240,7 @@ def _try_all(
 
 
 def _remove(folder: str) -> None:
-    """Remove a training; that of a URL has a local copy."""
+    """Remove a training, of a URL with its local copy."""
     shutil.rmtree(local_copy(folder), ignore_errors=True)
     for name in storage.listing(folder, deep=True):
         storage.remove(f"{folder}/{name}")

@@ -84,7 +84,11 @@ def _progress(title: str, total: int) -> AbstractContextManager[Callable[[int, s
     """``progress`` on the first process, nothing on the others."""
     if ranks.rank() == 0:
         return progress(title, total)
-    return nullcontext(lambda count, note="": None)
+    return nullcontext(_show_nothing)
+
+
+def _show_nothing(count: int, note: str = "") -> None:
+    """Take the place of the progress that another process shows."""
 
 
 def _in_picture(
@@ -134,16 +138,16 @@ def paste_mask(mask: Tensor, box: NDArray[np.float32], size: tuple[int, int]) ->
     Returns:
         An RLE.
     """
-    left, top, right, bottom = box.tolist()
+    x1, y1, x2, y2 = box.tolist()
     width, height = size
-    columns = slice(int(left), math.ceil(right))
-    rows = slice(int(top), math.ceil(bottom))
+    columns = slice(int(x1), math.ceil(x2))
+    rows = slice(int(y1), math.ceil(y2))
     x = torch.arange(width, device=mask.device)[columns] + 0.5
     y = torch.arange(height, device=mask.device)[rows] + 0.5
     # grid_sample's coordinates: -1 is one border of the box, 1 the other
     grid = torch.meshgrid(
-        (x - left) / (right - left) * 2 - 1,
-        (y - top) / (bottom - top) * 2 - 1,
+        (x - x1) / (x2 - x1) * 2 - 1,
+        (y - y1) / (y2 - y1) * 2 - 1,
         indexing="xy",
     )
     points = torch.stack(grid, -1)[None]

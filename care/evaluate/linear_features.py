@@ -115,7 +115,7 @@ def linear_hits(
 
 
 class _Standardisation:
-    """Sends rows to a device, standardised there by the mean and deviation of a set's features.
+    """Standardises rows, on a device, by the mean and deviation of a set's features.
 
     Args:
         x: the set's features; they are read twice, and summed in float64.
@@ -143,7 +143,7 @@ class _Standardisation:
 
 
 def _send(rows: Tensor, device: torch.device) -> Tensor:
-    """Rows on the device; a GPU takes them from pinned memory, which the host does not wait for."""
+    """Rows on the device, to a GPU from pinned memory, which the host does not wait for."""
     if device.type != "cuda":
         return rows
     return rows.pin_memory().to(device, non_blocking=True)

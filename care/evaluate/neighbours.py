@@ -31,10 +31,11 @@ class Neighbours(NamedTuple):
 
 
 def knn_memory(blocks: Blocks, features: int, k: int) -> int:
-    """Bytes on the device at most: 4 d (r + q + 2 b) + 4 (q + b) + 12 q b + 8 b + 16 r k + 40 q k.
+    """Bytes on the device at most.
 
-    These are float32 rows, of which a block is there as it came and normalised; the block's
-    norms; its cosines of 4 bytes, which become words of 8; and the best words so far.
+    They are 4 d (r + q + 2 b) + 4 (q + b) + 12 q b + 8 b + 16 r k + 40 q k: of float32 rows, of
+    which a block is there as it came and normalised; of the block's norms; of its cosines of 4
+    bytes, which become words of 8; and of the best words so far.
 
     Args:
         blocks: r, q and b: resident queries, queries at once, keys in a block.
@@ -65,7 +66,8 @@ def choose_blocks(
         k: neighbours.
         memory: bytes on the device; blocks of one row are used where they do not suffice.
     """
-    at_once, block = max(min(queries, 4096), 1), max(min(keys, 16_384), 1)
+    at_once = max(min(queries, 4096), 1)
+    block = max(min(keys, 16_384), 1)
     while at_once * block > 1 and knn_memory(Blocks(at_once, at_once, block), features, k) > memory:
         if block > at_once:
             block //= 2
@@ -142,7 +144,7 @@ def _merged(
 
 
 def _words(cosines: Float[Tensor, "q b"], first_row: int) -> Int[Tensor, "q b"]:
-    """Integers that are ordered as the cosines are, and among equal ones as falling row numbers.
+    """Integers ordered as the cosines are, and among equal ones as falling row numbers.
 
     ``topk`` promises no order among equal values, and where the blocks end must decide nothing.
     The upper half of a word has the cosine's bits, in two's complement, the lower one the row.

@@ -81,13 +81,12 @@ class Examples(Dataset[tuple[Tensor, Target]]):
         factors = np.divide((width, height), picture.size)
         image = self.data.image(shown.number).resize((width, height), Image.Resampling.BILINEAR)
         objects = self._learned(picture)
-        left, top, right, bottom = (picture.boxes[objects] * np.tile(factors, 2)).T
+        boxes = picture.boxes[objects] * np.tile(factors, 2)
         if shown.mirrored:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            left, right = width - right, width - left
-        boxes = np.stack((left, top, right, bottom), 1).astype(np.float32)
+            boxes = _mirrored(boxes, width)
         target = {
-            "boxes": torch.from_numpy(boxes),
+            "boxes": torch.from_numpy(boxes.astype(np.float32)),
             "labels": torch.from_numpy(picture.labels[objects]) + 1,
         }
         if self.mask:
@@ -181,8 +180,14 @@ def rasterise(
     return np.asarray(rle.decode(rle.merge(rle.frPyObjects(polygons, *shape))))
 
 
+def _mirrored(boxes: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Boxes of an image of some width whose left and right are exchanged."""
+    x1, y1, x2, y2 = boxes.T
+    return np.stack((width - x2, y1, width - x1, y2), 1)
+
+
 def _resized(polygon: list[float], factors: NDArray[np.float64]) -> list[float]:
-    """Corners x, y, x, y … of a resized image; half a corner at the end is left out."""
+    """Corners x, y, x, y … of a resized image, without half a corner at the end."""
     whole_corners = len(polygon) // 2 * 2
     corners = np.reshape(polygon[:whole_corners], (-1, 2)) * factors
     resized: list[float] = corners.ravel().tolist()

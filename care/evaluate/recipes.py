@@ -8,7 +8,7 @@ from shards.errors import Misuse
 
 @dataclass(frozen=True)
 class Recipe:
-    """What fine-tuning chooses from; learning rates are for 256 images.
+    """What fine-tuning chooses from, with learning rates for 256 images.
 
     Attributes:
         lrs: learning rates of the encoder.
@@ -56,7 +56,9 @@ def changed_recipe(
     epochs: tuple[int, ...] | None,
     batch_size: int | None,
 ) -> Recipe:
-    """A recipe with what is not None in the place of the published; ``lrs`` are the head's, too.
+    """A published recipe with what is not None in its place.
+
+    Where there are no ``head_lrs``, ``lrs`` are the head's, too.
 
     Raises:
         Misuse: encoder and head have different numbers of learning rates.

@@ -117,7 +117,7 @@ def train_and_score(
 
 
 def train_one(trial: Trial, rows: Rows, candidate: Candidate, folder: str | Path) -> Classifier:
-    """A classifier that has learned from some images of train; see ``train_and_score``."""
+    """A classifier that has learned from some images of train (see ``train_and_score``)."""
     model = Classifier(trial.encoder, len(trial.train.classes)).train()
     device = model.head.weight.device
     batch_size = min(trial.batch_size, len(rows))
