@@ -1,4 +1,4 @@
-"""The method of the CARE paper: encoders, two streams, their objectives, loss and schedules.
+"""The method of the CARE paper: encoders, streams, objectives, loss and schedules.
 
 From shards to a checkpoint is ``care.train``, judging an encoder ``care.evaluate``, looking at it
 ``care.show``. What is here knows none of them, and no data, files or loops: networks and functions

@@ -1,4 +1,4 @@
-"""The transformer of the T-stream: attention blocks on a map, each pixel a token (Sec. 3.2).
+"""The transformer of the T-stream: attention over a map, each pixel a token (Sec. 3.2).
 
 A transformer is for maps of one size, given as ``map_size``, but takes any: only the learned
 positions depend on it, and they are stretched (``care.positions``).
@@ -42,7 +42,7 @@ class SelfAttention2d(nn.Module):
         self.position = position(dim, map_size)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b heads_dim h w"]:
-        """Attend; the map may have another size than ``map_size``."""
+        """Attend over a map, which may have another size than ``map_size``."""
         b, _, height, width = x.shape
         tokens = self.qkv(x).flatten(2).transpose(1, 2).unflatten(2, (3, self.heads, self.dim))
         q, k, v = tokens.permute(2, 0, 3, 1, 4)
@@ -82,7 +82,7 @@ def head_width(outputs: int) -> int:
 
 
 class AttentionBlock(nn.Module):
-    """Convolution, attention, convolution, residual, ReLU (Fig. 3; BoTNet's block).
+    """Convolution, attention, convolution, residual, ReLU (Fig. 3).
 
     Args:
         inputs: channels of the input map.
@@ -97,7 +97,7 @@ class AttentionBlock(nn.Module):
         zero_gamma: the last batch norm's γ starts at 0, so that the block starts as its shortcut;
             the released code resets it to 1.
 
-    Source: Fig. 3, Sec. 3.2; released code.
+    Source: Fig. 3, Sec. 3.2, after BoTNet's block; released code.
     """
 
     def __init__(

@@ -88,7 +88,7 @@ class ResNetEncoder(resnet.ResNet):
 
 
 def _full_name(name: str, *, tap: str, small: bool, half: bool) -> str:
-    """What ``build_encoder`` takes; "" of a network that has no name."""
+    """What ``build_encoder`` takes, or "" of a network without a name."""
     if not name:
         return ""
     if small:

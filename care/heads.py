@@ -1,4 +1,4 @@
-"""Projector and predictor: the small networks behind an encoder or a transformer (Sec. 4.1)."""
+"""Projectors and predictors: the small networks behind encoder and transformer (Sec. 4.1)."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Pairs of networks: an online one, trained by gradients, and the target that it learns from.
+"""Pairs of networks: one trained by gradients, and the target that it learns from.
 
 A pair knows what its two roles compute and what of the target follows the online network. A stream
 has one of encoders or transformers, and one of projectors; it does not know which kind they are.
@@ -57,7 +57,7 @@ class Siamese(nn.Module, Pair):
         self.online = online
 
     def forward(self, online: Sequence[Any], target: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """Give the outputs of the online inputs, twice; those of the target are not needed."""
+        """Give the online inputs' outputs twice, without a look at the target's inputs."""
         outputs = [self.online(view) for view in online]
         return outputs, outputs
 
@@ -120,7 +120,9 @@ class MomentumPair(nn.Module, Pair):
 
 @torch.no_grad()
 def update_targets(pairs: Sequence[Pair], momentum: float) -> None:
-    """Move the targets of many pairs, in one fused call; a ``Siamese`` has nothing to move.
+    """Move the targets of many pairs in one fused call.
+
+    A ``Siamese`` has nothing to move.
 
     Args:
         pairs: of all streams.

@@ -18,7 +18,7 @@ from care.similarity import Embeddings, similarity_loss, unit
 
 @dataclass(frozen=True)
 class Objective:
-    """Heads and loss of a stream; subclass it for a method of your own.
+    """Heads and loss of a stream, to be subclassed for a method of your own.
 
     Attributes:
         hidden: channels between the layers of the heads.
@@ -35,7 +35,10 @@ class Objective:
         return mlp_head(inputs, hidden=self.hidden, outputs=self.dim)
 
     def predictor(self) -> nn.Module:
-        """Make the online network's second head: [b, dim] → [b, dim]; by default there is none."""
+        """Make the online network's second head: [b, dim] → [b, dim].
+
+        By default there is none: it is the identity.
+        """
         return nn.Identity()
 
     def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:

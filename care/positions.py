@@ -1,4 +1,4 @@
-"""Position encodings of the attention over a feature map: the term q·pᵀ of Eq. 2 (Table 8).
+"""Position encodings of the attention over a map: the term q·pᵀ of Eq. 2 (Table 8).
 
 An encoding is folded into queries and keys, so that one plain attention call, of any kernel,
 computes Eq. 2 without a matrix of biases. ``tests/care/test_attention.py`` compares every one with

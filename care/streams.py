@@ -1,4 +1,4 @@
-"""The two streams, of one shape: a pair of networks, a pair of projectors, a predictor (Fig. 2).
+"""The two streams (Fig. 2): each a pair of networks, a pair of projectors, a predictor.
 
 Nothing is hidden in ``forward``: it computes embeddings. The losses are ``care.loss``, the momentum
 update is the caller's line after the optimizer's step.
@@ -19,7 +19,7 @@ from care.similarity import Embeddings
 
 
 class Maps(NamedTuple):
-    """Tapped feature maps of the two views, [b, c, h, w] each: the C-stream's for the T-stream.
+    """Tapped feature maps of the two views, [b, c, h, w] each, for the T-stream.
 
     Attributes:
         online: with gradient.
@@ -31,7 +31,7 @@ class Maps(NamedTuple):
 
 
 class CStreamOut(NamedTuple):
-    """What the C-stream gives of two views; embeddings are not normalised.
+    """What the C-stream gives of two views, embeddings not normalised.
 
     Attributes:
         online: predictor's outputs, f₁ of Eq. 1.
@@ -47,7 +47,7 @@ class CStreamOut(NamedTuple):
 
 
 class TStreamOut(NamedTuple):
-    """What the T-stream gives of the maps of two views; embeddings are not normalised.
+    """What the T-stream gives of the maps of two views, embeddings not normalised.
 
     Attributes:
         online: predictor's outputs, f₃ of Eq. 3.

@@ -1,4 +1,4 @@
-"""For looking rather than reading: attention maps, a page about a run, results beside the paper's.
+"""For looking: attention maps, a page about a run, results beside the paper's.
 
 What is here reads what others have written, a run's files and rows of results, and computes no
 result of its own but where an encoder looks. A page, a terminal and a file say the same, since

@@ -124,7 +124,7 @@ def _chance(result: Result) -> Result:
 def _difference(
     task: str, our_label: str, ours: Result, other_label: str, other: Result
 ) -> Difference | None:
-    """The difference of two results of one group; None where either has no finite measure."""
+    """The difference of two results of one group, or None without finite measures."""
     measure = ours.headline
     our_value = _finite(ours.measures.get(measure))
     other_value = _finite(other.measures.get(measure))
@@ -149,18 +149,17 @@ def _difference(
 
 
 def _standard_error(ours: Result, other: Result, measure: str) -> float | None:
-    """Of the difference of two results; None where a part of it is unknown."""
-    variances = (
-        _image_variance(ours, other),
-        _seed_variance(ours, measure),
-        _seed_variance(other, measure),
-    )
-    known = [variance for variance in variances if variance is not None]
-    return math.sqrt(sum(known)) if len(known) == len(variances) else None
+    """Standard error of a difference, or None where a part of it is unknown."""
+    of_images = _image_variance(ours, other)
+    of_our_seeds = _seed_variance(ours, measure)
+    of_other_seeds = _seed_variance(other, measure)
+    if of_images is None or of_our_seeds is None or of_other_seeds is None:
+        return None
+    return math.sqrt(of_images + of_our_seeds + of_other_seeds)
 
 
 def _image_variance(ours: Result, other: Result) -> float | None:
-    """Variance of the paired difference over the draws of images; None with fewer than two."""
+    """Variance of the paired difference over draws of images, or None of fewer than two."""
     paired = []
     for our_draw, other_draw in zip(ours.resampled, other.resampled, strict=False):
         our_value, other_value = _finite(our_draw), _finite(other_draw)

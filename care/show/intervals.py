@@ -34,7 +34,9 @@ def finding_of(low: float | None, high: float | None) -> Finding:
 
 
 def signed(value: float, spec: str = ".1f") -> str:
-    """Write a number with its sign, the minus as wide as the plus; what is shown as zero has none.
+    """Write a number with its sign, the minus as wide as the plus.
+
+    What is shown as zero has none.
 
     Args:
         value: any number.

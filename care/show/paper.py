@@ -1,7 +1,8 @@
-"""What the paper reports, beside results for the same tasks; never results of this package.
+"""What the paper reports, to stand beside results for the same tasks.
 
-The figures are in ``care/paper.csv``. Cells are empty where nothing is reported, and where our copy
-of the paper cannot be read: parts of Table 1a, and ViT-S's parameters.
+Never results of this package. The figures are in ``care/paper.csv``, whose cells are empty where
+nothing is reported, and where our copy of the paper cannot be read: parts of Table 1a, and ViT-S's
+parameters.
 """
 
 import csv

@@ -93,7 +93,7 @@ def report(run: str | Path) -> str | Path:
 def _page(
     results: dict[str, Any], rows: list[Row], losses: Sequence[dict[str, Any]], maps: bytes
 ) -> str:
-    """The page as HTML; what results say is text in it, and never markup."""
+    """The page as HTML, in which what results say is text and never markup."""
     environment = Environment(
         loader=PackageLoader("care", "show"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,4 +1,4 @@
-"""An evaluation as a results.json has it: a row of JSON, and the value that it is read into.
+"""An evaluation as a results.json has it, a row of JSON, and the value it is read into.
 
 Rows are what others write and read, so whatever is not needed here stays in them. Whoever computes
 with one reads it into a ``Result`` first.
@@ -89,7 +89,7 @@ def read(rows: Iterable[Row]) -> list[Result]:
 
 
 def _result(row: Row) -> Result:
-    """One row, read; what is null is taken for missing, and a figure that is not finite, too."""
+    """One row, read: what is null counts as missing, and a figure that is not finite, too."""
     measures = {name: row.get(name) for name in FIGURES}
     deviations = {name: row.get(f"{name}_std") for name in FIGURES}
     return Result(

@@ -87,7 +87,7 @@ class PairedDifference(NamedTuple):
 
 
 def scores(arm: str, seed: int, rows: Iterable[Row]) -> list[Score]:
-    """Read off the figures of a run, one for each evaluation; attention also gives chance's.
+    """Read off the figures of a run, one for each evaluation, and chance's of attention.
 
     Chance is what a map without preference would have, such as the objects' share of the pixels.
     It is taken as known: its draws are all the same, although it varies with the images, too.

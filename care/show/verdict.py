@@ -49,26 +49,26 @@ def judges_care(rows: Sequence[Row]) -> bool:
 
 
 def findings(compared: Sequence[Difference]) -> list[str]:
-    """Write a sentence for each pair of encoders, in the order of the differences, chance last."""
+    """Write a sentence for each pair of encoders, chance last."""
     if not compared:
         return ["No other encoder was evaluated as CARE was, on the same task, settings and data."]
     return [_sentence(pair) for pair in by_pair(compared)]
 
 
 def caveat(compared: Sequence[Difference]) -> str:
-    """Say what the uncertainty of the differences covers, what it does not, and what to do next."""
+    """Say what the uncertainty of differences covers, what not, and what to do next."""
     if not compared:
         return "Give it baselines: care pipeline run --baselines random:ENCODER."
-    known = [difference for difference in compared if difference.standard_error is not None]
+    measured = [difference for difference in compared if difference.standard_error is not None]
     sentences = []
-    if known:
+    if measured:
         sentences.append(
             "± is the half-width of a 95 % interval in percentage points; it covers the choice of"
             " validation images (resampled) and, where a task has several trials, the seeds of the"
             " evaluation, but only one pre-training of each encoder: another seed of pre-training"
             " may move the differences further."
         )
-    if len(known) < len(compared):
+    if len(measured) < len(compared):
         sentences.append("Without ± the uncertainty is unknown: results lack resampled images.")
         sentences.append("Evaluate again to learn it.")
     sentences.append("For a firmer answer train longer: care demo --steps N.")
@@ -113,7 +113,7 @@ def _sentence(pair: Sequence[Difference]) -> str:
 
 
 def _by_finding(compared: Sequence[AnyDifference]) -> dict[Finding, list[AnyDifference]]:
-    """Differences by what they say, in the order of ``FINDINGS``; each has a list."""
+    """A list of differences for each finding, in the order of ``FINDINGS``."""
     sorted_differences = {finding: list[AnyDifference]() for finding in FINDINGS}
     for difference in compared:
         sorted_differences[difference.finding].append(difference)

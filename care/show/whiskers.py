@@ -1,4 +1,7 @@
-"""Where a picture of differences has its dots, whiskers and marks: an SVG in a table row each."""
+"""Where a picture of differences has its dots, whiskers and marks.
+
+Each difference is an SVG in a row of a table, so that its numbers stand beside it as text.
+"""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +15,7 @@ MAX_TICKS = 5
 
 
 class Whisker(NamedTuple):
-    """One difference; positions are per cent of the picture's width.
+    """One difference, with positions in per cent of the picture's width.
 
     Attributes:
         task: that is compared.
@@ -32,7 +35,7 @@ class Whisker(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """Differences by pair of encoders, all on one axis; positions are per cent of its width.
+    """Differences by pair of encoders on one axis, with positions in per cent of its width.
 
     Attributes:
         pairs: "ours − other" and the differences.
