@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 from contextlib import AbstractContextManager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from flows.identity import code_digest, input_identity
@@ -182,55 +181,3 @@ def link(stage: KeyedStage) -> None:
     with suppress(IsADirectoryError):  # a folder of the user's has that name: it stays
         link.replace(Path(stage.out, stage.name))
     link.unlink(missing_ok=True)
-
-
-class StageState(NamedTuple):
-    """How far a stage is.
-
-    Attributes:
-        stage: its name and the beginning of its key.
-        state: "finished", "unfinished" or "to come".
-        at: when it was finished or last saved, ISO 8601; "" if never.
-        text: what there is.
-    """
-
-    stage: str
-    state: str
-    at: str
-    text: str
-
-
-def status(out: str) -> list[StageState]:
-    """All stages below a folder, the last worked on last.
-
-    Args:
-        out: folder of a pipeline, path or URL.
-    """
-    folder = storage.locate(f"{out}/stages")
-    paths = [*folder.iterdir()] if folder.is_dir() else []
-    states = []
-    for path in paths:
-        in_record = path.suffix != ".json" and path.with_name(f"{path.name}.json").exists()
-        if not path.name.startswith(".") and not in_record:
-            states.append(_finished(path) if path.suffix == ".json" else _unfinished(path))
-    states.sort(key=lambda pair: (pair[0], pair[1].stage))
-    return [state for _, state in states]
-
-
-def _finished(path: Any) -> tuple[float, StageState]:
-    """When a record was written, and what it says."""
-    time = path.stat().st_mtime
-    text = storage.read_json(path)["result"]["text"]
-    return time, StageState(path.name.removesuffix(".json"), "finished", _iso(time), text)
-
-
-def _unfinished(path: Any) -> tuple[float, StageState]:
-    """When the folder of a stage without a record last had a checkpoint, and which."""
-    manifests = path.glob("**/checkpoints/step-*/manifest.json")
-    saved = [(manifest.stat().st_mtime, manifest.parent.name) for manifest in manifests]
-    time, text = max(saved, default=(0.0, ""))
-    return time, StageState(path.name, "unfinished", _iso(time) if time else "", text)
-
-
-def _iso(time: float) -> str:
-    return datetime.fromtimestamp(time).isoformat(" ", "seconds")

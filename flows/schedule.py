@@ -5,13 +5,13 @@ in ``flows.prefect_view``, how processes are followed in ``flows.supervise``.
 """
 
 import contextvars
-import json
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, Self
 from prefect import Task, get_run_logger, unmapped
 from prefect.cache_policies import NO_CACHE
@@ -19,10 +19,13 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 from flows import environment, pieces, records
+from flows.execution import Execution
+from flows.intentions import Intentions
 from flows.prefect_view import PrefectView, ProgressArtifact
 from flows.records import KeyedStage
 from flows.result import Result
-from flows.runners import Runner, check_installed, task_runner
+from flows.runners import check_installed, task_runner
+from flows.stages import Stage
 from flows.supervise import Children
 from shards.errors import ShardError, StoreError
 from shards.progress import ProgressLine, console, parse_progress
@@ -38,37 +41,27 @@ class Schedule:
 
     Args:
         out: folder of the pipeline, path or URL.
-        refresh: names of stages that are done again though they are finished.
-        jobs: stages at a time, as for ``Children``.
-        stall: seconds without progress, as for ``Children``.
-        runner: maps the pieces of a stage, in a flow.
+        execution: how stages are run.
 
     Raises:
         ShardError: The runner is not installed.
     """
 
-    def __init__(
-        self,
-        out: str,
-        refresh: Sequence[str] = (),
-        *,
-        jobs: int = 0,
-        stall: float = 3600,
-        runner: Runner = "threads",
-    ) -> None:
-        check_installed(runner)
-        self._out = out
-        self._refresh = refresh
-        self._runner = runner
+    def __init__(self, out: str, execution: Execution) -> None:
+        check_installed(execution.runner)
+        self._out = out.rstrip("/")
+        self._execution = execution
         self._lock = threading.Lock()
         self._pool: Any = None
         self._view = PrefectView()
+        self._futures = dict[str, Future[Result]]()
+        self._intentions = Intentions(self._out)
         self._at_end = ExitStack()
         # what is entered last ends first: the bars, the processes, the pools, the threads
         self._threads = ThreadPoolExecutor(WAITING_THREADS)
         self.at_end(self._threads.shutdown, cancel_futures=True)
         self._pools = self._at_end.enter_context(ExitStack())
-        self.children = Children(jobs, stall)
+        self.children = Children(execution.jobs, 60 * execution.stall_minutes)
         self.at_end(self.children.stop)
         self._bars = self._at_end.enter_context(_bars())
         self.at_end(_schedule.reset, _schedule.set(self))
@@ -83,46 +76,69 @@ class Schedule:
         """Have a function called at the end, before all that is to be called so far."""
         self._at_end.callback(function, *arguments, **keywords)
 
-    def start(
-        self,
-        name: str,
-        work: str,
-        inputs: Result,
-        *,
-        after: Future[Result] | None = None,
-        alone: bool = False,
-    ) -> Future[Result]:
-        """The result of a stage to come.
+    def announce(self, stages: Sequence[Stage]) -> None:
+        """Let ``care pipeline status`` know what is to come."""
+        self._intentions.announce([stage.name for stage in stages])
+
+    def run(self, stages: Sequence[Stage], *, keep_going: bool = False) -> dict[str, Result]:
+        """Do stages side by side.
+
+        Those that are exclusive come one after the other with all of the machine, unless together
+        they fill it side by side, which wastes less.
 
         Args:
-            name: of the stage.
-            work: a name in ``flows.works.WORKS``.
-            inputs: of the work.
-            after: the stage whose folder is its cache.
+            stages: what they need is among them, or was started before.
+            keep_going: whether those that fail do not stop the others.
+
+        Returns:
+            Their results by name, in the order of ``stages``.
+        """
+        one_by_one = self._are_one_by_one([stage for stage in stages if stage.exclusive])
+        futures = dict[str, Future[Result]]()
+        for stage in sorted(stages, key=lambda stage: stage.rank):
+            alone = stage.exclusive and one_by_one
+            futures[stage.name] = self.start(stage, alone=alone)
+            if alone:
+                futures[stage.name].result()  # a failure ends the run before the next one
+        if keep_going:
+            wait(futures.values())
+        return {stage.name: futures[stage.name].result() for stage in stages}
+
+    def start(self, stage: Stage, *, alone: bool = False) -> Future[Result]:
+        """The result of a stage to come; what it needs was started before.
+
+        Args:
+            stage: to do, unless it is finished.
             alone: whether it has the whole machine.
         """
-        inputs = _with_plain_numbers(inputs)
 
         def begin() -> Result:
-            complete = inputs | ({"cache": after.result()["url"]} if after else {})
+            inputs = stage.resolved(lambda name: self._futures[name].result())
+            inputs |= self._execution.inputs_for(stage.work)
+            again = stage.is_named_in(self._execution.refresh or ())
             if not self._view.watched:
-                return self.do(records.key_stage(self._out, name, work, complete), alone)[0]
-            task_name = inputs.get("verb", work)
+                keyed = records.key_stage(self._out, stage.name, stage.work, inputs)
+                return self.do(keyed, alone=alone, again=again)[0]
             # the record is the cache
-            task = Task(show, cache_policy=NO_CACHE, name=task_name, task_run_name=name)
+            task = Task(show, cache_policy=NO_CACHE, name=stage.kind, task_run_name=stage.name)
             # return_state: called plainly, a task that returned a state gives that, not its data
-            state = task(self._out, name, work, complete, alone, return_state=True)
+            state = task(self._out, stage.name, stage.work, inputs, alone, again, return_state=True)
             result: Result = state.result()
             return result
 
-        return self._threads.submit(contextvars.copy_context().run, begin)
+        future = self._threads.submit(contextvars.copy_context().run, begin)
+        self._futures[stage.name] = future
+        return future
 
-    def do(self, stage: KeyedStage, alone: bool, log: Any = None) -> tuple[Result, bool]:
+    def do(
+        self, stage: KeyedStage, *, alone: bool, again: bool, log: Any = None
+    ) -> tuple[Result, bool]:
         """Do a stage unless it is finished.
 
         Args:
             stage: to do.
             alone: whether it has the whole machine.
+            again: whether it is done again though it is finished.
             log: Prefect's logger of its task, if there is one.
 
         Returns:
@@ -132,10 +148,11 @@ class Schedule:
             ShardError: Another process has changed what the stage left.
         """
         tell = _Teller(stage.name, self._bars, self._view, log)
+        self._intentions.begin(stage.name, Path(stage.url).name)
         result: Result | None = None
         with suppress(StoreError):  # its process tries for longer
             result = records.finished_result(stage)
-        if result and self._is_to_be_redone(stage):
+        if result and again and not environment.was_redone(stage.url):
             # what such a one has only begun, it goes on with
             with records.locked(stage, 60):
                 records.clear(stage)
@@ -159,16 +176,11 @@ class Schedule:
         """Show what a stage found in Prefect's UI."""
         self._view.show_result(name, result)
 
-    def _is_to_be_redone(self, stage: KeyedStage) -> bool:
-        """Whether it is among what is refreshed and was not redone before a restart."""
-        if environment.was_redone(stage.url):
+    def _are_one_by_one(self, exclusive: Sequence[Stage]) -> bool:
+        """Whether stages that use all of the machine must not share it."""
+        if not exclusive:
             return False
-        for name in self._refresh:
-            # voc is not voc-train, the set: stages of other encoders have longer names, sets do not
-            of_that_name = stage.work != "build" and stage.name.startswith(f"{name}-")
-            if stage.name == name or of_that_name:
-                return True
-        return False
+        return self._execution.nproc > 1 or not self.children.fill_the_cpu(len(exclusive))
 
     def _map_pieces(self, stage: KeyedStage, tell: Callable[[str], None]) -> None:
         """Do what can be done of a stage by the runner.
@@ -185,7 +197,7 @@ class Schedule:
                 with self._lock:
                     # one for all: a process can have one Ray, and starting Dask takes seconds
                     if self._pool is None:
-                        self._pool = self._pools.enter_context(task_runner(self._runner))
+                        self._pool = self._pools.enter_context(task_runner(self._execution.runner))
                 fixed = {"work": stage.work, "out": stage.url, "inputs": inputs}
                 parameters = {name: unmapped(value) for name, value in fixed.items()}
                 futures = self._pool.map(_piece_task, parameters | {"piece": missing})
@@ -199,11 +211,11 @@ class Schedule:
 # worker, which finds functions by names.
 
 
-def show(out: str, name: str, work: str, inputs: Result, alone: bool) -> Any:
+def show(out: str, name: str, work: str, inputs: Result, alone: bool, again: bool) -> Any:
     """Do a stage and show it in Prefect's UI."""
     schedule = _schedule.get()
     stage = records.key_stage(out, name, work, inputs)
-    result, was_finished = schedule.do(stage, alone, get_run_logger())
+    result, was_finished = schedule.do(stage, alone=alone, again=again, log=get_run_logger())
     schedule.show_result(name, result)
     return Completed(name="Cached" if was_finished else "Completed", data=result)
 
@@ -280,13 +292,3 @@ def _bars() -> Progress:
         "{task.fields[status]}",
     )
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-
-
-def _with_plain_numbers(inputs: Result) -> Result:
-    """Inputs as JSON with numbers in one form: Prefect makes 100.0 of 100."""
-
-    def number(text: str) -> int | float:
-        value = float(text)
-        return int(value) if value.is_integer() else value
-
-    return dict(json.loads(json.dumps(inputs), parse_float=number))

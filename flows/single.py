@@ -1,69 +1,97 @@
-"""Every stage as a flow of its own, with the parameters of the function that it is for: their types, defaults and words."""
+"""Every stage as a flow of its own, with the parameters of the function that it is for.
+
+Types, defaults and help are that function's; which evaluations there are, ``flows.evaluations``
+says. ``prefect.yaml`` lists the flows; ``tests/flows/test_deployments.py`` runs them.
+"""
 
 import inspect
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 from prefect import Flow, flow
+import care.evaluate
 import shards
-from care.evaluate import detect, finetune, knn, linear
 from care.show import report
 from care.train import pretrain
-from flows.flatten import flattened
+from flows.evaluations import EVALUATIONS
+from flows.execution import Execution
+from flows.flatten import flat_parameters, flattened
 from flows.result import Result
 from flows.runners import Runner
 from flows.schedule import Schedule
+from flows.stages import Stage
 
-_SETS = ("train", "val")
-warnings.filterwarnings(
-    "ignore", 'Field name "validate"'
-)  # a keyword of shards.build, of which Prefect makes a field of pydantic's
+# parameters that a flow has not, since they are no JSON, or are the stage's own business
+HIDDEN = {"views", "allow_change", "probe", "probe_every", "cache", "rows"}
+# a keyword of shards.build, of which Prefect makes a field of pydantic's
+warnings.filterwarnings("ignore", 'Field name "validate"')
 
 
-def _flow(
-    work: str,
-    function: Callable[..., Any],
-    given: Collection[str],
-    skip: Collection[str] = (),
-    **more: Any,
+def stage_flow(
+    work: str, function: Callable[..., Any], paths: tuple[str, ...], **defaults: Any
 ) -> Flow[..., Result]:
-    function = flattened(function)
+    """A flow of one stage.
+
+    Args:
+        work: what the stage does, a name in ``flows.works.WORKS``.
+        function: whose keywords are parameters of the flow.
+        paths: further parameters, each a path or URL.
+        **defaults: further parameters, of the work itself.
+    """
     name = function.__name__
-    fixed: Result = {"verb": name} if work == "judge" else {}
+    is_evaluation = work == "judge"
 
-    def run(out: str, runner: Runner = "threads", **inputs: Any) -> Result:
-        chosen = {option: value for option, value in inputs.items() if value is not None}
-        with Schedule(out, runner=runner) as chain:
-            return chain.start(name, work, fixed | chosen, alone=work == "pretrain").result()
+    def run(out: str, *, runner: Runner = "threads", **inputs: Any) -> Result:
+        inputs = {option: value for option, value in inputs.items() if value is not None}
+        if is_evaluation:
+            inputs["verb"] = name
+        with Schedule(out, Execution(runner=runner)) as schedule:
+            stage = Stage(name, name, work, inputs)
+            return schedule.start(stage, alone=work == "pretrain").result()
 
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    options = {
-        one.name: one
-        for one in inspect.signature(function).parameters.values()
-        if one.kind is keyword and one.name not in skip
-    }
-    options |= {
-        option: inspect.Parameter(option, keyword, default=value, annotation=type(value))
-        for option, value in more.items()
-    }
-    paths = [inspect.Parameter(option, keyword, annotation=str) for option in given]
-    out, runner, _ = inspect.signature(run).parameters.values()
-    run.__signature__ = inspect.Signature(
-        [out, runner.replace(kind=keyword), *paths, *options.values()]
-    )  # type: ignore[attr-defined]
-    run.__name__, run.__doc__ = f"care_{name}", function.__doc__
+    run.__signature__ = _signature(run, function, paths, defaults)  # type: ignore[attr-defined]
+    run.__name__ = f"care_{name}"
+    run.__doc__ = flattened(function).__doc__
     return flow(name=f"care-{name}", persist_result=False)(run)
 
 
-care_build = _flow("build", shards.build, ["source"])
-_OURS = ("views", "allow_change", "probe", "probe_every")
-care_pretrain = _flow(
-    "pretrain", pretrain, ["train"], _OURS, encoder="resnet50", hidden=4096, t_stream=True, nproc=0
+def _signature(
+    run: Callable[..., Any],
+    function: Callable[..., Any],
+    paths: tuple[str, ...],
+    defaults: dict[str, Any],
+) -> inspect.Signature:
+    """The parameters of a flow: folder, runner, paths, the function's keywords, the work's own."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    out, runner, _ = inspect.signature(run).parameters.values()
+    parameters = [out, runner]
+    parameters += [inspect.Parameter(name, keyword, annotation=str) for name in paths]
+    for name, parameter in flat_parameters(function).items():
+        if name not in HIDDEN and name not in defaults:
+            parameters.append(parameter)
+    for name, value in defaults.items():
+        parameters.append(inspect.Parameter(name, keyword, default=value, annotation=type(value)))
+    return inspect.Signature(parameters)
+
+
+def evaluation_flow(kind: str, trials: int) -> Flow[..., Result]:
+    """A flow that judges one encoder.
+
+    Args:
+        kind: the evaluation, a function in ``care.evaluate``.
+        trials: seeds, where no other number is asked for.
+    """
+    function = getattr(care.evaluate, kind)
+    defaults: dict[str, Any] = {"trials": trials}
+    if "seed" not in flat_parameters(function):
+        defaults["seed"] = 0
+    return stage_flow("judge", function, ("encoder", "train", "val"), **defaults)
+
+
+care_build = stage_flow("build", shards.build, ("source",))
+care_pretrain = stage_flow(
+    "pretrain", pretrain, ("train",), encoder="resnet50", hidden=4096, t_stream=True, nproc=0
 )
-care_knn = _flow("judge", knn, ["encoder", *_SETS], ["cache"], trials=1, seed=0)
-care_linear = _flow("judge", linear, ["encoder", *_SETS], ["cache"], trials=1)
-care_finetune = _flow("judge", finetune, ["encoder", *_SETS], ["cache", "rows"], trials=3)
-care_detect = _flow("judge", detect, ["encoder", *_SETS], trials=1)
 
 
 @flow(name="care-report", persist_result=False)
@@ -72,4 +100,11 @@ def care_report(run: str) -> str:
     return str(report(run))
 
 
-STAGES = (care_build, care_pretrain, care_knn, care_linear, care_finetune, care_detect, care_report)
+_EVALUATION_FLOWS = {
+    f"care_{line.kind}": evaluation_flow(line.kind, line.trials)
+    for line in EVALUATIONS
+    if line.work == "judge"
+}
+# a deployment finds its flow as an attribute of this module: care_knn, …
+globals().update(_EVALUATION_FLOWS)
+STAGES = (care_build, care_pretrain, *_EVALUATION_FLOWS.values(), care_report)

@@ -245,6 +245,6 @@ def _assigns_all(statement: ast.stmt) -> bool:
 
 def _drop_docstring(node: ast.AST) -> None:
     """Remove the first statement of a module, class or function if it is a string."""
-    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-        if ast.get_docstring(node, clean=False) is not None:
-            del node.body[0]
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+        del node.body[0]

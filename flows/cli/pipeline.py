@@ -4,11 +4,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
-from flows import deployments, records
+from flows import deployments
 from flows.cli.options import Json, Plain, add_command, new_app
 from flows.cli.tables import print_json, table
 from flows.pipeline import care_pipeline
 from flows.server import run_flow
+from flows.status import stage_states
 from shards import storage
 from shards.errors import ShardError
 from shards.progress import console
@@ -64,15 +65,12 @@ def status(
 
     Example: care pipeline status demo
     """
-    rows = records.status(out)
+    rows = stage_states(out, everything=everything)
     if not rows:
         raise ShardError(
             f"wanted the folder of a pipeline, got {out} without stages; start one with:"
             f" care pipeline run --out {out}"
         )
-    if not everything:
-        newest = {row.stage.rpartition("-")[0]: row for row in rows}
-        rows = [*newest.values()]
     if as_json:
         print_json([row._asdict() for row in rows])
         return

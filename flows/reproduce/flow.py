@@ -52,8 +52,7 @@ def care_reproduce(
     regime_choice.check()
     few_labels.check()
     images = grid_images(image_choice, out)
-    stall = 60 * machine.stall_minutes
-    with Schedule(out, jobs=machine.jobs, stall=stall, runner=machine.runner) as schedule:
+    with Schedule(out, machine.execution()) as schedule:
         sets = build_sets(schedule, images)
         regime = regime_for(
             regime_choice,

@@ -3,15 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-import numpy as np
 import shards
-from flows.pipeline import splits
+from flows.facts import LEAST_LABELS
+from flows.facts import label_counts as counts_of_shares
 from flows.result import Result
+from flows.splits import split_images
 from shards import storage
 from shards.bounds import Fraction, PositiveInt
 from shards.errors import Misuse, ShardError
 
-LEAST_LABELS = 3  # images: of fewer, fine-tuning can hold none out to choose by
 # whatever the runs' seeds, all are trained and judged on the same images in the same shards
 DATA_SEED = 0
 
@@ -105,7 +105,7 @@ def folder_images(images: str, val: str | None, screen: float, out: str) -> Grid
     """
     if f"{storage.locate(out).absolute()}/".startswith(f"{storage.locate(images).absolute()}/"):
         raise Misuse(f"wanted another folder for results than that of the images, got {out}")
-    parts, skipped = splits(images, val)
+    parts, skipped = split_images(images, val)
     if "val" not in parts:
         raise Misuse(f"wanted images with labels to judge on, {images}: {'; '.join(skipped)}")
     if screen:
@@ -131,8 +131,7 @@ def label_counts(sets: dict[str, Result], labels: Iterable[float]) -> dict[float
     if train.classes != val.classes:
         only = ", ".join(sorted({*train.classes} ^ {*val.classes})[:5])
         raise ShardError(f"wanted the same classes in train and val, only one of them has: {only}")
-    by_class = np.bincount(train.labels)
-    counts = {share: int(np.maximum(np.rint(share * by_class), 1).sum()) for share in labels}
+    counts = counts_of_shares(train.labels, labels)
     return {share: count for share, count in counts.items() if count >= LEAST_LABELS}
 
 

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
+from flows.execution import Execution
 from flows.reproduce.images import DATA_SEED, GridImages
 from flows.reproduce.regime import Regime
 from flows.reproduce.runs import Run, RunResult
 from flows.result import Result
 from flows.runners import Runner
 from flows.schedule import Schedule
+from flows.stages import Needs, Stage
 from shards.bounds import NonNegativeInt, PositiveFloat, PositiveInt
 
 
@@ -30,6 +32,16 @@ class GridMachine:
     workers: NonNegativeInt | None = None
     runner: Runner = "threads"
     stall_minutes: PositiveFloat = 60
+
+    def execution(self) -> Execution:
+        """How the stages of the runs are run."""
+        return Execution(
+            nproc=1,
+            jobs=self.jobs,
+            workers=self.workers,
+            runner=self.runner,
+            stall_minutes=self.stall_minutes,
+        )
 
 
 class Job(NamedTuple):
@@ -104,8 +116,7 @@ class Laboratory:
         arm, seed = job.run
         inputs = {"train": self.sets["train"], **self.regime.training(arm, seed, job.steps)}
         inputs |= {"checkpoint_every": self.machine.checkpoint_every}
-        inputs |= {"workers": self.machine.workers}
-        return self.schedule.start(f"pretrain-{job.run.name}", "pretrain", inputs)
+        return self._start("pretrain", inputs, job.run)
 
     def _judge(self, run: Run, encoder: str | Result) -> Iterator[list[Result]]:
         """The rows of each evaluation of an encoder; all of them are started at once."""
@@ -121,20 +132,18 @@ class Laboratory:
 
     def _classify(self, run: Run, encoder: str | Result) -> Iterator[Judged]:
         """Start kNN, the linear probe and fine-tuning on few labels."""
-        start = self.schedule.start
         inputs: Result = {"size": self.regime.size, "encoder": encoder, "seed": run.seed}
-        inputs |= {**self.sets, "workers": self.machine.workers}
-        ready = start(f"features-{run.name}", "features", inputs)
+        inputs |= self.sets
+        self._start("features", inputs, run)
         inputs |= {"called": run.arm.name}
-        knn = {"verb": "knn", **inputs}
-        linear = {"verb": "linear", "fast": True, **inputs}
-        yield Judged(start(f"knn-{run.name}", "judge", knn, after=ready))
-        yield Judged(start(f"linear-{run.name}", "judge", linear, after=ready))
+        on_features = inputs | {"cache": Needs(f"features-{run.name}")}
+        yield Judged(self._start("knn", {"verb": "knn", **on_features}, run))
+        yield Judged(self._start("linear", {"verb": "linear", "fast": True, **on_features}, run))
         # each run draws labels of its own, whatever the number of trials
         own_labels = {"seed": run.seed * self.regime.trials}
         for share, count in self.label_counts.items():
             tuning = self.regime.tuning(share, count) | inputs | own_labels
-            future = start(f"finetune-{share:g}-{run.name}", "judge", tuning)
+            future = self._start(f"finetune-{share:g}", tuning, run)
             yield Judged(future, f"{100 * share:g} % of the labels")
 
     def _look(self, run: Run, encoder: str | Result) -> Iterator[Judged]:
@@ -145,7 +154,13 @@ class Laboratory:
         inputs: Result = {"start": scenes.start, "count": len(scenes), "scene_seed": DATA_SEED}
         inputs |= {"size": self.regime.size, "encoder": encoder, "seed": run.seed}
         for work in ("attention", "localisation"):
-            yield Judged(self.schedule.start(f"{work}-{run.name}", work, inputs))
+            yield Judged(self._start(work, inputs, run))
+
+    def _start(self, name: str, inputs: Result, run: Run) -> Future[Result]:
+        """Start a stage of a run; those with a verb are evaluations."""
+        kind = inputs.get("verb", name)
+        work = "judge" if "verb" in inputs else name
+        return self.schedule.start(Stage(kind, f"{name}-{run.name}", work, inputs))
 
 
 def build_sets(schedule: Schedule, images: GridImages) -> dict[str, Result]:
@@ -160,5 +175,6 @@ def build_sets(schedule: Schedule, images: GridImages) -> dict[str, Result]:
     """
     futures = dict[str, Future[Result]]()
     for part, inputs in images.parts.items():
-        futures[part] = schedule.start(part, "build", {**inputs, "seed": DATA_SEED})
+        stage = Stage("build", part, "build", {**inputs, "seed": DATA_SEED})
+        futures[part] = schedule.start(stage)
     return {part: future.result() for part, future in futures.items()}

@@ -1,15 +1,12 @@
 """The regime of a grid: how every run is trained and judged, whatever its arm."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
-from flows.pipeline import PROTOCOLS
+from dataclasses import asdict, dataclass, replace
+from flows.protocols import PROTOCOLS, Protocol, ProtocolName
 from flows.reproduce.arms import Arm
 from flows.result import Result
 from shards.bounds import BatchSize, Fraction, PixelSide, PositiveFloat, PositiveInt
 from shards.errors import Misuse
-
-ProtocolName = Literal["quick", "photos", "paper"]
 
 
 @dataclass(frozen=True)
@@ -47,14 +44,13 @@ class RegimeChoice:
         if self.steps is not None and self.epochs is not None:
             raise Misuse("wanted steps or epochs, got both")
 
-    def over(self, protocol: Result) -> Result:
-        """The settings of a protocol, changed where something else was asked for."""
+    def over(self, protocol: Protocol) -> Protocol:
+        """The protocol, changed where something else was asked for."""
         changes = {name: value for name, value in asdict(self).items() if value is not None}
         changes.pop("protocol", None)
-        kept = dict(protocol)
-        if "epochs" in changes:
-            kept.pop("steps", None)
-        return kept | changes
+        if self.epochs is not None:
+            changes["steps"] = None
+        return replace(protocol, **changes)
 
 
 @dataclass(frozen=True)
@@ -179,24 +175,21 @@ def regime_for(
         default_protocol: where none was asked for.
         images: to train on.
     """
-    protocol = choice.protocol or default_protocol
-    settings: dict[str, Any] = choice.over(PROTOCOLS[protocol])
-    batch_size = min(settings["batch_size"], images)
-    steps = settings.get("steps") or settings["epochs"] * (images // batch_size)
-    in_paper = protocol == "paper"
+    protocol = choice.over(PROTOCOLS[choice.protocol or default_protocol])
+    batch_size = min(protocol.batch_size, images)
     return Regime(
-        encoder=settings["encoder"],
-        size=settings["size"],
-        hidden=settings["hidden"],
-        steps=steps,
+        encoder=protocol.encoder,
+        size=protocol.size,
+        hidden=protocol.hidden,
+        steps=protocol.steps or (protocol.epochs or 0) * (images // batch_size),
         batch_size=batch_size,
-        warmup_share=0.05 if in_paper else 0.1,
-        lr=settings["lr"],
-        momentum=settings["momentum"],
-        views=settings["views"],
+        warmup_share=1 / protocol.warmup_divisor,
+        lr=protocol.lr,
+        momentum=protocol.momentum,
+        views=protocol.views,
         labels=few_labels.labels,
-        finetune=settings["finetune"],
-        finetune_steps=None if in_paper else few_labels.finetune_steps,
+        finetune=protocol.evaluations["finetune"],
+        finetune_steps=few_labels.finetune_steps if protocol.short_finetuning else None,
         trials=few_labels.trials,
     )
 

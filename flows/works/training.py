@@ -89,16 +89,13 @@ def pretrain(
         shape["position"] = POSITIONS[position]
         shape["objective"] = OBJECTIVES[objective](hidden=hidden)
         c, t = _streams(shape, t_stream=t_stream, detach=detach, design=design)
+        keywords = {"size": size, "steps": steps, "views": _both_views(views or {}), "seed": seed}
         trained = pretrain_streams(
             shards.open(train),
             out,
             c,
             t,
-            size=size,
-            steps=steps,
-            views=_both_views(views or {}),
-            seed=seed,
-            **gathered(pretrain_streams, settings),
+            **gathered(pretrain_streams, keywords | settings),
         )
         if isinstance(c.backbone.online, SequentialEncoder) and ranks.rank() == 0:
             # what was saved is the transformer, too; only the encoder is kept (Sec. 3.3)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from flows import records
+from flows.status import stage_states
 from tests.bench.timing import interleaved
 
 ROUNDS = 5
@@ -42,7 +42,7 @@ def main() -> None:
 
         chain = ("-m", "flows.cli", "pipeline", "run", "--out", f"{folder}/lab", *OPTIONS.split())
         run(*chain)  # which makes the stages, and Prefect's database
-        count = len(records.status(f"{folder}/lab"))
+        count = len(stage_states(f"{folder}/lab"))
         peers = {
             "Prefect, as many empty tasks": lambda: run("-c", EMPTY.format(count=count)),
             "care pipeline run, all finished": lambda: run(*chain),

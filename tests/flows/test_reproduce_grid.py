@@ -22,13 +22,13 @@ class MadeUpSchedule:
 
     Args:
         out: folder of the grid.
-        **settings: of the real one; they decide nothing here.
+        execution: of the real one; it decides nothing here.
     """
 
     started: list[tuple[str, str, dict]]
     failing: dict[str, Exception]
 
-    def __init__(self, out: str, **settings) -> None:
+    def __init__(self, out: str, execution) -> None:
         self.out = out
         self.children = SimpleNamespace(at_a_time=lambda: 1)
 
@@ -41,7 +41,8 @@ class MadeUpSchedule:
     def at_end(self, *function, **keywords) -> None:
         """Nothing is left to be stopped at the end."""
 
-    def start(self, name, work, inputs, *, after=None) -> Future:
+    def start(self, stage) -> Future:
+        name, work, inputs = stage.name, stage.work, stage.inputs
         self.started.append((name, work, inputs))
         future = Future()
         failure = self.failing.get(name)

@@ -1,0 +1,99 @@
+"""The table of evaluations: which encoders each judges, on what, and by what settings.
+
+A new evaluation is told in three places: its function in a file of ``care/evaluate``, its line in
+``care/evaluate/__init__.py``, and its line in ``EVALUATIONS``. The pipeline's stages, the flows of
+single stages, ``care evaluate`` and what ``--refresh`` takes are read off this table.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+from flows.experiment import Experiment
+from flows.facts import Facts
+from flows.result import Result
+from flows.stages import Needs
+
+SETS: Result = {"train": Needs("train"), "val": Needs("val")}
+TRIALS = 3  # of fine-tuning on few labels, each with labels of its own
+
+
+class Case(NamedTuple):
+    """One task by which each encoder is judged.
+
+    Attributes:
+        name: the stage's, but for the encoder.
+        inputs: of the work, but for the encoder.
+        task: what the rows call it; None: what the evaluation calls it.
+        group: another name that ``--refresh`` takes for its stages.
+    """
+
+    name: str
+    inputs: Result
+    task: str | None = None
+    group: str = ""
+
+
+class EvaluationKind(NamedTuple):
+    """A line of the table.
+
+    Attributes:
+        kind: name of the function in ``care.evaluate``, or of a work of its own.
+        cases: the tasks that there are for an experiment.
+        rank: the smaller, the longer it takes: what is long is started first.
+        work: in ``flows.works.WORKS``.
+        on_features: whether it reads the features that a stage before has extracted.
+        of_ablations: whether it also judges an encoder that is there for comparison alone.
+        trials: seeds of ``care evaluate``, where no other number is asked for.
+    """
+
+    kind: str
+    cases: Callable[["EvaluationKind", Experiment, Facts], Iterable[Case]]
+    rank: int
+    work: str = "judge"
+    on_features: bool = False
+    of_ablations: bool = True
+    trials: int = 1
+
+
+def on_labels(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iterator[Case]:
+    """Where there are labels: train's are learned from, val's are to be predicted."""
+    if experiment.is_labelled:
+        protocol = experiment.protocol
+        settings = protocol.evaluations.get(line.kind, {})
+        yield Case(line.kind, {"size": protocol.size, **SETS, **settings})
+
+
+def on_few_labels(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iterator[Case]:
+    """For each share of train's labels that is enough."""
+    protocol = experiment.protocol
+    for share, count in facts.tuned_shares.items():
+        inputs: Result = {"size": protocol.size, "fraction": share, "trials": line.trials, **SETS}
+        inputs |= protocol.evaluations[line.kind]
+        if protocol.short_finetuning:
+            batch_size = min(inputs["batch_size"], count)
+            epochs = round(experiment.judging.finetune_steps * batch_size / count)
+            inputs["epochs"] = [max(epochs, 1)]
+        yield Case(f"{line.kind}-{share:g}", inputs, f"{100 * share:g} % of the labels")
+
+
+def on_boxes(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iterator[Case]:
+    """For each pair of annotated sets."""
+    for pair in experiment.annotated_pairs:
+        sets = {"train": Needs(f"{pair}-train"), "val": Needs(f"{pair}-val")}
+        yield Case(pair, {**sets, **experiment.detector(pair)}, group=pair)
+
+
+def on_scenes(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iterator[Case]:
+    """On the scenes to evaluate on, whose masks are known."""
+    if experiment.of_scenes:
+        scenes = experiment.scenes
+        inputs = {"start": scenes.train_scenes, "count": scenes.val_scenes}
+        yield Case(line.kind, inputs | {"size": experiment.protocol.size})
+
+
+EVALUATIONS = (
+    EvaluationKind("knn", on_labels, rank=4, on_features=True),
+    EvaluationKind("linear", on_labels, rank=3, on_features=True),
+    EvaluationKind("finetune", on_few_labels, rank=2, of_ablations=False, trials=TRIALS),
+    EvaluationKind("detect", on_boxes, rank=1, of_ablations=False),
+    EvaluationKind("attention", on_scenes, rank=5, work="attention"),
+)

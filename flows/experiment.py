@@ -1,0 +1,265 @@
+"""What is asked of the pipeline: frozen values, checked before anything starts.
+
+Their fields are the options of ``care pipeline run`` and of Prefect's form. ``Experiment`` holds
+all that decides a result, ``flows.execution.Execution`` what decides none.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from flows.protocols import PROTOCOLS, Protocol, ProtocolName
+from flows.result import Result
+from flows.splits import Split, split_images, split_scenes
+from shards import storage
+from shards.bounds import (
+    BatchSize,
+    Fraction,
+    NonNegativeFloat,
+    PixelSide,
+    PositiveFloat,
+    PositiveInt,
+)
+from shards.errors import Misuse
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images to train and to evaluate on.
+
+    Attributes:
+        images: class folders, or a flat one, or train beside val or test folders of either kind,
+            or other sources; else procedural scenes.
+        val: labelled images to evaluate on, where they are not beside those to train on.
+    """
+
+    images: str | None = None
+    val: str | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How encoders are pre-trained.
+
+    Attributes:
+        protocol: quick suits hundreds of steps on a CPU and is the default for scenes, photos for
+            images; paper has the paper's settings.
+        encoder: a name as for care pretrain; by default that of the protocol, like what follows.
+        size: side of the views and of the evaluation's crops, pixels.
+        hidden: hidden width of projectors and predictors (the paper 4096).
+        steps: pre-training steps.
+        batch_size: images a step, at most the training set.
+        lr: base learning rate for 256 images.
+        momentum: first momentum coefficient of the targets.
+        attention_weight: λ of Eq. 5.
+        checkpoint_every: steps between checkpoints.
+        c_stream: also train the C-stream alone; by default only on scenes.
+    """
+
+    protocol: ProtocolName | None = None
+    encoder: str | None = None
+    size: PixelSide | None = None
+    hidden: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    batch_size: BatchSize | None = None
+    lr: PositiveFloat | None = None
+    momentum: Fraction | None = None
+    attention_weight: NonNegativeFloat = 100
+    checkpoint_every: PositiveInt | None = None
+    c_stream: bool | None = None
+
+    def over(self, protocol: Protocol) -> Protocol:
+        """The protocol, changed where something else is asked for."""
+        changes = {
+            "encoder": self.encoder,
+            "size": self.size,
+            "hidden": self.hidden,
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "momentum": self.momentum,
+            "checkpoint_every": self.checkpoint_every,
+        }
+        changes = {name: value for name, value in changes.items() if value is not None}
+        return replace(protocol, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How encoders are judged.
+
+    Attributes:
+        baselines: encoders to judge beside, such as supervised:resnet50; by default
+            random:ENCODER, with paper none.
+        labels: shares of the training labels to fine-tune on.
+        finetune_steps: steps of each fine-tuning, about, if the protocol is not the paper's.
+    """
+
+    baselines: list[str] | None = None
+    labels: tuple[float, ...] = (0.01, 0.1)
+    finetune_steps: PositiveInt = 50
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Annotated images to train and to score detectors on.
+
+    Attributes:
+        voc_train: Pascal VOC list, or shards of one, to train detectors on.
+        voc_val: the same, to score them on.
+        coco_train: COCO JSON, or shards of one, to train detectors on; the scenes have their own.
+        coco_val: the same, to score them on.
+        detection_size: short side of their images, pixels.
+        detection_iterations: training steps of the detectors.
+    """
+
+    voc_train: str | None = None
+    voc_val: str | None = None
+    coco_train: str | None = None
+    coco_val: str | None = None
+    detection_size: PixelSide | None = None
+    detection_iterations: PositiveInt | None = None
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Procedural scenes, where no images are given.
+
+    Attributes:
+        train_scenes: procedural scenes to train on.
+        val_scenes: procedural scenes to evaluate on.
+    """
+
+    train_scenes: PositiveInt = 2000
+    val_scenes: PositiveInt = 400
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that decides the results of a pipeline.
+
+    Attributes:
+        out: folder of all that is made, a path or URL.
+        images: to train and to evaluate on.
+        training: how encoders are pre-trained.
+        judging: how they are judged.
+        detection: annotated images.
+        scenes: which stand for images.
+        seed: of everything random.
+
+    Raises:
+        Misuse: Something of it cannot be done.
+        ShardError: There are no images where they are said to be.
+    """
+
+    out: str
+    images: Images = Images()
+    training: Training = Training()
+    judging: Judging = Judging()
+    detection: Detection = Detection()
+    scenes: Scenes = Scenes()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for share in self.judging.labels:
+            if not 0 < share <= 1:
+                raise Misuse(f"wanted shares of the labels above 0 and up to 1, got {share:g}")
+        self._check_detection()
+        self._check_folders()
+        _ = self.split  # a wrong path is told now
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """The settings of training and judging."""
+        name = self.training.protocol or ("photos" if self.images.images else "quick")
+        return self.training.over(PROTOCOLS[name])
+
+    @property
+    def of_scenes(self) -> bool:
+        """Whether procedural scenes stand for images."""
+        return not self.images.images
+
+    @property
+    def title(self) -> str:
+        """The images in words."""
+        images = self.images.images
+        return Path(images).resolve().name if images else "procedural scenes"
+
+    @property
+    def note(self) -> str:
+        """What a reader of the results must know of the images."""
+        if not self.of_scenes:
+            return ""
+        return "The images are procedural scenes, rendered by this package, not photographs."
+
+    @cached_property
+    def split(self) -> Split:
+        """What is trained and evaluated on."""
+        if self.images.images:
+            return split_images(self.images.images, self.images.val)
+        return split_scenes(self.scenes.train_scenes, self.scenes.val_scenes)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there are labelled images to evaluate on."""
+        return "val" in self.split.parts
+
+    @property
+    def annotated_pairs(self) -> dict[str, tuple[str, str]]:
+        """Sources of annotated images by "voc" and "coco": to train detectors on and to score."""
+        voc = (self.detection.voc_train, self.detection.voc_val)
+        coco = (self.detection.coco_train, self.detection.coco_val)
+        if self.of_scenes:
+            scenes = self.split.parts
+            coco = (coco[0] or scenes["train"]["source"], coco[1] or scenes["val"]["source"])
+        pairs = {"voc": voc, "coco": coco}
+        return {name: (train, val) for name, (train, val) in pairs.items() if train and val}
+
+    @property
+    def skipped(self) -> list[str]:
+        """What is left out whatever the images turn out to be, and why."""
+        if self.annotated_pairs:
+            return self.split.skipped
+        return [*self.split.skipped, "detection: the images have no boxes"]
+
+    @property
+    def baselines(self) -> list[str]:
+        """Sources of encoders that are judged without being trained."""
+        if self.judging.baselines is not None:
+            return list(dict.fromkeys(self.judging.baselines))
+        return [f"random:{self.protocol.encoder}"] if self.protocol.random_baseline else []
+
+    @property
+    def trains_c_stream(self) -> bool:
+        """Whether the C-stream is also trained alone."""
+        asked_for = self.training.c_stream
+        return self.of_scenes if asked_for is None else asked_for
+
+    def detector(self, pair: str) -> Result:
+        """Keywords of the detector for one of ``annotated_pairs``."""
+        settings = {**self.protocol.evaluations.get("detect", {})}
+        if pair == "coco":
+            settings |= self.protocol.coco_detector
+        if self.detection.detection_size is not None:
+            settings["size"] = self.detection.detection_size
+        if self.detection.detection_iterations is not None:
+            settings["iterations"] = self.detection.detection_iterations
+        return settings
+
+    def _check_detection(self) -> None:
+        wanted = "wanted annotated images both to train on and to score"
+        for train, val in (
+            (self.detection.voc_train, self.detection.voc_val),
+            (self.detection.coco_train, self.detection.coco_val),
+        ):
+            if bool(train) != bool(val):
+                raise Misuse(f"{wanted}, got only {train or val}; give both or none")
+
+    def _check_folders(self) -> None:
+        """Refuse results among the images, which would become images, too."""
+        images = self.images.images
+        if not images:
+            return
+        inside = f"{storage.locate(self.out).absolute()}/"
+        if inside.startswith(f"{storage.locate(images).absolute()}/"):
+            wanted = f"wanted another folder for results than that of the images, {images}"
+            raise Misuse(f"{wanted}, got {self.out}; they would become images, too")

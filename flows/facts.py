@@ -1,0 +1,78 @@
+"""What only the built data can tell: counts and classes, on which later stages depend."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+import numpy as np
+import shards
+from flows.experiment import Experiment
+from flows.result import Result
+from shards.errors import ShardError
+
+LEAST_LABELS = 3  # images: of fewer, fine-tuning can hold none out to choose by
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the images once they are built.
+
+    Attributes:
+        images: to train on.
+        label_counts: how many of them each share of the labels is; none without labels.
+    """
+
+    images: int
+    label_counts: Mapping[float, int]
+
+    @classmethod
+    def of(cls, experiment: Experiment, sets: Mapping[str, Result]) -> "Facts":
+        """What the built sets tell.
+
+        Args:
+            experiment: of them.
+            sets: results of the stages that built "train" and, with labels, "val".
+
+        Raises:
+            ShardError: The two have other classes: told before the training, not after it.
+        """
+        train = shards.open(sets["train"]["url"])
+        if not experiment.is_labelled:
+            return cls(len(train), {})
+        val = shards.open(sets["val"]["url"])
+        if train.classes != val.classes:
+            only = ", ".join(sorted({*train.classes} ^ {*val.classes})[:5])
+            wanted = "what it is evaluated on must have the same classes; only one of them has"
+            raise ShardError(f"{experiment.images.images} and {wanted}: {only}")
+        return cls(len(train), label_counts(train.labels, experiment.judging.labels))
+
+    @classmethod
+    def before(cls, experiment: Experiment) -> "Facts":
+        """What may be supposed while the sets are not built: that all shares suffice."""
+        labels = experiment.judging.labels if experiment.is_labelled else ()
+        return cls(experiment.protocol.batch_size, dict.fromkeys(labels, LEAST_LABELS))
+
+    @property
+    def tuned_shares(self) -> dict[float, int]:
+        """The shares of the labels that suffice to be fine-tuned on, with their images."""
+        return {share: n for share, n in self.label_counts.items() if n >= LEAST_LABELS}
+
+    @property
+    def skipped(self) -> list[str]:
+        """In words, the shares of the labels that do not suffice."""
+        return [
+            f"{100 * share:g} % of the labels: that is {n} images, too few to hold one out"
+            for share, n in self.label_counts.items()
+            if n < LEAST_LABELS
+        ]
+
+
+def label_counts(
+    labels: "np.ndarray[tuple[int], np.dtype[np.int64]]", shares: Iterable[float]
+) -> dict[float, int]:
+    """How many images some shares of the labels are, where each class is rounded by itself.
+
+    Args:
+        labels: of all images, int64 [n].
+        shares: above 0 and up to 1; of every class there is one image at least.
+    """
+    by_class = np.bincount(labels)
+    return {share: int(np.maximum(np.rint(share * by_class), 1).sum()) for share in shares}

@@ -1,0 +1,255 @@
+"""The pipeline as a declared graph: pure functions from an experiment to the stages that do it.
+
+| kind | for each | needs | only if | settings from |
+|---|---|---|---|---|
+| build | part, annotated part | | | images, boxes |
+| pretrain | trained encoder | train | | protocol |
+| features | encoder | train, val | labels | size |
+| an evaluation | encoder × case | as its line in ``flows.evaluations`` says | | protocol |
+| report | | all | | |
+
+Nothing here starts anything; ``tests/flows/test_graph.py`` asserts on the stages.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+from flows.evaluations import EVALUATIONS, SETS, Case, EvaluationKind
+from flows.experiment import Experiment
+from flows.facts import Facts
+from flows.result import Result
+from flows.stages import Needs, Stage
+from shards.errors import Misuse
+
+CARE = "CARE"
+RANDOM = "random initialisation"
+C_STREAM = "C-stream alone"
+PARTS = ("train", "val", "voc-train", "voc-val", "coco-train", "coco-val")
+KINDS = ("build", "pretrain", "features", *(line.kind for line in EVALUATIONS), "report")
+# by these, too, ``--refresh`` calls the stages that build a part or that judge on annotated images
+GROUPS = (*PARTS, "voc", "coco")
+
+
+class TrainingSettings(NamedTuple):
+    """How an encoder is trained, as the results tell it.
+
+    Attributes:
+        steps: of all.
+        batch_size: images a step.
+        warmup: steps in which the learning rate rises.
+        lr: base learning rate for 256 images.
+        momentum: first momentum coefficient of the targets.
+        attention_weight: λ of Eq. 5.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    steps: int
+    batch_size: int
+    warmup: int
+    lr: float
+    momentum: float
+    attention_weight: float
+    checkpoint_every: int
+
+
+class Encoder(NamedTuple):
+    """An encoder that is judged.
+
+    Attributes:
+        name: in the results.
+        role: what it is there for: trained by CARE, without a part of it, or by others.
+        source: where it is from, or the stage that trains it.
+    """
+
+    name: str
+    role: Literal["baseline", "ablation", "care"]
+    source: str | Needs
+
+    @property
+    def tag(self) -> str:
+        """What sets the names of its stages apart."""
+        return "" if self.role == "care" else re.sub(r"\W+", "-", f"-{self.name.lower()}")
+
+
+def check_refresh(names: Collection[str]) -> None:
+    """Refuse what is the name of no stages.
+
+    Raises:
+        Misuse: A name is neither a kind of stages nor a group of them.
+    """
+    names_of_stages = list(dict.fromkeys((*PARTS, *KINDS, *GROUPS)))
+    unknown = {*names} - {*names_of_stages}
+    if unknown:
+        wanted = f"wanted stages to do again of {', '.join(names_of_stages)}"
+        raise Misuse(f"{wanted}; got {', '.join(sorted(unknown))}")
+
+
+def data_stages(experiment: Experiment) -> list[Stage]:
+    """The stages that build shard sets: of the images, then of annotated ones."""
+    seed = {"seed": experiment.seed}
+    stages = [
+        Stage("build", part, "build", inputs | seed, group=part)
+        for part, inputs in experiment.split.parts.items()
+    ]
+    for pair, (train, val) in experiment.annotated_pairs.items():
+        for part, source in ((f"{pair}-train", train), (f"{pair}-val", val)):
+            inputs = {"source": source, "annotated": True, **seed}
+            stages.append(Stage("build", part, "build", inputs, group=part))
+    return stages
+
+
+def training_settings(experiment: Experiment, facts: Facts) -> TrainingSettings:
+    """How every encoder is trained, on as many images as there are."""
+    protocol = experiment.protocol
+    batch_size = min(protocol.batch_size, facts.images)
+    steps = protocol.steps
+    if steps is None:
+        steps = (protocol.epochs or 0) * max(facts.images // batch_size, 1)
+    return TrainingSettings(
+        steps=steps,
+        batch_size=batch_size,
+        warmup=steps // protocol.warmup_divisor,
+        lr=protocol.lr,
+        momentum=protocol.momentum,
+        attention_weight=experiment.training.attention_weight,
+        checkpoint_every=protocol.checkpoint_every,
+    )
+
+
+def training_stages(experiment: Experiment, facts: Facts) -> list[Stage]:
+    """The stages that pre-train: the C-stream alone where it is to be compared, then CARE."""
+    protocol = experiment.protocol
+    inputs: Result = {
+        "train": Needs("train"),
+        "t_stream": True,
+        "encoder": protocol.encoder,
+        "size": protocol.size,
+        "hidden": protocol.hidden,
+        "views": protocol.views,
+        "seed": experiment.seed,
+        **training_settings(experiment, facts)._asdict(),
+    }
+    stages = [Stage("pretrain", "pretrain", "pretrain", inputs, exclusive=True)]
+    if experiment.trains_c_stream:
+        alone = inputs | {"t_stream": False, "attention_weight": 0}
+        stages.insert(0, Stage("pretrain", "pretrain-c-stream", "pretrain", alone, exclusive=True))
+    return stages
+
+
+def encoders(experiment: Experiment) -> list[Encoder]:
+    """The encoders that are judged, CARE's last."""
+    random = f"random:{experiment.protocol.encoder}"
+    judged = [
+        Encoder(RANDOM if source == random else source, "baseline", source)
+        for source in experiment.baselines
+    ]
+    if experiment.trains_c_stream:
+        judged.append(Encoder(C_STREAM, "ablation", Needs("pretrain-c-stream")))
+    return [*judged, Encoder(CARE, "care", Needs("pretrain"))]
+
+
+def judging_stages(experiment: Experiment, facts: Facts) -> list[Stage]:
+    """The stages that judge, encoder by encoder in the order of the results."""
+    return [
+        stage
+        for encoder in encoders(experiment)
+        for stage in _stages_of(encoder, experiment, facts)
+    ]
+
+
+def _stages_of(encoder: Encoder, experiment: Experiment, facts: Facts) -> Iterator[Stage]:
+    """The stages that judge one encoder, after the one that extracts its features."""
+    source = encoder.source
+    if isinstance(source, Needs):
+        source = Needs(source.stage, "encoder.safetensors")  # not all of the run
+    judged: Result = {"encoder": source, "seed": experiment.seed}
+    if experiment.is_labelled:
+        inputs = {"size": experiment.protocol.size, **SETS, **judged}
+        yield Stage("features", f"features{encoder.tag}", "features", inputs)
+    for line in EVALUATIONS:
+        if line.of_ablations or encoder.role != "ablation":
+            for case in line.cases(line, experiment, facts):
+                yield _judging_stage(line, case, encoder, judged)
+
+
+def _judging_stage(line: EvaluationKind, case: Case, encoder: Encoder, judged: Result) -> Stage:
+    """The stage that judges an encoder by one case of an evaluation."""
+    inputs = case.inputs | judged
+    if line.work == "judge":
+        inputs |= {"verb": line.kind, "called": encoder.name}
+    if line.on_features:
+        inputs["cache"] = Needs(f"features{encoder.tag}")
+    row = {"encoder": encoder.name}
+    if case.task:
+        row["task"] = case.task
+    return Stage(
+        line.kind, f"{case.name}{encoder.tag}", line.work, inputs, case.group, row, rank=line.rank
+    )
+
+
+def report_stage(
+    experiment: Experiment, facts: Facts, results: Mapping[str, Result], judged: Sequence[Stage]
+) -> Stage:
+    """The stage that makes the page.
+
+    Args:
+        experiment: which the page is about.
+        facts: of its images.
+        results: of all other stages, by name.
+        judged: the stages that judge, in the order of the results.
+    """
+    protocol = experiment.protocol
+    care = results["pretrain"]
+    rows = [row | stage.row for stage in judged for row in results[stage.name]["rows"]]
+    content: Result = {
+        "title": f"CARE on {experiment.title}",
+        "note": experiment.note,
+        "skipped": [*experiment.skipped, *facts.skipped],
+        "settings": training_settings(experiment, facts)._asdict(),
+        "views": protocol.views,
+        "seed": experiment.seed,
+        "evaluations": rows,
+        "losses": care["losses"],
+        "encoder": {"name": protocol.encoder, "size": protocol.size, "sha256": care["digest"]},
+        "stages": _lines_of_stages(experiment, results),
+    }
+    inputs: Result = {
+        "results": content,
+        "encoders": {encoder.name: encoder.source for encoder in encoders(experiment)},
+        "pictured": Needs("val" if experiment.is_labelled else "train"),
+        "size": protocol.size,
+        "seed": experiment.seed,
+    }
+    return Stage("report", "report", "report", inputs)
+
+
+def _lines_of_stages(experiment: Experiment, results: Mapping[str, Result]) -> list[Result]:
+    """What the results say of each set and of each training."""
+    names = {stage.name: stage.name for stage in data_stages(experiment)}
+    for encoder in encoders(experiment):
+        if isinstance(encoder.source, Needs):
+            names[encoder.name] = encoder.source.stage
+    return [{"name": name, "text": results[stage]["text"]} for name, stage in names.items()]
+
+
+def unresolved_report_stage(others: Iterable[str]) -> Stage:
+    """The stage that makes the page, while the results of the others are not there.
+
+    Args:
+        others: names of all other stages.
+    """
+    needs = {name: Needs(name) for name in others}
+    return Stage("report", "report", "report", {"results": needs})
+
+
+def planned_stages(experiment: Experiment, facts: Facts) -> list[Stage]:
+    """All stages of a pipeline, each after those that it needs.
+
+    Args:
+        experiment: of which they are.
+        facts: what is known or supposed of its images.
+    """
+    stages = data_stages(experiment)
+    stages += training_stages(experiment, facts)
+    stages += judging_stages(experiment, facts)
+    return [*stages, unresolved_report_stage(stage.name for stage in stages)]
