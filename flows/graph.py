@@ -200,7 +200,7 @@ def report_stage(
     """
     protocol = experiment.protocol
     care = results["pretrain"]
-    rows = [row | stage.row for stage in judged for row in results[stage.name]["rows"]]
+    rows = [row | stage.row for stage in judged for row in results[stage.name].get("rows", ())]
     content: Result = {
         "title": f"CARE on {experiment.title}",
         "note": experiment.note,

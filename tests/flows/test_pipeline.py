@@ -11,9 +11,10 @@ from prefect.client.schemas.filters import FlowRunFilter
 import shards
 from care.evaluate.resampling import DETECTION_DRAWS, DRAWS
 from flows import pieces
-from flows.pipeline import care_pipeline, splits
+from flows.pipeline import care_pipeline
 from flows.server import server
 from flows.single import care_build
+from flows.splits import split_images
 from shards import ShardError, scenes
 from shards.errors import Failure, Misuse, StoreError
 
@@ -291,19 +292,19 @@ def test_splits_of_every_layout(tmp_path: Path) -> None:
     ):
         image(tmp_path / name)
     a, b, c, d = (str(tmp_path / name) for name in "abcd")
-    assert splits(a) == (
+    assert split_images(a) == (
         {"train": {"source": a, "share": [0, 0.8]}, "val": {"source": a, "share": [0.8, 1]}},
         [],
     )
-    parts, skipped = splits(b)
+    parts, skipped = split_images(b)
     assert parts == {"train": {"source": f"{b}/train"}, "val": {"source": f"{b}/val"}}
     assert skipped == ["the folder test: val is evaluated"]
-    assert splits(a, b) == ({"train": {"source": a}, "val": {"source": b}}, [])
-    parts, skipped = splits(c)
+    assert split_images(a, b) == ({"train": {"source": a}, "val": {"source": b}}, [])
+    parts, skipped = split_images(c)
     assert parts == {"train": {"source": c}}
     assert "no labels" in skipped[0]
     half = f"{d}/train"
-    assert splits(d) == (
+    assert split_images(d) == (
         {"train": {"source": half, "share": [0, 0.8]}, "val": {"source": half, "share": [0.8, 1]}},
         [],
     )

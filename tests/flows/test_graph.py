@@ -1,0 +1,245 @@
+"""The stages that the pipeline declares, none of which is started here; the plan and the status."""
+
+import json
+import os
+from pathlib import Path
+import pytest
+from PIL import Image
+from flows import graph, records
+from flows.evaluations import EVALUATIONS
+from flows.experiment import Detection, Experiment, Images, Judging, Scenes, Training
+from flows.facts import Facts, label_counts
+from flows.graph import data_stages, encoders, judging_stages, planned_stages, training_stages
+from flows.intentions import Intentions
+from flows.plan import plan
+from flows.protocols import PAPER, PHOTOS, QUICK
+from flows.stages import Needs, Stage
+from flows.status import stage_states
+from shards import storage
+from shards.errors import Misuse
+
+FACTS = Facts(images=2000, label_counts={0.01: 20, 0.1: 200})
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> str:
+    """Four images of two classes, which the checks of an experiment find."""
+    for number in range(4):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    return str(tmp_path / "photos")
+
+
+def by_name(stages: list[Stage]) -> dict[str, Stage]:
+    named = {stage.name: stage for stage in stages}
+    assert len(named) == len(stages)
+    return named
+
+
+def test_scenes_are_built_trained_and_judged_by_everything(tmp_path: Path) -> None:
+    experiment = Experiment(str(tmp_path), scenes=Scenes(50, 20), seed=3)
+    data = by_name(data_stages(experiment))
+    assert [*data] == ["train", "val", "coco-train", "coco-val"]
+    assert data["train"].inputs == {"source": "scenes:0+50", "seed": 3}
+    assert data["coco-val"].inputs == {"source": "scenes:50+20", "annotated": True, "seed": 3}
+    assert [*by_name(training_stages(experiment, FACTS))] == ["pretrain-c-stream", "pretrain"]
+    judged = by_name(judging_stages(experiment, FACTS))
+    kinds = ["features", "knn", "linear", "finetune", "finetune", "detect", "attention"]
+    assert [stage.kind for stage in judged.values() if stage.row.get("encoder") == "CARE"] == kinds[
+        1:
+    ]
+    assert next(iter(judged)) == "features-random-initialisation"
+    # an ablation is there for comparison: its features are not fine-tuned and find no objects
+    of_ablation = [stage.kind for name, stage in judged.items() if name.endswith("-c-stream-alone")]
+    assert of_ablation == ["features", "knn", "linear", "attention"]
+
+
+def test_every_stage_comes_after_what_it_needs(tmp_path: Path) -> None:
+    seen = set[str]()
+    for stage in planned_stages(Experiment(str(tmp_path)), FACTS):
+        assert stage.needs() <= seen
+        assert stage.kind in graph.KINDS
+        seen.add(stage.name)
+    assert stage.needs() == seen - {"report"}
+
+
+def test_encoders_have_roles_and_their_own_names(photos: str, tmp_path: Path) -> None:
+    small = "random:resnet18-small-half"
+    asked_for = Judging(baselines=[small, "supervised:resnet50", small])
+    experiment = Experiment(str(tmp_path / "out"), Images(photos), judging=asked_for)
+    assert [(encoder.name, encoder.role, encoder.tag) for encoder in encoders(experiment)] == [
+        ("random initialisation", "baseline", "-random-initialisation"),
+        ("supervised:resnet50", "baseline", "-supervised-resnet50"),
+        ("CARE", "care", ""),
+    ]
+    judged = by_name(judging_stages(experiment, FACTS))
+    assert judged["knn"].inputs["encoder"] == Needs("pretrain", "encoder.safetensors")
+    assert judged["knn"].inputs["cache"] == Needs("features")
+    assert judged["knn-supervised-resnet50"].inputs["encoder"] == "supervised:resnet50"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "of_images"), [(None, PHOTOS), ("quick", QUICK), ("paper", PAPER)]
+)
+def test_what_is_asked_for_replaces_the_protocol(photos, tmp_path, protocol, of_images) -> None:
+    def trained(**changes) -> Experiment:
+        training = Training(protocol=protocol, **changes)
+        return Experiment(str(tmp_path / "out"), Images(photos), training)
+
+    assert trained().protocol == of_images
+    changed = trained(steps=7, lr=0.5, checkpoint_every=3).protocol
+    assert (changed.steps, changed.lr, changed.checkpoint_every) == (7, 0.5, 3)
+    assert changed.encoder == of_images.encoder
+
+
+def test_the_papers_protocol_counts_epochs_and_has_no_random_baseline(photos, tmp_path) -> None:
+    experiment = Experiment(str(tmp_path / "out"), Images(photos), Training(protocol="paper"))
+    settings = graph.training_settings(experiment, Facts(images=10_000, label_counts={}))
+    assert (settings.steps, settings.batch_size, settings.warmup) == (200 * 9, 1024, 90)
+    assert graph.training_settings(experiment, Facts(images=100, label_counts={})).batch_size == 100
+    assert [encoder.name for encoder in encoders(experiment)] == ["CARE"]
+    (finetune,) = [
+        s
+        for s in judging_stages(experiment, Facts(99, {0.5: 50}))
+        if s.group == "" and s.kind == "finetune"
+    ]
+    assert "epochs" not in finetune.inputs
+    assert finetune.inputs["recipe"] == "byol"
+
+
+def test_detectors_differ_by_data_set_and_by_what_is_asked_for(photos, tmp_path) -> None:
+    pairs = Detection("v/train.txt", "v/val.txt", "c/train.json", "c/val.json", 300, 9)
+    experiment = Experiment(
+        str(tmp_path / "out"), Images(photos), Training(protocol="paper"), detection=pairs
+    )
+    assert experiment.detector("voc") == {"head": "c4", "size": 300, "iterations": 9}
+    assert experiment.detector("coco") == {
+        "head": "fpn",
+        "mask": True,
+        "size": 300,
+        "iterations": 9,
+    }
+    judged = by_name(judging_stages(experiment, FACTS))
+    assert judged["voc"].inputs["train"] == Needs("voc-train")
+    assert judged["voc"].is_named_in(["voc"])
+    assert judged["voc"].is_named_in(["detect"])
+    assert not judged["voc"].is_named_in(["coco", "voc-train"])
+
+
+def test_shares_of_too_few_images_are_left_out_aloud() -> None:
+    facts = Facts(20, {0.01: 2, 0.5: 10})
+    assert facts.tuned_shares == {0.5: 10}
+    assert facts.skipped == ["1 % of the labels: that is 2 images, too few to hold one out"]
+
+
+def test_each_class_has_its_share_and_one_image_at_least() -> None:
+    labels = [0] * 10 + [1] * 31
+    assert label_counts(labels, (0.01, 0.1, 1)) == {0.01: 2, 0.1: 1 + 3, 1: 41}
+
+
+def test_what_cannot_be_done_is_refused_before_anything_starts(photos, tmp_path) -> None:
+    out = str(tmp_path / "out")
+    with pytest.raises(Misuse, match=r"above 0 and up to 1, got 1\.5"):
+        Experiment(out, judging=Judging(labels=(0.5, 1.5)))
+    with pytest.raises(Misuse, match=r"got only c\.json; give both or none"):
+        Experiment(out, detection=Detection(coco_val="c.json"))
+    with pytest.raises(Misuse, match="they would become images, too"):
+        Experiment(f"{photos}/lab", Images(photos))
+    with pytest.raises(Misuse, match="got shards"):
+        graph.check_refresh(["knn", "shards"])
+
+
+def test_refresh_takes_kinds_and_the_names_of_sets_and_detectors() -> None:
+    earlier = "train val voc-train voc-val coco-train coco-val pretrain features knn linear"
+    graph.check_refresh([*earlier.split(), "finetune", "voc", "coco", "attention", "report"])
+    graph.check_refresh(["build", *(line.kind for line in EVALUATIONS)])
+
+
+def test_inputs_are_json_with_numbers_in_one_form() -> None:
+    stage = Stage("knn", "knn", "judge", {"a": 1.0, "b": [2.5, 3.0], "c": Needs("x", "f")})
+    result = {"url": "s/x", "digest": "d", "seen": 4}
+    resolved = stage.resolved({"x": result}.__getitem__)
+    assert resolved == {"a": 1, "b": [2.5, 3], "c": result | {"url": "s/x/f"}}
+    assert isinstance(resolved["a"], int)
+
+
+# what would run, and what is to come
+
+
+def commit(stage: Stage, out: str, results: dict[str, dict]) -> None:
+    """Leave the record of a stage as if it were finished."""
+    keyed = records.key_stage(out, stage.name, stage.work, stage.resolved(results.__getitem__))
+    result = {"text": f"{stage.name} is done", "digest": storage.digest(stage.name)}
+    storage.write_json(f"{keyed.url}.json", {"key": keyed.key, "result": result})
+    results[stage.name] = result | {"url": keyed.url}
+
+
+def test_the_plan_says_what_would_run_and_what_is_cached(tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    experiment = Experiment(out, training=Training(c_stream=False), judging=Judging([], ()))
+    lines = {line.stage: line for line in plan(experiment)}
+    (train,) = [line for name, line in lines.items() if name.startswith("train-")]
+    assert (train.kind, train.state) == ("build", "to run")
+    assert (lines["pretrain"].state, lines["pretrain"].why) == ("to run", "after train")
+    assert lines["knn"].why == "after pretrain and 2 more"
+    assert not Path(out).exists()  # nothing was done
+
+    results = dict[str, dict]()
+    coco = data_stages(experiment)[2]
+    commit(coco, out, results)
+    storage.write_bytes(f"{out}/stages/{plan_name(experiment, 'coco-val')}/part", b"x")
+    lines = {line.stage.rpartition("-")[0]: line for line in plan(experiment)}
+    assert (lines["coco-train"].state, lines["coco-train"].why) == ("cached", "coco-train is done")
+    assert lines["coco-val"].state == "to continue"
+    (again,) = [line for line in plan(experiment, ["coco-train"]) if "coco-train-" in line.stage]
+    assert (again.state, again.why) == ("to run", "it is to be done again")
+
+
+def plan_name(experiment: Experiment, name: str) -> str:
+    (line,) = [line.stage for line in plan(experiment) if line.stage.startswith(f"{name}-")]
+    return line
+
+
+def test_the_plan_says_what_is_left_out_and_why(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    experiment = Experiment(str(tmp_path.parent / "out"), Images(str(tmp_path)))
+    left_out = [line for line in plan(experiment) if line.state == "left out"]
+    assert [(line.stage, line.why) for line in left_out] == [
+        (
+            "kNN, linear and few-label evaluation",
+            "the images have no labels (no class folders)",
+        ),
+        ("detection", "the images have no boxes"),
+    ]
+
+
+def test_status_knows_what_is_to_come(tmp_path: Path) -> None:
+    out, results = str(tmp_path), dict[str, dict]()
+    train, val = data_stages(Experiment(out))[:2]
+    intentions = Intentions(out)
+    intentions.announce([train.name, val.name, "pretrain"])
+    states = [(state.stage, state.state) for state in stage_states(out)]
+    assert states == [("train", "to come"), ("val", "to come"), ("pretrain", "to come")]
+    commit(train, out, results)
+    folder = Path(results["train"]["url"]).name
+    intentions.begin("train", folder)
+    intentions.begin("val", "val-12345678")
+    states = [(state.stage, state.state) for state in stage_states(out)]
+    assert states == [(folder, "finished"), ("val-12345678", "to come"), ("pretrain", "to come")]
+
+
+def test_status_shows_the_last_runs_stages_or_else_the_newest_of_a_name(tmp_path: Path) -> None:
+    for number, key in enumerate(("aaaaaaaa", "bbbbbbbb")):
+        record = tmp_path / "stages" / f"knn-{key}.json"
+        storage.write_json(record, {"result": {"text": key}})
+        os.utime(record, (number, number))
+    assert [state.text for state in stage_states(str(tmp_path))] == ["bbbbbbbb"]
+    intentions = Intentions(str(tmp_path))
+    intentions.announce(["knn"])
+    intentions.begin("knn", "knn-aaaaaaaa")
+    assert [state.text for state in stage_states(str(tmp_path))] == ["aaaaaaaa"]
+    both = stage_states(str(tmp_path), everything=True)
+    assert [state.text for state in both] == ["aaaaaaaa", "bbbbbbbb"]
+    (tmp_path / "stages" / ".intentions.json").write_text(json.dumps({"not": "a list"}))
+    assert [state.text for state in stage_states(str(tmp_path))] == ["bbbbbbbb"]
