@@ -31,7 +31,7 @@ Data = shards.ShardSet | boxes.BoxSet
 BY_SEVERAL_PROCESSES = "detect"  # the one evaluation that can be
 
 
-def judge(
+def judge(  # noqa: PLR0913 (the inputs of a stage)
     out: str,
     *,
     verb: str,

@@ -32,7 +32,7 @@ OBJECTIVES: dict[str, type[care.Objective]] = {
 }
 
 
-def pretrain(
+def pretrain(  # noqa: PLR0913 (the inputs of a stage)
     out: str,
     *,
     train: str,
