@@ -57,14 +57,18 @@ def _be_stage(descriptor: int) -> None:
     """
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
     for standard_stream in (1, 2):
         os.dup2(descriptor, standard_stream)
     print(format_pid(os.getpid()), flush=True)
     with os.fdopen(descriptor) as request:
         work, arguments, slot = json.load(request)
-    outcome = _do(work, arguments, slot)
+    try:
+        # only in here is an interrupt an outcome: before, SIGTERM ends the process, after, nothing
+        _on_stop(_interrupt)
+        outcome = _do(work, arguments, slot)
+        _on_stop(signal.SIG_IGN)
+    except KeyboardInterrupt as error:
+        outcome = outcome_of(error)
     # on a line of its own, whatever was printed last
     print(f"\n{format_outcome(outcome)}", flush=True)
     os._exit(0)
@@ -72,9 +76,14 @@ def _be_stage(descriptor: int) -> None:
 
 def _interrupt(*_: Any) -> None:
     """Stop once: a Ctrl-C reaches us, and our starter, who sends another signal."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    _on_stop(signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _on_stop(handler: Any) -> None:
+    """What is done from now on when a signal asks this process to stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 def _do(work: str, arguments: Any, slot: dict[str, str]) -> Outcome:

@@ -1,7 +1,11 @@
 import os
+import signal
 import socket
+import subprocess
+import sys
 import pytest
 import torch
+from commands import environment
 from flows import child
 from flows.outcomes import (
     Outcome,
@@ -128,3 +132,16 @@ def test_what_a_process_says_of_its_end_counts() -> None:
     done = Outcome("done", "")
     lines = [b"a\n", format_outcome(done).encode(), b"\nb\n"]
     assert follow(lines) == (done, ["a", "b"])
+
+
+def test_a_stage_that_is_stopped_before_it_has_read_its_work_leaves_no_traceback() -> None:
+    ours, other = socket.socketpair()
+    be_stage = "import sys; from flows import child; child._be_stage(int(sys.argv[1]))"
+    command = [sys.executable, "-c", be_stage, str(other.fileno())]
+    process = subprocess.Popen(command, env=environment(), pass_fds=[other.fileno()])
+    other.close()
+    with ours, ours.makefile() as lines:
+        assert parse_line(lines.readline().rstrip("\n")) == process.pid
+        process.terminate()
+        assert process.wait(timeout=60) == -signal.SIGTERM
+        assert lines.read() == ""
