@@ -90,6 +90,7 @@ def test_the_whole_chain(finished) -> None:
     assert str(out) not in (out / "results.json").read_text()
 
 
+@pytest.mark.flows
 def test_without_prefect_the_same_bytes_and_prefect_sees_its_stages_as_cached(
     finished, tmp_path, monkeypatch
 ) -> None:
@@ -195,6 +196,7 @@ def test_lost_outputs_are_made_again(out, finished) -> None:
         assert (out / name).read_bytes() == (finished[0] / name).read_bytes()
 
 
+@pytest.mark.flows
 def test_pieces_that_fail_are_done_by_the_process_of_their_stage(
     tmp_path, monkeypatch, caplog
 ) -> None:

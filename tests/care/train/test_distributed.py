@@ -58,6 +58,7 @@ def test_the_losses_are_those_of_one_process(image_set, tmp_path, world):
     }
 
 
+@pytest.mark.resume
 @pytest.mark.parametrize("objective", [SimCLR(hidden=32, dim=16), BarlowTwins(hidden=32, dim=16)])
 def test_losses_across_the_batch_see_all_of_it(image_set, tmp_path, objective):
     train(image_set, tmp_path / "one", objective)
@@ -86,6 +87,7 @@ def broken_off(monkeypatch, world, work, step):
         together(world, crashing)
 
 
+@pytest.mark.resume
 def test_a_run_goes_on_with_another_number_of_processes(image_set, tmp_path, monkeypatch):
     train(image_set, tmp_path / "one")
     run = tmp_path / "changing"
@@ -95,7 +97,8 @@ def test_a_run_goes_on_with_another_number_of_processes(image_set, tmp_path, mon
     assert_equal_runs(tmp_path / "one", run)
 
 
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.resume)])
+@pytest.mark.resume
+@pytest.mark.parametrize("world", [2, 4])
 def test_on_as_many_processes_a_run_goes_on_with_the_same_bits(
     image_set, tmp_path, monkeypatch, world
 ):
@@ -145,6 +148,7 @@ def test_a_stop_asked_of_one_process_stops_all_at_the_same_step(image_set, tmp_p
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "stopped"
 
 
+@pytest.mark.resume
 def test_weights_that_came_to_differ_are_found_at_the_next_save(image_set, tmp_path, monkeypatch):
     update = module.update_targets
 
@@ -165,6 +169,7 @@ def test_weights_that_came_to_differ_are_found_at_the_next_save(image_set, tmp_p
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
+@pytest.mark.resume
 def test_processes_that_see_different_checkpoints_are_told_so(image_set, tmp_path):
     train(image_set, tmp_path / "0", steps=2)
 

@@ -111,7 +111,13 @@ def in_a_child(action):
     return process.exitcode
 
 
-@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind in ("ENOSPC", "kill") else pytest.param(kind, marks=pytest.mark.crash)
+        for kind in FAULTS
+    ],
+)
 def test_every_operation_of_a_save(tmp_path, monkeypatch, kind):
     model = Model()
     model.save(tmp_path / "calm", 2)

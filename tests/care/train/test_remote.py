@@ -111,6 +111,7 @@ def test_two_machines_do_not_train_one_run(data, tmp_path, url, monkeypatch):
     assert storage.listing(f"{url}/checkpoints", deep=True).keys() == steps
 
 
+@pytest.mark.resume
 def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(
     data, tmp_path, url, monkeypatch, capsys
 ):
@@ -149,6 +150,7 @@ def test_reading_its_encoder_leaves_the_copy_of_a_training_alone(data, url):
     assert sorted(storage.listing(mine, deep=True).items()) == before
 
 
+@pytest.mark.resume
 def test_older_ones_go_there_too(data, url):
     train(data, url, keep_every=4, steps=8)
     steps = {name.split("/")[1] for name in storage.listing(url, deep=True) if "/" in name}
