@@ -76,7 +76,8 @@ def care_loss(
     cnn = c.objective.loss(c.online, c.target)
     if t is None:
         return CareLoss(cnn, cnn, torch.zeros_like(cnn), torch.zeros_like(cnn))
-    c_width, t_width = c.online[0].shape[1], t.online[0].shape[1]
+    c_width = c.online[0].shape[1]
+    t_width = t.online[0].shape[1]
     if c_width != t_width:
         raise CareError(
             f"Eq. 4 needs embeddings of one width, got {c_width} and {t_width}; give both"

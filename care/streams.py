@@ -131,7 +131,7 @@ class CStream(Stream):
             (online1.features, online2.features),
             (target1.features, target2.features),
         )
-        return CStreamOut((online[0], online[1]), (target[0], target[1]), maps, self.objective)
+        return CStreamOut(_of_two(online), _of_two(target), maps, self.objective)
 
 
 class TStream(Stream):
@@ -153,7 +153,7 @@ class TStream(Stream):
     def forward(self, maps: Maps) -> TStreamOut:
         """Embed the maps of the two views."""
         online, target = self.embed_maps(maps.online, maps.target)
-        return TStreamOut((online[0], online[1]), (target[0], target[1]), self.objective)
+        return TStreamOut(_of_two(online), _of_two(target), self.objective)
 
     def embed_maps(
         self,
@@ -172,6 +172,11 @@ class TStream(Stream):
         if self.detach:
             online = [feature_map.detach() for feature_map in online]
         return self.embed(*self.backbone(online, target))
+
+
+def _of_two(embeddings: tuple[Float[Tensor, "b d"], ...]) -> Embeddings:
+    view1, view2 = embeddings
+    return view1, view2
 
 
 def streams_for(

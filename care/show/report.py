@@ -84,7 +84,8 @@ def report(run: str | Path) -> str | Path:
     # a page without tables is one, too
     if not isinstance(results, dict) or "evaluations" in results:
         rows = evaluations(results, folder / "results.json")
-    page = _page(results, rows, [json.loads(line) for line in losses.splitlines()], maps)
+    steps = [json.loads(line) for line in losses.splitlines()]
+    page = _page(results, rows, steps, maps)
     storage.write_bytes(folder / "report.html", page.encode())
     path = folder / "report.html"
     return str(path) if storage.is_remote(run) else path

@@ -62,14 +62,16 @@ class Axis(NamedTuple):
     def position(self, value: float) -> float:
         """Place a value, in per cent of the width with its margins."""
         margin = MARGIN * (self.high - self.low)
-        start, width = self.low - margin, self.high - self.low + 2 * margin
+        start = self.low - margin
+        width = self.high - self.low + 2 * margin
         return round(100 * (value - start) / width, 2)
 
     def ticks(self) -> list[tuple[float, str]]:
         """Choose round numbers, at most ``MAX_TICKS`` and 0 among them: positions and labels."""
         power = 10.0 ** math.floor(math.log10((self.high - self.low) / MAX_TICKS))
         for step in (power, 2 * power, 5 * power, 10 * power, 20 * power):
-            first, last = math.ceil(self.low / step), math.floor(self.high / step)
+            first = math.ceil(self.low / step)
+            last = math.floor(self.high / step)
             if last - first < MAX_TICKS:
                 break
         values = [number * step for number in range(first, last + 1)]

@@ -12,7 +12,7 @@ def listening(pid):
             links.append(str(descriptor.readlink()))
         except OSError:  # closed since
             continue
-    found = set()
+    addresses = set()
     for table in ("tcp", "tcp6"):
         for row in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
             fields = row.split()
@@ -23,5 +23,5 @@ def listening(pid):
                 address = ipaddress.ip_address(
                     b"".join(words[at : at + 4][::-1] for at in range(0, len(words), 4))
                 )
-                found.add(str(getattr(address, "ipv4_mapped", None) or address))
-    return found
+                addresses.add(str(getattr(address, "ipv4_mapped", None) or address))
+    return addresses

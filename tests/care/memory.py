@@ -7,9 +7,10 @@ def peak(work):
     """Bytes of tensors on the CPU at most, beside those that were there."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         work()
-    events = [one for one in seen.profiler.kineto_results.events() if one.name() == "[memory]"]
+    every_event = seen.profiler.kineto_results.events()
+    events = [event for event in every_event if event.name() == "[memory]"]
     most = now = 0
-    for one in sorted(events, key=lambda one: one.start_ns()):
-        now += one.nbytes()
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
         most = max(most, now)
     return most

@@ -98,9 +98,11 @@ def test_the_small_variant_is_the_same_net_behind_another_stem():
 def test_half_has_half_of_the_channels_in_every_stage():
     images = torch.zeros(1, 3, 32, 32)
     for small in (False, True):
-        whole, half = resnet18(small=small).eval(), resnet18(small=small, half=True).eval()
-        for one, two in zip(whole.maps(images).values(), half.maps(images).values(), strict=True):
-            assert (one.shape[1], *one.shape[2:]) == (2 * two.shape[1], *two.shape[2:])
+        full, half = resnet18(small=small).eval(), resnet18(small=small, half=True).eval()
+        half_maps = half.maps(images)
+        for stage, full_map in full.maps(images).items():
+            assert full_map.shape[1] == 2 * half_maps[stage].shape[1]
+            assert full_map.shape[2:] == half_maps[stage].shape[2:]
         assert half.features == 256 == half(images).features.shape[1]
 
 

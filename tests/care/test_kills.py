@@ -119,12 +119,12 @@ def test_evaluating(rendered, tmp_path):
                 precision="fp32",
             ),
         }
-        found = boxes.load(rendered / "train")
+        box_set = boxes.load(rendered / "train")
         for head in ("c4", "fpn"):
             results[head] = detect(
                 encoder,
-                found,
-                found,
+                box_set,
+                box_set,
                 out / head,
                 shape=DetectorShape(head=head, channels=8, hidden=8, proposals=8, anchor_scale=4),
                 size=32,

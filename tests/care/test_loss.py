@@ -57,10 +57,13 @@ def test_similarity_is_equation_1_over_both_views():
 
 
 def test_similarity_crosses_the_views_and_ranges_from_0_to_8():
-    one, two = draw(0)
-    assert similarity_loss((one, two), (5 * two, 0.1 * one)).item() == pytest.approx(0, abs=1e-12)
-    assert similarity_loss((one, two), (-two, -one)).item() == pytest.approx(8, abs=1e-12)
-    assert similarity_loss((one, two), (one, two)).item() > 1
+    view1, view2 = draw(0)
+    online = (view1, view2)
+    crossed = similarity_loss(online, (5 * view2, 0.1 * view1))
+    opposite = similarity_loss(online, (-view2, -view1))
+    assert crossed.item() == pytest.approx(0, abs=1e-12)
+    assert opposite.item() == pytest.approx(8, abs=1e-12)
+    assert similarity_loss(online, online).item() > 1
 
 
 def test_no_gradient_reaches_the_target():

@@ -71,10 +71,10 @@ def test_many_pairs_in_one_call_are_the_same_as_each_by_itself():
     update_targets(together, 0.7)
     for pair in apart:
         pair.update(0.7)
-    for one, two in zip(together, apart, strict=True):
+    for pair1, pair2 in zip(together, apart, strict=True):
         assert all(
             torch.equal(a, b)
-            for a, b in zip(one.target.parameters(), two.target.parameters(), strict=True)
+            for a, b in zip(pair1.target.parameters(), pair2.target.parameters(), strict=True)
         )
 
 

@@ -207,8 +207,8 @@ def test_without_momentum_the_target_is_the_online_network_computed_once():
     norm = c.backbone.online.bn1
     assert norm.num_batches_tracked == 2
     assert not any(x.requires_grad for x in (*out.target, *out.maps.target))
-    for one, two in zip(out.maps.online, out.maps.target, strict=True):
-        assert torch.equal(one, two)
+    for online, target in zip(out.maps.online, out.maps.target, strict=True):
+        assert torch.equal(online, target)
     judged = c.eval()(*views())
     for online, target in zip(judged.online, judged.target, strict=True):
         assert torch.equal(online, c.predictor(target))

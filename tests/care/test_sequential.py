@@ -31,15 +31,15 @@ def test_its_loss_trains_the_encoder_through_the_transformer(views) -> None:
 
 
 def test_its_encoder_starts_as_that_of_the_two_streams() -> None:
-    one = sequential_stream("resnet18-small-half:layer4", size=48, seed=3)
+    c_alone = sequential_stream("resnet18-small-half:layer4", size=48, seed=3)
     c, _ = streams_for("resnet18-small-half", size=48, seed=3)
-    ours = one.backbone.online.encoder.state_dict()
+    ours = c_alone.backbone.online.encoder.state_dict()
     theirs = c.backbone.online.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(ours[name].equal(theirs[name]) for name in ours)
     again = sequential_stream("resnet18-small-half:layer4", size=48, seed=3)
     state = again.state_dict()
-    assert all(value.equal(state[name]) for name, value in one.state_dict().items())
+    assert all(value.equal(state[name]) for name, value in c_alone.state_dict().items())
 
 
 def test_blocks_positions_and_objective_are_those_that_were_asked_for() -> None:

@@ -148,12 +148,12 @@ def test_the_t_loss_trains_the_encoder_up_to_the_tap(streams):
 def test_batch_norm_sees_one_view_at_a_time():
     torch.manual_seed(0)
     c = CStream(MomentumPair(resnet18(small=True, half=True)), BYOL(hidden=8, dim=4))
-    one, two = views()
-    both = c(one, 5 * two + 1).online[0].detach()
+    view1, view2 = views()
+    with_view2_changed = c(view1, 5 * view2 + 1).online[0].detach()
     for module in c.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             assert module.num_batches_tracked == 2
-    torch.testing.assert_close(c(one, two).online[0].detach(), both)
+    torch.testing.assert_close(c(view1, view2).online[0].detach(), with_view2_changed)
 
 
 def test_the_target_runs_in_train_mode_on_its_own_statistics(streams):

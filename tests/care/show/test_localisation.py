@@ -22,9 +22,9 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def square(top: int, left: int, side: int, *, size: int = 32) -> np.ndarray:
+def square(top: int, x: int, side: int, *, size: int = 32) -> np.ndarray:
     mask = np.zeros((size, size), bool)
-    mask[top : top + side, left : left + side] = True
+    mask[top : top + side, x : x + side] = True
     return mask
 
 
@@ -128,9 +128,9 @@ def test_each_image_is_judged_by_itself_whatever_the_batch(monkeypatch) -> None:
     assert encoder.training
     monkeypatch.setattr(module, "_BATCH", 2)
     in_parts = localise(encoder, images, masks, size=32)
-    for whole, parts in zip(together, in_parts, strict=True):
-        assert whole.shape == (5,)
-        torch.testing.assert_close(whole, parts)
+    for at_once, parts in zip(together, in_parts, strict=True):
+        assert at_once.shape == (5,)
+        torch.testing.assert_close(at_once, parts)
     assert all(column[4] == 0 for column in together)
     assert ((together.pointing_chance[:4] > 0.2) & (together.pointing_chance[:4] < 0.6)).all()
     # the square fills (20 · 37/40)² of 32² px: less than half of the crop

@@ -172,16 +172,16 @@ def measures(row):
 
 
 def test_every_number_is_the_papers():
-    found = {}
+    read = {}
     for row in paper():
         tables = {row["table"]} if row["table"].startswith("Sec.") else set(row["table"].split())
-        found[row["source"], row["task"], row["method"], row["encoder"], row["epochs"]] = (
+        read[row["source"], row["task"], row["method"], row["encoder"], row["epochs"]] = (
             tables,
             measures(row),
         )
     want = {key: (tables - {""}, measures) for key, (tables, measures) in wanted().items()}
     assert len(want) > 100
-    assert found == want
+    assert read == want
 
 
 def test_no_row_is_there_twice():

@@ -142,11 +142,11 @@ def test_the_numbers_of_the_table_are_there_and_the_best_is_marked(full):
 
 def test_what_results_say_is_text_and_never_markup(full):
     text, page = read(full)
-    said = [text for _, _, text in page.cells]
-    assert "Scenes <b>& co</b>" in said
-    assert "made from a < b" in said
-    assert "kNN: k = 20 & cosine" in said
-    assert "Skipped: detection: no <boxes>" in said
+    texts = [text for _, _, text in page.cells]
+    assert "Scenes <b>& co</b>" in texts
+    assert "made from a < b" in texts
+    assert "kNN: k = 20 & cosine" in texts
+    assert "Skipped: detection: no <boxes>" in texts
     assert not {tag for tag, _ in page.elements} & {"b", "boxes"}
     assert "Scenes &lt;b&gt;&amp; co&lt;/b&gt;" in text
 

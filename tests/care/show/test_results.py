@@ -43,17 +43,17 @@ def lines_of(rows):
 
 def markdown_tables(text):
     """By a reader of its own: the cells of each table, unescaped and without emphasis."""
-    found, inside = [], False
+    tables_read, inside = [], False
     for line in text.splitlines():
         if not line.startswith("|"):
             inside = False
             continue
         if not inside:
-            found.append([])
+            tables_read.append([])
         inside = True
         cells = [cell.strip().replace("**", "") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        found[-1].append([re.sub(r"\\(.)", r"\1", cell) for cell in cells])
-    return found
+        tables_read[-1].append([re.sub(r"\\(.)", r"\1", cell) for cell in cells])
+    return tables_read
 
 
 def test_gathering_takes_every_result_below_a_folder(tmp_path):
@@ -62,15 +62,15 @@ def test_gathering_takes_every_result_below_a_folder(tmp_path):
     put(tmp_path, evaluation(top1=4.0))
     put(tmp_path / "none")
     (tmp_path / "a" / "losses.jsonl").write_text("no JSON")
-    found = gather(str(tmp_path))
+    gathered = gather(str(tmp_path))
     want = [
         ("results.json", 4.0),
         ("b/results.json", 2.0),
         ("a/deep/results.json", 1.0),
         ("a/deep/results.json", 3.0),
     ]
-    assert [(row["file"], row["top1"]) for row in found] == want
-    assert found[0] == evaluation(top1=4.0, file="results.json")
+    assert [(row["file"], row["top1"]) for row in gathered] == want
+    assert gathered[0] == evaluation(top1=4.0, file="results.json")
     assert gather(tmp_path / "a" / "deep")[0]["file"] == "results.json"
 
 
@@ -143,9 +143,9 @@ def test_the_papers_rows_stand_beside_the_same_task_and_no_other():
         evaluation(top1=1.0),
         evaluation("linear on cached features", top1=2.0),
     ]
-    both = compared(ours)
-    assert both[:3] == ours
-    reported = both[3:]
+    rows = compared(ours)
+    assert rows[:3] == ours
+    reported = rows[3:]
     assert [row["task"] for row in reported] == ["VOC C4"] * papers("VOC C4")
     assert all(row["source"] == "reported by the paper (ImageNet)" for row in reported)
     assert reported[-1]["encoder"] == "CARE, ResNet-50, 400 epochs"
@@ -155,13 +155,13 @@ def test_the_papers_rows_stand_beside_the_same_task_and_no_other():
 
 
 def test_what_is_reported_is_marked_on_every_line_and_is_never_the_best():
-    both = compared(
+    rows = compared(
         [
             evaluation("linear", top1=40.0, top5=60.0, best1=41.0),
             evaluation("linear", "random:resnet50", top1=4.0),
         ]
     )
-    (table,) = tables(both)
+    (table,) = tables(rows)
     assert table.headings == ["top-1 %", "top-5 %", "best epoch's top-1 %"]
     assert table.lines[:2] == [
         ("linear", "runs/r50", ["40.0", "60.0", "41.0"], True),
@@ -176,7 +176,7 @@ def test_what_is_reported_is_marked_on_every_line_and_is_never_the_best():
     assert not any(best for *_, best in table.lines[2:])
     assert all("not by this package" in table.protocols[label] for label in labels)
     assert table.protocols["linear"] == "k 20"
-    text = as_markdown(both)
+    text = as_markdown(rows)
     others = [line for line in text.splitlines() if " epochs |" in line or "CMC" in line]
     assert text.count("**") == 2
     assert len(others) == papers("linear")
@@ -280,16 +280,16 @@ def drawn():
 
 def test_markdown_read_back_has_the_numbers():
     rows = drawn()
-    found = markdown_tables(as_markdown(rows))
-    assert [table[0][2:] for table in found] == [
+    tables_read = markdown_tables(as_markdown(rows))
+    assert [table[0][2:] for table in tables_read] == [
         ["top-1 %", "top-5 %"],
         ["AP %", "AP50 %", "mask AP %"],
     ]
-    assert [table[1] for table in found] == [
+    assert [table[1] for table in tables_read] == [
         ["---", "---", "---:", "---:"],
         ["---", "---", "---:", "---:", "---:"],
     ]
-    cells = [line for table in found for line in table[2:]]
+    cells = [line for table in tables_read for line in table[2:]]
     assert len(cells) == len(rows) == 12
     for (task, encoder, *values), row in zip(cells, rows, strict=True):
         assert (task, encoder) == (row["task"], row["encoder"])

@@ -56,10 +56,10 @@ def test_a_difference_is_that_of_a_naive_computation():
         row("linear", "random", 48.0, **spread, resampled=other, top1_std=0.7),
         row("linear", "CARE", 50.5, **spread, resampled=ours, top1_std=1.1),
     ]
-    (found,) = differences(rows)
+    (difference,) = differences(rows)
     error = naive(ours, other, 3, 1.1, 0.7)
-    assert found[:5] == ("linear", "top1", "CARE", "random", 2.5)
-    assert found[5:] == pytest.approx((error, 2.5 - 1.96 * error, 2.5 + 1.96 * error))
+    assert difference[:5] == ("linear", "top1", "CARE", "random", 2.5)
+    assert difference[5:] == pytest.approx((error, 2.5 - 1.96 * error, 2.5 + 1.96 * error))
 
 
 def test_a_single_trial_adds_nothing_to_the_draws():
@@ -118,15 +118,15 @@ def test_draws_that_are_no_numbers_are_left_out():
 @pytest.mark.parametrize("missing", ["ours", "other", "both", "deviation"])
 def test_without_draws_or_deviations_the_uncertainty_is_unknown(missing):
     ours, other = row("kNN", "CARE", 45.0, [0, 1]), row("kNN", "random", 40.0, [0, 1])
-    for name, one in (("ours", ours), ("other", other)):
+    for name, result in (("ours", ours), ("other", other)):
         if missing in (name, "both"):
-            del one["resampled"]
+            del result["resampled"]
     if missing == "deviation":  # of several trials
         ours["trials"] = other["trials"] = 3
         ours["top1_std"], other["top1_std"] = 0.5, None
-    (found,) = differences([other, ours])
-    assert found == Difference("kNN", "top1", "CARE", "random", 5.0, None, None, None)
-    assert '"standard_error": null' in json.dumps(found._asdict(), allow_nan=False)
+    (difference,) = differences([other, ours])
+    assert difference == Difference("kNN", "top1", "CARE", "random", 5.0, None, None, None)
+    assert '"standard_error": null' in json.dumps(difference._asdict(), allow_nan=False)
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "much"])
@@ -153,7 +153,8 @@ def test_only_what_was_judged_alike_is_compared():
         row("linear", "C-stream alone", 5.0, settings={"epochs": 20}),
         row("linear", "theirs", 70.0, source="reported by the paper"),
     ]
-    assert [(one.task, one.other, one.points) for one in differences(rows)] == [
+    points = [(each.task, each.other, each.points) for each in differences(rows)]
+    assert points == [
         ("linear (1)", "random", 2.0),
         ("linear (2)", "random", 20.0),
     ]
@@ -167,7 +168,8 @@ def test_encoders_of_several_files_are_compared_within_each():
         row("kNN", "CARE", 5.0, file="b"),
         row("kNN", "random", 0.5, file="a"),  # gathered once, for both
     ]
-    assert [(one.ours, one.other, one.points) for one in differences(rows)] == [
+    points = [(each.ours, each.other, each.points) for each in differences(rows)]
+    assert points == [
         ("CARE (a)", "C-stream alone (a)", 1.0),
         ("CARE (a)", "random", 1.5),
         ("CARE (b)", "C-stream alone (b)", 0.0),
@@ -199,12 +201,12 @@ def test_swapping_the_encoders_flips_the_sign(seed):
         resampled = drawn(generator, generator.randint(0, 9))
         deviation = generator.random()
         rows.append(row(task, name, value, resampled=resampled, trials=3, top1_std=deviation))
-    for one, other in zip(differences(rows), differences(rows, ours="random"), strict=True):
-        assert (one.ours, one.other) == (other.other, other.ours)
-        assert one.points == -other.points
-        assert one.standard_error == pytest.approx(other.standard_error)
-        assert (one.low is None) == (other.high is None)
-        assert one.low is None or (one.low, one.high) == pytest.approx((-other.high, -other.low))
+    for ours, other in zip(differences(rows), differences(rows, ours="random"), strict=True):
+        assert (ours.ours, ours.other) == (other.other, other.ours)
+        assert ours.points == -other.points
+        assert ours.standard_error == pytest.approx(other.standard_error)
+        assert (ours.low is None) == (other.high is None)
+        assert ours.low is None or (ours.low, ours.high) == pytest.approx((-other.high, -other.low))
 
 
 def test_the_demo_is_told_in_two_sentences():
@@ -214,8 +216,8 @@ def test_the_demo_is_told_in_two_sentences():
         "1 % of the labels": (3.0, 2.0),
         "10 % of the labels": (4.0, 3.0),
     }
-    rows = [one for task, figures in tasks.items() for one in pair(task, *figures)]
-    rows += [one | {"ap": one.pop("top1")} for one in pair("detection", -0.9, 1.5)]
+    rows = [result for task, figures in tasks.items() for result in pair(task, *figures)]
+    rows += [result | {"ap": result.pop("top1")} for result in pair("detection", -0.9, 1.5)]
     rows.insert(1, row("kNN", "C-stream alone", 50.6, [0, 0]))
     assert findings(differences(rows)) == [
         "CARE is ahead of random initialisation in 4 of 5 tasks "
@@ -265,8 +267,8 @@ def test_the_words(figures, words):
         rows += pair(task, points, half_width or 1.0, "X")
         if half_width is None:
             del rows[-1]["resampled"]
-    known = [half_width is not None for _, half_width in figures]
-    ends = [COVERED] * any(known) + [UNKNOWN] * (not all(known)) + [LENGTHEN]
+    has_interval = [half_width is not None for _, half_width in figures]
+    ends = [COVERED] * any(has_interval) + [UNKNOWN] * (not all(has_interval)) + [LENGTHEN]
     assert verdict(rows) == " ".join([words, *ends])
 
 
@@ -311,8 +313,8 @@ class Page(HTMLParser):
 
     def labels(self, tag):
         """What those hear who do not see the elements."""
-        told = [attributes.get("aria-label") for name, attributes in self.attributes if name == tag]
-        return [label for label in told if label]
+        of_tag = [attributes for name, attributes in self.attributes if name == tag]
+        return [each["aria-label"] for each in of_tag if each.get("aria-label")]
 
 
 def write(folder, rows, **more):
