@@ -30,10 +30,12 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> Index:
     Raises:
         ShardError: Too many images were rejected, or none is left.
     """
-    records = [read_record(dest / record_name(number)) for number in range(len(plan.shards))]
-    entries = [entry for record in records for entry in record.entries]
+    record_files = [dest / record_name(number) for number in range(len(plan.shards))]
+    records = [read_record(file) for file in record_files]
+    entries = list[Entry]()
     rejections = [*plan.source.rejects]
     for record in records:
+        entries += record.entries
         rejections += record.rejects
     rejects = group_by_reason(sorted(rejections))
     _refuse_too_many(rejects, len(entries), max_rejects, dest)
@@ -44,8 +46,8 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> Index:
         storage.write_bytes(dest / name, data)
     document = _document(plan, records, rejects, side_files)
     storage.write_json(dest / "index.json", document | {"own": storage.digest(document)})
-    for number in range(len(plan.shards)):
-        storage.remove(dest / record_name(number))
+    for file in record_files:
+        storage.remove(file)
     return read_index(dest)
 
 

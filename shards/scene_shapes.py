@@ -40,12 +40,15 @@ class Sprite(NamedTuple):
 
     def corner(self, centre: Plane) -> tuple[int, int]:
         """The upper left corner (x, y) of the sprite if its centre is at ``centre`` [2]."""
-        return round(centre[0] - self.alpha.width / 2), round(centre[1] - self.alpha.height / 2)
+        x = round(centre[0] - self.alpha.width / 2)
+        y = round(centre[1] - self.alpha.height / 2)
+        return x, y
 
     def cover(self, centre: Plane, size: int) -> NDArray[np.bool_]:
         """Where the sprite covers half of a pixel or more, in an image [size, size]."""
         x, y = self.corner(centre)
-        return np.asarray(self.alpha.crop((-x, -y, size - x, size - y))) > 127
+        in_image = self.alpha.crop((-x, -y, size - x, size - y))
+        return np.asarray(in_image) > 127
 
 
 class _Shape(NamedTuple):
@@ -62,15 +65,19 @@ class _Shape(NamedTuple):
 
 def _ring(x: Plane, y: Plane, scale: float) -> _Shape:
     rays = round(10 * scale)
-    return _Shape(0.27 - abs(np.hypot(x, y) - 0.7), np.sin(rays * np.arctan2(y, x)))
+    level = 0.27 - abs(np.hypot(x, y) - 0.7)
+    return _Shape(level, np.sin(rays * np.arctan2(y, x)))
 
 
 def _star(x: Plane, y: Plane, scale: float) -> _Shape:
     wave = 17 * scale
     # ten equal triangles: fold them on one, and ask on which side of its outer edge a point lies
-    fold = abs((np.arctan2(y, x) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)
-    level = 0.22 - np.hypot(x, y) * (0.22 * np.cos(fold) + 0.5 * np.sin(fold))
-    return _Shape(level, np.cos(wave * x) + np.cos(wave * y) - 0.5)
+    half_tip = np.pi / 5
+    fold = abs((np.arctan2(y, x) + half_tip) % (2 * half_tip) - half_tip)
+    edge = 0.22 * np.cos(fold) + 0.5 * np.sin(fold)
+    level = 0.22 - np.hypot(x, y) * edge
+    pattern = np.cos(wave * x) + np.cos(wave * y) - 0.5
+    return _Shape(level, pattern)
 
 
 def _cross(x: Plane, y: Plane, scale: float) -> _Shape:
@@ -95,8 +102,9 @@ def _leaf(x: Plane, y: Plane, scale: float) -> _Shape:
 
 
 def _flower(x: Plane, y: Plane, scale: float) -> _Shape:
-    r = np.hypot(x, y)
-    return _Shape(0.7 + 0.26 * np.cos(6 * np.arctan2(y, x)) - r, np.cos(17 * scale * r))
+    radius = np.hypot(x, y)
+    petals = 0.26 * np.cos(6 * np.arctan2(y, x))
+    return _Shape(0.7 + petals - radius, np.cos(17 * scale * radius))
 
 
 def _triangle(x: Plane, y: Plane, scale: float) -> _Shape:
@@ -104,7 +112,9 @@ def _triangle(x: Plane, y: Plane, scale: float) -> _Shape:
     # bricks: every second row is shifted by half a brick
     row = 0.22 * wave * y
     brick = 0.11 * wave * x + 0.5 * (np.floor(row) % 2)
-    mortar = np.minimum(abs(row - np.rint(row)), 2 * abs(brick - np.rint(brick)))
+    to_row = abs(row - np.rint(row))
+    to_brick = abs(brick - np.rint(brick))
+    mortar = np.minimum(to_row, 2 * to_brick)
     level = 0.5 - np.maximum(y, 0.866 * abs(x) - 0.5 * y)
     return _Shape(level, 6 * (mortar - 0.2))
 
@@ -113,7 +123,8 @@ def _heart(x: Plane, y: Plane, scale: float) -> _Shape:
     wave = 17 * scale
     above = 0.12 - 1.14 * y - 0.84 * abs(x) ** 0.67
     level = 0.4 - 0.56 * x * x - 0.4 * above * above
-    return _Shape(level, np.sin(wave * y + 1.6 * np.sin(0.5 * wave * x)))
+    ripple = 1.6 * np.sin(0.5 * wave * x)
+    return _Shape(level, np.sin(wave * y + ripple))
 
 
 _SHAPES: dict[str, Callable[[Plane, Plane, float], _Shape]] = {
@@ -151,14 +162,16 @@ def draw_sprite(rng: np.random.Generator, label: int, radius: float, light: Plan
     planes = np.dstack([255 * inside, 255 * near_edge, tone]).astype(np.uint8)
     # shapes are sampled twice per pixel, the rest once
     alpha, rim, mix = Image.fromarray(planes).reduce(2).split()
-    # the blurred silhouette is a cushion: its slope against the light shades it
-    soft = np.asarray(alpha.filter(ImageFilter.GaussianBlur(0.13 * radius))) / np.float32(255)
+    # the slope of the blurred silhouette against the light shades it
+    cushion = alpha.filter(ImageFilter.GaussianBlur(0.13 * radius))
+    soft = np.asarray(cushion) / np.float32(255)
     slope_y, slope_x = np.gradient(soft)
     relief = rng.uniform(0.08, 0.18) * radius * (light[0] * slope_x + light[1] * slope_y)
     shade = (1 - relief) * (1 + 0.12 * _noise(rng, 2 * half, 3))
     dark = np.array(_colour(rng, label, _OBJECT_SPREAD, 0.15, 0.5), np.float32)
     bright = np.array(_colour(rng, label, _OBJECT_SPREAD, 0.65, 1.0), np.float32)
-    colour = dark + (bright - dark) * (np.asarray(mix) / np.float32(255))[..., None]
+    bright_share = np.asarray(mix) / np.float32(255)
+    colour = dark + (bright - dark) * bright_share[..., None]
     rim_weight = np.asarray(rim) * np.float32(rng.uniform(0.4, 1) / 255)
     rim_tone = 12 if rng.random() < 0.7 else 240
     colour += rim_weight[..., None] * (rim_tone - colour)
@@ -189,8 +202,8 @@ def draw_background(rng: np.random.Generator, label: int, size: int) -> Image.Im
     for _ in range(rng.integers(2, 6)):
         mask = _clutter(rng, size)
         blur = (0.4, 1, 4)[rng.integers(3)] * size / 96
-        colour = _colour(rng, hue, _BACKGROUND_SPREAD)
-        image.paste(colour, (0, 0), mask.reduce(2).filter(ImageFilter.GaussianBlur(blur)))
+        weight = mask.reduce(2).filter(ImageFilter.GaussianBlur(blur))
+        image.paste(_colour(rng, hue, _BACKGROUND_SPREAD), (0, 0), weight)
     return image
 
 
@@ -205,13 +218,15 @@ def _posed_plane(rng: np.random.Generator, half: int, radius: float) -> tuple[Pl
     Returns:
         x and y [4 half, 4 half], two points a pixel.
     """
-    t = (np.arange(4 * half, dtype=np.float32) + 0.5 - 2 * half) / (2 * radius)
+    centres = np.arange(4 * half, dtype=np.float32) + 0.5 - 2 * half
+    across = centres / (2 * radius)
+    down = across[:, None]
     turn = rng.uniform(0, 2 * math.pi)
     squeeze = rng.uniform(0.8, 1)
     shear = rng.uniform(-0.15, 0.15)
-    depth = 1 + rng.uniform(-0.12, 0.12) * t + rng.uniform(-0.12, 0.12) * t[:, None]
-    x = (math.cos(turn) * t + math.sin(turn) * t[:, None]) / depth
-    y = (math.cos(turn) * t[:, None] - math.sin(turn) * t) / (squeeze * depth) + shear * x
+    depth = 1 + rng.uniform(-0.12, 0.12) * across + rng.uniform(-0.12, 0.12) * down
+    x = (math.cos(turn) * across + math.sin(turn) * down) / depth
+    y = (math.cos(turn) * down - math.sin(turn) * across) / (squeeze * depth) + shear * x
     return x, y
 
 
@@ -221,16 +236,19 @@ def _clutter(rng: np.random.Generator, size: int) -> Image.Image:
     draw = ImageDraw.Draw(mask)
     opacity = int(rng.integers(70, 220))
     stroke = rng.random() < 0.6
-    spine = rng.uniform(0, 1, 2) + rng.normal(0, 0.18, (4, 2)).cumsum(0)
+    start = rng.uniform(0, 1, 2)
+    spine = start + rng.normal(0, 0.18, (4, 2)).cumsum(0)
     step = rng.normal(0, 0.12, 2)
     for number in range(rng.integers(1, 7)):
-        points = 2 * size * (spine + number * step + rng.normal(0, 0.02, (4, 2)))
+        jitter = rng.normal(0, 0.02, (4, 2))
+        points = 2 * size * (spine + number * step + jitter)
         if stroke:
             width = int(rng.integers(2, 7) * size / 64) + 1
             draw.line(points.ravel().tolist(), fill=opacity, width=width, joint="curve")
         else:
             radii = rng.uniform(0.02, 0.2, 2) * 2 * size
-            draw.ellipse((*(points[0] - radii), *(points[0] + radii)), fill=opacity)
+            centre = points[0]
+            draw.ellipse((*(centre - radii), *(centre + radii)), fill=opacity)
     return mask
 
 
@@ -243,7 +261,8 @@ def _noise(rng: np.random.Generator, side: int, octaves: int) -> Plane:
     for octave in range(octaves):
         n = 2 + 2**octave
         detail = rng.standard_normal((n, n), np.float32) / (n - 2)
-        field = Image.fromarray(np.asarray(field.resize((n, n))) + detail)
+        coarse = np.asarray(field.resize((n, n)))
+        field = Image.fromarray(coarse + detail)
     return np.asarray(field.resize((side, side)))
 
 

@@ -194,7 +194,8 @@ def _light(rng: np.random.Generator, image: Image.Image, light: Plane) -> NDArra
     """An image [H, W, 3] in light from one side, with a camera's grain."""
     size = image.width
     across = np.linspace(-1, 1, size, dtype=np.float32)
-    brightness = 1 + 0.18 * (light[0] * across + light[1] * across[:, None])
+    slope = light[0] * across + light[1] * across[:, None]
+    brightness = 1 + 0.18 * slope
     lit = np.asarray(image) * brightness[..., None]
     strength = rng.uniform(1, 5)
     grain = strength * rng.standard_normal((size, size, 1), np.float32)

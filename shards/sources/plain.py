@@ -87,14 +87,18 @@ def _read_rows(location: Path) -> list[list[str]]:
     """The rows of a CSV without its head and without the blanks around its cells."""
     try:
         text = storage.read_bytes(location).decode("utf-8-sig")
-        rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
+        rows = [_stripped(row) for row in csv.reader(io.StringIO(text), strict=True) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ShardError(
             f"{location} cannot be read as a CSV of image and class: {error}"
         ) from None
-    if rows and rows[0][0].strip().lower() in _HEADS:
-        rows = rows[1:]
-    return [[cell.strip() for cell in row] for row in rows]
+    if rows and rows[0][0].lower() in _HEADS:
+        return rows[1:]
+    return rows
+
+
+def _stripped(row: list[str]) -> list[str]:
+    return [cell.strip() for cell in row]
 
 
 def _top_folder(name: str) -> str | None:

@@ -94,7 +94,8 @@ def _read_picture(root: Path, stem: str) -> _Picture:
         OverflowError: The annotation has a size that is infinite.
         ElementTree.ParseError: The annotation is no XML.
     """
-    tree = ElementTree.fromstring(storage.read_bytes(root / "Annotations" / f"{stem}.xml"))
+    xml = storage.read_bytes(root / "Annotations" / f"{stem}.xml")
+    tree = ElementTree.fromstring(xml)
     names = (f"{stem}.jpg", tree.findtext("filename", ""))
     name = next(name for name in names if (root / "JPEGImages" / name).is_file())
     width = int(float(tree.findtext("size/width", "0")))

@@ -61,7 +61,7 @@ def azure(tmp_path_factory):
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("AZURE_STORAGE_CONNECTION_STRING", account)
-            make_bucket("az://bucket", seconds=30)
+            make_bucket("az://bucket", seconds=120)
             yield "az://bucket"
     finally:
         server.terminate()

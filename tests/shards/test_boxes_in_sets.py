@@ -1,5 +1,6 @@
 """A shard set that was built of an annotated list gives the same boxes as the list."""
 
+import itertools
 import json
 import math
 import multiprocessing
@@ -119,6 +120,10 @@ def test_cocos_oddities_survive_in_a_set(tmp_path):
     assert names == [("x/a", "x/a.jpg"), ("y/a", "y/a.jpg"), ("x/a", "x/a.jpg")]
 
 
+def stems(box_set):
+    return {picture.path.stem for picture in box_set.pictures}
+
+
 def test_images_that_a_build_leaves_out_are_listed_and_those_of_another_share_are_not(
     tmp_path, write
 ):
@@ -137,7 +142,7 @@ def test_images_that_a_build_leaves_out_are_listed_and_those_of_another_share_ar
     for share in ((0, 0.5), (0.5, 1)):
         shards.build(path, tmp_path / f"{share}", share=share, max_rejects=0.5)
         parts.append(load(tmp_path / f"{share}"))
-    first, second = ({picture.path.stem for picture in part.pictures} for part in parts)
+    first, second = map(stems, parts)
     assert first
     assert second
     assert (first | second, first & second) == ({*things} - {"7"}, set())
@@ -212,8 +217,8 @@ def test_real_sets_in_shards(unpacked, tmp_path, tar, inside):
         for annotation in document["annotations"]:
             masks[annotation["image_id"]].append(annotation["segmentation"])
         assert [picture.masks for picture in box_set.pictures] == list(masks.values())
-        flat = [mask for picture in box_set.pictures for mask in picture.masks]
-        assert any(isinstance(mask, dict) for mask in flat)
+        all_masks = itertools.chain.from_iterable(masks.values())
+        assert any(isinstance(mask, dict) for mask in all_masks)
     # the file is in COCO's own format, VOC's too
     reference = COCO(tmp_path / "set" / "annotations.json")
     kept = sum(len(picture.boxes) for picture in box_set.pictures)

@@ -21,6 +21,10 @@ def content(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+def images_in(path):
+    return sorted(sample.data for sample in shards.open(path))
+
+
 # killed, and called again
 
 
@@ -212,8 +216,5 @@ def test_boxes_are_part_of_the_plan_and_of_the_set(photos, tmp_path):
 def test_an_annotated_set_is_a_source_of_its_images(photos, tmp_path):
     shards.build(boxes_of_photos(photos), tmp_path / "set", shard_size=5)
     shards.build(tmp_path / "set", tmp_path / "again", max_rejects=0)
-    first, second = (
-        sorted(sample.data for sample in shards.open(tmp_path / name)) for name in ("set", "again")
-    )
-    assert first == second
+    assert images_in(tmp_path / "set") == images_in(tmp_path / "again")
     assert not (tmp_path / "again" / "annotations.json").exists()
