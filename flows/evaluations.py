@@ -43,6 +43,8 @@ class EvaluationKind(NamedTuple):
         on_features: whether it reads the features that a stage before has extracted.
         of_ablations: whether it also judges an encoder that is there for comparison alone.
         trials: seeds of ``care evaluate``, where no other number is asked for.
+        annotated: whether its data have boxes, not labels.
+        example: what follows ``care evaluate``'s name of it, in its help.
     """
 
     kind: str
@@ -52,6 +54,15 @@ class EvaluationKind(NamedTuple):
     on_features: bool = False
     of_ablations: bool = True
     trials: int = 1
+    annotated: bool = False
+    example: str = ""
+
+    def hidden_parameters(self) -> set[str]:
+        """Keywords of the function that are neither options nor in a form."""
+        hidden = {"cache", "rows", "keep_every"}
+        if not self.annotated:
+            hidden.add("device")  # which is the encoder's
+        return hidden
 
 
 def on_labels(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iterator[Case]:
@@ -91,9 +102,38 @@ def on_scenes(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Ite
 
 
 EVALUATIONS = (
-    EvaluationKind("knn", on_labels, rank=4, on_features=True),
-    EvaluationKind("linear", on_labels, rank=3, on_features=True),
-    EvaluationKind("finetune", on_few_labels, rank=2, of_ablations=False, trials=TRIALS),
-    EvaluationKind("detect", on_boxes, rank=1, of_ablations=False),
+    EvaluationKind(
+        "knn",
+        on_labels,
+        rank=4,
+        on_features=True,
+        example="demo/pretrain random:resnet18-small-half --train demo/train --val demo/val",
+    ),
+    EvaluationKind(
+        "linear",
+        on_labels,
+        rank=3,
+        on_features=True,
+        example="runs/r50 supervised:resnet50 --train sets/train --val sets/val",
+    ),
+    EvaluationKind(
+        "finetune",
+        on_few_labels,
+        rank=2,
+        of_ablations=False,
+        trials=TRIALS,
+        example="demo/pretrain --train demo/train --val demo/val --fraction 0.1 --batch-size 32",
+    ),
+    EvaluationKind(
+        "detect",
+        on_boxes,
+        rank=1,
+        of_ablations=False,
+        annotated=True,
+        example="runs/r50 --train VOC2007/ImageSets/Main/trainval.txt"
+        " --val VOC2007/ImageSets/Main/test.txt",
+    ),
     EvaluationKind("attention", on_scenes, rank=5, work="attention"),
 )
+# those that ``judge`` does: functions of ``care.evaluate``, and commands of ``care evaluate``
+JUDGED = tuple(line for line in EVALUATIONS if line.work == "judge")

@@ -6,14 +6,14 @@ says. ``prefect.yaml`` lists the flows; ``tests/flows/test_deployments.py`` runs
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 from prefect import Flow, flow
 import care.evaluate
 import shards
 from care.show import report
 from care.train import pretrain
-from flows.evaluations import EVALUATIONS
+from flows.evaluations import JUDGED, EvaluationKind
 from flows.execution import Execution
 from flows.flatten import flat_parameters, flattened
 from flows.result import Result
@@ -21,14 +21,18 @@ from flows.runners import Runner
 from flows.schedule import Schedule
 from flows.stages import Stage
 
-# parameters that a flow has not, since they are no JSON, or are the stage's own business
-HIDDEN = {"views", "allow_change", "probe", "probe_every", "cache", "rows"}
+# parameters of pre-training that are no JSON, or need someone who looks
+HIDDEN = {"views", "allow_change", "probe", "probe_every"}
 # a keyword of shards.build, of which Prefect makes a field of pydantic's
 warnings.filterwarnings("ignore", 'Field name "validate"')
 
 
 def stage_flow(
-    work: str, function: Callable[..., Any], paths: tuple[str, ...], **defaults: Any
+    work: str,
+    function: Callable[..., Any],
+    paths: tuple[str, ...],
+    skip: Collection[str] = (),
+    **defaults: Any,
 ) -> Flow[..., Result]:
     """A flow of one stage.
 
@@ -36,6 +40,7 @@ def stage_flow(
         work: what the stage does, a name in ``flows.works.WORKS``.
         function: whose keywords are parameters of the flow.
         paths: further parameters, each a path or URL.
+        skip: keywords that are no parameters.
         **defaults: further parameters, of the work itself.
     """
     name = function.__name__
@@ -49,48 +54,45 @@ def stage_flow(
             stage = Stage(name, name, work, inputs)
             return schedule.start(stage, alone=work == "pretrain").result()
 
-    run.__signature__ = _signature(run, function, paths, defaults)  # type: ignore[attr-defined]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    out, runner, _ = inspect.signature(run).parameters.values()
+    parameters = [out, runner]
+    parameters += [inspect.Parameter(path, keyword, annotation=str) for path in paths]
+    for parameter in flat_parameters(function).values():
+        if parameter.name not in {*skip, *defaults}:
+            parameters.append(parameter)
+    for option, value in defaults.items():
+        parameters.append(inspect.Parameter(option, keyword, default=value, annotation=type(value)))
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__name__ = f"care_{name}"
     run.__doc__ = flattened(function).__doc__
     return flow(name=f"care-{name}", persist_result=False)(run)
 
 
-def _signature(
-    run: Callable[..., Any],
-    function: Callable[..., Any],
-    paths: tuple[str, ...],
-    defaults: dict[str, Any],
-) -> inspect.Signature:
-    """The parameters of a flow: folder, runner, paths, the function's keywords, the work's own."""
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    out, runner, _ = inspect.signature(run).parameters.values()
-    parameters = [out, runner]
-    parameters += [inspect.Parameter(name, keyword, annotation=str) for name in paths]
-    for name, parameter in flat_parameters(function).items():
-        if name not in HIDDEN and name not in defaults:
-            parameters.append(parameter)
-    for name, value in defaults.items():
-        parameters.append(inspect.Parameter(name, keyword, default=value, annotation=type(value)))
-    return inspect.Signature(parameters)
-
-
-def evaluation_flow(kind: str, trials: int) -> Flow[..., Result]:
+def evaluation_flow(line: EvaluationKind) -> Flow[..., Result]:
     """A flow that judges one encoder.
 
     Args:
-        kind: the evaluation, a function in ``care.evaluate``.
-        trials: seeds, where no other number is asked for.
+        line: which evaluation it is.
     """
-    function = getattr(care.evaluate, kind)
-    defaults: dict[str, Any] = {"trials": trials}
+    function = getattr(care.evaluate, line.kind)
+    defaults: dict[str, Any] = {"trials": line.trials}
     if "seed" not in flat_parameters(function):
         defaults["seed"] = 0
-    return stage_flow("judge", function, ("encoder", "train", "val"), **defaults)
+    paths = ("encoder", "train", "val")
+    return stage_flow("judge", function, paths, line.hidden_parameters(), **defaults)
 
 
 care_build = stage_flow("build", shards.build, ("source",))
 care_pretrain = stage_flow(
-    "pretrain", pretrain, ("train",), encoder="resnet50", hidden=4096, t_stream=True, nproc=0
+    "pretrain",
+    pretrain,
+    ("train",),
+    HIDDEN,
+    encoder="resnet50",
+    hidden=4096,
+    t_stream=True,
+    nproc=0,
 )
 
 
@@ -100,11 +102,7 @@ def care_report(run: str) -> str:
     return str(report(run))
 
 
-_EVALUATION_FLOWS = {
-    f"care_{line.kind}": evaluation_flow(line.kind, line.trials)
-    for line in EVALUATIONS
-    if line.work == "judge"
-}
+_EVALUATION_FLOWS = {f"care_{line.kind}": evaluation_flow(line) for line in JUDGED}
 # a deployment finds its flow as an attribute of this module: care_knn, …
 globals().update(_EVALUATION_FLOWS)
 STAGES = (care_build, care_pretrain, *_EVALUATION_FLOWS.values(), care_report)

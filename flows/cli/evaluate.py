@@ -4,10 +4,12 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 import typer
-from care.evaluate import Evaluation, detect, finetune, knn, linear
+import care.evaluate
+from care.evaluate import Evaluation
 from flows import records
 from flows.cli.options import Json, add_command, new_app
 from flows.cli.tables import show_results
+from flows.evaluations import JUDGED, EvaluationKind
 from flows.result import Result
 
 app = new_app(
@@ -19,21 +21,10 @@ _LABELLED = "Shard set with labels"
 _ANNOTATED = "COCO JSON, VOC list (ImageSets/Main/….txt), or shard set of one"
 
 
-def _add(
-    evaluation: Callable[..., Evaluation],
-    example: str,
-    *,
-    images: str = _LABELLED,
-    default_trials: int = 1,
-) -> None:
-    """Add the command of an evaluation.
-
-    Args:
-        evaluation: a function of ``care.evaluate``.
-        example: how the command is typed.
-        images: what its sets are, for the help.
-        default_trials: seeds, where none are asked for.
-    """
+def _add(line: EvaluationKind) -> None:
+    """Add the command of an evaluation."""
+    evaluation: Callable[..., Evaluation] = getattr(care.evaluate, line.kind)
+    images = _ANNOTATED if line.annotated else _LABELLED
 
     def run(
         encoder: Annotated[
@@ -49,7 +40,7 @@ def _add(
         ] = "evaluations",
         trials: Annotated[
             int, typer.Option(min=1, help="Seeds; their mean and deviation are told.")
-        ] = default_trials,
+        ] = line.trials,
         nproc: Annotated[
             int,
             typer.Option(
@@ -59,54 +50,35 @@ def _add(
         as_json: Json = False,
         **settings: Any,
     ) -> None:
-        if nproc > 1 and evaluation is not detect:
+        if nproc > 1 and not line.annotated:
             raise typer.BadParameter("several processes train detectors only", param_hint="--nproc")
-        inputs = {"verb": evaluation.__name__, "train": train, "val": val, "trials": trials}
+        inputs = {"verb": line.kind, "train": train, "val": val, "trials": trials}
         inputs |= {name: value for name, value in settings.items() if value is not None}
         # neither decides the result
         inputs |= {"cache": f"{out}/features", "nproc": nproc}
         rows: list[Result] = []
         for source in encoder:
             stage = records.key_stage(
-                out, _stage_name(evaluation, source), "judge", inputs | {"encoder": source}
+                out, _stage_name(line.kind, source), "judge", inputs | {"encoder": source}
             )
             rows += records.finish(stage)["rows"]
         show_results(rows, as_json)
 
-    add_command(app, evaluation, run, example, skip=_hidden(evaluation), names={"names": "--list"})
+    add_command(
+        app,
+        evaluation,
+        run,
+        f"care evaluate {line.kind} {line.example}",
+        skip=line.hidden_parameters(),
+        names={"names": "--list"},
+    )
 
 
-def _hidden(evaluation: Callable[..., Evaluation]) -> list[str]:
-    """Parameters of an evaluation that are no options of its command."""
-    hidden = ["cache", "rows", "keep_every"]
-    if evaluation is not detect:
-        hidden.append("device")  # which is the encoder's
-    return hidden
-
-
-def _stage_name(evaluation: Callable[..., Evaluation], source: str) -> str:
+def _stage_name(kind: str, source: str) -> str:
     """How the stage that judges an encoder is called: by both, in letters that a file may have."""
     plain_source = re.sub(r"[^\w.]+", "-", source).strip("-")
-    return f"{evaluation.__name__}-{plain_source}"
+    return f"{kind}-{plain_source}"
 
 
-_add(
-    knn,
-    "care evaluate knn demo/pretrain random:resnet18-small-half --train demo/train --val demo/val",
-)
-_add(
-    linear,
-    "care evaluate linear runs/r50 supervised:resnet50 --train sets/train --val sets/val",
-)
-_add(
-    finetune,
-    "care evaluate finetune demo/pretrain --train demo/train --val demo/val --fraction 0.1"
-    " --batch-size 32",
-    default_trials=3,
-)
-_add(
-    detect,
-    "care evaluate detect runs/r50 --train VOC2007/ImageSets/Main/trainval.txt"
-    " --val VOC2007/ImageSets/Main/test.txt",
-    images=_ANNOTATED,
-)
+for _line in JUDGED:
+    _add(_line)

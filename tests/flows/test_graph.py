@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from flows import graph, records
-from flows.evaluations import EVALUATIONS
+from flows.evaluations import EVALUATIONS, EvaluationKind, on_labels
 from flows.experiment import Detection, Experiment, Images, Judging, Scenes, Training
 from flows.facts import Facts, label_counts
 from flows.graph import data_stages, encoders, judging_stages, planned_stages, training_stages
@@ -62,6 +62,23 @@ def test_every_stage_comes_after_what_it_needs(tmp_path: Path) -> None:
         assert stage.kind in graph.KINDS
         seen.add(stage.name)
     assert stage.needs() == seen - {"report"}
+
+
+def test_a_new_evaluation_is_a_line_in_the_table(tmp_path: Path, monkeypatch) -> None:
+    lines = (*EVALUATIONS, EvaluationKind("centroid", on_labels, rank=4, on_features=True))
+    monkeypatch.setattr(graph, "EVALUATIONS", lines)
+    judged = by_name(judging_stages(Experiment(str(tmp_path)), FACTS))
+    for tag in ("", "-c-stream-alone", "-random-initialisation"):
+        stage = judged[f"centroid{tag}"]
+        assert (stage.kind, stage.work, stage.inputs["verb"]) == ("centroid", "judge", "centroid")
+        assert stage.inputs["cache"] == Needs(f"features{tag}")
+
+
+def test_the_longest_are_started_first_and_features_before_all(tmp_path: Path) -> None:
+    judged = judging_stages(Experiment(str(tmp_path)), FACTS)
+    kinds = [stage.kind for stage in sorted(judged, key=lambda stage: stage.rank)]
+    wanted = ["features", "detect", "finetune", "linear", "knn", "attention"]
+    assert list(dict.fromkeys(kinds)) == wanted
 
 
 def test_encoders_have_roles_and_their_own_names(photos: str, tmp_path: Path) -> None:
