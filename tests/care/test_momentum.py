@@ -1,18 +1,22 @@
+from copy import deepcopy
 import pytest
 import torch
 from torch import nn
-from care import CareError, MomentumPair
-from care.momentum import update_targets
+from care import BYOL, CareError, CStream, MomentumPair, care_loss, resnet18
+from care.momentum import Pair, update_targets
 
 
 def make_pair(seed=0):
     torch.manual_seed(seed)
-    pair = MomentumPair(
-        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5))
-    )
+    layers = (nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5))
+    pair = MomentumPair(nn.Sequential(*layers))
     for p in pair.online.parameters():
         nn.init.normal_(p)
     return pair
+
+
+def same(some, others):
+    return all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
 
 
 def test_the_target_starts_as_a_copy_without_gradients():
@@ -34,9 +38,7 @@ def test_every_parameter_moves_by_the_momentum(momentum):
     pair.update(momentum)
     for got, expected in zip(pair.target.parameters(), want, strict=True):
         torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-6)
-    assert all(
-        torch.equal(now, then) for now, then in zip(pair.online.parameters(), online, strict=True)
-    )
+    assert same(pair.online.parameters(), online)
     assert not any(p.requires_grad for p in pair.target.parameters())
 
 
@@ -44,14 +46,9 @@ def test_the_ends_are_exact():
     pair = make_pair()
     before = [p.clone() for p in pair.target.parameters()]
     pair.update(1)
-    assert all(
-        torch.equal(now, then) for now, then in zip(pair.target.parameters(), before, strict=True)
-    )
+    assert same(pair.target.parameters(), before)
     pair.update(0)
-    assert all(
-        torch.equal(o, t)
-        for o, t in zip(pair.online.parameters(), pair.target.parameters(), strict=True)
-    )
+    assert same(pair.online.parameters(), pair.target.parameters())
 
 
 def test_buffers_are_the_targets_own():
@@ -72,10 +69,7 @@ def test_many_pairs_in_one_call_are_the_same_as_each_by_itself():
     for pair in apart:
         pair.update(0.7)
     for pair1, pair2 in zip(together, apart, strict=True):
-        assert all(
-            torch.equal(a, b)
-            for a, b in zip(pair1.target.parameters(), pair2.target.parameters(), strict=True)
-        )
+        assert same(pair1.target.parameters(), pair2.target.parameters())
 
 
 def test_parameters_are_matched_by_name_not_by_order():
@@ -91,11 +85,42 @@ def test_parameters_are_matched_by_name_not_by_order():
 def test_networks_that_no_longer_match_are_refused():
     pair = make_pair()
     pair.online[3] = nn.Linear(16, 6)
-    with pytest.raises(
-        CareError,
-        match=r"online and target must have equal parameters; they differ at 3\.weight, 3\.bias",
-    ):
+    message = r"online and target must have equal parameters; they differ at 3\.weight, 3\.bias"
+    with pytest.raises(CareError, match=message):
         pair.update(0.9)
     pair.online.append(nn.Linear(6, 2))
     with pytest.raises(CareError, match=r"differ at 4\.bias, 4\.weight"):
         pair.update(0.9)
+
+
+class StandingPair(nn.Module, Pair):
+    """A target that stays as it was initialised."""
+
+    def __init__(self, online):
+        super().__init__()
+        self.online = online
+        self.target = deepcopy(online).requires_grad_(False)
+
+    def forward(self, online, target):
+        with torch.no_grad():
+            target_outputs = [self.target(view) for view in target]
+        return [self.online(view) for view in online], target_outputs
+
+    def followers(self):
+        return []
+
+
+def test_a_stream_takes_a_pair_of_ones_own():
+    torch.manual_seed(0)
+    c = CStream(StandingPair(resnet18(small=True, half=True)), BYOL(hidden=8, dim=4))
+    assert isinstance(c.projector, StandingPair)
+    before = [
+        p.clone() for p in (*c.backbone.target.parameters(), *c.projector.target.parameters())
+    ]
+    out = c(torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32))
+    care_loss(out).total.backward()
+    c.update(0)
+    after = (*c.backbone.target.parameters(), *c.projector.target.parameters())
+    assert same(after, before)
+    assert not any(p.requires_grad for p in after)
+    assert all(p.grad is not None for p in c.online_parameters())

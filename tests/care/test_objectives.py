@@ -77,9 +77,8 @@ def naive_barlow(objective, z, _):
     for i in range(7):
         for j in range(7):
             a, b = z[0][:, i] - z[0][:, i].mean(), z[1][:, j] - z[1][:, j].mean()
-            c = float(
-                (a * b).mean() / ((a.square().mean() + 1e-5) * (b.square().mean() + 1e-5)) ** 0.5
-            )
+            variances = (a.square().mean() + 1e-5) * (b.square().mean() + 1e-5)
+            c = float((a * b).mean() / variances**0.5)
             total += (1 - c) ** 2 if i == j else objective.redundancy * c**2
     return total
 
@@ -99,9 +98,8 @@ CASES = [
 @pytest.mark.parametrize(("objective", "naive"), CASES)
 def test_the_loss_is_that_of_its_paper(objective, naive):
     online, target = embeddings(1), embeddings(2)
-    assert float(objective.loss(online, target)) == pytest.approx(
-        naive(objective, online, target), rel=1e-9
-    )
+    want = naive(objective, online, target)
+    assert float(objective.loss(online, target)) == pytest.approx(want, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -118,66 +116,40 @@ def test_targets_get_no_gradient_and_reduced_precision_is_computed_in_float32(ob
     assert all(x.grad is None for x in target)
 
 
-def shapes(module):
-    return [
-        (type(m).__name__, *m.weight.shape) if isinstance(m, nn.Linear) else type(m).__name__
-        for m in module.children()
-    ]
+def described(head):
+    """Its layers, with the widths of linear ones."""
+    words = {nn.BatchNorm1d: "norm", nn.ReLU: "relu"}
+    layers = []
+    for layer in head.children():
+        if isinstance(layer, nn.Linear):
+            layers.append(f"{layer.in_features}→{layer.out_features}")
+        else:
+            layers.append(words[type(layer)])
+    return " ".join(layers)
 
 
 def test_the_heads_are_those_of_the_papers():
-    norm, relu = "BatchNorm1d", "ReLU"
-    assert shapes(BYOL().projector(2048)) == [
-        ("Linear", 4096, 2048),
-        norm,
-        relu,
-        ("Linear", 256, 4096),
-    ]
-    assert shapes(BYOL().predictor()) == [("Linear", 4096, 256), norm, relu, ("Linear", 256, 4096)]
-    assert shapes(SimSiam().projector(2048)) == [("Linear", 2048, 2048), norm, relu] * 2 + [
-        ("Linear", 2048, 2048),
-        norm,
-    ]
-    assert shapes(SimSiam().predictor()) == [
-        ("Linear", 512, 2048),
-        norm,
-        relu,
-        ("Linear", 2048, 512),
-    ]
-    assert shapes(SimCLR().projector(2048)) == [
-        ("Linear", 2048, 2048),
-        norm,
-        relu,
-        ("Linear", 128, 2048),
-    ]
-    assert shapes(MoCoV3().projector(2048)) == [
-        ("Linear", 4096, 2048),
-        norm,
-        relu,
-        ("Linear", 256, 4096),
-        norm,
-    ]
-    assert shapes(MoCoV3().predictor()) == [
-        ("Linear", 4096, 256),
-        norm,
-        relu,
-        ("Linear", 256, 4096),
-    ]
-    assert shapes(BarlowTwins().projector(2048))[::3] == [
-        ("Linear", 8192, 2048),
-        ("Linear", 8192, 8192),
-        ("Linear", 8192, 8192),
-    ]
-    assert not MoCoV3().projector(8)[-1].affine
-    assert not SimSiam().projector(8)[-1].affine
-    assert all(isinstance(o.predictor(), nn.Identity) for o in (SimCLR(), BarlowTwins()))
+    with torch.device("meta"):
+        two_layers = "2048→4096 norm relu 4096→256"
+        assert described(BYOL().projector(2048)) == two_layers
+        assert described(BYOL().predictor()) == "256→4096 norm relu 4096→256"
+        three_layers = "2048→2048 norm relu 2048→2048 norm relu 2048→2048"
+        assert described(SimSiam().projector(2048)) == f"{three_layers} norm"
+        assert described(SimSiam().predictor()) == "2048→512 norm relu 512→2048"
+        assert described(SimCLR().projector(2048)) == "2048→2048 norm relu 2048→128"
+        assert described(MoCoV3().projector(2048)) == f"{two_layers} norm"
+        assert described(MoCoV3().predictor()) == "256→4096 norm relu 4096→256"
+        three_layers = "2048→8192 norm relu 8192→8192 norm relu 8192→8192"
+        assert described(BarlowTwins().projector(2048)) == three_layers
+        assert not MoCoV3().projector(8)[-1].affine
+        assert not SimSiam().projector(8)[-1].affine
+        assert isinstance(SimCLR().predictor(), nn.Identity)
+        assert isinstance(BarlowTwins().predictor(), nn.Identity)
 
 
 def views():
     generator = torch.Generator().manual_seed(3)
-    return torch.randn(4, 3, 32, 32, generator=generator), torch.randn(
-        4, 3, 32, 32, generator=generator
-    )
+    return [torch.randn(4, 3, 32, 32, generator=generator) for _ in range(2)]
 
 
 @pytest.mark.parametrize("objective", SMALL, ids=ids)
@@ -199,9 +171,8 @@ def test_the_t_stream_and_its_supervision_work_on_every_c_stream(objective):
 
 
 def test_without_momentum_the_target_is_the_online_network_computed_once():
-    c, t = streams_for(
-        "resnet18-small-half", size=32, blocks=1, objective=SimSiam(hidden=16, dim=8, bottleneck=4)
-    )
+    objective = SimSiam(hidden=16, dim=8, bottleneck=4)
+    c, t = streams_for("resnet18-small-half", size=32, blocks=1, objective=objective)
     assert not any("target" in name for name in c.state_dict())
     out = c(*views())
     norm = c.backbone.online.bn1
@@ -223,9 +194,8 @@ def test_both_streams_can_be_siamese():
     c_out = c(*views())
     t_out = t(c_out.maps)
     loss = care_loss(c_out, t_out)
-    assert float(loss.transformer.detach()) == float(
-        objective.loss(t_out.online, t_out.target).detach()
-    )
+    want = objective.loss(t_out.online, t_out.target)
+    assert float(loss.transformer.detach()) == float(want.detach())
     loss.total.backward()
     c.update(0.5)
 

@@ -23,9 +23,7 @@ def streams():
 
 def views(b=4, size=32):
     generator = torch.Generator().manual_seed(3)
-    return torch.randn(b, 3, size, size, generator=generator), torch.randn(
-        b, 3, size, size, generator=generator
-    )
+    return [torch.randn(b, 3, size, size, generator=generator) for _ in range(2)]
 
 
 def copies(parameters):
@@ -33,12 +31,11 @@ def copies(parameters):
 
 
 def targets(*streams):
-    return [
-        p
-        for stream in streams
-        for pair in (stream.backbone, stream.projector)
-        for p in pair.target.parameters()
-    ]
+    parameters = []
+    for stream in streams:
+        parameters += stream.backbone.target.parameters()
+        parameters += stream.projector.target.parameters()
+    return parameters
 
 
 def same(some, others):
@@ -58,37 +55,28 @@ def test_the_heads_are_linear_norm_relu_linear_with_bias():
     }
     x = torch.randn(5, 6)
     p = dict(head.named_parameters())
-    want = ((x @ p["0.weight"].T + p["0.bias"]) / (1 + 1e-5) ** 0.5).relu() @ p["3.weight"].T + p[
-        "3.bias"
-    ]
-    torch.testing.assert_close(head(x), want)
+    hidden = ((x @ p["0.weight"].T + p["0.bias"]) / (1 + 1e-5) ** 0.5).relu()
+    torch.testing.assert_close(head(x), hidden @ p["3.weight"].T + p["3.bias"])
     assert [m.out_features for m in mlp_head(2048) if isinstance(m, nn.Linear)] == [4096, 256]
 
 
 def test_both_streams_are_backbone_projector_predictor(streams):
     c, t = (stream.eval() for stream in streams)
     x = views()
+    # online and target must not pass for each other
+    for parameter in targets(c, t):
+        nn.init.normal_(parameter, std=0.1)
     c_out = c(*x)
     t_out = t(c_out.maps)
-    for pair in (
-        c.backbone,
-        t.backbone,
-        c.projector,
-        t.projector,
-    ):  # online and target must not pass for each other
-        for p in pair.target.parameters():
-            nn.init.normal_(p, std=0.1)
-    c_out, t_out = c(*x), t(c(*x).maps)
     for view in range(2):
         online, target = c.backbone.online(x[view]), c.backbone.target(x[view])
         assert torch.equal(c_out.online[view], c.predictor(c.projector.online(online.features)))
         assert torch.equal(c_out.target[view], c.projector.target(target.features))
         assert torch.equal(c_out.maps.online[view], online.map)
         assert torch.equal(c_out.maps.target[view], target.map)
-        assert torch.equal(
-            t_out.online[view], t.predictor(t.projector.online(t.backbone.online(online.map)))
-        )
-        assert torch.equal(t_out.target[view], t.projector.target(t.backbone.target(target.map)))
+        t_online, t_target = t.backbone.online(online.map), t.backbone.target(target.map)
+        assert torch.equal(t_out.online[view], t.predictor(t.projector.online(t_online)))
+        assert torch.equal(t_out.target[view], t.projector.target(t_target))
 
 
 def test_gradients_reach_the_online_networks_and_nothing_else(streams):
@@ -101,12 +89,11 @@ def test_gradients_reach_the_online_networks_and_nothing_else(streams):
     care_loss(c_out, t_out).total.backward()
     online = [*c.online_parameters(), *t.online_parameters()]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in online)
-    assert {id(p) for p in online} == {
-        id(p)
-        for s in streams
-        for m in (s.backbone.online, s.projector.online, s.predictor)
-        for p in m.parameters()
-    }
+    want = []
+    for stream in streams:
+        for network in (stream.backbone.online, stream.projector.online, stream.predictor):
+            want += network.parameters()
+    assert {id(p) for p in online} == {id(p) for p in want}
     assert all(p.grad is None and not p.requires_grad for p in targets(c, t))
 
 
@@ -123,9 +110,10 @@ def test_an_optimizer_step_leaves_the_targets_and_update_moves_them(streams):
     assert not same(c.online_parameters(), online)
     c.update(0.5)
     t.update(0.5)
-    twins = [
-        p for s in streams for pair in (s.backbone, s.projector) for p in pair.online.parameters()
-    ]
+    twins = []
+    for stream in streams:
+        twins += stream.backbone.online.parameters()
+        twins += stream.projector.online.parameters()
     for target, then, twin in zip(targets(c, t), before, twins, strict=True):
         torch.testing.assert_close(target, 0.5 * then + 0.5 * twin.detach(), rtol=0, atol=1e-6)
 
@@ -137,12 +125,8 @@ def test_the_t_loss_trains_the_encoder_up_to_the_tap(streams):
     encoder = c.backbone.online
     for stage in (encoder.conv1, encoder.layer1, encoder.layer2, encoder.layer3):
         assert max(p.grad.abs().max() for p in stage.parameters()) > 0
-    after_the_tap = [
-        *encoder.layer4.parameters(),
-        *c.projector.parameters(),
-        *c.predictor.parameters(),
-    ]
-    assert all(p.grad is None for p in after_the_tap)
+    for after_the_tap in (encoder.layer4, c.projector, c.predictor):
+        assert all(p.grad is None for p in after_the_tap.parameters())
 
 
 def test_batch_norm_sees_one_view_at_a_time():
@@ -170,13 +154,11 @@ def test_the_target_runs_in_train_mode_on_its_own_statistics(streams):
 
 def test_widths_are_the_callers():
     c = CStream(MomentumPair(resnet18(small=True, half=True)), BYOL(hidden=24, dim=16))
-    t = TStream(
-        MomentumPair(Transformer(128, 64, map_size=(4, 4), blocks=1)), BYOL(hidden=40, dim=16)
-    )
+    transformer = Transformer(128, 64, map_size=(4, 4), blocks=1)
+    t = TStream(MomentumPair(transformer), BYOL(hidden=40, dim=16))
     c_out = c(*views())
-    assert {
-        tuple(e.shape) for out in (c_out, t(c_out.maps)) for e in (*out.online, *out.target)
-    } == {(4, 16)}
+    for out in (c_out, t(c_out.maps)):
+        assert {tuple(e.shape) for e in (*out.online, *out.target)} == {(4, 16)}
     assert (c.predictor[0].out_features, t.predictor[0].out_features) == (24, 40)
 
 
@@ -186,16 +168,13 @@ def state(streams):
 
 def test_initial_weights_are_a_function_of_the_seed(streams, untouched_generator):
     torch.rand(3)
+    options = {"size": 32, "blocks": 2, "objective": BYOL(hidden=24)}
     with untouched_generator():
-        again = streams_for(
-            "resnet18-small-half", size=32, seed=1, blocks=2, objective=BYOL(hidden=24)
-        )
-    other = streams_for("resnet18-small-half", size=32, seed=2, blocks=2, objective=BYOL(hidden=24))
+        again = streams_for("resnet18-small-half", seed=1, **options)
     assert same(state(streams), state(again))
-    assert not torch.equal(
-        streams[0].backbone.online.conv1.weight, other[0].backbone.online.conv1.weight
-    )
-    assert not torch.equal(streams[1].predictor[0].weight, other[1].predictor[0].weight)
+    (c, t), (other_c, other_t) = streams, streams_for("resnet18-small-half", seed=2, **options)
+    assert not c.backbone.online.conv1.weight.equal(other_c.backbone.online.conv1.weight)
+    assert not t.predictor[0].weight.equal(other_t.predictor[0].weight)
 
 
 @pytest.mark.parametrize(("size", "side"), [(32, 4), (40, 5), (50, 7)])
