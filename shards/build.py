@@ -20,7 +20,7 @@ from shards.progress import progress
 from shards.write import write_shard
 
 
-def build(
+def build(  # noqa: PLR0913 (a public verb)
     src: str | Path,
     dest: str | Path,
     *,
