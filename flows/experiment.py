@@ -133,7 +133,7 @@ class Scenes:
     val_scenes: PositiveInt = 400
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """All that decides the results of a pipeline.
 

@@ -24,7 +24,7 @@ SECONDS_FOR_ANOTHER = 600  # that a run waits for another one which copies its r
 def care_pipeline(
     *,
     out: str = "demo",
-    image_sources: Images,
+    images: Images,
     training: Training,
     judging: Judging,
     detection: Detection,
@@ -41,7 +41,7 @@ def care_pipeline(
 
     Args:
         out: folder of all that is made, a path or URL; experiments share what is equal in them.
-        image_sources: what is trained and evaluated on.
+        images: what is trained and evaluated on.
         training: how encoders are pre-trained.
         judging: how they are judged.
         detection: annotated images.
@@ -52,7 +52,15 @@ def care_pipeline(
     Returns:
         What ``out/results.json`` holds.
     """
-    experiment = Experiment(out, image_sources, training, judging, detection, scenes, seed)
+    experiment = Experiment(
+        out=out,
+        images=images,
+        training=training,
+        judging=judging,
+        detection=detection,
+        scenes=scenes,
+        seed=seed,
+    )
     graph.check_refresh(execution.refresh or ())
     with Schedule(out, execution) as schedule:
         schedule.announce(graph.planned_stages(experiment, Facts.before(experiment)))

@@ -1,12 +1,13 @@
 """What a pipeline would do, looked up without doing any of it: `care pipeline plan`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from flows import graph, records
 from flows.experiment import Experiment
 from flows.facts import Facts
+from flows.flatten import flat_parameters, gathered
 from flows.result import Result
 from flows.stages import Stage
 from shards import storage
@@ -28,6 +29,22 @@ class PlannedStage(NamedTuple):
     kind: str
     state: State
     why: str
+
+
+def plan_of_options(options: Mapping[str, Any]) -> list[PlannedStage]:
+    """What `care pipeline run` would do with some options.
+
+    Args:
+        options: parameters of ``flows.pipeline.care_pipeline``, by name.
+
+    Returns:
+        As ``plan`` does.
+
+    Raises:
+        Misuse: Something of it cannot be done.
+    """
+    fields = {name: options[name] for name in flat_parameters(Experiment) if name in options}
+    return plan(Experiment(**gathered(Experiment, fields)), options.get("refresh") or ())
 
 
 def plan(experiment: Experiment, refresh: Collection[str] = ()) -> list[PlannedStage]:

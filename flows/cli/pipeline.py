@@ -8,6 +8,7 @@ from flows import deployments
 from flows.cli.options import Json, Plain, add_command, new_app
 from flows.cli.tables import print_json, table
 from flows.pipeline import care_pipeline
+from flows.plan import plan_of_options
 from flows.server import run_flow
 from flows.status import stage_states
 from shards import storage
@@ -46,6 +47,31 @@ add_command(
     run_and_show,
     "care pipeline run --images s3://bucket/photos --out s3://bucket/lab",
     name="run",
+)
+
+
+def show_plan(as_json: Json = False, **settings: Any) -> None:
+    """Print what the pipeline would do.
+
+    Args:
+        as_json: a JSON value, instead of a table.
+        **settings: parameters of ``care_pipeline``.
+    """
+    lines = plan_of_options(settings)
+    if as_json:
+        print_json([line._asdict() for line in lines])
+        return
+    table(f"plan of {settings['out']}", ("stage", "kind", "state", "why"), lines)
+
+
+add_command(
+    app,
+    care_pipeline.fn,
+    show_plan,
+    "care pipeline plan --images photos --out lab --refresh knn",
+    name="plan",
+    about="What run would do with the same options: what is cached, what would run, and what is"
+    " left out and why. Nothing is done, and no server is asked.",
 )
 
 

@@ -11,7 +11,7 @@ from flows.experiment import Detection, Experiment, Images, Judging, Scenes, Tra
 from flows.facts import Facts, label_counts
 from flows.graph import data_stages, encoders, judging_stages, planned_stages, training_stages
 from flows.intentions import Intentions
-from flows.plan import plan
+from flows.plan import plan, plan_of_options
 from flows.protocols import PAPER, PHOTOS, QUICK
 from flows.stages import Needs, Stage
 from flows.status import stage_states
@@ -38,7 +38,7 @@ def by_name(stages: list[Stage]) -> dict[str, Stage]:
 
 
 def test_scenes_are_built_trained_and_judged_by_everything(tmp_path: Path) -> None:
-    experiment = Experiment(str(tmp_path), scenes=Scenes(50, 20), seed=3)
+    experiment = Experiment(out=str(tmp_path), scenes=Scenes(50, 20), seed=3)
     data = by_name(data_stages(experiment))
     assert [*data] == ["train", "val", "coco-train", "coco-val"]
     assert data["train"].inputs == {"source": "scenes:0+50", "seed": 3}
@@ -57,7 +57,7 @@ def test_scenes_are_built_trained_and_judged_by_everything(tmp_path: Path) -> No
 
 def test_every_stage_comes_after_what_it_needs(tmp_path: Path) -> None:
     seen = set[str]()
-    for stage in planned_stages(Experiment(str(tmp_path)), FACTS):
+    for stage in planned_stages(Experiment(out=str(tmp_path)), FACTS):
         assert stage.needs() <= seen
         assert stage.kind in graph.KINDS
         seen.add(stage.name)
@@ -67,7 +67,7 @@ def test_every_stage_comes_after_what_it_needs(tmp_path: Path) -> None:
 def test_a_new_evaluation_is_a_line_in_the_table(tmp_path: Path, monkeypatch) -> None:
     lines = (*EVALUATIONS, EvaluationKind("centroid", on_labels, rank=4, on_features=True))
     monkeypatch.setattr(graph, "EVALUATIONS", lines)
-    judged = by_name(judging_stages(Experiment(str(tmp_path)), FACTS))
+    judged = by_name(judging_stages(Experiment(out=str(tmp_path)), FACTS))
     for tag in ("", "-c-stream-alone", "-random-initialisation"):
         stage = judged[f"centroid{tag}"]
         assert (stage.kind, stage.work, stage.inputs["verb"]) == ("centroid", "judge", "centroid")
@@ -75,7 +75,7 @@ def test_a_new_evaluation_is_a_line_in_the_table(tmp_path: Path, monkeypatch) ->
 
 
 def test_the_longest_are_started_first_and_features_before_all(tmp_path: Path) -> None:
-    judged = judging_stages(Experiment(str(tmp_path)), FACTS)
+    judged = judging_stages(Experiment(out=str(tmp_path)), FACTS)
     kinds = [stage.kind for stage in sorted(judged, key=lambda stage: stage.rank)]
     wanted = ["features", "detect", "finetune", "linear", "knn", "attention"]
     assert list(dict.fromkeys(kinds)) == wanted
@@ -84,7 +84,7 @@ def test_the_longest_are_started_first_and_features_before_all(tmp_path: Path) -
 def test_encoders_have_roles_and_their_own_names(photos: str, tmp_path: Path) -> None:
     small = "random:resnet18-small-half"
     asked_for = Judging(baselines=[small, "supervised:resnet50", small])
-    experiment = Experiment(str(tmp_path / "out"), Images(photos), judging=asked_for)
+    experiment = Experiment(out=str(tmp_path / "out"), images=Images(photos), judging=asked_for)
     assert [(encoder.name, encoder.role, encoder.tag) for encoder in encoders(experiment)] == [
         ("random initialisation", "baseline", "-random-initialisation"),
         ("supervised:resnet50", "baseline", "-supervised-resnet50"),
@@ -102,7 +102,7 @@ def test_encoders_have_roles_and_their_own_names(photos: str, tmp_path: Path) ->
 def test_what_is_asked_for_replaces_the_protocol(photos, tmp_path, protocol, of_images) -> None:
     def trained(**changes) -> Experiment:
         training = Training(protocol=protocol, **changes)
-        return Experiment(str(tmp_path / "out"), Images(photos), training)
+        return Experiment(out=str(tmp_path / "out"), images=Images(photos), training=training)
 
     assert trained().protocol == of_images
     changed = trained(steps=7, lr=0.5, checkpoint_every=3).protocol
@@ -111,7 +111,9 @@ def test_what_is_asked_for_replaces_the_protocol(photos, tmp_path, protocol, of_
 
 
 def test_the_papers_protocol_counts_epochs_and_has_no_random_baseline(photos, tmp_path) -> None:
-    experiment = Experiment(str(tmp_path / "out"), Images(photos), Training(protocol="paper"))
+    experiment = Experiment(
+        out=str(tmp_path / "out"), images=Images(photos), training=Training(protocol="paper")
+    )
     settings = graph.training_settings(experiment, Facts(images=10_000, label_counts={}))
     assert (settings.steps, settings.batch_size, settings.warmup) == (200 * 9, 1024, 90)
     assert graph.training_settings(experiment, Facts(images=100, label_counts={})).batch_size == 100
@@ -128,7 +130,10 @@ def test_the_papers_protocol_counts_epochs_and_has_no_random_baseline(photos, tm
 def test_detectors_differ_by_data_set_and_by_what_is_asked_for(photos, tmp_path) -> None:
     pairs = Detection("v/train.txt", "v/val.txt", "c/train.json", "c/val.json", 300, 9)
     experiment = Experiment(
-        str(tmp_path / "out"), Images(photos), Training(protocol="paper"), detection=pairs
+        out=str(tmp_path / "out"),
+        images=Images(photos),
+        training=Training(protocol="paper"),
+        detection=pairs,
     )
     assert experiment.detector("voc") == {"head": "c4", "size": 300, "iterations": 9}
     assert experiment.detector("coco") == {
@@ -158,11 +163,11 @@ def test_each_class_has_its_share_and_one_image_at_least() -> None:
 def test_what_cannot_be_done_is_refused_before_anything_starts(photos, tmp_path) -> None:
     out = str(tmp_path / "out")
     with pytest.raises(Misuse, match=r"above 0 and up to 1, got 1\.5"):
-        Experiment(out, judging=Judging(labels=(0.5, 1.5)))
+        Experiment(out=out, judging=Judging(labels=(0.5, 1.5)))
     with pytest.raises(Misuse, match=r"got only c\.json; give both or none"):
-        Experiment(out, detection=Detection(coco_val="c.json"))
+        Experiment(out=out, detection=Detection(coco_val="c.json"))
     with pytest.raises(Misuse, match="they would become images, too"):
-        Experiment(f"{photos}/lab", Images(photos))
+        Experiment(out=f"{photos}/lab", images=Images(photos))
     with pytest.raises(Misuse, match="got shards"):
         graph.check_refresh(["knn", "shards"])
 
@@ -194,7 +199,7 @@ def commit(stage: Stage, out: str, results: dict[str, dict]) -> None:
 
 def test_the_plan_says_what_would_run_and_what_is_cached(tmp_path: Path) -> None:
     out = str(tmp_path / "out")
-    experiment = Experiment(out, training=Training(c_stream=False), judging=Judging([], ()))
+    experiment = Experiment(out=out, training=Training(c_stream=False), judging=Judging([], ()))
     lines = {line.stage: line for line in plan(experiment)}
     (train,) = [line for name, line in lines.items() if name.startswith("train-")]
     assert (train.kind, train.state) == ("build", "to run")
@@ -220,7 +225,7 @@ def plan_name(experiment: Experiment, name: str) -> str:
 
 def test_the_plan_says_what_is_left_out_and_why(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
-    experiment = Experiment(str(tmp_path.parent / "out"), Images(str(tmp_path)))
+    experiment = Experiment(out=str(tmp_path.parent / "out"), images=Images(str(tmp_path)))
     left_out = [line for line in plan(experiment) if line.state == "left out"]
     assert [(line.stage, line.why) for line in left_out] == [
         (
@@ -231,9 +236,20 @@ def test_the_plan_says_what_is_left_out_and_why(tmp_path: Path) -> None:
     ]
 
 
+def test_the_plan_takes_the_options_of_a_run(tmp_path: Path) -> None:
+    options = {"out": str(tmp_path), "train_scenes": 50, "val_scenes": 20, "labels": (0.5,)}
+    lines = plan_of_options(options | {"jobs": 2, "refresh": None, "protocol": None})
+    experiment = Experiment(
+        out=str(tmp_path), scenes=Scenes(50, 20), judging=Judging(labels=(0.5,))
+    )
+    assert lines == plan(experiment)
+    with pytest.raises(Misuse, match="got shards"):
+        plan_of_options(options | {"refresh": ["shards"]})
+
+
 def test_status_knows_what_is_to_come(tmp_path: Path) -> None:
     out, results = str(tmp_path), dict[str, dict]()
-    train, val = data_stages(Experiment(out))[:2]
+    train, val = data_stages(Experiment(out=out))[:2]
     intentions = Intentions(out)
     intentions.announce([train.name, val.name, "pretrain"])
     states = [(state.stage, state.state) for state in stage_states(out)]

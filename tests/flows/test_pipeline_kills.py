@@ -35,80 +35,84 @@ def start(out: Path):
 
 
 def victims(flow: int) -> dict[str, list[int]]:
-    """Processes to kill, by kind: the flow's own, its server, those of stages and what they have started."""
+    """Processes to kill, by kind: the flow's own, its server, those of stages with what they start."""
     children = below(flow)
     server = [pid for pid, line in children.items() if "create_app" in line]
-    return {
-        "flow": [flow],
-        "server": server,
-        "child": [pid for pid in children if pid not in server],
-    }
+    stages = [pid for pid in children if pid not in server]
+    return {"flow": [flow], "server": server, "child": stages}
 
 
 def finished(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (out / "stages").glob("[!.]*.json")}
 
 
+class Killer:
+    """Kills processes of a pipeline at random moments, some while it starts, some while it works."""
+
+    def __init__(self) -> None:
+        self.killed = dict.fromkeys(("flow", "server", "child"), 0)
+        self._rng = random.Random(0)
+
+    @property
+    def is_through(self) -> bool:
+        return sum(self.killed.values()) >= KILLS
+
+    def kill_one(self, process) -> None:
+        time.sleep(self._rng.uniform(0, self._rng.choice([4, 40])))
+        kind = self._rng.choice([*self.killed])
+        if process.poll() is None and (chosen := victims(process.pid)[kind]):
+            os.kill(self._rng.choice(chosen), signal.SIGKILL)
+            self.killed[kind] += 1
+            if kind == "flow":
+                process.communicate()
+
+
+def run_under_fire(out: Path, killer: Killer) -> dict[str, int]:
+    """Start the pipeline until it is done; no finished stage is done again. Gives its records."""
+    records = dict[str, int]()
+    process = start(out)
+    while True:
+        output = ""
+        if killer.is_through:
+            output = process.communicate()[0]
+        else:
+            killer.kill_one(process)
+        now = finished(out)
+        again = {name: now.get(name) for name in records}
+        assert again == records, "a finished stage was done again"
+        records = now
+        if process.poll() is not None:
+            if process.stdout and not process.stdout.closed:
+                output = process.communicate()[0]
+            assert "Traceback" not in output, output
+            if process.returncode == 0:
+                return records
+            process = start(out)
+
+
 def test_killed_anywhere_it_ends_with_the_same_results(tmp_path: Path) -> None:
     calm = start(tmp_path / "calm")
     output = calm.communicate()[0]
     assert calm.returncode == 0, output
-    rng, killed, rounds, before = (
-        random.Random(0),
-        dict.fromkeys(("flow", "server", "child"), 0),
-        0,
-        set(table()),
-    )
-    while (
-        sum(killed.values()) < KILLS
-    ):  # a run that ends before the last kill is followed by one more
-        out, process, known, rounds = (
-            tmp_path / f"killed-{rounds}",
-            None,
-            dict[str, int](),
-            rounds + 1,
-        )
-        while True:
-            process = process or start(out)
-            if sum(killed.values()) < KILLS:
-                time.sleep(
-                    rng.uniform(0, rng.choice([4, 40]))
-                )  # some while it starts, some while it works
-                kind = rng.choice([*killed])
-                if process.poll() is None and (chosen := victims(process.pid)[kind]):
-                    os.kill(rng.choice(chosen), signal.SIGKILL)
-                    killed[kind] += 1
-                    if kind == "flow":
-                        process.communicate()
-            else:
-                output = process.communicate()[0]
-            now = finished(out)
-            assert {name: now.get(name) for name in known} == known, (
-                "a finished stage was done again"
-            )
-            known = now
-            if process.poll() is not None:
-                output = (
-                    process.communicate()[0] if process.stdout and not process.stdout.closed else ""
-                )
-                assert "Traceback" not in output, output
-                if process.returncode == 0:
-                    break
-                process = None
+    before = set(table())
+    killer, rounds = Killer(), 0
+    while not killer.is_through:  # a run that ends before the last kill is followed by one more
+        out = tmp_path / f"killed-{rounds}"
+        rounds += 1
+        records = run_under_fire(out, killer)
         for name in FILES:
-            assert (out / name).read_bytes() == (tmp_path / "calm" / name).read_bytes(), (
-                f"{out}: {name}"
-            )
-        assert known.keys() == finished(tmp_path / "calm").keys()
-    print(f"{killed} in {rounds} runs of {len(known)} stages")
-    assert min(killed.values()) >= KILLS // 6
-    ours = ("flows.child", "create_app", str(tmp_path))
-    mine = lambda: [
-        pid
-        for pid, (_, line) in table().items()
-        if pid not in before and any(word in line for word in ours)
-    ]
-    until(lambda: not mine(), 90, "orphans")
+            wanted = (tmp_path / "calm" / name).read_bytes()
+            assert (out / name).read_bytes() == wanted, f"{out}: {name}"
+        assert records.keys() == finished(tmp_path / "calm").keys()
+    print(f"{killer.killed} in {rounds} runs of {len(records)} stages")
+    assert min(killer.killed.values()) >= KILLS // 6
+
+    def ours() -> list[int]:
+        words = ("flows.child", "create_app", str(tmp_path))
+        processes = {pid: line for pid, (_, line) in table().items() if pid not in before}
+        return [pid for pid, line in processes.items() if any(word in line for word in words)]
+
+    until(lambda: not ours(), 90, "orphans")
 
 
 @pytest.mark.parametrize("more", [(), ("--plain",)], ids=["prefect", "plain"])
