@@ -35,7 +35,7 @@ def start(out: Path):
 
 
 def victims(flow: int) -> dict[str, list[int]]:
-    """Processes to kill, by kind: the flow's own, its server, those of stages with what they start."""
+    """Processes to kill: the flow's own, its server, those of stages with what they start."""
     children = below(flow)
     server = [pid for pid, line in children.items() if "create_app" in line]
     stages = [pid for pid in children if pid not in server]
@@ -47,7 +47,7 @@ def finished(out: Path) -> dict[str, int]:
 
 
 class Killer:
-    """Kills processes of a pipeline at random moments, some while it starts, some while it works."""
+    """Kills processes of a pipeline at random moments, while it starts and while it works."""
 
     def __init__(self) -> None:
         self.killed = dict.fromkeys(("flow", "server", "child"), 0)
