@@ -7,9 +7,8 @@ from jaxtyping import install_import_hook
 from PIL import Image
 import shards
 
-install_import_hook(
-    "care", "shape_checks.check"
-)  # before the first import of care: the shapes in its annotations are tests
+# before the first import of care: the shapes in its annotations are tests
+install_import_hook("care", "shape_checks.check")
 torch.set_num_threads(1)
 
 

@@ -17,11 +17,9 @@ def listening(pid):
         for row in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
             fields = row.split()
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in links:
-                words = bytes.fromhex(
-                    fields[1].partition(":")[0]
-                )  # of four bytes, in the order of the machine
-                address = ipaddress.ip_address(
-                    b"".join(words[at : at + 4][::-1] for at in range(0, len(words), 4))
-                )
+                # of four bytes, in the order of the machine
+                words = bytes.fromhex(fields[1].partition(":")[0])
+                turned = [words[at : at + 4][::-1] for at in range(0, len(words), 4)]
+                address = ipaddress.ip_address(b"".join(turned))
                 addresses.add(str(getattr(address, "ipv4_mapped", None) or address))
     return addresses

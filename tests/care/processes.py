@@ -10,7 +10,8 @@ import torch.distributed as dist
 
 def together(world, work):
     """``work()`` in every process of a group of ``world``; its values in rank order."""
-    context, answers = multiprocessing.get_context("fork"), []
+    context = multiprocessing.get_context("fork")
+    answers = []
 
     def member(rank, store, pipe):
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
@@ -18,9 +19,8 @@ def together(world, work):
             answer = work(), None
         except BaseException:
             answer = None, traceback.format_exc()
-        pipe.send_bytes(
-            pickle.dumps(answer)
-        )  # as bytes: a tensor that is sent wants its sender alive when it is received
+        # as bytes: a tensor that is sent wants its sender alive when it is received
+        pipe.send_bytes(pickle.dumps(answer))
         dist.destroy_process_group()
 
     with tempfile.TemporaryDirectory() as folder:

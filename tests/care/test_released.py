@@ -7,10 +7,9 @@ import released
 import torch
 from care import CareError
 
-GOLDEN = json.loads(
-    (Path(__file__).parent.parent / "golden" / "official_resnet50.json").read_text()
-)
-"""Figures of the authors' own code, and the recipe of weights and inputs that they came from."""
+# figures of the authors' own code, and the recipe of weights and inputs that they came from
+GOLDEN_FILE = Path(__file__).parent.parent / "golden" / "official_resnet50.json"
+GOLDEN = json.loads(GOLDEN_FILE.read_text())
 
 
 @pytest.fixture
@@ -36,21 +35,17 @@ def fill(name, shape, rng):
 def weights():
     state = {}
     for i, name in enumerate(sorted(GOLDEN["keys"])):
-        values = fill(
-            name, tuple(GOLDEN["keys"][name]), np.random.RandomState(GOLDEN["recipe"]["base"] + i)
-        )
-        state[name] = torch.tensor(
-            values, dtype=torch.int64 if name.endswith("tracked") else torch.float64
-        )
+        rng = np.random.RandomState(GOLDEN["recipe"]["base"] + i)
+        values = fill(name, tuple(GOLDEN["keys"][name]), rng)
+        dtype = torch.int64 if name.endswith("tracked") else torch.float64
+        state[name] = torch.tensor(values, dtype=dtype)
     return state
 
 
 def inputs(step):
     rng = np.random.RandomState(GOLDEN["recipe"]["base"] + 100_000 + step)
-    return [
-        torch.from_numpy(rng.standard_normal((GOLDEN["recipe"]["batch"], 3, 224, 224)))
-        for _ in range(2)
-    ]
+    shape = (GOLDEN["recipe"]["batch"], 3, 224, 224)
+    return [torch.from_numpy(rng.standard_normal(shape)) for _ in range(2)]
 
 
 def norms(module, of):
@@ -101,13 +96,11 @@ def model():
 
 
 def test_the_key_names_are_the_authors(model):
-    assert {name: list(value.shape) for name, value in model.online.state_dict().items()} == GOLDEN[
-        "keys"
-    ]
+    shapes = {name: list(value.shape) for name, value in model.online.state_dict().items()}
+    assert shapes == GOLDEN["keys"]
     predictors = ("fc1.4", "fc1.5", "fc1.7", "fc2.4", "fc2.5", "fc2.7")
-    assert model.target.state_dict().keys() == {
-        name for name in GOLDEN["keys"] if not name.startswith(predictors)
-    }
+    of_target = {name for name in GOLDEN["keys"] if not name.startswith(predictors)}
+    assert model.target.state_dict().keys() == of_target
 
 
 def test_a_new_model_is_the_authors_initialisation(model):

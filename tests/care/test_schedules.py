@@ -27,10 +27,8 @@ def test_warm_up_is_linear_from_start_to_base():
 
 @pytest.mark.parametrize("warmup", [0, 7])
 def test_the_rest_is_a_cosine_to_zero_at_the_total(warmup):
-    rates = [
-        lr_at(step, total=30 + warmup, base=0.2, warmup=warmup)
-        for step in range(warmup, 31 + warmup)
-    ]
+    steps = range(warmup, 31 + warmup)
+    rates = [lr_at(step, total=30 + warmup, base=0.2, warmup=warmup) for step in steps]
     assert rates == pytest.approx(torch_cosine(30, 0.2), abs=1e-12)
     assert rates[0] == 0.2
     assert rates[15] == pytest.approx(0.1)
@@ -48,9 +46,8 @@ def test_momentum_goes_from_its_base_to_one():
     assert values[0] == pytest.approx(0.99, abs=1e-15)
     assert values[100] == pytest.approx(0.995, abs=1e-15)
     assert values[200] == 1
-    assert values == pytest.approx(
-        [1 - 0.01 * (cos(pi * t / 200) + 1) / 2 for t in range(201)], abs=1e-15
-    )
+    formula = [1 - 0.01 * (cos(pi * t / 200) + 1) / 2 for t in range(201)]
+    assert values == pytest.approx(formula, abs=1e-15)
     assert all(a < b for a, b in pairwise(values))
     assert momentum_at(300, total=200) == 1
     assert momentum_at(0, total=200, base=0.5) == 0.5

@@ -107,9 +107,17 @@ ABLATIONS = {  # Tables 6, 7, 8, and the text of Sec. 4.3
     ),
     "sequential or parallel": ("Sec. 4.3", {"sequential": 69.32, "parallel": 72.02}),
 }
+TOPS = ("top1", "top5")
 BOXES = ("ap", "ap50", "ap75")
 MASKS = ("mask_ap", "mask_ap50", "mask_ap75")
-MEASURES = ("top1", "top5", *BOXES, *MASKS)
+MEASURES = (*TOPS, *BOXES, *MASKS)
+MORE_AND_LESS = (
+    ("top5", "top1"),
+    ("ap50", "ap75"),
+    ("ap50", "ap"),
+    ("mask_ap50", "mask_ap75"),
+    ("mask_ap50", "mask_ap"),
+)
 
 
 def split(text):
@@ -120,51 +128,63 @@ def named(names, values):
     return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 
-def wanted():
+class Wanted:
     """(source, task, method, encoder, epochs) → (tables, measures)."""
-    rows = {}
 
-    def add(table, key, measures, source="paper"):
-        if measures:
-            tables, before = rows.setdefault((source, *key), (set(), {}))
+    def __init__(self):
+        self.rows = {}
+        self.add_linear()
+        self.add_few_labels()
+        self.add_detection()
+        self.add_ablations()
+
+    def add(self, table, key, measures, source="paper"):
+        if not measures:
+            return
+        tables, before = self.rows.setdefault((source, *key), (set(), {}))
+        if table:
             tables.add(table)
-            assert all(before.get(name, value) == value for name, value in measures.items()), key
-            before.update(measures)
+        assert all(before.get(name, value) == value for name, value in measures.items()), key
+        before.update(measures)
 
-    for method, text in LINEAR.items():
-        for epochs, top1 in zip((100, 200, 400), split(text), strict=True):
-            add("1a", ("linear", method, R50, epochs), named(["top1"], [top1]))
-    for key, top1 in OTHERS.items():
-        add("1b", ("linear", *key), {"top1": top1})
-    for (method, epochs), text in LONGER.items():
-        for encoder, tops in zip((R50, R50X2, R101, R152), text.split(), strict=True):
-            add("2", ("linear", method, encoder, epochs), named(("top1", "top5"), split(tops)))
-    for encoder, tops in README.items():
-        add(
-            "",
-            ("linear", "CARE", encoder, 100),
-            named(("top1", "top5"), split(tops)),
-            "released README",
-        )
-    for (method, encoder, epochs), text in FEW.items():
-        values = split(text)
-        for part, tops in (("1 %", values[0::2]), ("10 %", values[1::2])):
+    def add_linear(self):
+        for method, text in LINEAR.items():
+            for epochs, top1 in zip((100, 200, 400), split(text), strict=True):
+                self.add("1a", ("linear", method, R50, epochs), named(["top1"], [top1]))
+        for key, top1 in OTHERS.items():
+            self.add("1b", ("linear", *key), {"top1": top1})
+        for (method, epochs), text in LONGER.items():
+            for encoder, tops in zip((R50, R50X2, R101, R152), text.split(), strict=True):
+                self.add("2", ("linear", method, encoder, epochs), named(TOPS, split(tops)))
+        for encoder, tops in README.items():
+            key = ("linear", "CARE", encoder, 100)
+            self.add("", key, named(TOPS, split(tops)), source="released README")
+
+    def add_few_labels(self):
+        for (method, encoder, epochs), text in FEW.items():
             table = "3a" if encoder == R50 else "3b"
-            add(
-                table,
-                (f"{part} of the labels", method, encoder, epochs),
-                named(("top1", "top5"), tops),
-            )
-    for (method, epochs), text in C4.items():
-        values = split(text)
-        add("4", ("COCO C4", method, R50, epochs), named(BOXES + MASKS, values[:6]))
-        add("4", ("VOC C4", method, R50, epochs), named(BOXES, values[6:]))
-    for (method, epochs), text in FPN.items():
-        add("5", ("COCO FPN", method, R50, epochs), named(BOXES + MASKS, split(text)))
-    for name, (table, values) in ABLATIONS.items():
-        for variant, top1 in values.items():
-            add(table, (f"ablation {name}", f"CARE ({variant})", R50, 100), {"top1": top1})
-    return rows
+            values = split(text)
+            for part, tops in (("1 %", values[0::2]), ("10 %", values[1::2])):
+                key = (f"{part} of the labels", method, encoder, epochs)
+                self.add(table, key, named(TOPS, tops))
+
+    def add_detection(self):
+        for (method, epochs), text in C4.items():
+            values = split(text)
+            self.add("4", ("COCO C4", method, R50, epochs), named(BOXES + MASKS, values[:6]))
+            self.add("4", ("VOC C4", method, R50, epochs), named(BOXES, values[6:]))
+        for (method, epochs), text in FPN.items():
+            self.add("5", ("COCO FPN", method, R50, epochs), named(BOXES + MASKS, split(text)))
+
+    def add_ablations(self):
+        for name, (table, values) in ABLATIONS.items():
+            for variant, top1 in values.items():
+                key = (f"ablation {name}", f"CARE ({variant})", R50, 100)
+                self.add(table, key, {"top1": top1})
+
+
+def key_of(row):
+    return tuple(row[name] for name in ("source", "task", "method", "encoder", "epochs"))
 
 
 def measures(row):
@@ -175,20 +195,14 @@ def test_every_number_is_the_papers():
     read = {}
     for row in paper():
         tables = {row["table"]} if row["table"].startswith("Sec.") else set(row["table"].split())
-        read[row["source"], row["task"], row["method"], row["encoder"], row["epochs"]] = (
-            tables,
-            measures(row),
-        )
-    want = {key: (tables - {""}, measures) for key, (tables, measures) in wanted().items()}
+        read[key_of(row)] = (tables, measures(row))
+    want = Wanted().rows
     assert len(want) > 100
     assert read == want
 
 
 def test_no_row_is_there_twice():
-    keys = [
-        (row["source"], row["task"], row["method"], row["encoder"], row["epochs"])
-        for row in paper()
-    ]
+    keys = [key_of(row) for row in paper()]
     assert len(keys) == len(set(keys)) == 119
 
 
@@ -196,13 +210,7 @@ def test_the_numbers_are_possible():
     for row in paper():
         assert measures(row), row
         assert all(0 < value < 100 for value in measures(row).values()), row
-        for more, less in (
-            ("top5", "top1"),
-            ("ap50", "ap75"),
-            ("ap50", "ap"),
-            ("mask_ap50", "mask_ap75"),
-            ("mask_ap50", "mask_ap"),
-        ):
+        for more, less in MORE_AND_LESS:
             assert measures(row).get(more, 100) >= measures(row).get(less, 0), row
         assert row["epochs"] is None or 90 <= row["epochs"] <= 1000
         assert row["source"] == "paper" or (row["source"] == "released README" and not row["table"])
@@ -221,29 +229,25 @@ def test_sizes_are_those_that_are_printed():
     assert sized == printed
     for row in paper():
         tables = {"1b", "2"} & set(row["table"].split())
-        assert (row["params"], row["gflops"]) == (
-            printed[row["encoder"]] if tables else (None, None)
-        ), row
+        want = printed[row["encoder"]] if tables else (None, None)
+        assert (row["params"], row["gflops"]) == want, row
 
 
 def test_the_rows_of_a_task_stand_together():
     tasks = [row["task"] for row in paper()]
     assert [task for task, _ in itertools.groupby(tasks)] == list(dict.fromkeys(tasks))
     assert tasks.count("VOC C4") == 11
-    ablation = [
-        row["method"] for row in paper() if row["task"] == "ablation sequential or parallel"
-    ]
-    assert ablation == ["CARE (sequential)", "CARE (parallel)"]
+    task = "ablation sequential or parallel"
+    methods = [row["method"] for row in paper() if row["task"] == task]
+    assert methods == ["CARE (sequential)", "CARE (parallel)"]
 
 
 def test_every_cell_of_the_file_reaches_its_field():
-    lines = list(
-        csv.DictReader(files("care").joinpath("paper.csv").read_text("utf-8").splitlines())
-    )
-    named = ["source", "table", "task", "method", "encoder"]
+    text = files("care").joinpath("paper.csv").read_text("utf-8")
+    lines = list(csv.DictReader(text.splitlines()))
+    texts = ["source", "table", "task", "method", "encoder"]
     for line, row in zip(lines, paper(), strict=True):
-        assert list(line) == list(row) == [*named, "epochs", "params", "gflops", *MEASURES]
+        assert list(line) == list(row) == [*texts, "epochs", "params", "gflops", *MEASURES]
         for name, cell in line.items():
-            assert (
-                row[name] == cell if name in named else row[name] == (float(cell) if cell else None)
-            ), (name, line)
+            number = float(cell) if cell and name not in texts else None
+            assert row[name] == (cell if name in texts else number), (name, line)

@@ -8,31 +8,15 @@ from PIL import Image
 from care import CareError
 from care.show import report
 
+KNN = {"task": "kNN", "protocol": "k = 20 & cosine"}
+LINEAR = {"task": "linear", "protocol": "80 epochs"}
 RESULTS = {
     "title": "Scenes <b>& co</b>",
     "note": "made from a < b",
     "evaluations": [
-        {
-            "task": "kNN",
-            "encoder": "trained",
-            "top1": 71.26,
-            "top5": 93.5,
-            "protocol": "k = 20 & cosine",
-        },
-        {
-            "task": "kNN",
-            "encoder": "random",
-            "top1": 41.04,
-            "top5": 80.0,
-            "protocol": "k = 20 & cosine",
-        },
-        {
-            "task": "linear",
-            "encoder": "trained",
-            "top1": 80.0,
-            "top5": 97.04,
-            "protocol": "80 epochs",
-        },
+        KNN | {"encoder": "trained", "top1": 71.26, "top5": 93.5},
+        KNN | {"encoder": "random", "top1": 41.04, "top5": 80.0},
+        LINEAR | {"encoder": "trained", "top1": 80.0, "top5": 97.04},
     ],
     "skipped": ["detection: no <boxes>"],
     "stages": [{"name": "pretrain", "text": "150 steps"}],
@@ -108,34 +92,22 @@ def test_it_is_one_file_that_loads_nothing(full):
     assert text.startswith("<!doctype html>")
     assert not any(address in text for address in ("http://", "https://", "@import", "url("))
     assert not {tag for tag, _ in page.elements} & {"script", "link", "iframe", "object", "embed"}
-    sources = [
-        value
-        for _, attributes in page.elements
-        for name, value in attributes.items()
-        if name in ("src", "href", "srcset")
-    ]
-    assert [source.partition(",")[0] for source in sources] == ["data:image/png;base64"]
-    assert base64.b64decode(sources[0].partition(",")[2]) == png()
+    links = {name for _, attributes in page.elements for name in attributes}
+    assert not links & {"href", "srcset"}
+    (source,) = [attributes["src"] for _, attributes in page.elements if "src" in attributes]
+    kind, _, content = source.partition(",")
+    assert kind == "data:image/png;base64"
+    assert base64.b64decode(content) == png()
 
 
 def test_the_numbers_of_the_table_are_there_and_the_best_is_marked(full):
     _, page = read(full)
     cells = [(style, text) for tag, style, text in page.cells if tag == "td"]
     assert [text for _, text in cells] == [
-        "kNN",
-        "trained",
-        "71.3",
-        "93.5",
-        "",
-        "random",
-        "41.0",
-        "80.0",
-        "linear",
-        "trained",
-        "80.0",
-        "97.0",
-        "pretrain",
-        "150 steps",
+        *("kNN", "trained", "71.3", "93.5"),
+        *("", "random", "41.0", "80.0"),
+        *("linear", "trained", "80.0", "97.0"),
+        *("pretrain", "150 steps"),
     ]
     assert [text for style, text in cells if "best" in style] == ["71.3", "80.0"]
 
@@ -152,26 +124,21 @@ def test_what_results_say_is_text_and_never_markup(full):
 
 
 def curves(page):
+    """The points of each curve, by the caption."""
     captions = [text for tag, _, text in page.cells if tag == "figcaption"]
     lines = [attributes["points"] for tag, attributes in page.elements if tag == "polyline"]
-    return dict(
-        zip(
-            captions,
-            ([tuple(map(float, p.split(","))) for p in points.split()] for points in lines),
-            strict=True,
-        )
-    )
+    by_caption = {}
+    for caption, points in zip(captions, lines, strict=True):
+        by_caption[caption] = [tuple(map(float, point.split(","))) for point in points.split()]
+    return by_caption
 
 
 def test_a_curve_goes_through_the_losses(full):
     _, page = read(full)
     drawn = curves(page)
-    assert [caption.partition(" (")[0] for caption in drawn] == [
-        "C-stream loss",
-        "T-stream loss",
-        "attention supervision",
-        "spread of the embeddings",
-    ]
+    titles = [caption.partition(" (")[0] for caption in drawn]
+    assert titles[:2] == ["C-stream loss", "T-stream loss"]
+    assert titles[2:] == ["attention supervision", "spread of the embeddings"]
     caption, points = next(iter(drawn.items()))
     assert caption.endswith("3.03")
     assert len(points) == 30
@@ -195,9 +162,8 @@ def test_a_long_run_is_drawn_by_means(tmp_path):
     assert len(points) == 210
     means = [sum(row["cnn"] for row in lines[at : at + 10]) / 10 for at in range(0, 2100, 10)]
     low, high = min(means), max(means)
-    assert [y for _, y in points] == pytest.approx(
-        [145 - 140 * (mean - low) / (high - low) for mean in means], abs=0.06
-    )
+    heights = [145 - 140 * (mean - low) / (high - low) for mean in means]
+    assert [y for _, y in points] == pytest.approx(heights, abs=0.06)
 
 
 def test_what_is_measured_now_and_then_stands_at_its_steps(tmp_path):
@@ -250,97 +216,44 @@ def test_a_second_report_replaces_the_first(full):
 
 def test_a_folder_without_results_and_losses_is_refused(tmp_path):
     (tmp_path / "maps.png").write_bytes(png())
-    with pytest.raises(
-        CareError, match=r"holds neither results\.json nor losses\.jsonl; wanted a directory"
-    ):
+    message = r"holds neither results\.json nor losses\.jsonl; wanted a directory"
+    with pytest.raises(CareError, match=message):
         report(tmp_path)
     assert not (tmp_path / "report.html").exists()
 
 
 def test_rows_with_other_measures_have_tables_of_their_own(tmp_path):
-    detection = {
-        "task": "detection",
-        "encoder": "trained",
-        "ap": 22.94,
-        "ap50": 43.9,
-        "ap75": 21.5,
-        "protocol": "Faster R-CNN",
-    }
-    attention = {
-        "task": "attention",
-        "encoder": "random",
-        "inside": 33.06,
-        "area": 31.0,
-        "protocol": "inside the masks",
-    }
+    detection = {"task": "detection", "encoder": "trained", "protocol": "Faster R-CNN"}
+    detection |= {"ap": 22.94, "ap50": 43.9, "ap75": 21.5}
+    attention = {"task": "attention", "encoder": "random", "protocol": "inside the masks"}
+    attention |= {"inside": 33.06, "area": 31.0}
     write(tmp_path, RESULTS | {"evaluations": [*RESULTS["evaluations"], detection, attention]})
     page = Page(report(tmp_path).read_text())
     headings = [text for text in page.text if text.endswith(" %")]
     assert headings == ["top-1 %", "top-5 %", "AP %", "AP50 %", "AP75 %", "inside %"]
     numbers = [text for tag, kind, text in page.cells if tag == "td" and "number" in kind]
-    assert numbers == [
-        "71.3",
-        "93.5",
-        "41.0",
-        "80.0",
-        "80.0",
-        "97.0",
-        "22.9",
-        "43.9",
-        "21.5",
-        "33.1",
-    ]
+    assert " ".join(numbers) == "71.3 93.5 41.0 80.0 80.0 97.0 22.9 43.9 21.5 33.1"
     assert sum("best" in kind for _, kind, _ in page.cells) == 4
     assert "detection: Faster R-CNN" in [text for _, _, text in page.cells]
 
 
 def test_the_losses_of_a_detector_are_curves(tmp_path):
-    lines = [
-        {
-            "step": n,
-            "classifier": 1.0,
-            "box_reg": 0.5,
-            "mask": 0.6,
-            "objectness": 0.7,
-            "rpn_box_reg": 0.1,
-            "total": 2.9,
-            "lr": 0.1,
-        }
-        for n in range(5)
-    ]
-    (tmp_path / "losses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    line = {"classifier": 1.0, "box_reg": 0.5, "mask": 0.6, "objectness": 0.7, "rpn_box_reg": 0.1}
+    line |= {"total": 2.9, "lr": 0.1}
+    lines = [json.dumps({"step": n} | line) for n in range(5)]
+    (tmp_path / "losses.jsonl").write_text("\n".join(lines))
     assert report(tmp_path).read_text().count("<polyline") == 5
 
 
 def test_deviations_masks_and_different_settings_are_told(tmp_path):
-    boxes = {
-        "task": "COCO FPN",
-        "protocol": "Mask R-CNN",
-        "ap": 39.12,
-        "ap50": 60.0,
-        "mask_ap": 35.6,
-        "mask_ap50": None,
-    }
-    short, long = (
-        {"settings": {"iterations": 100}},
-        {"settings": {"iterations": 90000}, "trials": 5, "ap_std": 0.26},
-    )
-    write(
-        tmp_path,
-        {
-            "evaluations": [
-                boxes | {"encoder": "a"} | short,
-                boxes | {"encoder": "b", "ap75": 41.0} | long,
-            ]
-        },
-    )
+    boxes = {"task": "COCO FPN", "protocol": "Mask R-CNN"}
+    boxes |= {"ap": 39.12, "ap50": 60.0, "mask_ap": 35.6, "mask_ap50": None}
+    short = {"encoder": "a", "settings": {"iterations": 100}}
+    long = {"encoder": "b", "settings": {"iterations": 90000}, "trials": 5, "ap_std": 0.26}
+    write(tmp_path, {"evaluations": [boxes | short, boxes | long | {"ap75": 41.0}]})
     page = Page(report(tmp_path).read_text())
-    assert [text for text in page.text if text.endswith(" %")] == [
-        "AP %",
-        "AP50 %",
-        "AP75 %",
-        "mask AP %",
-    ]
+    headings = [text for text in page.text if text.endswith(" %")]
+    assert headings == ["AP %", "AP50 %", "AP75 %", "mask AP %"]
     cells = [text for tag, _, text in page.cells if tag == "td"]
     assert cells[:6] == ["COCO FPN (1)", "a", "39.1", "60.0", "–", "35.6"]
     assert cells[6:] == ["COCO FPN (2)", "b", "39.1 ± 0.3", "60.0", "41.0", "35.6"]
