@@ -20,7 +20,7 @@ def reads(monkeypatch):
 
 @pytest.fixture
 def at_step(monkeypatch):
-    """Does something in the middle of a run: when the losses of a step are there, before the optimizer."""
+    """Does something in the middle of a step: its losses are there, the optimizer has not moved."""
     update = Stepper.update
 
     def register(steps, action):

@@ -83,11 +83,11 @@ def naive_ap(data, detections, threshold, iou=iou, shapes=None):
         ]
         for rank, (_, n, k) in enumerate(sorted(rows, reverse=True), 1):
             shape = found_shapes[n][k]
-            best, k = max(
-                ((iou(shape, other), k) for k, other in free[n].items()), default=(0, None)
+            best, nearest = max(
+                ((iou(shape, other), m) for m, other in free[n].items()), default=(0, None)
             )
             if best >= threshold:
-                del free[n][k]
+                del free[n][nearest]
                 hits += 1
             curve.append((hits / wanted, hits / rank))
         at = [
@@ -99,7 +99,10 @@ def naive_ap(data, detections, threshold, iou=iou, shapes=None):
 
 
 def draw(seed):
-    """Crowded pictures, one without boxes and none with a dog; detections near the boxes, some twice, and anywhere."""
+    """Crowded pictures, one without boxes, none with a dog, and detections.
+
+    These are near the boxes, some twice, and anywhere.
+    """
     rng = np.random.default_rng(seed)
 
     def box():
@@ -248,7 +251,10 @@ def rectangle(left, top, right, bottom):
 
 
 def draw_masks(seed):
-    """Blobs in their boxes, in all of COCO's ways of writing; detections are blobs moved, eaten away, doubled, mistaken and left out."""
+    """Blobs in their boxes, in all of COCO's ways of writing, and detections.
+
+    These are blobs moved, eaten away, doubled, mistaken and left out.
+    """
     rng = np.random.default_rng(seed)
     rows, written, shapes, detections, found_shapes = [], [], [], [], []
     for count in (5, 0, 9, 3):
@@ -361,7 +367,7 @@ def test_a_mask_that_is_missing_or_of_another_size_is_refused():
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # in pycocotools
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 def test_cocos_own_files_give_what_pycocotools_gives(unpacked, kind):
-    """The reference reads the JSON itself, with COCO's category numbers, crowds as they are written, and areas of the file."""
+    """The reference reads the JSON itself, with its category numbers, crowds and areas."""
     path = (
         unpacked("coco-mini-permissive.tar")
         / "coco-mini-permissive"

@@ -110,7 +110,7 @@ def encoder():
 
 @pytest.fixture(scope="module")
 def val_path(tmp_path_factory, make_image):
-    """Half of its 18 images are near one of the training set's, whose labels are those of ``data``."""
+    """Half of its 18 images are near one of the training set's, with the labels of ``data``."""
     root = tmp_path_factory.mktemp("val")
     for number in range(18):
         folder = root / "photos" / ("ant", "bee", "cat")[number % 3]
@@ -137,7 +137,10 @@ def test_the_verb_is_the_vote_of_frozen_features(encoder, data, val_path, settin
     )
     assert 30 < got.measures["top1"] < 100
     assert got.measures["top5"] == 100  # there are three classes
-    want = f"weighted nearest neighbours on frozen features (k {k}, temperature {temperature:g}), centre crops of {size} px"
+    want = (
+        f"weighted nearest neighbours on frozen features (k {k}, temperature {temperature:g}), "
+        f"centre crops of {size} px"
+    )
     protocol = f"{want}; nothing is trained or chosen"
     assert got == Evaluation("kNN", protocol, got.measures, {}, got.resampled)
     right = scores.argmax(1) == val.labels

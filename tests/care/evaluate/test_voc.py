@@ -113,7 +113,10 @@ def naive(data, detections):
 
 
 def draw(seed):
-    """Crowded images, some without objects and none with a dog; detections near objects, some twice, and anywhere; many equal scores."""
+    """Crowded images, some without objects, none with a dog, and detections.
+
+    These are near objects, some twice, and anywhere, many with equal scores.
+    """
     rng = np.random.default_rng(seed)
     whole = seed % 2 == 0  # whole pixels: overlaps tie, and meet thresholds exactly
 
@@ -168,7 +171,8 @@ def test_perfect_and_no_detections():
     [(50, (0, 0, 0)), (51, (10, 100, 0)), (75, (50, 100, 0)), (76, (60, 100, 100))],
 )
 def test_an_overlap_has_to_exceed_the_threshold_and_counts_whole_pixels(height, want):
-    # 1…height of 1…100 is exactly height per cent with the + 1 of inclusive sides, and less than that without
+    # 1…height of 1…100 is exactly height per cent with the + 1 of inclusive sides, and less
+    # without
     assert average_precision(
         truth([((1, 1, 50, 100), 0)]), [found(((1, 1, 50, height), 0, 0.9))]
     ) == pytest.approx(want)
@@ -287,7 +291,7 @@ def test_detections_that_are_not_finite_are_refused(field):
 
 
 def test_blood_cells(unpacked):
-    """A devkit's own files, and detections that are its objects moved, doubled, mistaken and left out."""
+    """A devkit's own files; detections are its objects moved, doubled, mistaken and left out."""
     (root,) = unpacked("bccd.tar").rglob("BCCD")
     data, rng, detections = (
         boxes.load(root / "ImageSets" / "Main" / "test.txt"),

@@ -129,7 +129,8 @@ def test_names_with_dots_and_equal_stems_are_told_apart(make_image, tmp_path):
 def test_a_list_of_another_set_and_one_that_cannot_be_read_are_refused(train, tmp_path):
     with pytest.raises(
         CareError,
-        match=r"none of the 2 names in .*list\.txt is an image of .*train; the list is of another set",
+        match=r"none of the 2 names in .*list\.txt is an image of .*train; the list is of "
+        "another set",
     ):
         listed(train, write_list(tmp_path, "n01440764_1.JPEG", "", "n01440764_2.JPEG"))
     with pytest.raises(CareError, match="none of the 0 names"):
@@ -179,8 +180,10 @@ def test_a_fraction_and_a_list_are_the_rows_that_they_choose(tiny, train, val, t
     assert saved(tmp_path / "5") == saved(tmp_path / "1")
     assert "not in" not in capsys.readouterr().err
     assert wanted.task == "40 % of the labels"
-    want = "the whole network fine-tuned on 12 labelled images, crops of 32 px, batch 8, learning rates and epochs as given"
-    assert wanted.protocol == want
+    assert wanted.protocol == (
+        "the whole network fine-tuned on 12 labelled images, crops of 32 px, batch 8, "
+        "learning rates and epochs as given"
+    )
     assert wanted.measures.keys() == {"top1", "top5"}
 
 

@@ -18,7 +18,7 @@ finetune_module = import_module("care.evaluate.finetune")
 
 @pytest.fixture
 def plans(monkeypatch):
-    """Settings of all trainings, which have no steps: (folder, number of images, rates, steps, batch size)."""
+    """Of all trainings, which take no step: (folder, images, rates, steps, batch size)."""
     seen, init = [], Run.__init__
 
     def record(self, path, model, optimizer, settings, **options):
@@ -129,7 +129,7 @@ def test_what_was_chosen_can_be_given_again(tiny, train, val, tmp_path, updates)
 
 
 def scripted(monkeypatch, *rights):
-    """Replaces the logits by which models are scored: of the images so many are right, each with its margin."""
+    """Replaces the logits that score models: so many images are right, each with its margin."""
     answers = iter(rights)
 
     class Scripted(trial_module.Classifier):
@@ -203,12 +203,14 @@ def test_a_rate_that_diverges_is_passed_over(encoder, train, val, updates, tmp_p
 def test_a_training_that_diverges_at_all_rates_is_an_error(encoder, train, val, tmp_path):
     with pytest.raises(
         CareError,
-        match=r"fine-tuning diverged at all of the learning rates \(1e\+30, 1e\+32\); try lower ones",
+        match=r"fine-tuning diverged at all of the learning rates \(1e\+30, 1e\+32\); try lower "
+        "ones",
     ):
         tune(encoder, train, val, tmp_path, rows=ALL, rates=((1e30, 1e30), (1e32, 1e32)))
     assert not (tmp_path / "chosen.json").exists()
     with pytest.raises(
         CareError,
-        match=r"the cross_entropy loss is nan at step \d|diverged at the learning rates \(1e\+30, 1e\+30\)",
+        match=r"the cross_entropy loss is nan at step \d|"
+        r"diverged at the learning rates \(1e\+30, 1e\+30\)",
     ):
         tune(encoder, train, val, tmp_path, rows=ALL, rates=((1e30, 1e30),))

@@ -87,7 +87,8 @@ def test_other_settings_in_a_finished_run_are_refused_before_anything_is_trained
     before = saved(whole[0])
     with pytest.raises(
         CareError,
-        match="whole was fine-tuned with other images or settings; repeat those, or choose a new run directory",
+        match="whole was fine-tuned with other images or settings; repeat those, or choose a new "
+        "run directory",
     ):
         tune(tiny, train, val, whole[0], **{"rows": ALL} | TWO | {field: CHANGES[field]})
     assert updates == []

@@ -6,7 +6,7 @@ import shards
 
 @pytest.fixture(scope="session")
 def sets(tmp_path_factory, make_image):
-    """Paths of 42 images to train on and 30 to score; their class is the colour they have more of."""
+    """Paths of 42 images to train on and 30 to score, whose class is the colour that prevails."""
     root = tmp_path_factory.mktemp("colours")
     for name, count in (("train", 42), ("val", 30)):
         for n in range(count):

@@ -29,7 +29,7 @@ from shards.order import permutation
 
 
 def weights(run, rates, steps=STEPS):
-    """The classifiers' tensors [2, rates, classes, …]: of the images that choose no rate, and of all."""
+    """The classifiers' tensors [2, rates, classes, …], without the held-out images and of all."""
     state = load_file(run / "checkpoints" / f"step-{steps:08d}" / "model.safetensors")
     return {
         name: value.view(2, len(rates), CLASSES, *value.shape[1:])
@@ -54,7 +54,10 @@ def plain_features(encoder, data, numbers):
 def plain_training(
     encoder, data, val, lr, out, *, epochs, batch_size, norm=False, seed=0, min_scale=0.08
 ):
-    """As a reader of the docstring would write it: the classifier without the images ``out``, and top-1 on val after each epoch."""
+    """As a reader of the docstring would write it.
+
+    The classifier without the images ``out``, and top-1 on val after each epoch.
+    """
     encoder.eval()
     layers = [nn.Linear(encoder.features, CLASSES), *([nn.BatchNorm1d(CLASSES)] if norm else [])]
     layers[0].weight.data = 0.01 * torch.randn(
@@ -239,13 +242,16 @@ def test_val_is_scored_as_often_as_in_the_released_code(encoder, train, val, tmp
 
 
 def test_what_was_measured_is_said(whole, encoder, train, val, tmp_path):
-    want = "one linear layer on the frozen encoder, random crops of 32 px and flips, 4 epochs of SGD at batch 8"
-    assert whole[1].protocol == f"{want}, learning rate chosen on held-out images of train"
+    assert whole[1].protocol == (
+        "one linear layer on the frozen encoder, random crops of 32 px and flips, 4 epochs of SGD "
+        "at batch 8, learning rate chosen on held-out images of train"
+    )
     assert whole[1].task == "linear"
     encoder.size = 40
     got = judge(encoder, train, val, tmp_path, epochs=1, norm=True)
     assert got.protocol.startswith(
-        "one linear layer and batch norm on the frozen encoder, random crops of 40 px and flips, 1 epochs"
+        "one linear layer and batch norm on the frozen encoder, random crops of 40 px and flips, "
+        "1 epochs"
     )
     assert "at batch 42," in got.protocol
     assert {name for name in rows(tmp_path)[0] if name.startswith("val")} == {

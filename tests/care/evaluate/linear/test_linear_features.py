@@ -108,7 +108,10 @@ def test_at_most_ten_thousand_images_choose_the_learning_rate():
 
 @pytest.fixture
 def trained(monkeypatch):
-    """All classifiers, and what each step gave them: features, labels, which of the images do not choose the rate."""
+    """All classifiers, and what each step gave them.
+
+    That is features, labels, and which of the images do not choose the rate.
+    """
     made, steps = [], []
 
     class Kept(LinearHeads):
@@ -147,7 +150,7 @@ def test_every_epoch_visits_each_feature_once_in_another_order_and_the_held_out_
 
 @pytest.mark.parametrize("norm", [False, True])
 def test_the_layer_is_trained_as_torchs_own_modules(trained, norm):
-    """A step is on the whole set, so that the order does not matter; every learning rate is a classifier of its own."""
+    """A step is on all images, so that the order does not matter; each rate has a classifier."""
     train, lrs = blobs(0, 64), (0.1, 1.0, 8.0)
     linear_on_features(train, train, lrs=lrs, epochs=6, norm=norm, seed=3)
     (heads,), steps = trained
