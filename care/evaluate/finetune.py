@@ -90,8 +90,7 @@ def finetune(  # noqa: PLR0913 (a public verb)
             to hold a part out; the run is of other settings; or all candidates diverged.
         Stopped: SIGINT or SIGTERM came; all is saved, the same call continues.
 
-    Source: Sec. 4.2; Grill et al. 2020 (BYOL), Caron et al. 2020 (SwAV), Zbontar et al. 2021
-    (Barlow Twins).
+    Source: Grill et al. 2020 (BYOL), Caron et al. 2020 (SwAV), Zbontar et al. 2021 (Barlow Twins).
     """
     check_same_classes(train, val)
     chosen_rows = labelled_rows(train, labels, seed=seed)

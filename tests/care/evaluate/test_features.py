@@ -1,20 +1,16 @@
+"""Features of a frozen encoder, and the cache of them."""
+
 import shutil
 import fsspec
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
-from sklearn.metrics import top_k_accuracy_score
 from torch import nn
 from torchvision import transforms
 import shards
 from care import CareError, resnet18
 from care.evaluate import extract
-from care.evaluate.evaluation import accuracy, check_same_classes
-from care.evaluate.images import centre_crop, centre_crops, random_crops
-from care.train.photometrics import crop
-from care.train.views import View
 
 SIZE = 32
 NORMALIZE = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -42,70 +38,6 @@ def passes(encoder):
     seen = []
     encoder.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     return seen
-
-
-# images
-
-
-@pytest.mark.parametrize(
-    "size", [(500, 375), (375, 500), (256, 256), (500, 332), (224, 400), (40, 40), (3, 90)]
-)
-def test_a_centre_crop_is_torchvisions(size):
-    image = Image.fromarray(
-        np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
-    )
-    for length in (224, 33):
-        ours = centre_crop(image, length)
-        assert ours.size == (length, length)
-        assert np.array_equal(np.asarray(ours), np.asarray(paper_transform(length)(image)))
-
-
-def test_a_centre_crop_is_torchvisions_where_the_long_side_is_no_whole_number(make_image):
-    for width in range(300, 330):
-        image = make_image(width, (width, 211))
-        assert np.array_equal(
-            np.asarray(centre_crop(image, 96)), np.asarray(paper_transform(96)(image))
-        )
-
-
-def test_all_images_come_in_order_and_normalised(data):
-    transform = transforms.Compose([paper_transform(SIZE), transforms.ToTensor(), NORMALIZE])
-    want = torch.stack([transform(data.image(i)) for i in range(24)])
-    batches = [[*range(7)], [9, 8], [*range(10, 24)], [7]]
-    for workers in (0, 1):
-        got = list(centre_crops(data, batches, size=SIZE, workers=workers))
-        assert [len(batch) for batch in got] == [7, 2, 14, 1]
-        torch.testing.assert_close(
-            torch.cat(got), want[[row for batch in batches for row in batch]], rtol=0, atol=1e-6
-        )
-
-
-@pytest.mark.parametrize(("workers", "start"), [(0, 0), (1, 0), (0, 3)])
-def test_crops_are_those_of_the_views_of_each_epochs_order(data, workers, start):
-    rows = np.array([20, 3, 11, 7, 15, 4])
-    view = View(scale=(0.3, 1), jitter_p=0, blur_p=0, gray_p=0)
-    settings = {"size": SIZE, "min_scale": 0.3, "batch_size": 4, "seed": 3, "workers": workers}
-    # an epoch is a step
-    got = list(random_crops(data, rows, steps=range(start, 5), **settings))
-    assert len(got) == 5 - start
-    for epoch, (pixels, labels, of) in enumerate(got, start):
-        assert (
-            of.tolist() == rows[shards.step_ids(6, batch_size=4, step=epoch, seed=3).ids].tolist()
-        )
-        assert labels.tolist() == [int(data[row].label) for row in of]
-        naive = [
-            crop(np.array(data.image(int(row))), view.draw(3, epoch, int(row), 0), SIZE).copy()
-            for row in of
-        ]
-        torch.testing.assert_close(
-            pixels, torch.stack([NORMALIZE(torch.from_numpy(one).float() / 255) for one in naive])
-        )
-    assert (
-        len({tuple(sorted(of.tolist())) for _, _, of in got}) > 1
-    )  # others are left out each epoch
-
-
-# features
 
 
 def test_features_are_those_of_the_encoder_in_eval_mode_in_the_sets_order(encoder, data):
@@ -168,18 +100,6 @@ def test_a_set_without_classes_is_refused(encoder, make_image, tmp_path):
         match="set has images without a class; evaluation needs a set built from class folders",
     ):
         extract(encoder, flat, size=SIZE)
-
-
-def test_sets_of_other_classes_are_refused(data, make_image, tmp_path):
-    check_same_classes(data, data)
-    other = build(tmp_path, make_image, ["bee/1.png", "dog/2.png"])
-    with pytest.raises(
-        CareError, match="must have the same classes; only one of them has: ant, cat, dog"
-    ):
-        check_same_classes(data, other)
-
-
-# cache
 
 
 def files(cache):
@@ -299,33 +219,3 @@ def test_the_shards_before_a_failure_stay(encoder, damaged_set, passes, tmp_path
     assert torch.equal(got.x, load_file(kept)["x"])
     shutil.rmtree(tmp_path / "cache")
     assert same(extract(encoder, data, size=SIZE, only=[0]), got)
-
-
-# accuracy
-
-
-@pytest.mark.parametrize("classes", [6, 12])
-def test_accuracy_is_sklearns(classes):
-    generator = torch.Generator().manual_seed(0)
-    scores, labels = (
-        torch.randn(200, classes, generator=generator),
-        torch.randint(classes, (200,), generator=generator),
-    )
-    got = accuracy(scores, labels)
-    for k, value in ((1, got.top1), (5, got.top5)):
-        want = top_k_accuracy_score(labels.numpy(), scores.numpy(), k=k, labels=range(classes))
-        assert value == pytest.approx(100 * want, abs=1e-4)
-    assert 0 < got.top1 < got.top5 < 100
-
-
-@pytest.mark.parametrize("classes", [1, 3, 5])
-def test_the_first_five_of_at_most_five_classes_are_all(classes):
-    scores = torch.eye(classes).roll(1, 1) if classes > 1 else torch.zeros(1, 1)
-    got = accuracy(scores, torch.arange(classes))
-    assert got == (100 if classes == 1 else 0, 100)
-
-
-@pytest.mark.parametrize(("labels", "said"), [([0, 3, 1], "0 to 3"), ([2, -1, 0], "-1 to 2")])
-def test_a_label_that_is_no_class_is_refused(labels, said):
-    with pytest.raises(CareError, match=f"wanted labels from 0 to 2, got some from {said}"):
-        accuracy(torch.eye(3), torch.tensor(labels))

@@ -17,7 +17,6 @@ from classifying import (
 )
 import shards
 from care import CareError
-from care.evaluate import linear
 from care.train import Stopped, mirror
 from shards import storage
 
@@ -35,7 +34,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     at_step([step], lambda: os.kill(os.getpid(), signal.SIGKILL))
     settings = SETTINGS | {"workers": workers}
     child = multiprocessing.get_context("fork").Process(
-        target=linear, args=(make_encoder(), train, val, tmp_path), kwargs=settings
+        target=judge, args=(make_encoder(), train, val, tmp_path), kwargs=settings
     )
     child.start()
     child.join(60)
