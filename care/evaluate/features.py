@@ -108,7 +108,7 @@ def extract(
     folder = None
     if cache:
         identity = [digest_of(encoder), data.digest, size, precision]
-        folder = storage.locate(cache) / storage.digest(identity)
+        folder = f"{storage.locate(cache)}/{storage.digest(identity)}"
     features = {} if folder is None else _cached(folder, rows_of_shards)
     missing = {
         number: rows for number, rows in rows_of_shards.items() if rows and number not in features
@@ -132,7 +132,7 @@ def extract(
             features[number] = torch.cat(parts)
             if folder is not None:
                 packed = save({"x": features[number]})
-                storage.write_bytes(folder / f"{number}.safetensors", packed)
+                storage.write_bytes(f"{folder}/{number}.safetensors", packed)
     return _joined(encoder, data, rows_of_shards, features)
 
 
@@ -143,7 +143,7 @@ def _rows_of_shards(data: shards.ShardSet, only: Iterable[int] | None) -> dict[i
     return {number: range(starts[number], starts[number + 1]) for number in numbers}
 
 
-def _cached(folder: Path, numbers: Iterable[int]) -> dict[int, Tensor]:
+def _cached(folder: str, numbers: Iterable[int]) -> dict[int, Tensor]:
     """Features of those shards that a folder has, but not those of damaged files."""
     features = dict[int, Tensor]()
     for number in numbers:
