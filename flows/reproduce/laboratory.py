@@ -135,14 +135,14 @@ class Laboratory:
         inputs: Result = {"size": self.regime.size, "encoder": encoder, "seed": run.seed}
         inputs |= self.sets
         self._start("features", inputs, run)
-        inputs |= {"called": run.arm.name}
-        on_features = inputs | {"cache": Needs(f"features-{run.name}")}
+        named = inputs | {"called": run.arm.name}
+        on_features = named | {"cache": Needs(f"features-{run.name}")}
         yield Judged(self._start("knn", {"verb": "knn", **on_features}, run))
         yield Judged(self._start("linear", {"verb": "linear", "fast": True, **on_features}, run))
         # each run draws labels of its own, whatever the number of trials
         own_labels = {"seed": run.seed * self.regime.trials}
         for share, count in self.label_counts.items():
-            tuning = self.regime.tuning(share, count) | inputs | own_labels
+            tuning = self.regime.tuning(share, count) | named | own_labels
             future = self._start(f"finetune-{share:g}", tuning, run)
             yield Judged(future, f"{100 * share:g} % of the labels")
 

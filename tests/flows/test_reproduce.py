@@ -159,7 +159,8 @@ def test_stopped_in_the_middle_it_ends_with_the_same_table(
 ) -> None:
     command = ("reproduce", "--plain", "--out", tmp_path, *options(GRID))
     process = care(*command, env=environment())
-    until(lambda: [*tmp_path.glob("results/*.json")], 300, "a finished run")
+    until(lambda: [*tmp_path.glob("results/*.json")] or process.poll(), 300, "a finished run")
+    assert process.poll() is None, process.communicate()[0]
     os.kill(process.pid, number)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 3}[number], output

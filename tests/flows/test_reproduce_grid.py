@@ -1,7 +1,9 @@
 """The order of a grid's runs, and what becomes of their figures, with stages that are made up."""
 
+import inspect
 import json
 from concurrent.futures import Future
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
@@ -10,6 +12,7 @@ from flows.reproduce.arms import ARMS
 from flows.reproduce.campaign import measured_ratio
 from flows.reproduce.flow import care_reproduce
 from flows.reproduce.runs import RunResult
+from flows.works import WORKS
 from flows.works.timing import timing
 from shards.errors import Failure, Misuse, Stopped
 
@@ -91,6 +94,14 @@ def test_every_run_is_trained_then_judged_by_everything(schedule, tmp_path: Path
     assert names(schedule, "localisation") == [f"localisation-{run}" for run in runs]
     assert content["skipped"] == ["1 % of the labels: too few to hold one out"]
     assert {figure["task"] for figure in content["arms"]} >= {"knn", "30 % of the labels"}
+
+
+def test_a_stage_still_has_only_its_own_inputs_when_it_begins(schedule, tmp_path: Path) -> None:
+    care_reproduce.fn(out=str(tmp_path), **GRID)
+    for name, work, inputs in schedule.started:
+        function = getattr(import_module(WORKS[work]), work)
+        inspect.signature(function).bind("out", **inputs)
+        assert ("called" in inputs) == (work == "judge"), name
 
 
 def test_each_finished_run_leaves_its_json(schedule, tmp_path: Path) -> None:
