@@ -31,7 +31,7 @@ class Picture(NamedTuple):
     """An image and its n boxes, all in pixels of the upright image.
 
     Attributes:
-        path: of its file, or in a shard set of the set and the name in its source.
+        path: path of its file; in a shard set, of the set and the name in its source.
         size: width and height.
         boxes: [n, 4]: left, top, right, bottom, the last two exclusive.
         labels: [n]: positions in the set's classes.
@@ -59,7 +59,7 @@ class BoxSet(NamedTuple):
     """The annotated images of a list.
 
     Attributes:
-        path: of the list.
+        path: path of the list.
         pictures: the images that are there, in the order of the list.
         classes: the names of the classes.
         rejects: what was left out, by reason.
@@ -82,7 +82,7 @@ class BoxSet(NamedTuple):
         """Decode a picture.
 
         Args:
-            number: of the picture.
+            number: number of the picture in the list.
 
         Returns:
             The upright RGB image.
@@ -194,8 +194,8 @@ def _make_picture(
     """The objects of an image as arrays, and those that cannot be used.
 
     Args:
-        image: what the list says of it.
-        labels: of the classes that count, by name.
+        image: what the list says of the image.
+        labels: numbers of the classes that count, by name.
     """
     objects = list[AnnotatedObject]()
     boxes = list[list[float]]()

@@ -18,7 +18,7 @@ class Cache:
 
     Args:
         folder: where; by default ``$CARE_CACHE``, else ``~/.cache/care/shards``.
-        limit: how many bytes it may have; by default ``$CARE_CACHE_GB``, else 100 GB.
+        limit: how many bytes it may hold; by default ``$CARE_CACHE_GB``, else 100 GB.
 
     Raises:
         ShardError: ``$CARE_CACHE_GB`` is no number.
@@ -41,7 +41,7 @@ class Cache:
 
         Args:
             url: where it is in the object store.
-            shard: its size and digest.
+            shard: what the index says of it.
 
         Returns:
             A file descriptor, the caller's to close.

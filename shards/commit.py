@@ -20,7 +20,7 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> Index:
     """Write the index of a set whose shards are all there, and remove their records.
 
     Args:
-        plan: of the set.
+        plan: what the shards were written from.
         dest: the set's folder.
         max_rejects: share of the images that may be rejected; files of other kinds do not count.
 

@@ -84,8 +84,8 @@ def shrink(data: bytes, max_side: int, quality: int) -> bytes:
 
     Args:
         data: an image file.
-        max_side: px; how long the longer side may be.
-        quality: of the JPEG, 1…100.
+        max_side: how long the longer side may be, in pixels.
+        quality: quality of the JPEG, 1…100.
 
     Returns:
         An upright JPEG whose longer side has ``max_side`` px, or ``data`` if it is no longer.

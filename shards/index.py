@@ -32,10 +32,10 @@ class Shard(NamedTuple):
     """One tar.
 
     Attributes:
-        url: relative to the set.
+        url: its name in the folder of the set.
         nsamples: how many samples it has.
-        filesize: in bytes.
-        sha256: of its bytes, in hex.
+        filesize: how many bytes it has.
+        sha256: digest of its bytes, in hex.
     """
 
     url: str
@@ -48,17 +48,17 @@ class Index(NamedTuple):
     """The content of a set.
 
     Attributes:
-        path: of its folder.
+        path: path or URL of its folder.
         shards: the tars, in order.
         samples: a ``ROW`` for each sample [count].
         keys: sample names [count]; an array, since a million ``str`` cost every worker 100 MB.
         classes: the names of the classes.
-        seen: files of the source, kept or left out.
+        seen: number of files of the source, kept or left out.
         rejects: the files that were left out, by reason.
         plan: a digest of the names and sizes of the input and of the options.
-        seed: of the order.
-        sha256: of the side files, by name.
-        digest: of ``index.json``: the set's identity.
+        seed: seed of the order.
+        sha256: digests of the side files, by name.
+        digest: digest of ``index.json``, the set's identity.
         starts: the number of every shard's first sample, and the count [shards + 1].
     """
 
@@ -80,7 +80,7 @@ def read_index(path: str | Path, *, for_audit: bool = False) -> Index:
     """Read the index of a set and check it.
 
     Args:
-        path: of the set's folder, or its URL.
+        path: path or URL of the set's folder.
         for_audit: whether the side files are all checked, also the annotations, but not the sizes
             of the tars.
 

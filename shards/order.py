@@ -56,7 +56,7 @@ def permutation(count: int, *, seed: int, stream: int, block: int = 0) -> NDArra
     """A random order of ``range(count)``, another one for every seed, stream and block.
 
     Args:
-        count: how many numbers to order.
+        count: how many numbers there are.
         seed: any integer.
         stream: what the order is for: 0 is the build's, e + 1 that of epoch e.
         block: the part of the stream.
@@ -76,11 +76,11 @@ def step_ids(count: int, *, batch_size: int, step: int, seed: int, run_length: i
     ``batch_size - 1`` samples, others each epoch.
 
     Args:
-        count: samples of the set.
-        batch_size: samples of a step, on all ranks together.
-        step: the number of the batch, from 0.
-        seed: of the order.
-        run_length: neighbouring samples that stay in one block, such as a shard's.
+        count: number of samples of the set.
+        batch_size: number of samples of a step, on all ranks together.
+        step: number of the batch, counted from 0.
+        seed: seed of the order.
+        run_length: how many neighbouring samples stay together in a block; best, those of a shard.
 
     Returns:
         The step.
@@ -150,8 +150,8 @@ def _permuted(position: int, count: int, keys: list[int]) -> int:
     until it is inside the range again, which permutes the range.
 
     Args:
-        position: from 0 to ``count - 1``.
-        count: length of the range.
+        position: a number from 0 to ``count - 1``.
+        count: the length of the range.
         keys: random words, one for each round.
     """
     half_bits = ((count - 1).bit_length() + 1) // 2

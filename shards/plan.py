@@ -28,13 +28,13 @@ class Plan(NamedTuple):
 
     Attributes:
         source: all files, with classes and rejects.
-        annotations: of an annotated source, else None.
+        annotations: what an annotated source says, None of any other one.
         shards: the samples of each shard, in order.
         validate: what every image has to pass.
-        seed: of the order.
-        max_side: px; images with a longer side are made smaller, or None.
-        quality: of those JPEGs, 1…100.
-        digest: of all that is above.
+        seed: seed of the order.
+        max_side: images with a longer side, in pixels, are made smaller; None: no image is.
+        quality: quality of those JPEGs, 1…100.
+        digest: digest of all of this.
     """
 
     source: sources.Source
@@ -61,12 +61,12 @@ def make_plan(
 
     Args:
         src: a path or a URL, see ``shards.sources.find``.
-        shard_size: images a shard, before rejects.
-        seed: of the order.
-        share: see ``shards.sources.find``.
+        shard_size: number of images in a shard, before rejects.
+        seed: seed of the order.
+        share: which part of the source, see ``shards.sources.find``.
         validate: what every image has to pass, see ``shards.images.check``.
-        max_side: px; images with a longer side are made smaller and JPEG.
-        quality: of those JPEGs, 1…100.
+        max_side: images with a longer side, in pixels, are made smaller and JPEG.
+        quality: quality of those JPEGs, 1…100.
 
     Returns:
         The plan.
@@ -144,8 +144,8 @@ def missing_shards(plan: Plan, names: Collection[str]) -> list[int]:
     """The numbers of the shards that are still to be written.
 
     Args:
-        plan: of the set.
-        names: of the files in its folder.
+        plan: what the set is built from.
+        names: the names in its folder.
     """
     return [
         number

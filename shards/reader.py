@@ -35,12 +35,12 @@ class ShardSet:
 
     Attributes:
         index: what is in the set.
-        path: of its folder.
+        path: path or URL of its folder.
         classes: the names of the classes.
         keys: the names of the samples [count].
         labels: class numbers [count], positions in ``classes``; -1: none.
         digest: identifies the content.
-        longest_shard: samples of the longest shard, the run length for ``step_ids``.
+        longest_shard: number of samples of the longest shard, the run length for ``step_ids``.
     """
 
     def __init__(self, index: Index, cache: Cache) -> None:

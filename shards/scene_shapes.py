@@ -145,7 +145,7 @@ def draw_sprite(rng: np.random.Generator, label: int, radius: float, light: Plan
 
     Args:
         rng: what is drawn from.
-        label: its class.
+        label: its class, a position in ``CLASSES``.
         radius: about how large it is, in pixels.
         light: the direction of the light [2].
 

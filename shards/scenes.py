@@ -46,8 +46,8 @@ class Scene(NamedTuple):
 
     Attributes:
         image: [H, W, 3] RGB.
-        objects: with disjoint masks, the main one first.
-        label: the class of the main one.
+        objects: its objects with disjoint masks, the main one first.
+        label: the class of the main object.
     """
 
     image: NDArray[np.uint8]
@@ -66,7 +66,7 @@ def render(seed: int, index: int, *, size: int = 96) -> Scene:
     """Render one scene, a pure function of its arguments.
 
     Args:
-        seed: of the endless set of scenes, ≥ 0.
+        seed: seed of the endless set of scenes, ≥ 0.
         index: number of the scene, ≥ 0; its class is ``index % len(CLASSES)``.
         size: height and width in pixels.
 
@@ -99,9 +99,9 @@ def write(dest: str | Path, *, count: int, seed: int = 0, size: int = 96, start:
     Args:
         dest: a new folder.
         count: how many scenes.
-        seed: of the scenes.
+        seed: seed of the scenes.
         size: height and width in pixels.
-        start: number of the first one.
+        start: number of the first scene.
 
     Raises:
         ShardError: ``dest`` is there, or the disk refuses.
@@ -150,7 +150,7 @@ def _compose(rng: np.random.Generator, main: Sprite, light: Plane, size: int) ->
         rng: what is drawn from.
         main: the main object; at least ``MAIN_VISIBLE`` of it stays visible.
         light: the direction of the light [2].
-        size: of the image in pixels.
+        size: height and width of the image in pixels.
     """
     offset = rng.uniform(-0.18, 0.18, 2) * size
     area = (np.asarray(main.alpha) > 127).sum()

@@ -16,7 +16,7 @@ def images_of(source: str, annotated: bool, seed: int) -> str:
         source: what ``shards.sources.find`` takes, or ``scenes:START+COUNT`` for procedural scenes,
             which are rendered unless they are in the cache.
         annotated: whether the boxes and masks of scenes are wanted, not only their classes.
-        seed: of the scenes.
+        seed: seed of the scenes.
 
     Returns:
         The source itself, or the folder of the scenes: class folders of images, or with
@@ -35,9 +35,9 @@ def rendered_scenes(seed: int, start: int, count: int) -> Path:
     Its name has a digest of the code that renders: an edit of that code makes new scenes.
 
     Args:
-        seed: of the scenes.
-        start: number of the first one.
-        count: how many.
+        seed: seed of the scenes.
+        start: number of the first scene.
+        count: how many scenes.
     """
     code = _digest_of_code()
     name = f"{seed}-{start}-{count}-{code[:8]}"

@@ -54,7 +54,7 @@ def read_bytes(path: str | Path, start: int | None = None, end: int | None = Non
     """Read a file, or a part of it.
 
     Args:
-        path: of the file, or its URL.
+        path: path or URL of the file.
         start: the first byte; by default that of the file.
         end: behind the last byte; by default that of the file.
 

@@ -12,7 +12,7 @@ def verify(path: str | Path) -> list[str]:
     """Audit a set.
 
     Args:
-        path: of the set's folder, or its URL.
+        path: path or URL of the set's folder.
 
     Returns:
         One line for every problem; an empty list means that each byte is as it was written.
@@ -53,9 +53,9 @@ def _damaged_samples(index: Index, number: int, file: Path) -> Iterator[str]:
     """A line for each sample that is not as it was written.
 
     Args:
-        index: of the set.
-        number: of the shard.
-        file: its tar, or a copy.
+        index: the index of the set.
+        number: which of its shards.
+        file: the tar of that shard, or a copy of it.
     """
     shard: Shard = index.shards[number]
     start = int(index.starts[number])

@@ -20,8 +20,8 @@ class Entry(NamedTuple):
 
     Attributes:
         offset: where its bytes begin in the tar.
-        length: how many there are.
-        crc32: of these bytes.
+        length: how many bytes there are.
+        crc32: checksum of these bytes.
         label: its class number, or -1.
         orientation: EXIF's, 1…8, or 0 where it was not looked at.
         key: its name in the set.
@@ -40,8 +40,8 @@ class ShardRecord(NamedTuple):
 
     Attributes:
         plan: the digest of its plan.
-        shard: its tar.
-        entries: its samples, in order.
+        shard: the tar.
+        entries: the samples in it, in order.
         rejects: the images that were left out.
     """
 
@@ -65,9 +65,9 @@ def write_shard(
     """Write a shard, then the record of it.
 
     Args:
-        plan: of the set.
+        plan: what the set is built from.
         dest: the set's folder.
-        number: of the shard.
+        number: which of its shards.
         tick: is called before every image, and may raise to stop.
 
     Raises:

@@ -34,7 +34,7 @@ class AnnotatedImage(NamedTuple):
     """One image of a list that is there.
 
     Attributes:
-        path: of its file, or in a shard set of the set and its name in the source.
+        path: path of its file; in a shard set, of the set and the name in its source.
         size: width and height in pixels.
         objects: what is to be seen on it.
         entry: what COCO's ``images`` has of it.
@@ -50,7 +50,7 @@ class Annotations(NamedTuple):
     """What a list says, before classes and borders are looked at.
 
     Attributes:
-        path: of the list.
+        path: path of the list.
         document: the list in COCO's format; of VOC with ``voc``, and ``difficult`` of its objects.
         classes: the names of COCO's categories by id, or VOC's names sorted.
         images: those that are there.

@@ -12,12 +12,12 @@ class Candidate(NamedTuple):
     """An image that may become a sample: a file, an object, or a member of a tar.
 
     Attributes:
-        path: of the file or the tar, or its URL.
-        name: in the source; no two samples share one.
+        path: path or URL of the file, or of the tar.
+        name: its name in the source; no two samples share one.
         label: its class number, a position in the source's classes, or -1.
         key: its name in the set.
-        size: in bytes; -1 where it was not looked at, or there is no file.
-        offset: of its first byte in the tar, or -1 if it is in none.
+        size: how many bytes it has; -1 where there is no file, or nobody has looked.
+        offset: where its first byte is in the tar, or -1 if it is in none.
         class_name: its class as the source says it, or None.
     """
 

@@ -17,7 +17,7 @@ def parse_coco(path: Path, document: Any, roots: Sequence[Path] = ()) -> Annotat
     """Take a COCO document apart.
 
     Args:
-        path: of its file, for messages, and where its images are if there are no ``roots``.
+        path: path of its file, for messages; without ``roots``, the folder of its images.
         document: the JSON.
         roots: folders in which its images are looked for, the first one first; without any,
             whether they are there is not looked at.

@@ -59,7 +59,7 @@ def list_table(location: Path) -> Listing:
     row that begins with path, url, file or image is a head.
 
     Args:
-        location: of the CSV.
+        location: where the CSV is.
 
     Returns:
         The images; names without a suffix of images are rejects.

@@ -33,7 +33,7 @@ def list_tar(path: str) -> Listing:
     of its key are not looked at.
 
     Args:
-        path: of the tar, or its URL.
+        path: path or URL of the tar.
 
     Returns:
         The images; links, unsafe names, and members that belong to no image are rejects.

@@ -27,7 +27,7 @@ def read_voc(path: Path) -> Annotations:
     """Read a list and the annotations that it names.
 
     Args:
-        path: of the list, in ``ImageSets/Main`` of a devkit's folder.
+        path: path of the list, in ``ImageSets/Main`` of a devkit's folder.
 
     Returns:
         What they say.
@@ -44,7 +44,7 @@ def _as_coco(path: Path, root: Path) -> dict[str, Any]:
     """The list as a document in COCO's format.
 
     Args:
-        path: of the list.
+        path: path of the list.
         root: the folder with ``Annotations`` and ``JPEGImages``.
     """
     pictures = list[_Picture]()
