@@ -1,5 +1,6 @@
 """`care pipeline`: the whole chain as one Prefect flow, run here or from deployments."""
 
+from collections import Counter
 from typing import Annotated, Any
 import typer
 from rich.console import Console
@@ -57,11 +58,14 @@ def show_plan(as_json: Json = False, **settings: Any) -> None:
         as_json: a JSON value, instead of a table.
         **settings: parameters of ``care_pipeline``.
     """
-    lines = plan_of_options(settings)
+    stages = plan_of_options(settings)
     if as_json:
-        print_json([line._asdict() for line in lines])
+        print_json([stage._asdict() for stage in stages])
         return
-    table(f"plan of {settings['out']}", ("stage", "kind", "state", "why"), lines)
+    table(f"plan of {settings['out']}", ("stage", "--refresh", "state", "why"), stages)
+    counts = Counter(stage.state for stage in stages)
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items())
+    console.print(f"{summary}; do it with care pipeline run and the same options", soft_wrap=True)
 
 
 add_command(
@@ -85,7 +89,7 @@ def status(
         bool, typer.Option("--all", help="Those of earlier settings, too.")
     ] = False,
 ) -> None:
-    """Which stages below a folder are finished, and how far the others are.
+    """Which stages below a folder are finished, how far the others are, and what is to come.
 
     It asks the files, not a server.
 
