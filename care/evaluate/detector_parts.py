@@ -94,7 +94,7 @@ class RoIAlign(nn.Module):
         """
         rois = torch.cat([F.pad(of_image, (1, 0), value=n) for n, of_image in enumerate(boxes)])
         levels = self._levels(rois)
-        pooled = []
+        pooled: list[Tensor] = []
         rows = []
         for level, (name, stride) in enumerate(self.strides.items()):
             rows.append(torch.where(levels == level)[0])
@@ -172,7 +172,7 @@ class Heads(roi_heads.RoIHeads):
         classes = torch.cat(labels)
         positive = classes > 0
         # a box is predicted for every class, and that of its own is compared
-        deltas_of_class = deltas.unflatten(1, (-1, 4))[positive, classes[positive]]
+        deltas_of_class = torch.unflatten(deltas, 1, (-1, 4))[positive, classes[positive]]
         distance = F.l1_loss(deltas_of_class, torch.cat(goals)[positive], reduction="sum")
         losses = {
             "classifier": F.cross_entropy(logits, classes),

@@ -119,13 +119,14 @@ def random_crops(
         workers: processes that decode.
     """
     view = View(scale=(min_scale, 1.0), jitter_p=0, blur_p=0, gray_p=0)
-    order = (
+    batches = (
         shards.step_ids(len(rows), batch_size=batch_size, step=step, seed=seed) for step in steps
     )
-    order, order_of_loading = tee(order)
-    images = CroppedViews(data, size, seed, (view,))
-    keys = (_keys(rows[ids], epoch) for epoch, ids in order_of_loading)
-    for (_, ids), (pixels, _) in zip(order, load_examples(images, keys, workers), strict=True):
+    # workers load ahead of the labels
+    to_load, to_label = tee(batches)
+    keys = (_keys(rows[ids], epoch) for epoch, ids in to_load)
+    views = load_examples(CroppedViews(data, size, seed, (view,)), keys, workers)
+    for (_, ids), (pixels, _) in zip(to_label, views, strict=True):
         labels = data.labels[rows[ids]].astype(np.int64)
         yield LabelledCrops(
             images=normalize(pixels[:, 0].float() / 255),

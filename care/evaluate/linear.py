@@ -301,7 +301,7 @@ def _val_scores(
 def _best_epoch(log: Path, lr: float) -> float:
     """The highest top-1 of val that was logged for a learning rate, per cent."""
     rows = [json.loads(line) for line in log.read_text().splitlines()]
-    return max(row.get(f"val {lr:g}", 0.0) for row in rows)
+    return max(float(row.get(f"val {lr:g}", 0)) for row in rows)
 
 
 def _held_out_features(
