@@ -55,7 +55,7 @@ def test_a_plan_says_what_is_left_out_and_why(plan, photos: Path) -> None:
 def test_what_is_built_is_cached_and_tells_what_is_too_few(plan, photos: Path) -> None:
     options = f"--images {photos} --labels 0.1,0.5"
     assert "finetune-0.1" in plan(options)
-    for stage in graph.data_stages(Experiment(out="lab", image_sources=Images(str(photos)))):
+    for stage in graph.data_stages(Experiment(out="lab", images=Images(str(photos)))):
         records.finish(records.key_stage("lab", stage.name, stage.work, stage.inputs))
     stages = plan(options)
     states = dict(zip(without_keys(stages), stages.values(), strict=True))
@@ -86,7 +86,7 @@ def test_refresh_of_no_stage_is_a_usage_error(care) -> None:
 
 def test_status_tells_what_is_finished(care, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "lab"
-    (stage, *_) = graph.data_stages(Experiment(out=str(out), image_sources=Images(str(photos))))
+    (stage, *_) = graph.data_stages(Experiment(out=str(out), images=Images(str(photos))))
     records.finish(records.key_stage(str(out), stage.name, stage.work, stage.inputs))
     code, text, _ = care("pipeline", "status", out, "--json")
     assert code == 0
