@@ -45,7 +45,7 @@ class Intentions:
                 self._write()
 
     def _write(self) -> None:
-        with suppress(StoreError):  # it is only told
+        with suppress(OSError, StoreError):  # it is only told
             storage.write_json(self._url, [[*pair] for pair in self._folders.items()])
 
 

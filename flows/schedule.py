@@ -5,7 +5,6 @@ in ``flows.prefect_view``, how processes are followed in ``flows.supervise``.
 """
 
 import contextvars
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -17,18 +16,18 @@ from prefect import Task, get_run_logger, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.states import Completed
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 from flows import environment, pieces, records
 from flows.execution import Execution
 from flows.intentions import Intentions
-from flows.prefect_view import PrefectView, ProgressArtifact
+from flows.prefect_view import PrefectView
 from flows.records import KeyedStage
 from flows.result import Result
 from flows.runners import check_installed, task_runner
 from flows.stages import Stage
 from flows.supervise import Children
+from flows.telling import Teller, progress_bars
 from shards.errors import ShardError, StoreError
-from shards.progress import ProgressLine, console, parse_progress
+from shards.progress import console
 
 WAITING_THREADS = 64
 REDONE = list[str]()  # by this process, of what was to be refreshed
@@ -63,7 +62,7 @@ class Schedule:
         self._pools = self._at_end.enter_context(ExitStack())
         self.children = Children(execution.jobs, 60 * execution.stall_minutes)
         self.at_end(self.children.stop)
-        self._bars = self._at_end.enter_context(_bars())
+        self._bars = self._at_end.enter_context(progress_bars())
         self.at_end(_schedule.reset, _schedule.set(self))
 
     def __enter__(self) -> Self:
@@ -113,8 +112,8 @@ class Schedule:
         """
 
         def begin() -> Result:
-            inputs = stage.resolved(lambda name: self._futures[name].result())
-            inputs |= self._execution.inputs_for(stage.work)
+            inputs = self._execution.inputs_for(stage.work)
+            inputs |= stage.resolved(lambda name: self._futures[name].result())
             again = stage.is_named_in(self._execution.refresh or ())
             if not self._view.watched:
                 keyed = records.key_stage(self._out, stage.name, stage.work, inputs)
@@ -147,7 +146,7 @@ class Schedule:
         Raises:
             ShardError: Another process has changed what the stage left.
         """
-        tell = _Teller(stage.name, self._bars, self._view, log)
+        tell = Teller(stage.name, self._bars, self._view, log)
         self._intentions.begin(stage.name, Path(stage.url).name)
         result: Result | None = None
         with suppress(StoreError):  # its process tries for longer
@@ -233,62 +232,3 @@ def map_piece(work: str, out: str, inputs: Result, piece: Any) -> None:
 
 
 _piece_task = Task(map_piece, cache_policy=NO_CACHE, task_run_name="{work} {piece}")
-
-
-class _Teller:
-    """Tells the lines of a stage: to Prefect's log, if that shows them, else here.
-
-    Progress is a bar on a terminal, and an artifact in Prefect's UI.
-
-    Args:
-        name: of the stage.
-        bars: of all stages.
-        view: of Prefect's UI.
-        log: Prefect's logger of the stage's task, or None.
-    """
-
-    def __init__(self, name: str, bars: Progress, view: PrefectView, log: Any) -> None:
-        self._name = name
-        self._bars = bars
-        self._log = log
-        self._artifact = ProgressArtifact(view, name)
-        self._bar: TaskID | None = None
-
-    def __call__(self, text: str) -> None:
-        if not text.strip():
-            return
-        line = parse_progress(text)
-        if line and self._log:
-            self._artifact.update(line, text)
-        if line and self._bars.live.is_started:
-            self._move_bar(line)
-        elif self._log and self._log.isEnabledFor(logging.INFO):
-            self._log.info(text)
-        else:
-            console.print(f"{self._name}: {text}", markup=False, soft_wrap=True)
-
-    def _move_bar(self, line: ProgressLine) -> None:
-        if self._bar is None:
-            self._bar = self._bars.add_task("", total=line.total, status="")
-        self._bars.update(
-            self._bar,
-            description=f"{self._name}: {line.title}",
-            completed=line.completed,
-            total=line.total,
-            status=line.status,
-        )
-        if line.completed >= line.total:
-            self._bars.remove_task(self._bar)
-            self._bar = None
-
-
-def _bars() -> Progress:
-    """Progress bars of all stages, on a terminal."""
-    columns = (
-        "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        "{task.fields[status]}",
-    )
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
