@@ -4,7 +4,7 @@ Here live the views and batches that a training takes, the loop, and all that a 
 survive: precision, many processes, checkpoints, logs. What is learned by is ``care``'s, what a
 network is worth ``care.evaluate``'s; commands and schedules are above. All that is not saved is a
 pure function of (seed, step): a run that was killed ends with the same bits
-(``tests/care/train/test_loop.py``, ``tests/care/test_kills.py``), and every step is that of the
+(``tests/care/train/test_interruptions.py``), and every step is that of the
 README's loop (``test_every_step_is_that_of_the_plain_loop``).
 """
 

@@ -100,7 +100,9 @@ def save(
 
 
 def latest(run: Path) -> Checkpoint | None:
-    """Find the newest checkpoint of a local run that verifies; damaged ones are passed over.
+    """Find the newest checkpoint of a local run that verifies.
+
+    Damaged ones are named and passed over.
 
     Returns:
         The checkpoint, or None if there is none.

@@ -30,7 +30,9 @@ def spread(embeddings: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
 
 
 class CollapseGuard:
-    """Stops a training whose embeddings stay collapsed; it remembers across interruptions.
+    """Stops a training whose embeddings stay collapsed.
+
+    It goes on counting after an interruption.
 
     Args:
         log: the ``losses.jsonl`` of the steps that were taken before.

@@ -69,9 +69,10 @@ def automatic_workers(device: torch.device, threads: int | None = None) -> int:
 
 
 def _fitting_shared_memory(workers: int, batch_bytes: int) -> int:
-    """As many of the workers as have room for their batches; containers often have 64 MB.
+    """As many of the workers as have room for their batches.
 
-    A worker without room dies by a bus error, and the training with it.
+    Containers often have 64 MB. A worker without room dies by a bus error, and the training with
+    it.
     """
     try:
         free = shutil.disk_usage(SHARED_MEMORY).free // ranks.local_world()

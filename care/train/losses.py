@@ -1,6 +1,9 @@
 """The losses of both streams as one module, of the whole batch however many processes share it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from care import CStream, TStream, care_loss
@@ -8,7 +11,7 @@ from care.streams import CStreamOut, Maps, TStreamOut
 from care.train import ranks
 from care.train.collapse import spread
 from care.train.precision import Precision, stream_precision
-from care.train.view_threads import ViewThreads
+from care.train.view_threads import ViewThreads, views_in_threads
 
 TERMS = ("cnn", "transformer", "attention", "total", "spread")
 
@@ -27,8 +30,7 @@ class Losses(nn.Module):
         attention_weight: λ of Eq. 5.
 
     Attributes:
-        view_threads: a CPU's way to both streams' outputs, or None.
-        t_precision: of the T-stream where it is not that of the caller's autocast.
+        pairs: all networks that may have a target.
     """
 
     def __init__(self, c: CStream, t: TStream | None, attention_weight: float) -> None:
@@ -36,8 +38,35 @@ class Losses(nn.Module):
         self.c = c
         self.t = t
         self.weight = attention_weight
-        self.view_threads: ViewThreads | None = None
-        self.t_precision: Precision | None = None
+        streams = [c] if t is None else [c, t]
+        self.pairs = [pair for stream in streams for pair in (stream.backbone, stream.projector)]
+        self._view_threads: ViewThreads | None = None
+        self._t_precision: Precision | None = None
+
+    @contextmanager
+    def computing(self, t_precision: Precision, size: int) -> Iterator[None]:
+        """Be ready for a training for the length of the block.
+
+        A CPU that computes alone has a thread for each view; GPUs and groups have none.
+
+        Args:
+            t_precision: of the T-stream, which may not be that of the caller's autocast.
+            size: side of the views, pixels.
+        """
+        self._t_precision = t_precision
+        device = next(self.parameters()).device
+        if device.type != "cpu" or ranks.world() > 1:
+            yield
+            return
+        with views_in_threads(self.c, self.t, size=size, t_precision=t_precision) as view_threads:
+            self._view_threads = view_threads
+            yield
+
+    def computing_threads(self) -> int:
+        """Threads that compute at a time, in both views where each has its own."""
+        if self._view_threads is not None:
+            return self._view_threads.computing()
+        return torch.get_num_threads()
 
     def forward(
         self,
@@ -50,7 +79,7 @@ class Losses(nn.Module):
             Scalars by the names of ``TERMS``; ``total`` is to be minimised, ``spread`` tells of
             collapse.
         """
-        embed = self.view_threads or self._embed
+        embed = self._view_threads or self._embed
         c_out, t_out = embed(x1, x2)
         c_out = _gather(c_out)
         t_out = None if t_out is None else _gather(t_out)
@@ -67,7 +96,7 @@ class Losses(nn.Module):
         c_out = self.c(x1, x2)
         if self.t is None:
             return c_out, None
-        with stream_precision(x1.device, self.t_precision) as cast:
+        with stream_precision(x1.device, self._t_precision) as cast:
             (online1, online2), (target1, target2) = c_out.maps
             maps = Maps((cast(online1), cast(online2)), (cast(target1), cast(target2)))
             return c_out, self.t(maps)

@@ -12,7 +12,7 @@ M_MMAP_MAX = -4
 
 @dataclass(frozen=True)
 class Machine:
-    """How a training uses the machine; none of it decides the result.
+    """How a training uses the machine, of which nothing decides the result.
 
     Attributes:
         device: "cuda", "cpu" or None for what there is.
@@ -33,12 +33,14 @@ def torch_device(name: str | None = None) -> torch.device:
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def keep_freed_memory() -> None:
-    """Have the C library keep the memory of freed tensors for the next ones.
+def keep_freed_memory(device: torch.device) -> None:
+    """Have the C library keep the memory of a CPU's freed tensors for the next ones.
 
-    Returning and faulting in every large tensor again takes a tenth of a step on a CPU. All comes
-    from the heap, whose end is kept. Only glibc can be told so; with others nothing happens.
+    Returning and faulting in every large tensor again takes a tenth of a step. All comes from the
+    heap, whose end is kept. Only glibc can be told so; with others nothing happens.
     """
+    if device.type != "cpu":
+        return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)

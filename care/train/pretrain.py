@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 import torch
@@ -24,11 +24,10 @@ from care.train.precision import (
     measured_precisions,
 )
 from care.train.run import Run
-from care.train.sgd import SGD, set_rate
-from care.train.view_threads import ViewThreads, views_in_threads
+from care.train.sgd import SGD, fused_sgd, set_rate
 from care.train.views import VIEWS, View
 from care.train.weights import save_encoder
-from shards import ShardSet, storage
+from shards import ShardSet
 from shards.bounds import (
     BatchSize,
     Fraction,
@@ -118,42 +117,27 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         Stopped: SIGINT or SIGTERM came; all is saved, the same call continues.
     """
     _check_parts(steps, batch_size, accumulate)
-    where = torch_device(machine.device)
-    model = Losses(c, t, attention_weight).to(where).to(memory_format=torch.channels_last).train()
+    device = torch_device(machine.device)
+    model = Losses(c, t, attention_weight).to(device).to(memory_format=torch.channels_last).train()
     synchronise(model)
-    ranks.limit_threads()
-    images = batch_size // ranks.world() // accumulate
-    precisions = _precisions(run, c, t, precision, size=size, images=images)
-    model.t_precision = precisions.t
-    if where.type == "cpu":
-        keep_freed_memory()
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(
-        parameters, lr=sgd.lr, momentum=0.9, weight_decay=sgd.weight_decay, fused=True
-    )
+    precisions = _precisions(run, c, t, precision, size=size, images=batch_size // accumulate)
+    optimizer = fused_sgd(model, sgd)
+    keep_freed_memory(device)
     settings = {
-        "encoder": getattr(c.backbone.online, "name", ""),
+        **_network_settings(c, t, precisions),
         "data": data.digest,
         "size": size,
         "batch_size": batch_size,
         "steps": steps,
-        "warmup": sgd.warmup,
-        "lr": sgd.lr,
-        "weight_decay": sgd.weight_decay,
+        **asdict(sgd),
         "momentum": momentum,
         "attention_weight": attention_weight,
         "views": [list(view) for view in views],
         "seed": seed,
-        "precision": precisions.c,
         "accumulate": accumulate,
-        "objective": repr(c.objective),
-        "t_stream": f"{t.objective} detach={t.detach}" if t else None,
-        "attention": _attention(t),
-        "t_precision": precisions.t,
     }
-    pairs = [pair for stream in (c, t) if stream for pair in (stream.backbone, stream.projector)]
     with (
-        _view_threads(c, t, where, size=size, t_precision=precisions.t) as model.view_threads,
+        model.computing(precisions.t, size),
         Run(
             run,
             model,
@@ -163,11 +147,10 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             precision=precisions.c,
             machine=machine,
             allow_change=allow_change,
-            threads=model.view_threads.computing if model.view_threads else torch.get_num_threads,
+            threads=model.computing_threads,
         ) as state,
     ):
-        log = state.path / "losses.jsonl"
-        guard = CollapseGuard(log, warns=state.lead)
+        guard = CollapseGuard(state.log, warns=state.lead)
         losses = ranks.parallel(model)
         stream = batches(
             data,
@@ -178,23 +161,21 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             start=state.start,
             views=views,
             workers=state.workers,
-            device=where,
+            device=device,
         )
         base = sgd.lr * batch_size / 256
         for step, (x1, x2) in state.through(stream):
             set_rate(optimizer, lr_at(step, total=steps, base=base, warmup=sgd.warmup))
             terms = state.take_step(step, losses, *_parts(x1, x2, model, accumulate))
             guard.check(step, terms["spread"])
-            update_targets(pairs, momentum_at(step + 1, total=steps, base=momentum))
-            is_probed = probe_every > 0 and (step + 1) % probe_every == 0 and state.lead
-            probed = _probe(probe, c) if probe and is_probed else {}
+            update_targets(model.pairs, momentum_at(step + 1, total=steps, base=momentum))
+            is_probed = probe_every > 0 and (step + 1) % probe_every == 0
+            probed = _judge(probe, c) if probe and is_probed and state.lead else {}
             state.record(step, terms, probed, note=_note(terms, t))
-        encoder: str | Path = state.path / "encoder.safetensors"
-        if storage.is_remote(run):
-            encoder = f"{run}/encoder.safetensors"
+        encoder = state.place_of("encoder.safetensors")
         if state.lead:
             save_encoder(encoder, c.backbone.online, size=size)
-    return Pretrained(encoder, steps, _last_means(log, steps, reads=state.lead))
+    return Pretrained(encoder, steps, _last_means(state.log, steps, reads=state.lead))
 
 
 def _check_parts(steps: int, batch_size: int, accumulate: int) -> None:
@@ -209,20 +190,6 @@ def _check_parts(steps: int, batch_size: int, accumulate: int) -> None:
         )
 
 
-def _view_threads(
-    c: CStream,
-    t: TStream | None,
-    device: torch.device,
-    *,
-    size: int,
-    t_precision: Precision,
-) -> AbstractContextManager[ViewThreads | None]:
-    """A thread for each view where a CPU computes alone; GPUs and groups have none."""
-    if device.type != "cpu" or ranks.world() > 1:
-        return nullcontext()
-    return views_in_threads(c, t, size=size, t_precision=t_precision)
-
-
 def _parts(x1: Tensor, x2: Tensor, model: Losses, count: int) -> list[tuple[Tensor, Tensor]]:
     """Both views in the model's number format and memory layout, cut into parts of a batch."""
     dtype = next(model.parameters()).dtype
@@ -232,7 +199,7 @@ def _parts(x1: Tensor, x2: Tensor, model: Losses, count: int) -> list[tuple[Tens
     return list(zip(first, second, strict=True))
 
 
-def _probe(probe: Probe, c: CStream) -> dict[str, float]:
+def _judge(probe: Probe, c: CStream) -> dict[str, float]:
     encoder = c.backbone.online
     with evaluating(encoder):
         return probe(encoder)  # type: ignore[arg-type]
@@ -279,10 +246,11 @@ def _precisions(
         t: the T-stream, or None.
         precision: of both streams, by the user.
         size: side of the views, pixels.
-        images: that this process computes at a time.
+        images: that all processes compute at a time.
     """
     if precision:
         return StreamPrecisions(precision, precision)
+    ranks.limit_threads()
     device = next(c.parameters()).device
     recorded = mirror.recorded_settings(run)
     if recorded is not None:
@@ -291,16 +259,30 @@ def _precisions(
         of_run = StreamPrecisions(c_precision, recorded.get("t_precision", c_precision))
         if all(can_compute(device, of_stream) for of_stream in of_run):
             return of_run
-    measured = measured_precisions(c, t, size=size, batch_size=images)
+    measured = measured_precisions(c, t, size=size, batch_size=images // ranks.world())
     # every process measures; only what all find faster is reduced
     in_float32 = ranks.max_over_ranks(*(float(of_stream == "fp32") for of_stream in measured))
     of_c, of_t = in_float32
     return StreamPrecisions("fp32" if of_c else measured.c, "fp32" if of_t else measured.t)
 
 
-def _attention(t: TStream | None) -> str | None:
-    """Shape of the T-stream's attention; weights of another one are of another network."""
-    transformer = t.backbone.online if t else None
-    if not isinstance(transformer, Transformer):
-        return None
-    return f"{transformer.heads} heads of {transformer.dim}"
+def _network_settings(
+    c: CStream,
+    t: TStream | None,
+    precisions: StreamPrecisions,
+) -> dict[str, str | None]:
+    """What of the streams decides the result, beside the initial weights."""
+    t_stream = attention = None
+    if t is not None:
+        t_stream = f"{t.objective} detach={t.detach}"
+        transformer = t.backbone.online
+        if isinstance(transformer, Transformer):  # weights of another attention are another network
+            attention = f"{transformer.heads} heads of {transformer.dim}"
+    return {
+        "encoder": getattr(c.backbone.online, "name", ""),
+        "objective": repr(c.objective),
+        "t_stream": t_stream,
+        "attention": attention,
+        "precision": precisions.c,
+        "t_precision": precisions.t,
+    }

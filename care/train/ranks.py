@@ -15,7 +15,7 @@ from shards.progress import console
 
 
 def world() -> int:
-    """Processes in the default group; 1 without one."""
+    """Processes in the default group, 1 without one."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -25,14 +25,15 @@ def rank() -> int:
 
 
 def local_world() -> int:
-    """Processes on this machine that train together and share its cores; 1 without others."""
+    """Processes on this machine that train together and share its cores, at least 1."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def limit_threads() -> None:
-    """Have torch compute with no more threads than this process may have; fewer stay as they are.
+    """Have torch compute with no more threads than this process may have.
 
-    Torch itself obeys the affinity and ``OMP_NUM_THREADS``, but not a container's quota.
+    Fewer stay as they are. Torch itself obeys the affinity and ``OMP_NUM_THREADS``, but not a
+    container's quota.
     """
     most = threads_per_process(local_world())
     if most < torch.get_num_threads():
@@ -57,7 +58,7 @@ def resume_threads(threads: int) -> None:
 
 
 class _GatheredRows(torch.autograd.Function):
-    """Rows of all processes; their gradients are summed up over the processes."""
+    """Rows of all processes, with gradients that are summed up over the processes."""
 
     @staticmethod
     def forward(_: Any, x: Tensor) -> Tensor:

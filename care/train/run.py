@@ -29,7 +29,7 @@ LOCK_PATIENCE = 15
 
 
 class Run:
-    """What surrounds the loop of a training, which stays open; a context manager.
+    """What surrounds the loop of a training, as a context manager.
 
     Used by every process of the training. The first one writes the directory, and nobody else may
     meanwhile. On entering, its newest whole checkpoint is restored into model and optimizer. Then::
@@ -123,6 +123,15 @@ class Run:
     ) -> None:
         self._stack.__exit__(kind, error, traceback)
 
+    @property
+    def log(self) -> Path:
+        """The file with a line of numbers for each step, on the process that writes."""
+        return self.path / "losses.jsonl"
+
+    def place_of(self, name: str) -> str | Path:
+        """Where a file of the run is for everybody: its path, or its URL."""
+        return f"{self.url}/{name}" if storage.is_remote(self.url) else self.path / name
+
     # the verbs of a loop
 
     def through(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -159,7 +168,7 @@ class Run:
         *,
         note: str = "",
     ) -> None:
-        """Log a step that was taken; save where it is time to, or a signal has come.
+        """Log a step that was taken, and save where it is time to or a signal has come.
 
         Args:
             step: its number, from 0 on.
@@ -303,8 +312,9 @@ class Run:
             )
 
     def _save_in_background(self, steps_done: int, *, waits: bool) -> None:
+        """Save what there is now, or raise what went wrong with the checkpoint before."""
         if self._saving is not None:
-            self._saving.result()  # raises what went wrong in the background
+            self._saving.result()
         manifest = {
             "step": steps_done,
             "settings": self.settings,
@@ -348,7 +358,7 @@ class Run:
 
 
 def settings_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a run by a checkpoint's manifest, with those that version 0.1 did not record."""
+    """Settings in a checkpoint's manifest, with those that version 0.1 did not record."""
     settings: dict[str, Any] = manifest["settings"]
     if "t_stream" not in settings or "attention" in settings:
         return settings

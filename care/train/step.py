@@ -38,7 +38,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def take(self, step: int, losses: Losses, parts: Sequence[Sequence[Any]]) -> dict[str, float]:
-        """Take one step; in float16 again, scaled less, until no gradient overflows.
+        """Take one step, in float16 again and again, scaled less, until no gradient overflows.
 
         Args:
             step: its number, from 0 on.
@@ -63,7 +63,7 @@ class Stepper:
         losses: Losses,
         parts: Sequence[Sequence[Any]],
     ) -> dict[str, float]:
-        """Sum up the gradients of all parts; return the losses' means."""
+        """Sum up the gradients of all parts, and return the losses' means."""
         names: list[str] = []
         means = torch.zeros((), dtype=torch.float64, device=self._device)
         for number, part in enumerate(parts, 1):

@@ -160,7 +160,9 @@ class ViewThreads:
         x1: Float[Tensor, "b 3 h w"],
         x2: Float[Tensor, "b 3 h w"],
     ) -> tuple[CStreamOut, TStreamOut | None]:
-        """Embed two views; a backward pass through the embeddings goes on in the threads.
+        """Embed two views.
+
+        A backward pass through the embeddings goes on in the threads.
 
         Args:
             x1: the first view.
@@ -316,7 +318,7 @@ class ViewThreads:
 
 
 class _Backward(torch.autograd.Function):
-    """The embeddings as they are; their gradients are handed to a function."""
+    """The embeddings as they are, their gradients handed to a function."""
 
     @staticmethod
     def forward(

@@ -18,7 +18,7 @@ STREAM = 1 << 62
 
 
 class View(NamedTuple):
-    """The distribution of one view; the defaults are the paper's first one.
+    """The distribution of one view, by default of the paper's first one.
 
     Source: Sec. 4.1; the numbers are those of the released code.
 

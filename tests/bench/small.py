@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 from tests.bench.timing import keep_memory
@@ -88,7 +88,7 @@ def serve(kind: str, setting: Setting) -> None:
 
 
 def care_step(stack: ExitStack, setting: Setting, *, with_t: bool) -> Callable[..., None]:
-    """Our step, as ``pretrain`` takes it, also of a build that has no view threads."""
+    """Our step, as ``pretrain`` takes it."""
     import torch
     from care import BYOL, streams_for
     from care.momentum import update_targets
@@ -99,21 +99,13 @@ def care_step(stack: ExitStack, setting: Setting, *, with_t: bool) -> Callable[.
     model = Losses(c, t if with_t else None, 100.0).to(memory_format=torch.channels_last).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, 0.01, momentum=0.9, weight_decay=1e-4, fused=True)
-    streams = (c, t) if with_t else (c,)
-    pairs = [pair for stream in streams for pair in (stream.backbone, stream.projector)]
-    try:
-        from care.train.view_threads import views_in_threads
-    except ImportError:
-        by_view = nullcontext()
-    else:
-        by_view = views_in_threads(c, t if with_t else None, size=setting.size)
-    model.view_threads = stack.enter_context(by_view)
+    stack.enter_context(model.computing("fp32", setting.size))
 
     def step(x1: torch.Tensor, x2: torch.Tensor) -> None:
         model(x1, x2)["total"].backward()
         optimizer.step()
         optimizer.zero_grad()
-        update_targets(pairs, 0.99)
+        update_targets(model.pairs, 0.99)
 
     return step
 

@@ -219,7 +219,8 @@ def test_a_checkpoint_of_another_architecture_names_the_keys(tmp_path):
     for other, message in (
         (
             wider,
-            r"step-00000003 is of another architecture: \d+ of another shape \(first: c\.online\.0\.bias, .*\); use the encoder",
+            r"step-00000003 is of another architecture: \d+ of another shape "
+            r"\(first: c\.online\.0\.bias, .*\); use the encoder",
         ),
         (deeper, r"2 missing \(first: c\.online\.4\.bias, c\.online\.4\.weight\)"),
         (shallower, r"2 unexpected \(first: c\.online\.3\.bias, c\.online\.3\.weight\)"),

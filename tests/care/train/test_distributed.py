@@ -176,7 +176,7 @@ def test_processes_that_see_different_checkpoints_are_told_so(image_set, tmp_pat
     def work():
         with pytest.raises(
             CareError,
-            match=r"the processes see different checkpoints in .*; give a RUN that all machines share",
+            match=r"the processes see different checkpoints in .*; give a RUN that all machines",
         ):
             train(image_set, tmp_path / str(ranks.rank()), steps=2)
 

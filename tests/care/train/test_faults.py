@@ -1,4 +1,7 @@
-"""Every file operation of a save fails once, in every way: a whole checkpoint can always be loaded, and the next save succeeds."""
+"""Every file operation of a save fails once, in every way.
+
+A whole checkpoint can always be loaded, and the next save succeeds.
+"""
 
 import errno
 import multiprocessing

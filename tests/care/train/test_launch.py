@@ -1,4 +1,7 @@
-"""Processes that `torchrun` starts: they meet again after a death, and none of them can be reached from another machine."""
+"""Processes that `torchrun` starts: they meet again after a death.
+
+None of them can be reached from another machine.
+"""
 
 import json
 import os
@@ -16,12 +19,16 @@ import torch, torch.distributed as dist
 from care.train.launch import process_group
 from listeners import listening
 
-run, deaths, attempt, rank = Path(sys.argv[1]), int(sys.argv[2]), int(os.environ["TORCHELASTIC_RESTART_COUNT"]), int(os.environ["RANK"])
+run = Path(sys.argv[1])
+deaths = int(sys.argv[2])
+attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+rank = int(os.environ["RANK"])
 with process_group(run):
     total = torch.tensor([rank + 1.0])
     dist.all_reduce(total)
-    told = {"mine": sorted(listening(os.getpid())), "starter": sorted(listening(os.getppid())), "total": float(total)}
-    (run / f"{attempt}-{rank}.told").write_text(json.dumps(told))
+    addresses = {"mine": sorted(listening(os.getpid())), "starter": sorted(listening(os.getppid()))}
+    report = {**addresses, "total": float(total)}
+    (run / f"{attempt}-{rank}.report").write_text(json.dumps(report))
     dist.barrier()
     if attempt < deaths and rank == attempt % 2:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -29,7 +36,12 @@ with process_group(run):
 if rank == 0:
     (run / "status.json").write_text('{"state": "done", "message": ""}')
 """
-START = "import sys; from care.train.launch import torchrun; torchrun(sys.argv[1], 2, sys.argv[1:], module='member')"
+START = """
+import sys
+from care.train.launch import torchrun
+
+torchrun(sys.argv[1], 2, sys.argv[1:], module="member")
+"""
 
 
 @pytest.mark.parametrize(
@@ -48,16 +60,13 @@ def test_after_a_death_they_meet_again_and_listen_to_this_machine_only(tmp_path,
         command, env=environment, stderr=subprocess.PIPE, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
-    told = {path.stem: json.loads(path.read_text()) for path in run.glob("*.told")}
-    assert sorted(told) == [
-        f"{attempt}-{rank}" for attempt in range(deaths + 1) for rank in range(2)
-    ]
-    assert all(
-        one == {"mine": ["127.0.0.1"], "starter": [], "total": 3.0} for one in told.values()
-    ), told
-    assert [
-        path.name for path in temporary.iterdir() if path.name.startswith(("care-", "torchelastic"))
-    ] == []
+    reports = {path.stem: json.loads(path.read_text()) for path in run.glob("*.report")}
+    attempts = range(deaths + 1)
+    assert sorted(reports) == [f"{attempt}-{rank}" for attempt in attempts for rank in range(2)]
+    expected = {"mine": ["127.0.0.1"], "starter": [], "total": 3.0}
+    assert all(report == expected for report in reports.values()), reports
+    ours = ("care-", "torchelastic")
+    assert [path.name for path in temporary.iterdir() if path.name.startswith(ours)] == []
 
 
 def test_the_probe_sees_sockets_that_listen_everywhere():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from processes import together
 from torch.distributed.launcher import api
-from care.train import ranks
+from care.train import launch, ranks
 
 
 def test_alone_everything_is_the_identity():

@@ -1,4 +1,7 @@
-"""A run directory in an object store: fsspec's own one in memory, by the code that serves the others."""
+"""A run directory in an object store.
+
+It is fsspec's own one in memory, by the code that serves the others.
+"""
 
 import shutil
 from importlib import import_module
@@ -9,6 +12,7 @@ import shards
 from care import BYOL, CareError, streams_for
 from care.train import checkpoint, load_encoder, pretrain
 from care.train.mirror import local_copy, pull
+from care.train.precision import StreamPrecisions
 from shards import locks, storage
 
 module = import_module("care.train.pretrain")
@@ -93,6 +97,21 @@ def test_another_machine_continues_it(data, tmp_path, url, monkeypatch):
         assert storage.read_bytes(f"{url}/{name}") == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_another_machine_continues_it_in_its_precisions(data, tmp_path, url, monkeypatch):
+    began_in = StreamPrecisions("fp32", "bf16")
+    monkeypatch.setattr(module, "measured_precisions", lambda *_, **__: began_in)
+    with monkeypatch.context() as patch:
+        fail_at(patch, 5)
+        with pytest.raises(ZeroDivisionError):
+            train(data, url, precision=None)
+    on_another_machine(monkeypatch, tmp_path, "second")
+    faster_here = StreamPrecisions("fp32", "fp32")
+    monkeypatch.setattr(module, "measured_precisions", lambda *_, **__: faster_here)
+    train(data, url, precision=None)
+    settings = checkpoint.latest(local_copy(url)).manifest["settings"]
+    assert (settings["precision"], settings["t_precision"]) == began_in
+
+
 def test_two_machines_do_not_train_one_run(data, tmp_path, url, monkeypatch):
     monkeypatch.setattr("shards.leases.LEASE_SECONDS", 2.0)
     train(data, url, steps=2)
@@ -105,7 +124,7 @@ def test_two_machines_do_not_train_one_run(data, tmp_path, url, monkeypatch):
         )
         with pytest.raises(
             shards.ShardError,
-            match="another process is training in memory://bucket/run; wait until it ends, or stop it",
+            match="another process is training in memory://bucket/run; wait until it ends, or stop",
         ):
             train(data, url)
     assert storage.listing(f"{url}/checkpoints", deep=True).keys() == steps

@@ -214,7 +214,8 @@ def test_brightness_contrast_and_saturation(operation, torchvision, pillow, fact
     theirs = 255 * torch.stack([torchvision(x, factor) for x in batch(*pictures).float() / 255])
     torch.testing.assert_close(got, theirs, rtol=0, atol=0.02)  # torchvision's red weighs 0.2989
     pil = batch(*(pillow(picture).enhance(factor) for picture in pictures)).float()
-    # Pillow's blend truncates to 8 bits: half a level darker on average, at most one, and its mean gray is a whole number
+    # Pillow's blend truncates to 8 bits: half a level darker on average, at most one, and its mean
+    # gray is a whole number
     assert (got - pil).abs().max() <= 1.25
     assert (got - pil).abs().mean() <= 0.6
     assert (got - pil).mean() >= -0.1
@@ -261,7 +262,10 @@ def test_gray_and_solarize(pictures):
 
 
 def three_boxes(channel, sigma):
-    """Pillow's Gaussian blur without its rounding: a box of fractional radius, three times along each axis."""
+    """Pillow's Gaussian blur without its rounding.
+
+    It is a box of fractional radius, three times along each axis.
+    """
     length = math.sqrt(12 * sigma**2 / 3 + 1)
     whole = math.floor((length - 1) / 2)
     edge = (
