@@ -28,7 +28,8 @@ def flows_to_deploy() -> list[Flow[..., Any]]:
     from flows.reproduce.flow import care_reproduce
     from flows.single import STAGES
 
-    return [care_pipeline, care_reproduce, *STAGES]
+    flows: list[Any] = [care_pipeline, care_reproduce, *STAGES]
+    return flows
 
 
 def serve() -> None:

@@ -1,4 +1,5 @@
 import inspect
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
@@ -6,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 from flows.cli.options import add_command
-from flows.flatten import parse_docstring
+from flows.flatten import flat_parameters, gathered, parse_docstring
 from shards.bounds import (
     Fraction,
     NonNegativeFloat,
@@ -77,17 +78,15 @@ def verb(
     return ""
 
 
-DEFAULTS = {
-    name: one.default
-    for name, one in inspect.signature(verb).parameters.items()
-    if one.kind is one.KEYWORD_ONLY
-}
+DEFAULTS = {name: option.default for name, option in flat_parameters(verb).items()}
+PLAIN_TERMINAL = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
 
 
 @pytest.fixture
 def cli():
     """Invokes the command; its result has what ``run`` was called with, or None."""
-    app, calls = typer.Typer(), []
+    app = typer.Typer()
+    calls = []
 
     def run(
         source: Annotated[list[str], typer.Argument()],
@@ -96,17 +95,15 @@ def cli():
     ) -> None:
         calls.append({"source": source, "out": out, **settings})
 
-    app.callback()(lambda: None)  # or a single command would have no name
+    # or a single command would have no name
+    app.callback()(lambda: None)
     add_command(app, verb, run, "care verb a", skip=("hidden",), names={"listed": "--list"})
 
     def invoke(*arguments):
         calls.clear()
-        result = CliRunner().invoke(
-            app, ["verb", *arguments], env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
-        )
-        return SimpleNamespace(
-            code=result.exit_code, output=result.output, called=calls[0] if calls else None
-        )
+        result = CliRunner().invoke(app, ["verb", *arguments], env=PLAIN_TERMINAL)
+        called = calls[0] if calls else None
+        return SimpleNamespace(code=result.exit_code, output=result.output, called=called)
 
     return invoke
 
@@ -274,9 +271,62 @@ def test_the_functions_own_keywords_are_the_only_source(cli):
 
     with pytest.raises(KeyError, match="untold"):
         add_command(typer.Typer(), silent, lambda **_: None, "care silent")
-    app, calls = typer.Typer(), []
-    add_command(
-        app, silent, lambda **settings: calls.append(settings), "care silent", skip=["untold"]
-    )
+    app = typer.Typer()
+    calls = []
+
+    def run(**settings: Any) -> None:
+        calls.append(settings)
+
+    add_command(app, silent, run, "care silent", skip=["untold"])
     result = CliRunner().invoke(app, ["--told", "4"])
     assert (result.exit_code, calls) == (0, [{"told": 4}])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to cook.
+
+    Attributes:
+        lrs: rates.
+        epochs: passes.
+    """
+
+    lrs: tuple[float, ...] = (0.1, 1)
+    epochs: PositiveInt = 3
+
+
+def test_the_fields_of_a_frozen_value_are_options() -> None:
+    five = Recipe(epochs=5)
+
+    def cook(*, recipe: Recipe = five, fast: bool = False) -> None:
+        """Cook.
+
+        Args:
+            recipe: after which.
+            fast: or slow.
+        """
+
+    app = typer.Typer()
+    calls = []
+
+    def run(**settings: Any) -> None:
+        calls.append(settings)
+
+    add_command(app, cook, run, "care cook")
+    result = CliRunner().invoke(app, ["--lrs", "2,3"])
+    assert (result.exit_code, calls) == (0, [{"lrs": (2.0, 3.0), "epochs": 5, "fast": False}])
+    assert gathered(cook, calls[0])["recipe"] == Recipe((2.0, 3.0), 5)
+    assert CliRunner().invoke(app, ["--epochs", "0"]).exit_code == 2
+    text = CliRunner().invoke(app, ["--help"], env=PLAIN_TERMINAL).output
+    for shown in ("--lrs", "Rates.", "[default: 0.1,1]", "--epochs", "[default: 5]"):
+        assert shown in text
+    assert "--recipe" not in text
+
+
+def test_a_command_may_have_a_name_and_a_help_of_its_own() -> None:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    add_command(app, verb, lambda **_: None, "care other", name="other", about="Another word.")
+    text = CliRunner().invoke(app, ["other", "--help"], env=PLAIN_TERMINAL).output
+    assert "Another word." in text
+    assert "Does one thing" not in text
