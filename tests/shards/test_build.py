@@ -10,7 +10,7 @@ import pytest
 from made_images import image_bytes, populate, spoil
 from PIL import Image, ImageOps
 import shards
-from shards import ShardError, storage
+from shards import ShardError, boxes, storage
 from shards.commit import commit
 from shards.plan import make_plan
 from shards.write import write_shard
@@ -140,6 +140,36 @@ def test_bytes_do_not_depend_on_workers_place_or_times(photos, tmp_path):
         os.utime(file, (1, 1))
     shards.build(moved, tmp_path / "many", workers=5, shard_size=3)
     assert content(tmp_path / "few") == content(tmp_path / "many")
+
+
+def test_the_bytes_of_a_set_never_change(tmp_path):
+    """Whoever changes them on purpose raises ``shards.index.SCHEMA``."""
+    src = tmp_path / "src"
+    for number in range(12):
+        file = src / f"class {number % 3}" / f"{number}.a.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(bytes([number]) * (100 * number + 1))
+    (src / "notes.txt").write_text("notes")
+    index = shards.build(src, tmp_path / "set", shard_size=5, seed=7, validate="none")
+    assert index.digest == "6cda393b4be7db052ecc8916c2d8fe4d7603e41370b19ae36befe95255ad6da9"
+    images = [
+        {"id": number, "file_name": f"class {number % 3}/{number}.a.jpg", "width": 9, "height": 8}
+        for number in range(13)
+    ]
+    box = {"id": 1, "image_id": 4, "category_id": 2, "bbox": [1, 2, 3.5, 4], "iscrowd": 0}
+    document = {
+        "images": images,
+        "annotations": [box],
+        "categories": [{"id": 2, "name": "thing"}],
+    }
+    (src / "annotations.json").write_text(json.dumps(document))
+    options = {"shard_size": 5, "validate": "none", "max_rejects": 0.5}
+    index = shards.build(src, tmp_path / "boxes", **options)
+    assert index.digest == "1d3e63e692ba28329a2a1aaf2055166503df46a3bab45064121c371f3d205531"
+    assert (
+        boxes.load(tmp_path / "boxes").digest
+        == "b67c4f90c1454ec531a8f35c87dd0a1a3f87a20cd57be01f4bdd0aa9224c9576"
+    )
 
 
 def test_equal_sets_have_equal_identities_and_names_follow_content(photos, tmp_path):
