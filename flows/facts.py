@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 import numpy as np
+import numpy.typing as npt
 import shards
 from flows.experiment import Experiment
 from flows.result import Result
@@ -65,13 +67,11 @@ class Facts:
         ]
 
 
-def label_counts(
-    labels: "np.ndarray[tuple[int], np.dtype[np.int64]]", shares: Iterable[float]
-) -> dict[float, int]:
+def label_counts(labels: npt.NDArray[np.integer[Any]], shares: Iterable[float]) -> dict[float, int]:
     """How many images some shares of the labels are, where each class is rounded by itself.
 
     Args:
-        labels: of all images, int64 [n].
+        labels: of all images [n].
         shares: above 0 and up to 1; of every class there is one image at least.
     """
     by_class = np.bincount(labels)

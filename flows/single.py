@@ -105,4 +105,9 @@ def care_report(run: str) -> str:
 _EVALUATION_FLOWS = {f"care_{line.kind}": evaluation_flow(line) for line in JUDGED}
 # a deployment finds its flow as an attribute of this module: care_knn, …
 globals().update(_EVALUATION_FLOWS)
-STAGES = (care_build, care_pretrain, *_EVALUATION_FLOWS.values(), care_report)
+STAGES: tuple[Flow[..., Any], ...] = (
+    care_build,
+    care_pretrain,
+    *_EVALUATION_FLOWS.values(),
+    care_report,
+)
