@@ -1,41 +1,23 @@
 """Semi-supervised evaluation: the whole network fine-tuned on few labels."""
 
-import shutil
-from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 import numpy as np
 import shards
 from care.encoders import Encoder
-from care.errors import CareError, Diverged
+from care.evaluate.choice import Labelled, choose, shuffle_labelled
 from care.evaluate.evaluation import Evaluation, accuracy_of, check_same_classes
 from care.evaluate.features import device_of
 from care.evaluate.few_labels import Labels, labelled_rows
-from care.evaluate.images import Crops, Rows
+from care.evaluate.images import Crops
 from care.evaluate.recipes import RECIPES, Candidate, Recipe, candidates_of, changed_recipe
 from care.evaluate.resampling import resampled_mean
-from care.evaluate.trial import Scores, Trial, train_and_score
+from care.evaluate.trial import Plan, Scores, train_and_score
 from care.train.machine import Machine
-from care.train.mirror import local_copy
 from care.train.precision import Precision, fastest_precision
 from care.train.weights import digest_of
 from shards import storage
 from shards.bounds import BatchSize, Fraction, NonNegativeInt
-from shards.order import permutation
-
-CHOICE = "chosen.json"  # which candidate the held-out labels chose
-
-
-class Labelled(NamedTuple):
-    """The images to learn from, in a random order.
-
-    Attributes:
-        rows: their numbers in train.
-        held_out: how many of them, the first ones, choose the candidate.
-    """
-
-    rows: Rows
-    held_out: int
 
 
 def finetune(  # noqa: PLR0913 (a public verb)
@@ -98,8 +80,8 @@ def finetune(  # noqa: PLR0913 (a public verb)
         RECIPES[recipe], lrs=lrs, head_lrs=head_lrs, epochs=epochs, batch_size=batch_size
     )
     must_choose = len(candidates_of(chosen_recipe)) > 1
-    labelled = _shuffled(train, chosen_rows, held_out, seed, must_choose=must_choose)
-    trial = Trial(
+    labelled = shuffle_labelled(train, chosen_rows, held_out, seed, must_choose=must_choose)
+    plan = Plan(
         encoder=encoder,
         encoder_digest=digest_of(encoder),
         train=train,
@@ -110,143 +92,14 @@ def finetune(  # noqa: PLR0913 (a public verb)
         precision=precision or fastest_precision(device_of(encoder)),
         machine=machine,
     )
-    candidate = choose(trial, labelled, chosen_recipe, run)
+    candidate = choose(plan, labelled, chosen_recipe, run)
     folder = f"{storage.locate(run)}/all labels"
-    scores = train_and_score(trial, labelled.rows, candidate, folder, val, np.arange(len(val)))
-    return describe(trial, labelled, chosen_recipe, candidate, scores)
-
-
-def _shuffled(
-    train: shards.ShardSet,
-    rows: Rows,
-    share: float,
-    seed: int,
-    *,
-    must_choose: bool,
-) -> Labelled:
-    """The labelled images in a random order, of which the first ones are held out.
-
-    Args:
-        train: set of the images.
-        rows: their numbers in it.
-        share: of them that is held out.
-        seed: of the order.
-        must_choose: whether there are several candidates.
-
-    Raises:
-        CareError: an image has no class, or they are too few.
-    """
-    shuffled = rows[permutation(len(rows), seed=seed, stream=0)]
-    held_out = round(len(shuffled) * share)
-    cannot_choose = must_choose and held_out == 0
-    cannot_learn = len(shuffled) - held_out < 2
-    if cannot_choose or cannot_learn or (train.labels[shuffled] < 0).any():
-        raise CareError(
-            f"cannot hold {share:.0%} of {len(shuffled)} labelled images of {train.path} out; "
-            "use more, all with a label"
-        )
-    return Labelled(shuffled, held_out)
-
-
-def choose(
-    trial: Trial,
-    labelled: Labelled,
-    recipe: Recipe,
-    run: str | Path,
-) -> Candidate:
-    """The candidate that is best on the held-out labels when trained on the others.
-
-    The choice is remembered in the run directory; then the candidates' trainings are removed.
-
-    Args:
-        trial: what all trainings have in common.
-        labelled: the images to learn from.
-        recipe: whose candidates are tried; a single one is not.
-        run: directory or URL of the trainings.
-
-    Raises:
-        CareError: all candidates diverged, or the choice was made with other images or settings.
-    """
-    place = storage.locate(run)
-    candidates = candidates_of(recipe)
-    folders = [
-        f"{place}/lr {candidate.lr:g} {candidate.head_lr:g}, {candidate.epochs} epochs"
-        for candidate in candidates
-    ]
-    best = candidates[0]
-    if len(candidates) > 1:
-        key = _key(trial, labelled, candidates)
-        if CHOICE not in storage.listing(place):
-            scores = _try_all(trial, labelled, recipe, folders)
-            choice = {"key": key, "best": scores.index(max(scores)), "scores": scores}
-            storage.write_json(f"{place}/{CHOICE}", choice)
-        choice = storage.read_json(f"{place}/{CHOICE}")
-        if choice["key"] != key:
-            raise CareError(
-                f"{run} was fine-tuned with other images or settings; repeat those, or choose a "
-                "new run directory"
-            )
-        best = candidates[choice["best"]]
-    for folder in folders:
-        _remove(folder)
-    return best
-
-
-def _key(trial: Trial, labelled: Labelled, candidates: list[Candidate]) -> str:
-    """A digest of all that decides the choice."""
-    return storage.digest(
-        [
-            trial.encoder_digest,
-            trial.train.digest,
-            labelled.rows.tolist(),
-            labelled.held_out,
-            candidates,
-            trial.size,
-            trial.batch_size,
-            trial.min_scale,
-            trial.seed,
-            trial.precision,
-        ]
-    )
-
-
-def _try_all(
-    trial: Trial,
-    labelled: Labelled,
-    recipe: Recipe,
-    folders: list[str],
-) -> list[tuple[float, float]]:
-    """Top-1 and likelihood, the larger the better, of every candidate on the held-out labels.
-
-    Raises:
-        CareError: all candidates diverged.
-    """
-    held_out_rows, kept_rows = np.split(labelled.rows, [labelled.held_out])
-    candidates = candidates_of(recipe)
-    diverged = (-1.0, 0.0)  # worse than a candidate that is never right
-    scores = [diverged] * len(candidates)
-    for number, candidate in enumerate(candidates):
-        with suppress(Diverged):
-            right, likelihood = train_and_score(
-                trial, kept_rows, candidate, folders[number], trial.train, held_out_rows
-            )
-            scores[number] = (accuracy_of(right).top1, likelihood)
-    if max(scores) == diverged:
-        raise CareError(
-            f"fine-tuning diverged at all of the learning rates {recipe.lrs}; try lower ones"
-        )
-    return scores
-
-
-def _remove(folder: str) -> None:
-    """Remove a training, of a URL with its local copy."""
-    shutil.rmtree(local_copy(folder), ignore_errors=True)
-    for name in storage.listing(folder, deep=True):
-        storage.remove(f"{folder}/{name}")
+    scores = train_and_score(plan, labelled.rows, candidate, folder, val, np.arange(len(val)))
+    return describe(plan, labelled, chosen_recipe, candidate, scores)
 
 
 def describe(
-    trial: Trial,
+    plan: Plan,
     labelled: Labelled,
     recipe: Recipe,
     candidate: Candidate,
@@ -255,7 +108,7 @@ def describe(
     """The record of a fine-tuning.
 
     Args:
-        trial: what all trainings had in common.
+        plan: what all trainings had in common.
         labelled: the images that were learned from.
         recipe: of which one candidate was chosen.
         candidate: that one.
@@ -267,9 +120,9 @@ def describe(
     if candidates > 1:
         choice = f"the best of {candidates} on held-out ones"
     return Evaluation(
-        task=f"{100 * count / len(trial.train):.0f} % of the labels",
-        protocol=f"the whole network fine-tuned on {count} labelled images, crops of {trial.size} "
-        f"px, batch {min(trial.batch_size, count)}, learning rates and epochs {choice}",
+        task=f"{100 * count / len(plan.train):.0f} % of the labels",
+        protocol=f"the whole network fine-tuned on {count} labelled images, crops of {plan.size} "
+        f"px, batch {min(plan.batch_size, count)}, learning rates and epochs {choice}",
         measures=accuracy_of(scores.right)._asdict(),
         chosen={
             "lrs": (candidate.lr,),

@@ -1,21 +1,17 @@
-"""A linear classifier on a frozen encoder, by the paper's protocol."""
+"""A linear classifier on a frozen encoder, by the paper's protocol or a fast one."""
 
 import json
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 import shards
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.errors import CareError
 from care.evaluate.evaluation import Accuracy, Evaluation, check_same_classes
-from care.evaluate.features import Features, device_of, extract, frozen_features
-from care.evaluate.images import Crops, centre_crops, random_crops
+from care.evaluate.features import Features, device_of, extract
+from care.evaluate.images import Crops
 from care.evaluate.linear_features import FAST_LRS, linear_hits
 from care.evaluate.linear_heads import (
     ROWS_AT_ONCE,
@@ -24,40 +20,14 @@ from care.evaluate.linear_heads import (
     held_out_rows,
     percent,
 )
+from care.evaluate.linear_training import LinearPlan, held_out_features, steps_of_epoch, train_heads
 from care.evaluate.resampling import resampled_mean
-from care.schedules import lr_at
-from care.train.loading import worker_count
 from care.train.machine import Machine
 from care.train.precision import Precision
-from care.train.run import Run
-from care.train.sgd import set_rate
 from care.train.weights import digest_of
 from shards.bounds import Fraction, NonNegativeInt, PositiveInt
 
 LRS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
-# epochs after which the released code scores, beside every tenth and the last
-SCORED_EPOCHS = (1, 2, 5, 7)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How classifiers are trained and scored.
-
-    Attributes:
-        size: side of the crops, pixels.
-        min_scale: least share of an image's area in a training crop.
-        training: of the classifiers.
-        held_out: numbers of the training images that choose the learning rate.
-        precision: of the encoder's arithmetic.
-        machine: what decides no result.
-    """
-
-    size: int
-    min_scale: float
-    training: HeadTraining
-    held_out: Tensor
-    precision: Precision
-    machine: Machine
 
 
 def linear(  # noqa: PLR0913 (a public verb)
@@ -120,7 +90,7 @@ def linear(  # noqa: PLR0913 (a public verb)
             f"{train.path} has images without a class; the linear evaluation needs a set built "
             "from class folders"
         )
-    plan = _Plan(
+    plan = LinearPlan(
         size=crops.size or encoder.size,
         min_scale=crops.min_scale,
         training=HeadTraining(
@@ -154,7 +124,7 @@ def linear(  # noqa: PLR0913 (a public verb)
         "val": val.digest,
         "size": plan.size,
         "lrs": plan.training.lrs,
-        "steps": epochs * _steps_of_epoch(train, plan),
+        "steps": epochs * steps_of_epoch(train, plan),
         "norm": norm,
         "batch_size": plan.training.batch_size,
         "min_scale": plan.min_scale,
@@ -168,7 +138,7 @@ def linear(  # noqa: PLR0913 (a public verb)
 def _on_cached_features(
     train_features: Features,
     val_features: Features,
-    plan: _Plan,
+    plan: LinearPlan,
     device: torch.device,
 ) -> Evaluation:
     """The fast protocol, on features of centre crops."""
@@ -188,7 +158,7 @@ def _on_random_crops(
     train: shards.ShardSet,
     val_features: Features,
     run: str | Path,
-    plan: _Plan,
+    plan: LinearPlan,
     settings: dict[str, Any],
 ) -> Evaluation:
     """The paper's protocol.
@@ -202,8 +172,8 @@ def _on_random_crops(
     )
     heads.to(device_of(encoder))
     with evaluating(encoder):
-        log = _train(heads, encoder, train, val_features, run, plan, settings)
-        features = _held_out_features(encoder, train, plan)
+        log = train_heads(heads, encoder, train, val_features, run, plan, settings)
+        features = held_out_features(encoder, train, plan)
     if digest_of(encoder) != settings["encoder"]:
         raise CareError(
             "the encoder has changed under a linear evaluation, which must not be: its result "
@@ -227,102 +197,13 @@ def _on_random_crops(
     )
 
 
-def _train(
-    heads: LinearHeads,
-    encoder: Encoder,
-    train: shards.ShardSet,
-    val_features: Features,
-    run: str | Path,
-    plan: _Plan,
-    settings: dict[str, Any],
-) -> Path:
-    """Train the classifiers of all learning rates in one pass, and score them as they learn.
-
-    Returns:
-        The log, with the scores of val after some of the epochs.
-    """
-    training = plan.training
-    steps = settings["steps"]
-    kept = ~torch.isin(torch.arange(len(train)), plan.held_out)
-    # the rates of the classifiers are factors of their losses
-    optimizer = torch.optim.SGD(heads.parameters(), lr=0, momentum=0.9)
-
-    def losses(
-        images: Float[Tensor, "b 3 h w"],
-        labels: Int[Tensor, " b"],
-        rows: Int[Tensor, " b"],
-    ) -> dict[str, Tensor]:
-        features = frozen_features(encoder, images, plan.precision)
-        return {"heads": heads.loss(features, labels, kept[rows])}
-
-    with Run(
-        run, heads, optimizer, settings, title="linear", precision="fp32", machine=plan.machine
-    ) as state:
-        batches = random_crops(
-            train,
-            np.arange(len(train)),
-            size=plan.size,
-            min_scale=plan.min_scale,
-            batch_size=training.batch_size,
-            steps=range(state.start, steps),
-            seed=training.seed,
-            workers=state.workers,
-        )
-        for step, batch in enumerate(state.through(batches), state.start):
-            set_rate(optimizer, lr_at(step, total=steps, base=training.batch_size / 256))
-            terms = state.take_step(step, losses, batch)
-            scores = {}
-            if _is_scored(step + 1, _steps_of_epoch(train, plan), training.epochs):
-                scores = _val_scores(heads, val_features, training.lrs)
-            state.record(step, terms, scores)
-    return state.path / "losses.jsonl"
-
-
-def _steps_of_epoch(train: shards.ShardSet, plan: _Plan) -> int:
-    return len(train) // plan.training.batch_size
-
-
-def _is_scored(steps: int, steps_of_epoch: int, epochs: int) -> bool:
-    """Whether the released code scores after so many steps."""
-    epoch, rest = divmod(steps, steps_of_epoch)
-    return rest == 0 and (epoch in SCORED_EPOCHS or epoch % 10 == 0 or epoch == epochs)
-
-
-def _val_scores(
-    heads: LinearHeads,
-    val_features: Features,
-    lrs: tuple[float, ...],
-) -> dict[str, float]:
-    """Top-1 of val, per cent, of the classifiers that see all of train, as the log names it."""
-    scores = heads.scores(torch.split(val_features.x, ROWS_AT_ONCE), val_features.y)
-    return {f"val {lr:g}": top1 for lr, top1 in zip(lrs, scores[0, 1].tolist(), strict=True)}
-
-
 def _best_epoch(log: Path, lr: float) -> float:
     """The highest top-1 of val that was logged for a learning rate, per cent."""
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     return max(float(row.get(f"val {lr:g}", 0)) for row in rows)
 
 
-def _held_out_features(
-    encoder: Encoder,
-    train: shards.ShardSet,
-    plan: _Plan,
-) -> Float[Tensor, "n d"]:
-    """Features of the centre crops of the held-out images, on the encoder's device."""
-    batch_size = plan.training.batch_size
-    batches = [rows.tolist() for rows in torch.split(plan.held_out, batch_size)]
-    workers = worker_count(
-        plan.machine.workers,
-        device_of(encoder),
-        batches=len(batches),
-        batch_bytes=batch_size * 3 * plan.size**2,
-    )
-    crops = centre_crops(train, batches, size=plan.size, workers=workers)
-    return torch.cat([frozen_features(encoder, images, plan.precision) for images in crops])
-
-
-def _recipe(plan: _Plan) -> str:
+def _recipe(plan: LinearPlan) -> str:
     """How the classifiers were trained, in words."""
     return (
         f"{plan.training.epochs} epochs of SGD at batch {plan.training.batch_size}, learning rate "

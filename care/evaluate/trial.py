@@ -46,7 +46,7 @@ class Classifier(nn.Module):
 
 
 @dataclass(frozen=True)
-class Trial:
+class Plan:
     """What all trainings of one fine-tuning have in common.
 
     Attributes:
@@ -85,7 +85,7 @@ class Scores(NamedTuple):
 
 
 def train_and_score(
-    trial: Trial,
+    plan: Plan,
     rows: Rows,
     candidate: Candidate,
     folder: str | Path,
@@ -95,7 +95,7 @@ def train_and_score(
     """Learn from some images of train, then score those of ``data`` on centre crops.
 
     Args:
-        trial: what all trainings have in common.
+        plan: what all trainings have in common.
         rows: numbers of the images to learn from.
         candidate: learning rates and epochs.
         folder: directory or URL of the run; a finished one is only scored.
@@ -107,8 +107,8 @@ def train_and_score(
         CareError: the folder has a run of other settings.
         Stopped: SIGINT or SIGTERM came; all is saved, the same call continues.
     """
-    model = train_one(trial, rows, candidate, folder)
-    logits = _logits(trial, model, data, scored_rows)
+    model = train_one(plan, rows, candidate, folder)
+    logits = _logits(plan, model, data, scored_rows)
     if not logits.isfinite().all():
         rates = (candidate.lr, candidate.head_lr)
         raise Diverged(f"{_title(rows)} diverged at the learning rates {rates}; try lower ones")
@@ -116,25 +116,25 @@ def train_and_score(
     return Scores(hits(logits, labels), -float(nn.functional.cross_entropy(logits, labels)))
 
 
-def train_one(trial: Trial, rows: Rows, candidate: Candidate, folder: str | Path) -> Classifier:
+def train_one(plan: Plan, rows: Rows, candidate: Candidate, folder: str | Path) -> Classifier:
     """A classifier that has learned from some images of train (see ``train_and_score``)."""
-    model = Classifier(trial.encoder, len(trial.train.classes)).train()
+    model = Classifier(plan.encoder, len(plan.train.classes)).train()
     device = model.head.weight.device
-    batch_size = min(trial.batch_size, len(rows))
+    batch_size = min(plan.batch_size, len(rows))
     steps = candidate.epochs * (len(rows) // batch_size)
     groups = [{"params": part.parameters()} for part in (model.encoder, model.head)]
     optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, fused=True)
     settings = {
-        "encoder": trial.encoder_digest,
-        "data": trial.train.digest,
+        "encoder": plan.encoder_digest,
+        "data": plan.train.digest,
         "rows": storage.digest(rows.tolist()),
-        "size": trial.size,
+        "size": plan.size,
         "rates": (candidate.lr, candidate.head_lr),
         "steps": steps,
         "batch_size": batch_size,
-        "min_scale": trial.min_scale,
-        "seed": trial.seed,
-        "precision": trial.precision,
+        "min_scale": plan.min_scale,
+        "seed": plan.seed,
+        "precision": plan.precision,
     }
 
     def losses(images: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"]) -> dict[str, Tensor]:
@@ -147,17 +147,17 @@ def train_one(trial: Trial, rows: Rows, candidate: Candidate, folder: str | Path
         optimizer,
         settings,
         title=_title(rows),
-        precision=trial.precision,
-        machine=trial.machine,
+        precision=plan.precision,
+        machine=plan.machine,
     ) as run:
         batches = random_crops(
-            trial.train,
+            plan.train,
             rows,
-            size=trial.size,
-            min_scale=trial.min_scale,
+            size=plan.size,
+            min_scale=plan.min_scale,
             batch_size=batch_size,
             steps=range(run.start, steps),
-            seed=trial.seed,
+            seed=plan.seed,
             workers=run.workers,
         )
         for step, batch in enumerate(run.through(batches), run.start):
@@ -170,7 +170,7 @@ def train_one(trial: Trial, rows: Rows, candidate: Candidate, folder: str | Path
 
 
 def _logits(
-    trial: Trial,
+    plan: Plan,
     model: Classifier,
     data: shards.ShardSet,
     rows: Rows,
@@ -179,12 +179,12 @@ def _logits(
     device = model.head.weight.device
     ends = range(SCORED_AT_ONCE, len(rows), SCORED_AT_ONCE)
     batches = [part.tolist() for part in np.split(rows, ends)]
-    batch_bytes = SCORED_AT_ONCE * 3 * trial.size**2
+    batch_bytes = SCORED_AT_ONCE * 3 * plan.size**2
     workers = worker_count(
-        trial.machine.workers, device, batches=len(batches), batch_bytes=batch_bytes
+        plan.machine.workers, device, batches=len(batches), batch_bytes=batch_bytes
     )
-    crops = centre_crops(data, batches, size=trial.size, workers=workers)
-    with torch.no_grad(), evaluating(model), autocast(device, trial.precision):
+    crops = centre_crops(data, batches, size=plan.size, workers=workers)
+    with torch.no_grad(), evaluating(model), autocast(device, plan.precision):
         return torch.cat([model(images).float().cpu() for images in crops])
 
 
