@@ -11,7 +11,7 @@ from shards import storage
 from shards.errors import ShardError
 from shards.index import ROW, SCHEMA, Index, read_index
 from shards.plan import Plan, record_name
-from shards.rejects import Reject, Rejection, group_by_reason
+from shards.rejects import NO_IMAGES, Reject, Rejection, group_by_reason
 from shards.sources.annotations import Annotations
 from shards.write import Entry, ShardRecord, read_record
 
@@ -55,7 +55,7 @@ def _refuse_too_many(
     rejects: Mapping[str, Sequence[str]], kept: int, max_rejects: float, dest: Path
 ) -> None:
     """A ``ShardError`` if more than a share of the images was rejected, or no image is left."""
-    images = {reason: names for reason, names in rejects.items() if reason != Reject.OTHER_FILE}
+    images = {reason: names for reason, names in rejects.items() if reason not in NO_IMAGES}
     count = sum(map(len, images.values()))
     if kept and count <= max_rejects * (count + kept):
         return

@@ -15,7 +15,7 @@ class Reject(StrEnum):
     CORRUPT = "corrupt image"
     TOO_LARGE = "too large"
     OTHER_FILE = "other file"
-    NO_CLASS = "no class"
+    JUNK = "left by another program"
     DUPLICATE = "listed twice"
     NOT_A_FILE = "link or special file"
     UNSAFE_NAME = "unsafe name"
@@ -37,6 +37,10 @@ class Rejection(NamedTuple):
 
     reason: str
     name: str
+
+
+# what was never an image of the user's: a source may have any number of these
+NO_IMAGES = frozenset((Reject.OTHER_FILE, Reject.JUNK))
 
 
 class RejectError(ShardError):

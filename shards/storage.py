@@ -253,7 +253,9 @@ def _remote_listing(folder: str | Path, *, deep: bool) -> dict[str, int]:
     sizes = dict[str, int]()
     for path, entry in entries.items():
         name = path.removeprefix(root)
-        if path.startswith(root) and not name.startswith(".lease/"):
+        # the empty objects that a store's web page makes of folders are no files
+        is_folder = not name or name.endswith("/")
+        if path.startswith(root) and not is_folder and not name.startswith(".lease/"):
             sizes[name] = int(entry["size"] or 0)
     return sizes
 

@@ -13,7 +13,7 @@ file system; every file is a sample or a reject. ``tests/shards/test_sources.py`
 import os
 import re
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from shards import storage
@@ -38,11 +38,13 @@ class Source(NamedTuple):
         samples: sorted by name, with keys and labels.
         classes: their sorted names, none without labels; a label is a position in them.
         rejects: sorted by reason and name.
+        notes: what a user might not expect, one line each.
     """
 
     samples: list[Candidate]
     classes: list[str]
     rejects: list[Rejection]
+    notes: Sequence[str] = ()
 
 
 def find(
@@ -50,12 +52,14 @@ def find(
     *,
     share: tuple[float, float] = (0, 1),
     annotations: Annotations | None = None,
+    use_classes: bool = True,
 ) -> Source:
     """The images of a source.
 
-    - A folder: every immediate subfolder that holds an image, at any depth, is a class, an image
-      beside them ``NO_CLASS``; without such folders there are no labels. Files are images by their
-      suffix, hidden ones too. Links to folders are followed, but not up to a parent.
+    - A folder: the subfolders that images are in, at any depth, are classes, but not those around
+      all classes and not parts such as ``train`` and ``Testing``. An image beside them has no
+      class. Files are images by their suffix, hidden ones too, but not those in hidden folders and
+      what else other programs leave. Links to folders are followed, but not up to a parent.
     - ``….csv``: rows of an image's path, relative to the file, or URL and perhaps its class; a head
       of path, url, file or image may lead.
     - ``….json``, a folder with an ``annotations.json``, or ``ImageSets/Main/….txt``: the images of
@@ -69,6 +73,7 @@ def find(
             that (0, 0.8) and (0.8, 1) split a source in two; classes and labels are those of the
             whole.
         annotations: what ``read_annotations`` gave of ``src``, so that it is not read again.
+        use_classes: whether images have the classes that the source says, or none.
 
     Returns:
         Its samples, classes and rejects.
@@ -82,12 +87,10 @@ def find(
     for image in listing.images:
         if image is not by_name[image.name]:
             rejects.append(Rejection(Reject.DUPLICATE, image.name))
-    classes = _class_names(by_name.values(), is_table=suffix(str(src)) == ".csv")
     images = [image for _, image in sorted(by_name.items())]
-    if classes:
-        unclassified = [image for image in by_name.values() if image.class_name is None]
-        rejects += [Rejection(Reject.NO_CLASS, image.name) for image in unclassified]
-        images = [image for image in images if image.class_name is not None]
+    if not use_classes:
+        images = [image._replace(class_name=None) for image in images]
+    classes = _class_names(images, is_table=listing.is_table)
     shared = [image for image in images if _is_in_share(image.name, share)]
     if not shared:
         examples = [tuple(rejection) for rejection in rejects[:3]]
@@ -103,7 +106,8 @@ def find(
     shared_rejects = [
         rejection for rejection in sorted(rejects) if _is_in_share(rejection.name, share)
     ]
-    return Source(samples, classes, shared_rejects)
+    notes = [*listing.notes, *_notes_on_classes(samples, classes)]
+    return Source(samples, classes, shared_rejects, notes)
 
 
 def read_annotations(data: str | Path) -> Annotations | None:
@@ -143,10 +147,48 @@ def _list_images(src: str | Path, annotations: Annotations | None) -> Listing:
         return list_table(storage.locate(src))
     annotations = annotations or read_annotations(src)
     if annotations is not None:
-        return _list_annotated(annotations)
+        listing = _list_annotated(annotations)
+        if storage.locate(src).is_dir():
+            return _with_unlisted(listing, storage.locate(src).absolute())
+        return listing
     if kind == ".tar":
         return list_tar(str(src))
-    return list_folder(src)
+    return _list_any_folder(src)
+
+
+def _list_any_folder(folder: str | Path) -> Listing:
+    """What is in a folder whose ``annotations.json``, if it has one, is none of COCO's."""
+    listing = list_folder(folder)
+    if any(name == "annotations.json" for _, name in listing.rejects):
+        note = "annotations.json is no COCO instances file: it was not read, there are no boxes"
+        return listing._replace(notes=[*listing.notes, note])
+    return listing
+
+
+def _with_unlisted(annotated: Listing, folder: Path) -> Listing:
+    """The images of a folder, where its annotations list some of them only.
+
+    Args:
+        annotated: the images that are listed.
+        folder: their folder.
+
+    Returns:
+        All images, or ``annotated`` where it has all.
+    """
+    every = list_folder(folder)
+    listed = {image.path for image in annotated.images}
+    unlisted = sum(image.path not in listed for image in every.images)
+    if not unlisted:
+        return annotated
+    paths = {image.path for image in every.images}
+    outside = [image for image in annotated.images if image.path not in paths]
+    note = (
+        f"annotations.json lists {len(listed):,} images; {unlisted:,} others are in the set "
+        "without boxes, and no evaluation of boxes uses them"
+    )
+    return Listing(
+        every.images + outside, every.rejects + annotated.rejects, [*every.notes, note]
+    )
 
 
 def _list_annotated(annotations: Annotations) -> Listing:
@@ -179,6 +221,23 @@ def _class_names(images: Collection[Candidate], *, is_table: bool) -> list[str]:
     if not from_folders and all(map(str.isdecimal, names)):
         names.sort(key=int)
     return names
+
+
+def _notes_on_classes(samples: Collection[Candidate], classes: Sequence[str]) -> list[str]:
+    """What is to be said of images without a class, and of a single class."""
+    notes = list[str]()
+    if len(classes) == 1:
+        notes.append(
+            f"all classes are one, {classes[0]}: whatever the encoder, every accuracy would be "
+            "100 %; use the folder above the classes, or --no-classes if it is none"
+        )
+    unclassified = sum(image.label < 0 for image in samples)
+    if classes and unclassified:
+        notes.append(
+            f"{unclassified:,} of {len(samples):,} images have no class: they are trained on, and "
+            "left out of evaluations that need one"
+        )
+    return notes
 
 
 def _is_in_share(name: str, share: tuple[float, float]) -> bool:

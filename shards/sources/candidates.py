@@ -1,5 +1,6 @@
 """What a source lists: images that may become samples, and what is none."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 from shards import storage
 from shards.rejects import Reject, RejectError, Rejection
@@ -36,10 +37,14 @@ class Listing(NamedTuple):
     Attributes:
         images: what may become a sample, in the order of the source.
         rejects: what may not.
+        notes: what a user might not expect, one line each.
+        is_table: whether a table said the classes.
     """
 
     images: list[Candidate]
     rejects: list[Rejection]
+    notes: Sequence[str] = ()
+    is_table: bool = False
 
 
 def read_image(image: Candidate) -> bytes:

@@ -8,6 +8,8 @@ from shards.errors import ShardError
 from shards.images import SUFFIXES
 from shards.rejects import Reject, Rejection
 from shards.sources.candidates import Candidate, Listing, suffix
+from shards.sources.junk import is_junk
+from shards.sources.layouts import read_layout
 from shards.sources.tars import list_tar
 
 # of the first column, where a CSV has a head
@@ -17,27 +19,32 @@ _HEADS = ("path", "url", "file", "image")
 def list_folder(folder: str | Path) -> Listing:
     """The images in a folder at any depth, or if there are none, those in the tars in it.
 
-    The class of an image is the subfolder of ``folder`` that it is in, at any depth.
+    The class of an image is a folder that it is in, see ``read_layout``.
 
     Args:
         folder: a path or a URL.
 
     Returns:
-        The images; files of other kinds are rejects.
+        The images; files of other kinds, and what other programs left, are rejects.
 
     Raises:
         ShardError: There are neither images nor tars, or a tar is damaged.
     """
     sizes = storage.listing(folder, deep=True)
     root = str(folder).rstrip("/")
-    names = [name for name in sizes if suffix(name) in SUFFIXES]
+    candidates = [name for name in sizes if suffix(name) in SUFFIXES]
+    junk = {name for name in candidates if is_junk(name)}
+    names = [name for name in candidates if name not in junk]
     if names:
+        layout = read_layout(names)
         images = [
-            Candidate(f"{root}/{name}", name, size=sizes[name], class_name=_top_folder(name))
-            for name in names
+            Candidate(f"{root}/{name}", name, size=sizes[name], class_name=class_name)
+            for name, class_name in zip(names, layout.class_names, strict=True)
         ]
-        others = sizes.keys() - set(names)
-        return Listing(images, [Rejection(Reject.OTHER_FILE, name) for name in others])
+        rejects = [Rejection(Reject.JUNK, name) for name in junk]
+        others = sizes.keys() - {*candidates}
+        rejects += [Rejection(Reject.OTHER_FILE, name) for name in others]
+        return Listing(images, rejects, layout.notes)
     tars = sorted(name for name in sizes if name.endswith(".tar") and "/" not in name)
     if not tars:
         raise ShardError(
@@ -99,12 +106,6 @@ def _read_rows(location: Path) -> list[list[str]]:
 
 def _stripped(row: list[str]) -> list[str]:
     return [cell.strip() for cell in row]
-
-
-def _top_folder(name: str) -> str | None:
-    """The first folder of a relative path, or None of a file in no folder."""
-    folder, slash, _ = name.partition("/")
-    return folder if slash else None
 
 
 def _local_size(path: str) -> int:
