@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
+from rich.markup import escape
 from shards import locks, storage
 from shards.bounds import Fraction, NonNegativeInt, PositiveInt, Range
 from shards.commit import commit
@@ -16,7 +17,7 @@ from shards.errors import ShardError
 from shards.images import Validation
 from shards.index import Index, read_index
 from shards.plan import Plan, is_built_file, is_record, make_plan, missing_shards
-from shards.progress import progress
+from shards.progress import console, progress
 from shards.write import write_shard
 
 
@@ -32,6 +33,7 @@ def build(  # noqa: PLR0913 (a public verb)
     validate: Validation = "decode",
     max_side: PositiveInt | None = None,
     quality: Annotated[int, Range(1, 100)] = 90,
+    classes: bool = True,
 ) -> Index:
     """Build the images of a source into a shard set, in an order drawn from a seed.
 
@@ -48,11 +50,13 @@ def build(  # noqa: PLR0913 (a public verb)
         shard_size: images a shard, before rejects.
         seed: of the order.
         share: see ``shards.sources.find``.
-        max_rejects: share of the images that may be rejected; files of other kinds do not count.
+        max_rejects: share of the images that may be rejected; files that never were images do not count.
         validate: what every image has to pass, see ``shards.images.check``.
         max_side: px; images with a longer side are made smaller and JPEG, all others keep their
             bytes.
         quality: of those JPEGs, 1…100.
+        classes: whether images have the classes that the source says; switch it off where folders
+            are days, cameras or patients.
 
     Returns:
         The index of the set.
@@ -77,7 +81,10 @@ def build(  # noqa: PLR0913 (a public verb)
         validate=validate,
         max_side=max_side,
         quality=quality,
+        classes=classes,
     )
+    for note in plan.source.notes:
+        console.print(f"[yellow]{escape(f'{src}: {note}')}", soft_wrap=True)
     with locks.exclusive(root, "building"):
         names = _names_in(root)
         index = _finished(plan, root, names)

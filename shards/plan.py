@@ -56,6 +56,7 @@ def make_plan(
     validate: Validation = "decode",
     max_side: int | None = None,
     quality: int = 90,
+    classes: bool = True,
 ) -> Plan:
     """List a source and cut it into shards.
 
@@ -67,6 +68,7 @@ def make_plan(
         validate: what every image has to pass, see ``shards.images.check``.
         max_side: images with a longer side, in pixels, are made smaller and JPEG.
         quality: quality of those JPEGs, 1…100.
+        classes: whether images have the classes that the source says.
 
     Returns:
         The plan.
@@ -82,7 +84,7 @@ def make_plan(
             f"the boxes of {src} are in pixels of its images, which max_side would make smaller; "
             "leave it out"
         )
-    source = sources.find(src, share=share, annotations=annotations)
+    source = sources.find(src, share=share, annotations=annotations, classes=classes)
     order = permutation(len(source.samples), seed=seed, stream=0)
     shuffled = [source.samples[number] for number in order]
     starts = range(0, len(shuffled), shard_size)

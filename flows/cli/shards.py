@@ -6,6 +6,8 @@ import shards
 from flows.cli.options import Json, SetPath, add_command, new_app
 from flows.cli.tables import print_json, table
 
+_NAMED = 20  # rejected files of one reason that are shown
+
 app = new_app("Image folders into WebDataset shards with an index.", no_args_is_help=True)
 
 
@@ -31,7 +33,9 @@ add_command(app, shards.build, _build, "care shards build photos/train sets/trai
 
 @app.command()
 def info(path: SetPath, as_json: Json = False) -> None:
-    """What is in a set: counts, classes, and every rejected file with its reason.
+    """What is in a set: counts, classes, and what was rejected by its reason.
+
+    Of a long list its beginning is shown; --json prints all.
 
     Example: care shards info sets/train
     """
@@ -41,11 +45,15 @@ def info(path: SetPath, as_json: Json = False) -> None:
         print_json(facts | {"rejects": dict(index.rejects)})
         return
     table(f"shard set {path}", ("", ""), [(name, _text(value)) for name, value in facts.items()])
-    rejected = []
+    rejected = list[tuple[str, str]]()
     for reason, names in index.rejects.items():
-        rejected += [(reason, name) for name in names]
+        rejected += [(reason, name) for name in names[:_NAMED]]
+        if len(names) > _NAMED:
+            rejected.append((reason, f"… and {len(names) - _NAMED:,} more"))
     if rejected:
         table("rejected", ("reason", "file"), rejected)
+    if any(len(names) > _NAMED for names in index.rejects.values()):
+        typer.echo(f"all of them: care shards info {path} --json")
 
 
 @app.command()
@@ -73,6 +81,7 @@ def _facts(index: shards.Index) -> dict[str, Any]:
         "shards": len(index.shards),
         "bytes": sum(shard.filesize for shard in index.shards),
         "classes": {name: int((labels == label).sum()) for label, name in enumerate(index.classes)},
+        "without class": int((labels < 0).sum()),
         "digest": index.digest,
         "seed": index.seed,
     }

@@ -13,6 +13,7 @@ file system; every file is a sample or a reject. ``tests/shards/test_sources.py`
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +53,7 @@ def find(
     *,
     share: tuple[float, float] = (0, 1),
     annotations: Annotations | None = None,
-    use_classes: bool = True,
+    classes: bool = True,
 ) -> Source:
     """The images of a source.
 
@@ -73,7 +74,7 @@ def find(
             that (0, 0.8) and (0.8, 1) split a source in two; classes and labels are those of the
             whole.
         annotations: what ``read_annotations`` gave of ``src``, so that it is not read again.
-        use_classes: whether images have the classes that the source says, or none.
+        classes: whether images have the classes that the source says, or none.
 
     Returns:
         Its samples, classes and rejects.
@@ -88,9 +89,9 @@ def find(
         if image is not by_name[image.name]:
             rejects.append(Rejection(Reject.DUPLICATE, image.name))
     images = [image for _, image in sorted(by_name.items())]
-    if not use_classes:
+    if not classes:
         images = [image._replace(class_name=None) for image in images]
-    classes = _class_names(images, is_table=listing.is_table)
+    class_names = _class_names(images, is_table=listing.is_table)
     shared = [image for image in images if _is_in_share(image.name, share)]
     if not shared:
         examples = [tuple(rejection) for rejection in rejects[:3]]
@@ -98,7 +99,7 @@ def find(
             f"wanted images at {src}, got none in the share {share[0]:g}–{share[1]:g} of "
             f"{len(images)} ({len(rejects)} rejected: {examples}); check what it lists"
         )
-    labels = {name: number for number, name in enumerate(classes)}
+    labels = {name: number for number, name in enumerate(class_names)}
     samples = [
         image._replace(label=labels.get(image.class_name or "", -1), key=key)
         for image, key in zip(shared, _unique_keys(shared), strict=True)
@@ -106,8 +107,8 @@ def find(
     shared_rejects = [
         rejection for rejection in sorted(rejects) if _is_in_share(rejection.name, share)
     ]
-    notes = [*listing.notes, *_notes_on_classes(samples, classes)]
-    return Source(samples, classes, shared_rejects, notes)
+    notes = [*listing.notes, *_notes_on_classes(samples, class_names)]
+    return Source(samples, class_names, shared_rejects, notes)
 
 
 def read_annotations(data: str | Path) -> Annotations | None:
@@ -122,11 +123,14 @@ def read_annotations(data: str | Path) -> Annotations | None:
         What it says, or None if ``data`` is something else.
 
     Raises:
-        ShardError: It is such a file by its name, but not by its content.
+        ShardError: It is such a file by its name, but not by its content. In a folder an
+            ``annotations.json`` of another kind is something else.
     """
     path = storage.locate(data)
     if (path / "annotations.json").is_file() and not (path / "index.json").is_file():
         path /= "annotations.json"
+        if not _is_coco(path):
+            return None
     if not path.is_file():
         return None
     if path.suffix == ".txt":
@@ -138,6 +142,15 @@ def read_annotations(data: str | Path) -> Annotations | None:
     return parse_coco(
         path, storage.read_json(path), [folder, folder / "images", folder.parent / part]
     )
+
+
+def _is_coco(path: Path) -> bool:
+    """Whether a file is meant as a COCO document, however well that succeeded."""
+    try:
+        document = storage.read_json(path)
+    except ShardError:
+        return b'"images"' in storage.read_bytes(path)  # a damaged one is to be told
+    return isinstance(document, dict) and "images" in document
 
 
 def _list_images(src: str | Path, annotations: Annotations | None) -> Listing:
@@ -181,23 +194,25 @@ def _with_unlisted(annotated: Listing, folder: Path) -> Listing:
     if not unlisted:
         return annotated
     paths = {image.path for image in every.images}
-    outside = [image for image in annotated.images if image.path not in paths]
+    outside = {image.path: image for image in annotated.images if image.path not in paths}
+    counts = Counter(image.path for image in annotated.images)
+    repeated = [path for path, count in counts.items() for _ in range(count - 1)]
     note = (
         f"annotations.json lists {len(listed):,} images; {unlisted:,} others are in the set "
         "without boxes, and no evaluation of boxes uses them"
     )
-    return Listing(
-        every.images + outside, every.rejects + annotated.rejects, [*every.notes, note]
-    )
+    images = [*every.images, *outside.values()]
+    root = _common_folder([image.path for image in images])
+    named = [image._replace(name=image.path.removeprefix(root)) for image in images]
+    rejects = every.rejects + annotated.rejects
+    rejects += [Rejection(Reject.DUPLICATE, path.removeprefix(root)) for path in repeated]
+    return Listing(named, rejects, [*every.notes, note])
 
 
 def _list_annotated(annotations: Annotations) -> Listing:
     """The images of an annotated list, named by their paths below the folder of all."""
     paths = [str(image.path) for image in annotations.images]
-    folders = [path.rpartition("/")[0] + "/" for path in paths]
-    # of characters up to a slash: commonpath would make s3:/ of s3://
-    prefix = os.path.commonprefix(folders)  # noqa: RUF071
-    root = prefix.rpartition("/")[0] + "/"
+    root = _common_folder(paths)
     images = [
         Candidate(path, path.removeprefix(root), size=image.path.stat().st_size)
         for path, image in zip(paths, annotations.images, strict=True)
@@ -208,6 +223,14 @@ def _list_annotated(annotations: Annotations) -> Listing:
         if reason != Reject.UNKNOWN_IMAGE
     ]
     return Listing(images, rejects)
+
+
+def _common_folder(paths: Iterable[str]) -> str:
+    """The folder of all of some files, with a slash at its end."""
+    folders = [path.rpartition("/")[0] + "/" for path in paths]
+    # of characters up to a slash: commonpath would make s3:/ of s3://
+    prefix = os.path.commonprefix(folders)  # noqa: RUF071
+    return prefix.rpartition("/")[0] + "/"
 
 
 def _class_names(images: Collection[Candidate], *, is_table: bool) -> list[str]:

@@ -105,9 +105,7 @@ def _classes_in_parts(names: Sequence[str], parts: Iterable[str]) -> list[str | 
     return classes
 
 
-def _note_of_parts(
-    parts: Sequence[str], classes: Iterable[str | None], wrapper: str
-) -> str:
+def _note_of_parts(parts: Sequence[str], classes: Iterable[str | None], wrapper: str) -> str:
     """What is to be said of a source that holds the parts of a data set."""
     class_names = sorted({name for name in classes if name is not None})
     what = f"the folders in them are ({_listed(class_names)})"

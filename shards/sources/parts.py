@@ -14,10 +14,16 @@ _WORDS: dict[str, Role] = {
 }
 # what says nothing of what is to be seen on the images in a folder
 _FILLERS = frozenset(
-    "all archive data dataset datasets files folder full images image imgs img jpeg jpegimages jpg "
-    "photos photo pics pictures picture png raw samples set sets split subset".split()
+    (
+        *("all", "archive", "data", "dataset", "datasets", "files", "folder", "full"),
+        *("images", "image", "imgs", "img", "jpeg", "jpegimages", "jpg", "png", "raw"),
+        *("photos", "photo", "pics", "pictures", "picture"),
+        *("samples", "set", "sets", "split", "subset"),
+    )
 )
-_MASKS = frozenset("annotations groundtruth gt labels label mask masks segmentation".split())
+_MASKS = frozenset(
+    ("annotations", "groundtruth", "gt", "labels", "label", "mask", "masks", "segmentation")
+)
 _CAPITAL_INSIDE = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _COMPOUND = re.compile(f"({'|'.join(_WORDS)})({'|'.join(sorted(_FILLERS))})")
 

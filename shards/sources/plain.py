@@ -53,9 +53,9 @@ def list_folder(folder: str | Path) -> Listing:
         )
     listing = Listing([], [])
     for name in tars:
-        images_of_tar, rejects_of_tar = list_tar(f"{root}/{name}")
-        listing.images.extend(images_of_tar)
-        listing.rejects.extend(rejects_of_tar)
+        listing_of_tar = list_tar(f"{root}/{name}")
+        listing.images.extend(listing_of_tar.images)
+        listing.rejects.extend(listing_of_tar.rejects)
     return listing
 
 
@@ -74,7 +74,7 @@ def list_table(location: Path) -> Listing:
     Raises:
         ShardError: The file cannot be read as such a CSV.
     """
-    listing = Listing([], [])
+    listing = Listing([], [], is_table=True)
     for name, *others in _read_rows(location):
         if len(others) > 1:
             raise ShardError(

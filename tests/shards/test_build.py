@@ -198,15 +198,18 @@ def test_every_input_is_kept_or_rejected_by_name(tmp_path):
     assert index.rejects == {
         "corrupt image": ["cat/half.png"],
         "empty file": ["cat/empty.jpg"],
-        "no class": ["stray.jpg"],
         "not an image": ["cat/text.jpg"],
         "other file": ["dog/notes.txt"],
         "unreadable": ["dog/gone.jpg"],
     }
-    assert sorted(index.keys) == ["cat/ok", "dog/ok"]
+    assert dict(zip(index.keys, index.samples["label"], strict=True)) == {
+        "cat/ok": 0,
+        "dog/ok": 1,
+        "stray": -1,
+    }
     assert index.seen == 8
     counts = json.loads((tmp_path / "set" / "index.json").read_text())["counts"]
-    assert counts == {"seen": 8, "kept": 2, "rejected": dict.fromkeys(index.rejects, 1)}
+    assert counts == {"seen": 8, "kept": 3, "rejected": dict.fromkeys(index.rejects, 1)}
 
 
 def test_files_of_other_kinds_are_no_rejected_images(tmp_path):

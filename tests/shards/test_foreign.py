@@ -79,7 +79,8 @@ def test_the_order_of_rows_does_not_matter_and_labels_may_be_missing(tmp_path):
     assert {sample.label for sample in find(tmp_path / "a.csv").samples} == {-1}
     (tmp_path / "c.csv").write_text("0.jpg,10\n1.jpg,9\n2.jpg\n")
     source = find(tmp_path / "c.csv")
-    assert (source.classes, source.rejects) == (["9", "10"], [(Reject.NO_CLASS, "2.jpg")])
+    assert (source.classes, source.rejects) == (["9", "10"], [])
+    assert [sample.label for sample in source.samples] == [1, 0, -1]
 
 
 @pytest.mark.parametrize(
@@ -108,14 +109,18 @@ def test_coco_lists_give_their_images(tmp_path):
     ]
     document = {"images": images, "categories": [{"id": 1, "name": "dog"}], "annotations": []}
     (tmp_path / "annotations.json").write_text(json.dumps(document))
-    for src in (tmp_path, tmp_path / "annotations.json"):
-        source = find(src)
-        assert [sample.name for sample in source.samples] == ["a.jpg", "b.jpg"]
-        assert source.rejects == [
-            (Reject.DUPLICATE, "a.jpg"),
-            (Reject.DUPLICATE, "a.jpg"),
-            (Reject.UNREADABLE, "gone.jpg"),
-        ]
+    rejects = [
+        (Reject.DUPLICATE, "a.jpg"),
+        (Reject.DUPLICATE, "a.jpg"),
+        (Reject.UNREADABLE, "gone.jpg"),
+    ]
+    source = find(tmp_path / "annotations.json")
+    assert [sample.name for sample in source.samples] == ["a.jpg", "b.jpg"]
+    assert source.rejects == rejects
+    # the folder has one more
+    source = find(tmp_path)
+    assert [sample.name for sample in source.samples] == ["a.jpg", "b.jpg", "unlisted.jpg"]
+    assert sorted(source.rejects) == sorted([*rejects, (Reject.OTHER_FILE, "annotations.json")])
 
 
 def test_voc_lists_give_their_images(tmp_path):

@@ -28,16 +28,17 @@ def test_class_folders(tmp_path):
     assert source.samples[0].size == (tmp_path / "cat/.hidden.jpeg").stat().st_size
 
 
-def test_images_beside_class_folders_are_rejected_by_name(tmp_path):
-    source = find(populate(tmp_path, ["cat/a.jpg", "stray.jpg"]))
-    assert listing(source) == [("cat/a.jpg", 0)]
-    assert source.rejects == [(Reject.NO_CLASS, "stray.jpg")]
+def test_images_beside_class_folders_have_no_class(tmp_path):
+    source = find(populate(tmp_path, ["cat/a.jpg", "dog/a.jpg", "stray.jpg"]))
+    assert listing(source) == [("cat/a.jpg", 0), ("dog/a.jpg", 1), ("stray.jpg", -1)]
+    assert source.rejects == []
+    assert ["1 of 3 images have no class" in note for note in source.notes] == [True]
 
 
 def test_a_flat_folder_has_no_labels(tmp_path):
     populate(tmp_path, ["b.jpg", "a.png"])
     (tmp_path / "empty").mkdir()
-    assert find(tmp_path)[1:] == ([], [])
+    assert find(tmp_path)[1:] == ([], [], [])
     assert listing(find(tmp_path)) == [("a.png", -1), ("b.jpg", -1)]
 
 
