@@ -108,15 +108,21 @@ class BoxSet(NamedTuple):
         return image
 
 
-def load(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
+def load(
+    data: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    image_root: str | Path | None = None,
+) -> BoxSet:
     """The images and boxes that a list has.
 
     Args:
-        data: a COCO instances JSON (images beside it, in ``images`` beside it, or in COCO's own
-            folder layout), a folder with such an ``annotations.json``, a VOC list such as
-            ``VOC2007/ImageSets/Main/trainval.txt``, or a set built of one.
+        data: a COCO JSON, a folder with such an ``annotations.json``, a VOC list such as
+            ``VOC2007/ImageSets/Main/trainval.txt``, a folder of images and VOC's annotations, or a
+            set built of one.
         classes: the names that count, in the order of their labels; boxes of others are rejected.
             By default COCO's categories by id, or all VOC names, sorted.
+        image_root: the folder of a COCO JSON's images, where they are not found around it.
 
     Returns:
         The images with their boxes.
@@ -130,7 +136,7 @@ def load(data: str | Path, *, classes: Sequence[str] | None = None) -> BoxSet:
         shard_set = reader.open(path)
         annotations = _annotations_of_set(shard_set, path)
     else:
-        annotations = _annotations_of_list(path, data)
+        annotations = _annotations_of_list(path, data, image_root)
     if not annotations.images:
         rejects = annotations.rejects
         examples = [tuple(rejection) for rejection in rejects[:3]]
@@ -175,11 +181,18 @@ def _annotations_of_set(shard_set: reader.ShardSet, path: Path) -> Annotations:
     return parse_coco(shard_set.path, json.loads(text))
 
 
-def _annotations_of_list(path: Path, data: str | Path) -> Annotations:
+def _annotations_of_list(
+    path: Path, data: str | Path, image_root: str | Path | None
+) -> Annotations:
     """What the list at ``path``, which the user calls ``data``, says."""
-    annotations = read_annotations(path)
-    if annotations is not None:
+    annotations = read_annotations(path, image_root=image_root)
+    if annotations is not None and not annotations.is_labels:
         return annotations
+    if annotations is not None:
+        raise ShardError(
+            f"wanted boxes, got categories without any in {annotations.path}; it serves "
+            "evaluations of classes: care shards build"
+        )
     lists = [str(name) for name in sorted(path.glob("**/ImageSets/Main/*.txt"))]
     hint = f"name one of its lists: {', '.join(lists[:6])}" if lists else "check the path"
     raise ShardError(
@@ -209,8 +222,12 @@ def _make_picture(
         if category in labels and min(width, height, x_max - x_min, y_max - y_min) >= THIN:
             objects.append(annotated)
             boxes.append(clipped)
+            if annotated.mask_is_cut:
+                rejects.append(Rejection(Reject.BAD_MASK, f"{image.path.name}: {category}"))
             continue
         reason = Reject.OUTSIDE if min(width, height) >= THIN else Reject.DEGENERATE
+        if not annotated.box:
+            reason = Reject.NO_BOX
         if category not in labels:
             reason = Reject.UNKNOWN_CATEGORY
         rejects.append(Rejection(reason, f"{image.path.name}: {category} {sides}"))

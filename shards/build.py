@@ -34,6 +34,7 @@ def build(  # noqa: PLR0913 (a public verb)
     max_side: PositiveInt | None = None,
     quality: Annotated[int, Range(1, 100)] = 90,
     classes: bool = True,
+    image_root: str | None = None,
 ) -> Index:
     """Build the images of a source into a shard set, in an order drawn from a seed.
 
@@ -57,6 +58,7 @@ def build(  # noqa: PLR0913 (a public verb)
         quality: of those JPEGs, 1…100.
         classes: whether images have the classes that the source says; switch it off where folders
             are days, cameras or patients.
+        image_root: folder of the images of a COCO JSON, where they are not found around it.
 
     Returns:
         The index of the set.
@@ -82,6 +84,7 @@ def build(  # noqa: PLR0913 (a public verb)
         max_side=max_side,
         quality=quality,
         classes=classes,
+        image_root=image_root,
     )
     for note in plan.source.notes:
         console.print(f"[yellow]{escape(f'{src}: {note}')}", soft_wrap=True)

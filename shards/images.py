@@ -4,7 +4,8 @@ Bytes go in; an upright image, RGB with 8 bits a channel, comes out, or a reason
 """
 
 import io
-from typing import Literal
+from pathlib import Path
+from typing import IO, Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from shards.rejects import Reject, RejectError
@@ -100,6 +101,34 @@ def shrink(data: bytes, max_side: int, quality: int) -> bytes:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
     return file.getvalue()
+
+
+def upright_size(file: str | Path | IO[bytes]) -> tuple[int, int]:
+    """The size of an image by its header alone, as ``decode`` would give it.
+
+    Args:
+        file: path of a local image file, or its bytes as a file.
+
+    Returns:
+        Width and height of the upright image in pixels.
+
+    Raises:
+        OSError: The file cannot be read.
+        RejectError: No header of a known format is in it.
+    """
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
+            # Pillow would decode all of a PNG to look for EXIF behind the pixels
+            has_exif = image.format != "PNG" or "exif" in image.info
+            orientation = image.getexif().get(ExifTags.Base.Orientation) if has_exif else 1
+            width, height = image.size
+    except UnidentifiedImageError as error:
+        raise RejectError(Reject.NOT_AN_IMAGE, str(error)) from None
+    except OSError:
+        raise
+    except Exception as error:  # as in _read
+        raise RejectError(Reject.CORRUPT, str(error) or type(error).__name__) from error
+    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
 def _read(data: bytes, *, pixels: bool) -> tuple[Image.Image, int]:

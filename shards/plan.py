@@ -28,7 +28,7 @@ class Plan(NamedTuple):
 
     Attributes:
         source: all files, with classes and rejects.
-        annotations: what an annotated source says, None of any other one.
+        annotations: what an annotated source says, None of any other one and of mere classes.
         shards: the samples of each shard, in order.
         validate: what every image has to pass.
         seed: seed of the order.
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     digest: str
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 (the options of build)
     src: str | Path,
     *,
     shard_size: int = 1000,
@@ -57,6 +57,7 @@ def make_plan(
     max_side: int | None = None,
     quality: int = 90,
     classes: bool = True,
+    image_root: str | Path | None = None,
 ) -> Plan:
     """List a source and cut it into shards.
 
@@ -69,6 +70,7 @@ def make_plan(
         max_side: images with a longer side, in pixels, are made smaller and JPEG.
         quality: quality of those JPEGs, 1…100.
         classes: whether images have the classes that the source says.
+        image_root: the folder of a COCO JSON's images, where they are not found.
 
     Returns:
         The plan.
@@ -78,8 +80,14 @@ def make_plan(
             made smaller.
     """
     _check_options(shard_size, max_side, quality, validate)
-    annotations = sources.read_annotations(src)
-    if annotations is not None and max_side:
+    annotations = sources.read_annotations(src, image_root=image_root)
+    if annotations is None and image_root is not None:
+        raise ShardError(
+            f"wanted a COCO JSON as the source whose images are in {image_root}, got {src}; "
+            "leave --image-root out, or name the JSON"
+        )
+    has_boxes = annotations is not None and not annotations.is_labels
+    if has_boxes and max_side:
         raise ShardError(
             f"the boxes of {src} are in pixels of its images, which max_side would make smaller; "
             "leave it out"
@@ -91,13 +99,13 @@ def make_plan(
     options = [seed, shard_size, validate, max_side, quality]
     return Plan(
         source=source,
-        annotations=annotations,
+        annotations=annotations if has_boxes else None,
         shards=[shuffled[start : start + shard_size] for start in starts],
         validate=validate,
         seed=seed,
         max_side=max_side,
         quality=quality,
-        digest=_digest(source, annotations, options),
+        digest=_digest(source, annotations if has_boxes else None, options),
     )
 
 

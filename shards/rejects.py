@@ -25,6 +25,12 @@ class Reject(StrEnum):
     UNKNOWN_CATEGORY = "unknown category"
     DEGENERATE = "box without area"
     OUTSIDE = "box outside of the image"
+    NO_BOX = "object without a box"
+    BAD_MASK = "unusable mask or part of one"
+    NO_NAME = "image entry without id or name"
+    SHARED_ID = "id of several images"
+    SHARED_FILE = "file of several entries"
+    OTHER_SIZE = "not of the annotated size"
 
 
 class Rejection(NamedTuple):

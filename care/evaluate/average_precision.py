@@ -71,8 +71,13 @@ def check_countable(truth: BoxSet) -> None:
         CareError: it has no box, or only ignored ones.
     """
     if all(picture.ignored.all() for picture in truth.pictures):
+        left_out = [
+            f"{len(names):,} {reason} ({names[0]})" for reason, names in truth.rejects.items()
+        ]
+        why = f" (left out: {'; '.join(left_out)})" if left_out else ""
         raise CareError(
-            f"{truth.path} has no box that counts; detection needs some to learn from and to score"
+            f"{truth.path} has no box that counts{why}; "
+            "detection needs some to learn from and to score"
         )
 
 

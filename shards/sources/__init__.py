@@ -13,19 +13,17 @@ file system; every file is a sample or a reject. ``tests/shards/test_sources.py`
 import os
 import re
 import zlib
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from shards import storage
 from shards.errors import ShardError
 from shards.rejects import Reject, Rejection
+from shards.sources.annotated import list_annotated, list_annotated_folder, read_annotations
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate, Listing, suffix
-from shards.sources.coco import parse_coco
 from shards.sources.plain import list_folder, list_table
 from shards.sources.tars import list_tar
-from shards.sources.voc import read_voc
 
 # WebDataset ends a key at the first dot of the file name and skips folders named __like_this__; in
 # keys.txt a line is a key
@@ -63,8 +61,9 @@ def find(
       what else other programs leave. Links to folders are followed, but not up to a parent.
     - ``….csv``: rows of an image's path, relative to the file, or URL and perhaps its class; a head
       of path, url, file or image may lead.
-    - ``….json``, a folder with an ``annotations.json``, or ``ImageSets/Main/….txt``: the images of
-      COCO and Pascal VOC without labels; see ``shards.boxes``.
+    - ``….json``, a folder with an ``annotations.json``, ``ImageSets/Main/….txt``, or a folder of
+      VOC's annotations: the images of COCO and Pascal VOC; see ``shards.boxes``. They have labels
+      only where COCO's categories have no boxes.
     - ``….tar``, or a folder of such without images: a WebDataset; image members are samples, their
       class is the ``.cls`` beside them.
 
@@ -111,48 +110,6 @@ def find(
     return Source(samples, class_names, shared_rejects, notes)
 
 
-def read_annotations(data: str | Path) -> Annotations | None:
-    """What an annotated list says.
-
-    Args:
-        data: a COCO instances JSON (images beside it, in ``images`` beside it, or in COCO's own
-            folder layout), a folder with such an ``annotations.json``, or a VOC list such as
-            ``VOC2007/ImageSets/Main/trainval.txt``.
-
-    Returns:
-        What it says, or None if ``data`` is something else.
-
-    Raises:
-        ShardError: It is such a file by its name, but not by its content. In a folder an
-            ``annotations.json`` of another kind is something else.
-    """
-    path = storage.locate(data)
-    if (path / "annotations.json").is_file() and not (path / "index.json").is_file():
-        path /= "annotations.json"
-        if not _is_coco(path):
-            return None
-    if not path.is_file():
-        return None
-    if path.suffix == ".txt":
-        return read_voc(path)
-    if path.suffix != ".json":
-        return None
-    folder = path.absolute().parent
-    part = path.stem.removeprefix("instances_")
-    return parse_coco(
-        path, storage.read_json(path), [folder, folder / "images", folder.parent / part]
-    )
-
-
-def _is_coco(path: Path) -> bool:
-    """Whether a file is meant as a COCO document, however well that succeeded."""
-    try:
-        document = storage.read_json(path)
-    except ShardError:
-        return b'"images"' in storage.read_bytes(path)  # a damaged one is to be told
-    return isinstance(document, dict) and "images" in document
-
-
 def _list_images(src: str | Path, annotations: Annotations | None) -> Listing:
     """Everything that a source of any form lists."""
     kind = suffix(str(src))
@@ -160,10 +117,10 @@ def _list_images(src: str | Path, annotations: Annotations | None) -> Listing:
         return list_table(storage.locate(src))
     annotations = annotations or read_annotations(src)
     if annotations is not None:
-        listing = _list_annotated(annotations)
-        if storage.locate(src).is_dir():
-            return _with_unlisted(listing, storage.locate(src).absolute())
-        return listing
+        folder = storage.locate(src)
+        if folder.is_dir():
+            return list_annotated_folder(annotations, folder.absolute())
+        return list_annotated(annotations)
     if kind == ".tar":
         return list_tar(str(src))
     return _list_any_folder(src)
@@ -176,61 +133,6 @@ def _list_any_folder(folder: str | Path) -> Listing:
         note = "annotations.json is no COCO instances file: it was not read, there are no boxes"
         return listing._replace(notes=[*listing.notes, note])
     return listing
-
-
-def _with_unlisted(annotated: Listing, folder: Path) -> Listing:
-    """The images of a folder, where its annotations list some of them only.
-
-    Args:
-        annotated: the images that are listed.
-        folder: their folder.
-
-    Returns:
-        All images, or ``annotated`` where it has all.
-    """
-    every = list_folder(folder)
-    listed = {image.path for image in annotated.images}
-    unlisted = sum(image.path not in listed for image in every.images)
-    if not unlisted:
-        return annotated
-    paths = {image.path for image in every.images}
-    outside = {image.path: image for image in annotated.images if image.path not in paths}
-    counts = Counter(image.path for image in annotated.images)
-    repeated = [path for path, count in counts.items() for _ in range(count - 1)]
-    note = (
-        f"annotations.json lists {len(listed):,} images; {unlisted:,} others are in the set "
-        "without boxes, and no evaluation of boxes uses them"
-    )
-    images = [*every.images, *outside.values()]
-    root = _common_folder([image.path for image in images])
-    named = [image._replace(name=image.path.removeprefix(root)) for image in images]
-    rejects = every.rejects + annotated.rejects
-    rejects += [Rejection(Reject.DUPLICATE, path.removeprefix(root)) for path in repeated]
-    return Listing(named, rejects, [*every.notes, note])
-
-
-def _list_annotated(annotations: Annotations) -> Listing:
-    """The images of an annotated list, named by their paths below the folder of all."""
-    paths = [str(image.path) for image in annotations.images]
-    root = _common_folder(paths)
-    images = [
-        Candidate(path, path.removeprefix(root), size=image.path.stat().st_size)
-        for path, image in zip(paths, annotations.images, strict=True)
-    ]
-    rejects = [
-        Rejection(Reject.UNREADABLE, name)
-        for reason, name in annotations.rejects
-        if reason != Reject.UNKNOWN_IMAGE
-    ]
-    return Listing(images, rejects)
-
-
-def _common_folder(paths: Iterable[str]) -> str:
-    """The folder of all of some files, with a slash at its end."""
-    folders = [path.rpartition("/")[0] + "/" for path in paths]
-    # of characters up to a slash: commonpath would make s3:/ of s3://
-    prefix = os.path.commonprefix(folders)  # noqa: RUF071
-    return prefix.rpartition("/")[0] + "/"
 
 
 def _class_names(images: Collection[Candidate], *, is_table: bool) -> list[str]:

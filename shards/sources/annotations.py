@@ -5,7 +5,7 @@ looked at in, ``shards.boxes``.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from shards.rejects import Rejection
@@ -21,6 +21,7 @@ class AnnotatedObject(NamedTuple):
         difficult: VOC's flag.
         crowd: COCO's flag.
         mask: COCO's segmentation, polygons of 3 points and more or an RLE; [] if there is none.
+        mask_is_cut: whether the list's mask has parts that are none.
     """
 
     category: str
@@ -28,6 +29,7 @@ class AnnotatedObject(NamedTuple):
     difficult: bool
     crowd: bool
     mask: Any
+    mask_is_cut: bool = False
 
 
 class AnnotatedImage(NamedTuple):
@@ -55,6 +57,7 @@ class Annotations(NamedTuple):
         classes: the names of COCO's categories by id, or VOC's names sorted.
         images: those that are there.
         rejects: images that are not, and objects of images that are not listed.
+        notes: what a user might not expect, one line each.
     """
 
     path: Path
@@ -62,6 +65,17 @@ class Annotations(NamedTuple):
     classes: list[str]
     images: list[AnnotatedImage]
     rejects: list[Rejection]
+    notes: Sequence[str] = ()
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether an object has a box, be it one that counts or not."""
+        return any(annotated.box for image in self.images for annotated in image.objects)
+
+    @property
+    def is_labels(self) -> bool:
+        """Whether it says of images only what they show, as iNaturalist and camera traps do."""
+        return not self.has_boxes and any(image.objects for image in self.images)
 
     @property
     def voc(self) -> bool:

@@ -1,8 +1,9 @@
 """COCO instances files, and what shard sets keep of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from shards import storage
 from shards.errors import ShardError
 from shards.rejects import Reject, Rejection
 from shards.sources.annotations import (
@@ -11,16 +12,65 @@ from shards.sources.annotations import (
     Annotations,
     finite_numbers,
 )
+from shards.sources.coco_form import in_coco_form
+from shards.sources.image_files import find_files, list_folders
+from shards.sources.image_sizes import OtherSizeError, SizeCheck, annotated_size
+from shards.sources.masks import usable_mask
 
 
-def parse_coco(path: Path, document: Any, roots: Sequence[Path] = ()) -> Annotations:
-    """Take a COCO document apart.
+def read_coco(path: Path, image_root: Path | None = None) -> Annotations:
+    """Read a COCO document whose images lie anywhere near it.
 
     Args:
-        path: path of its file, for messages; without ``roots``, the folder of its images.
+        path: path of the document.
+        image_root: the folder of its images, where the user says it.
+
+    Returns:
+        What it says. The sizes of images that have none are those of their files.
+
+    Raises:
+        ShardError: It is no such document, or none of its images is there.
+    """
+    form = in_coco_form(path, storage.read_json(path))
+    entries = form.document["images"]
+    found = find_files(path, [str(entry["file_name"]) for entry in entries], image_root)
+    if entries and not any(found.files):
+        examples = [tuple(rejection) for rejection in found.rejects[:3]]
+        raise ShardError(
+            f"no image that {path} lists is there ({len(found.rejects)} entries left out: "
+            f"{examples}); looked in {list_folders(found.folders)}; name their folder by "
+            "--image-root of care shards build, or check the layout"
+        )
+    rejects = [*form.rejects, *found.rejects]
+    sized = list[dict[str, Any]]()
+    files = dict[Any, Path]()
+    check = SizeCheck()
+    for entry, file in zip(entries, found.files, strict=True):
+        if file is None:
+            sized.append(entry)
+            continue
+        try:
+            sized.append(_with_size(entry, file, check))
+            files[entry["id"]] = file
+            continue
+        except OtherSizeError:
+            reason = Reject.OTHER_SIZE
+        except OSError:
+            reason = Reject.NO_IMAGE
+        rejects.append(Rejection(reason, str(entry["file_name"])))
+        sized.append(entry)  # its objects are left out with it
+    document = form.document | {"images": sized}
+    annotations = _parse(path, document, files)
+    notes = [*found.notes, *check.notes()]
+    return annotations._replace(rejects=annotations.rejects + rejects, notes=notes)
+
+
+def parse_coco(path: Path, document: Any) -> Annotations:
+    """Take a COCO document apart whose images are not looked for.
+
+    Args:
+        path: path of the folder of its images.
         document: the JSON.
-        roots: folders in which its images are looked for, the first one first; without any,
-            whether they are there is not looked at.
 
     Returns:
         What it says.
@@ -28,18 +78,30 @@ def parse_coco(path: Path, document: Any, roots: Sequence[Path] = ()) -> Annotat
     Raises:
         ShardError: It is no such document.
     """
-    try:
-        return _parse(path, document, roots)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ShardError(
-            f"{path} is no COCO instances file: {type(error).__name__} {error}"
-        ) from None
+    form = in_coco_form(path, document)
+    files = {entry["id"]: path / str(entry["file_name"]) for entry in form.document["images"]}
+    annotations = _parse(path, form.document, files)
+    return annotations._replace(rejects=annotations.rejects + form.rejects)
 
 
-def _parse(path: Path, document: Any, roots: Sequence[Path]) -> Annotations:
-    """What ``parse_coco`` returns, or whatever a document of another form raises."""
+def _with_size(entry: dict[str, Any], file: Path, check: SizeCheck) -> dict[str, Any]:
+    """An entry of COCO's ``images`` with a size.
+
+    Raises:
+        OtherSizeError: Its file has another size.
+        OSError: It has no size, and its file has none either.
+    """
+    written = annotated_size(entry.get("width"), entry.get("height"))
+    size = check.size(file, written)
+    if size is None:
+        raise OSError(f"{file} is no image")
+    return entry if written else entry | {"width": size[0], "height": size[1]}
+
+
+def _parse(path: Path, document: dict[str, Any], files: Mapping[Any, Path]) -> Annotations:
+    """What a document in COCO's form says of the images that have files."""
     entries = {entry["id"]: entry for entry in document["images"]}
-    categories = _category_names(document)
+    categories = _category_names(document["categories"])
     rejects = list[Rejection]()
     for reason, name in document.get("rejects", []):
         rejects.append(Rejection(str(reason), str(name)))
@@ -56,49 +118,32 @@ def _parse(path: Path, document: Any, roots: Sequence[Path]) -> Annotations:
             rejects.append(Rejection(Reject.UNKNOWN_IMAGE, f"image {number}: {category}"))
     images = list[AnnotatedImage]()
     for number, entry in entries.items():
-        name = str(entry["file_name"])
-        size = int(entry["width"]), int(entry["height"])
-        file = _locate_image(path, name, roots)
-        if file is None:
-            rejects.append(Rejection(Reject.NO_IMAGE, name))
-        else:
-            images.append(AnnotatedImage(file, size, objects[number], entry))
+        if number in files:
+            size = annotated_size(entry.get("width"), entry.get("height")) or (0, 0)
+            images.append(AnnotatedImage(files[number], size, objects[number], entry))
     classes = list(dict.fromkeys(categories.values()))
     return Annotations(path, document, classes, images, rejects)
 
 
-def _category_names(document: Any) -> dict[Any, str]:
+def _category_names(categories: Sequence[dict[str, Any]]) -> dict[Any, str]:
     """The names of the categories, by number, in the order of the numbers."""
-    categories = sorted(document["categories"], key=lambda category: category["id"])
-    return {category["id"]: str(category["name"]) for category in categories}
+    is_text = {isinstance(category["id"], str) for category in categories}
+    in_order = sorted(
+        categories,
+        key=lambda category: str(category["id"]) if len(is_text) > 1 else category["id"],
+    )
+    return {category["id"]: str(category["name"]) for category in in_order}
 
 
 def _parse_object(annotation: dict[str, Any], category: str, difficult: bool) -> AnnotatedObject:
     """One of COCO's ``annotations``."""
-    mask = annotation.get("segmentation") or []
-    is_rle = isinstance(mask, dict) and {"counts", "size"} <= mask.keys()
-    if not is_rle:
-        mask = [polygon for polygon in mask if _is_polygon(polygon)]
-    box = finite_numbers(annotation["bbox"])
+    mask, mask_is_cut = usable_mask(annotation.get("segmentation"))
+    box = finite_numbers(annotation["bbox"] or ())
     return AnnotatedObject(
         category,
         box=box if len(box) == 4 else (),
         difficult=difficult,
         crowd=bool(annotation.get("iscrowd")),
         mask=mask,
+        mask_is_cut=mask_is_cut,
     )
-
-
-def _is_polygon(value: Any) -> bool:
-    """Whether it is a list of the coordinates of 3 points and more."""
-    return isinstance(value, list) and len(finite_numbers(value)) >= 6
-
-
-def _locate_image(path: Path, name: str, roots: Sequence[Path]) -> Path | None:
-    """Where the file of an image is, or None if it is in none of the folders."""
-    if not roots:
-        return path / name
-    for root in roots:
-        if (root / name).is_file():
-            return root / name
-    return None

@@ -1,17 +1,20 @@
-"""Lists of Pascal VOC devkits, such as ``VOC2007/ImageSets/Main/trainval.txt``.
+"""Pascal VOC: lists such as ``VOC2007/ImageSets/Main/trainval.txt``, and folders without lists.
 
 A shard set keeps its annotations in COCO's format, whatever they come from. So a list of VOC is
 written as such a document first, and then parsed as one.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
-from shards import images, storage
+from shards import storage
 from shards.errors import ShardError
 from shards.rejects import Reject, Rejection
 from shards.sources.annotations import Annotations, finite_numbers
 from shards.sources.coco import parse_coco
+from shards.sources.image_sizes import OtherSizeError, SizeCheck
+from shards.sources.voc_files import VocFiles, files_of_folder, files_of_list, without_flag
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -23,6 +26,14 @@ class _Picture(NamedTuple):
     objects: list[dict[str, Any]]
 
 
+class _LeftOutError(ShardError):
+    """Raised for an image of a list that cannot be used, with the reason."""
+
+    def __init__(self, reason: Reject) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 def read_voc(path: Path) -> Annotations:
     """Read a list and the annotations that it names.
 
@@ -30,32 +41,74 @@ def read_voc(path: Path) -> Annotations:
         path: path of the list, in ``ImageSets/Main`` of a devkit's folder.
 
     Returns:
-        What they say.
+        What they say. An image that is there without an annotation is one without objects, as CVAT
+        and datumaro write it.
 
     Raises:
         ShardError: It is no such list.
     """
-    root = path.absolute().parent.parent.parent
-    document = _as_coco(path, root)
-    return parse_coco(root / "JPEGImages", document)._replace(path=path)
+    lines = _read_lines(path)
+    files = files_of_list(path)
+    names = dict[str, str]()
+    rejects = list[Rejection]()
+    for name, line in zip(files.names_of_lines(lines), lines, strict=True):
+        first = names.setdefault(name, line)
+        if without_flag(first) != without_flag(line):
+            rejects.append(Rejection(Reject.DUPLICATE, line))
+    return _read_all(path, files, list(names), rejects)
 
 
-def _as_coco(path: Path, root: Path) -> dict[str, Any]:
-    """The list as a document in COCO's format.
+def read_voc_folder(folder: Path) -> Annotations | None:
+    """Read a folder that has annotations and images, but no lists.
 
     Args:
-        path: path of the list.
-        root: the folder with ``Annotations`` and ``JPEGImages``.
+        folder: path of the folder.
+
+    Returns:
+        What its annotations say, or None if it is no such folder.
+    """
+    files = files_of_folder(folder)
+    if files is None:
+        return None
+    return _read_all(folder, files, sorted(files.xmls), [])
+
+
+def _read_all(
+    path: Path, files: VocFiles, stems: Sequence[str], rejects: list[Rejection]
+) -> Annotations:
+    """What the annotations of some names say.
+
+    Args:
+        path: path of what names them.
+        files: what is there.
+        stems: the names.
+        rejects: what was left out of the names.
     """
     pictures = list[_Picture]()
-    rejects = list[Rejection]()
-    for stem in _read_stems(path):
+    check = SizeCheck()
+    image_names = set[str]()
+    for stem in stems:
         try:
-            pictures.append(_read_picture(root, stem))
-        except (StopIteration, ShardError):
-            rejects.append(Rejection(Reject.NO_IMAGE, stem))
-        except (OSError, ValueError, LookupError, OverflowError, ElementTree.ParseError):
-            rejects.append(Rejection(Reject.NO_ANNOTATION, stem))
+            picture = _read_picture(files, stem, check)
+        except _LeftOutError as error:
+            rejects.append(Rejection(error.reason, stem))
+            continue
+        image_name = picture.entry["file_name"]
+        if image_name in image_names:
+            rejects.append(Rejection(Reject.SHARED_FILE, stem))
+            continue
+        image_names.add(image_name)
+        pictures.append(picture)
+    annotations = parse_coco(files.images, _as_coco(pictures, rejects))
+    background = sum(picture.entry["id"] not in files.xmls for picture in pictures)
+    notes = check.notes()
+    if background:
+        notes.append(f"{background:,} images have no .xml file: they are kept without objects")
+    return annotations._replace(path=path, notes=notes)
+
+
+def _as_coco(pictures: Sequence[_Picture], rejects: Sequence[Rejection]) -> dict[str, Any]:
+    """A list as a document in COCO's format."""
     annotations = list[dict[str, Any]]()
     for picture in pictures:
         for annotation in picture.objects:
@@ -70,41 +123,54 @@ def _as_coco(path: Path, root: Path) -> dict[str, Any]:
     }
 
 
-def _read_stems(path: Path) -> list[str]:
-    """The names of the images in a list: the first word of each line, once."""
+def _read_lines(path: Path) -> list[str]:
+    """The lines of a list without the blanks around them, each once."""
     try:
-        lines = storage.read_bytes(path).decode().splitlines()
+        lines = storage.read_bytes(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ShardError(f"{path} is no VOC list: {error}") from None
-    return list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
-def _read_picture(root: Path, stem: str) -> _Picture:
+def _read_picture(files: VocFiles, stem: str, check: SizeCheck) -> _Picture:
     """One image with its annotations.
 
     Args:
-        root: the folder with ``Annotations`` and ``JPEGImages``.
+        files: what is there.
         stem: the name of the image without its suffix.
+        check: of its size.
 
     Raises:
-        StopIteration: There is no image of that name.
-        ShardError: Its size is not annotated, and it does not decode.
-        OSError: There is no annotation, or it is unreadable.
-        ValueError: The annotation has a size that is no number.
-        OverflowError: The annotation has a size that is infinite.
-        ElementTree.ParseError: The annotation is no XML.
+        _LeftOutError: The image or its annotation is missing or broken, or they do not agree.
     """
-    xml = storage.read_bytes(root / "Annotations" / f"{stem}.xml")
-    tree = ElementTree.fromstring(xml)
-    names = (f"{stem}.jpg", tree.findtext("filename", ""))
-    name = next(name for name in names if (root / "JPEGImages" / name).is_file())
-    width = int(float(tree.findtext("size/width", "0")))
-    height = int(float(tree.findtext("size/height", "0")))
-    if min(width, height) <= 0:
-        image = images.decode(storage.read_bytes(root / "JPEGImages" / name))
-        width, height = image.size
-    entry = {"id": stem, "file_name": name, "width": width, "height": height}
+    tree = ElementTree.Element("annotation")
+    if stem in files.xmls:
+        tree = _read_xml(files.annotations / files.xmls[stem])
+    name = files.image_name(stem, tree.findtext("filename", "").strip())
+    if name is None:
+        raise _LeftOutError(Reject.NO_IMAGE)
+    try:
+        width = int(float(tree.findtext("size/width", "0")))
+        height = int(float(tree.findtext("size/height", "0")))
+    except (ValueError, OverflowError):
+        raise _LeftOutError(Reject.NO_ANNOTATION) from None
+    written = (width, height) if min(width, height) > 0 else None
+    try:
+        size = check.size(files.images / name, written)
+    except OtherSizeError:
+        raise _LeftOutError(Reject.OTHER_SIZE) from None
+    if size is None:
+        raise _LeftOutError(Reject.NO_IMAGE)
+    entry = {"id": stem, "file_name": name, "width": size[0], "height": size[1]}
     return _Picture(entry, [_parse_object(node, stem) for node in tree.findall("object")])
+
+
+def _read_xml(file: Path) -> ElementTree.Element:
+    """The root of an annotation."""
+    try:
+        return ElementTree.fromstring(storage.read_bytes(file))
+    except (OSError, ValueError, LookupError, ElementTree.ParseError):
+        raise _LeftOutError(Reject.NO_ANNOTATION) from None
 
 
 def _parse_object(node: ElementTree.Element, stem: str) -> dict[str, Any]:

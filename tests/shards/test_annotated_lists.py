@@ -37,8 +37,9 @@ def test_missing_and_broken_voc_annotations(tmp_path):
         (tmp_path / "Annotations" / f"{stem}.xml").write_text(text)
     (tmp_path / "Annotations" / "a.xml").unlink()
     box_set = load(path)
-    assert [picture.path.stem for picture in box_set.pictures] == ["e"]
-    assert box_set.rejects == {Reject.NO_ANNOTATION: ["a", "b", "c", "d"]}
+    assert [picture.path.stem for picture in box_set.pictures] == ["a", "e"]
+    assert [len(picture.boxes) for picture in box_set.pictures] == [0, 1]  # as CVAT writes it
+    assert box_set.rejects == {Reject.NO_ANNOTATION: ["b", "c", "d"]}
 
 
 def test_a_list_that_is_no_text_and_a_name_twice(tmp_path):

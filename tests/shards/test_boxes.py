@@ -3,12 +3,14 @@
 import json
 import shutil
 from math import inf, nan
+from pathlib import Path
 import numpy as np
 import pytest
 from made_images import image_bytes
 from made_lists import (
     BOX,
     HEIGHT,
+    MASKS,
     SIZE,
     USABLE_MASKS,
     WIDTH,
@@ -109,13 +111,15 @@ def test_boxes_without_area_in_coco(tmp_path):
     not_finite = [[nan, 3, 7, 5], [2, 3, 7, nan], [2, 3, inf, 5], [2, 3, 7, inf], [-inf, 3, 7, 5]]
     not_four = [[2, 3, 7], [], [2, 3, 7, 5, 1], None]
     no_numbers = [[2, 3, "wide", 5], [10**400, 3, 7, 5]]
-    bad = no_extent + too_thin + not_finite + not_four + no_numbers
+    no_area = no_extent + too_thin
+    no_box = not_finite + not_four + no_numbers
+    bad = no_area + no_box
     annotations = [
         {"image_id": 10, "category_id": 7, "bbox": bbox} for bbox in (*bad, [2, 3, 7, 5])
     ]
     box_set = load(coco(tmp_path, {"a": []}, annotations=annotations))
     assert box_set.pictures[0].boxes.tolist() == [[2, 3, 9, 8]]
-    assert rejected(box_set) == {Reject.DEGENERATE: len(bad)}
+    assert rejected(box_set) == {Reject.DEGENERATE: len(no_area), Reject.NO_BOX: len(no_box)}
 
 
 def test_boxes_without_area_in_voc(tmp_path):
@@ -182,7 +186,10 @@ def test_every_box_is_kept_or_rejected(tmp_path, write, seed):
 def test_masks_are_kept_as_they_are_written(tmp_path):
     box_set = load(masked(tmp_path))
     assert box_set.pictures[0].masks == [*USABLE_MASKS, []]
-    assert (box_set.voc, box_set.rejects) == (False, {})
+    cut = ["a.jpg: cat"] * sum(
+        bool(mask) and mask != usable for mask, usable in zip(MASKS, USABLE_MASKS, strict=True)
+    )
+    assert (box_set.voc, box_set.rejects) == (False, {Reject.BAD_MASK: cut})
     assert load(masked(tmp_path), classes=["dog"]).pictures[0].masks == [[]]
 
 
@@ -242,8 +249,14 @@ def test_the_digest_follows_boxes_classes_and_images_alone(tmp_path, write):
 
 
 def test_the_digest_follows_the_annotated_size_and_not_how_it_is_written(tmp_path):
-    sizes = [SIZE, SIZE.replace("20", "21"), SIZE.replace("16", "17")]
-    lists = [voc(tmp_path / f"{n}", {"x": []}, size) for n, size in enumerate(sizes)]
+    sizes = [(20, 16), (21, 16), (20, 17)]
+    lists = list[Path]()
+    for number, (width, height) in enumerate(sizes):
+        size = SIZE.replace("20", f"{width}").replace("16", f"{height}")
+        lists.append(voc(tmp_path / f"{number}", {"x": []}, size))
+        file = tmp_path / f"{number}" / "JPEGImages" / "x.jpg"
+        data = image_bytes(size=(width, height), file_format="JPEG")
+        file.write_bytes(data.ljust(4000, b"?"))  # of equal length
     assert len({load(path).digest for path in lists}) == 3
     path = coco(tmp_path / "coco", {"x": [("cat", BOX)]})
     first = load(path).digest

@@ -1,0 +1,203 @@
+r"""Where the images of an annotated list are, which tools name as they lie on other machines.
+
+A list says ``images\1.jpg``, ``/data/upload/1/1.jpg`` or ``1.jpg``; the file is beside the list,
+in a folder beside it, or in one of the folders that tools write. All names are read alike: the
+reading, a folder and a number of leading parts that are left out, that finds most comes first.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+from shards import storage
+from shards.rejects import Reject, Rejection
+
+# what tools put before or behind the name of the part in the name of a list
+_PREFIX = re.compile(
+    r"^(instances|person_keypoints|captions|panoptic|stuff|image_info|annotations|labels|coco)[_-]"
+)
+_SUFFIX = re.compile(r"[_.-](annotations|instances|coco|labels)$")
+_QUERY_PATH = re.compile(r"[?&]d=([^&]+)")
+_LEVELS = 8  # leading parts of a name that may be left out
+_SAMPLE = 32  # names by which readings are compared
+_REMOTE_SAMPLE = 3  # each is a request there
+
+
+class FoundFiles(NamedTuple):
+    """Where the images of a list are.
+
+    Attributes:
+        files: the file of each name, or None.
+        rejects: names that have none, or one that another name has as well.
+        folders: where was looked.
+        notes: what a user might not expect.
+    """
+
+    files: list[Path | None]
+    rejects: list[Rejection]
+    folders: list[Path]
+    notes: list[str]
+
+
+class _Reading(NamedTuple):
+    """A way to understand names: a folder, and which of a name's variants."""
+
+    folder: Path
+    level: int
+
+
+def find_files(path: Path, names: Sequence[str], image_root: Path | None = None) -> FoundFiles:
+    """Look for the images of a list.
+
+    Args:
+        path: path of the list.
+        names: the images as it names them.
+        image_root: their folder, where the user says it; nothing is looked for elsewhere.
+
+    Returns:
+        The files that are there.
+    """
+    if image_root is None:
+        usual, others = _usual_folders(path), _other_folders(path)
+    else:
+        usual, others = [image_root.absolute()], []
+    files = [_first_file(folder / name for folder in usual) for name in names]
+    missing = [number for number, file in enumerate(files) if file is None]
+    folders = list(dict.fromkeys([*usual, *others]))
+    readings = _readings([names[number] for number in missing], folders)
+    claims = {file: names[number] for number, file in enumerate(files) if file is not None}
+    shared = set[Path]()
+    for number in missing:
+        file = _read_name(names[number], readings)
+        if file is not None and claims.setdefault(file, names[number]) != names[number]:
+            shared.add(file)
+        files[number] = file
+    rejects = list[Rejection]()
+    for number in missing:
+        file = files[number]
+        if file is None:
+            rejects.append(Rejection(Reject.NO_IMAGE, names[number]))
+        elif file in shared:
+            rejects.append(Rejection(Reject.SHARED_FILE, names[number]))
+            files[number] = None
+    return FoundFiles(files, rejects, folders, _notes(names, files, missing, folders))
+
+
+def list_folders(folders: Sequence[Path]) -> str:
+    """Folders as a part of a message."""
+    return ", ".join(map(str, folders))
+
+
+def name_variants(name: str) -> list[str]:
+    """A name as it is written, with slashes, and with ever more leading parts left out.
+
+    Args:
+        name: a path of any system, or a URL.
+
+    Returns:
+        The variants, the most exact one first.
+    """
+    in_query = _QUERY_PATH.search(name)
+    if in_query:  # Label Studio's /data/local-files/?d=…
+        plain = unquote(in_query[1])
+    elif "://" in name:
+        plain = unquote(name.partition("?")[0].partition("://")[2])
+    else:
+        plain = name
+    parts = [part for part in plain.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    tails = ["/".join(parts[number:]) for number in range(len(parts))]
+    if len(tails) > _LEVELS:
+        tails = [*tails[: _LEVELS - 1], tails[-1]]
+    return [name, *tails]
+
+
+def _part(path: Path) -> str:
+    """The part that a list is of, train2017 of instances_train2017.json."""
+    return _SUFFIX.sub("", _PREFIX.sub("", path.stem))
+
+
+def _usual_folders(path: Path) -> list[Path]:
+    """Where images are looked for first, each name for itself."""
+    beside = path.absolute().parent
+    part = path.stem.removeprefix("instances_")
+    return [beside, beside / "images", beside.parent / part]
+
+
+def _other_folders(path: Path) -> list[Path]:
+    """Where tools put images besides, seen from a list."""
+    beside = path.absolute().parent
+    above = beside.parent
+    part = _part(path)
+    parts = dict.fromkeys([part, part.rstrip("0123456789_-") or part])
+    folders = list[Path]()
+    for name in parts:
+        folders += [above / "images" / name, above / name, above / name / "images"]
+        folders += [beside / name, beside / "images" / name]
+    folders += [above / "images", above / "images" / "default", above]
+    folders += [beside / "data", above / "data", beside / "images" / "default"]
+    folders += [beside / "JPEGImages", above / "JPEGImages"]
+    return folders
+
+
+def _first_file(paths: Iterable[Path]) -> Path | None:
+    return next((path for path in paths if _is_file(path)), None)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a file; a name of any text is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
+
+
+def _readings(names: Sequence[str], folders: Sequence[Path]) -> list[_Reading]:
+    """The readings that find some of the names, the best one first."""
+    if not names:
+        return []
+    size = _REMOTE_SAMPLE if storage.is_remote(folders[0]) else _SAMPLE
+    sample = [name_variants(name) for name in names[:: max(1, len(names) // size)]]
+    scored = list[tuple[int, int, int, _Reading]]()
+    for level in range(1, max(map(len, sample))):
+        for position, folder in enumerate(folders):
+            paths = [folder / names[level] for names in sample if level < len(names)]
+            hits = sum(map(_is_file, paths))
+            if hits:
+                scored.append((-hits, level, position, _Reading(folder, level)))
+    return [reading for *_, reading in sorted(scored)]
+
+
+def _read_name(name: str, readings: Sequence[_Reading]) -> Path | None:
+    """The file of a name by the first reading that finds one."""
+    variants = name_variants(name)
+    paths = [
+        reading.folder / variants[reading.level]
+        for reading in readings
+        if reading.level < len(variants)
+    ]
+    return _first_file(paths)
+
+
+def _notes(
+    names: Sequence[str],
+    files: Sequence[Path | None],
+    missing: Sequence[int],
+    folders: Sequence[Path],
+) -> list[str]:
+    """What is to be said of images that are not where they are looked for first."""
+    notes = list[str]()
+    elsewhere = [number for number in missing if files[number] is not None]
+    if elsewhere:
+        example = elsewhere[0]
+        notes.append(
+            f"{len(elsewhere):,} images are not where the list has them: {names[example]} is taken "
+            f"from {files[example]}; if that is another image, name the folder by --image-root"
+        )
+    lost = [number for number in missing if files[number] is None]
+    if lost:
+        notes.append(
+            f"{len(lost):,} of {len(names):,} images were not found, such as {names[lost[0]]}; "
+            f"looked in {list_folders(folders)}"
+        )
+    return notes
