@@ -130,7 +130,8 @@ def list_annotated_folder(annotations: Annotations, folder: Path) -> Listing:
     named = [image._replace(name=image.path.removeprefix(root)) for image in images]
     counts = Counter(image.path for image in annotated.images)
     repeated = [path for path, count in counts.items() for _ in range(count - 1)]
-    rejects = every.rejects + _rejects_without_file(annotated.rejects, named)
+    rejects = [reject for reject in every.rejects if not _is_read(reject, annotations)]
+    rejects += _rejects_without_file(annotated.rejects, named)
     rejects += [Rejection(Reject.DUPLICATE, path.removeprefix(root)) for path in repeated]
     note = (
         f"the annotations are of {len(listed):,} images; {unlisted:,} others are in the set "
@@ -138,6 +139,14 @@ def list_annotated_folder(annotations: Annotations, folder: Path) -> Listing:
     )
     notes = [*every.notes, *annotated.notes, note]
     return Listing(named, rejects, notes, is_table=annotated.is_table)
+
+
+def _is_read(reject: Rejection, annotations: Annotations) -> bool:
+    """Whether a file of another kind is one that the annotations were read from."""
+    is_annotation = reject.name == annotations.path.name
+    if annotations.voc:
+        is_annotation = reject.name.endswith(".xml")
+    return is_annotation and reject.reason == Reject.OTHER_FILE
 
 
 def _rejects_without_file(

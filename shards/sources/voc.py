@@ -67,7 +67,7 @@ def read_voc_folder(folder: Path) -> Annotations | None:
     Returns:
         What its annotations say, or None if it is no such folder.
     """
-    files = files_of_folder(folder)
+    files = files_of_folder(folder.absolute())
     if files is None:
         return None
     return _read_all(folder, files, sorted(files.xmls), [])

@@ -151,3 +151,22 @@ def test_images_stored_lying_are_told_and_left_out(tmp_path, capsys):
     upright = file.read_text().replace('"width": 20, "height": 16', '"width": 16, "height": 20')
     file.write_text(upright)
     assert load(file).rejects == {Reject.OTHER_SIZE: ["a.jpg", "c.jpg"]}
+
+
+@pytest.mark.parametrize("name", ["annotations.json", "_annotations.coco.json"])
+def test_a_folder_of_which_a_part_is_annotated_is_used_whole(tmp_path, name, monkeypatch, capsys):
+    file = laid_out(tmp_path / "data", name, ".", "")
+    for number in range(4):
+        data = image_bytes(number, file_format="JPEG")
+        (tmp_path / "data" / f"other-{number}.jpg").write_bytes(data)
+    (tmp_path / "data/notes.txt").write_text("notes")
+    (tmp_path / "data/c.jpg").write_bytes(image_bytes(size=(16, 20), file_format="JPEG"))
+    monkeypatch.chdir(tmp_path)
+    index = shards.build("data", "set")
+    assert (len(index.samples), dict(index.rejects)) == (7, {"other file": ["notes.txt"]})
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert "the annotations are of 2 images; 5 others are in the set" in told
+    box_set = load("set")
+    assert [picture.path.name for picture in box_set.pictures] == ["a.jpg", "b.jpg"]
+    assert box_set.rejects == {Reject.OTHER_SIZE: ["c.jpg"]} == load("data").rejects
+    assert box_set.digest == load("data").digest == load(file).digest

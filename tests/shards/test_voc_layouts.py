@@ -118,3 +118,18 @@ def test_two_annotations_of_one_image_are_not_merged(tmp_path):
     assert load(path).rejects == {Reject.SHARED_FILE: ["b"]}
     path.write_text("x/a\ny/a\nc\n")
     assert load(path).rejects == {Reject.DUPLICATE: ["y/a"]}
+
+
+def test_a_folder_is_used_whole_and_by_a_relative_path(tmp_path, monkeypatch):
+    root = populate(tmp_path / "data", [f"{stem}.png" for stem in STEMS])
+    for stem in STEMS[:2]:
+        (root / f"{stem}.xml").write_text(XML.format(f"{stem}.png"))
+    monkeypatch.chdir(tmp_path)
+    index = shards.build("data", "set")
+    assert (len(index.samples), dict(index.rejects)) == (3, {})
+    assert [picture.path.stem for picture in load("set").pictures] == STEMS[:2]
+    assert load("set").digest == load("data").digest
+    (root / "b.xml").write_text("<annotation>")
+    index = shards.build("data", "other")
+    assert (len(index.samples), dict(index.rejects)) == (3, {})
+    assert load("other").rejects == {Reject.NO_ANNOTATION: ["b"]}
