@@ -9,6 +9,7 @@ import shards
 from flows.experiment import Experiment
 from flows.result import Result
 from shards.errors import ShardError
+from shards.reader import unknown_classes
 
 LEAST_LABELS = 3  # images: of fewer, fine-tuning can hold none out to choose by
 
@@ -34,16 +35,19 @@ class Facts:
             sets: results of the stages that built "train" and, with labels, "val".
 
         Raises:
-            ShardError: The two have other classes: told before the training, not after it.
+            ShardError: The second has other classes: told before the training, not after it.
         """
         train = shards.open(sets["train"]["url"])
         if not experiment.is_labelled:
             return cls(len(train), {})
         val = shards.open(sets["val"]["url"])
-        if train.classes != val.classes:
-            only = ", ".join(sorted({*train.classes} ^ {*val.classes})[:5])
-            wanted = "what it is evaluated on must have the same classes; only one of them has"
-            raise ShardError(f"{experiment.images.images} and {wanted}: {only}")
+        unknown = unknown_classes(train, val)
+        if unknown:
+            raise ShardError(
+                f"{experiment.images.images}: images to evaluate on have classes that those to "
+                f"train on do not have: {', '.join(unknown[:5])}; name classes alike in both, or "
+                "leave those images out"
+            )
         return cls(len(train), label_counts(train.labels, experiment.judging.labels))
 
     @classmethod
@@ -71,8 +75,9 @@ def label_counts(labels: npt.NDArray[np.integer[Any]], shares: Iterable[float]) 
     """How many images some shares of the labels are, where each class is rounded by itself.
 
     Args:
-        labels: of all images [n].
+        labels: of all images [n]; those below 0 are none.
         shares: above 0 and up to 1; of every class there is one image at least.
     """
-    by_class = np.bincount(labels)
+    by_class = np.bincount(labels[labels >= 0])
+    by_class = by_class[by_class > 0]
     return {share: int(np.maximum(np.rint(share * by_class), 1).sum()) for share in shares}

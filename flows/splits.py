@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import NamedTuple
 from flows.result import Result
 from shards import sources, storage
+from shards.errors import ShardError
+from shards.sources.junk import is_junk
+from shards.sources.parts import part_folders
 
-VALIDATION_FOLDERS = ("val", "validation", "valid", "test")
+_RANKS = {"train": 0, "val": 1, "test": 2, "pool": 3}  # what is evaluated first
 TRAIN_SHARE = 0.8  # of labelled images that have nothing beside them to evaluate on
 
 
@@ -31,32 +34,74 @@ def split_scenes(train: int, val: int) -> Split:
 
 
 def split_images(images: str, val: str | None = None) -> Split:
-    """A folder with ``train`` and perhaps ``val`` in it, or one source of both.
+    """A folder with parts in it, such as ``train`` and ``Testing``, or one source of both.
 
     Args:
-        images: a source, or such a folder; path or URL.
-        val: labelled images to evaluate on; None: those beside ``train``, or a share of it.
+        images: a source, or a folder of parts, perhaps within others; path or URL.
+        val: labelled images to evaluate on; None: a part that has classes, or a share of those to
+            train on.
 
     Raises:
         ShardError: There are no images.
     """
-    root = storage.locate(images)
-    source = images
-    named = [val] if val else []
-    if (root / "train").is_dir():
-        source = f"{images}/train"
-        named += [f"{images}/{name}" for name in VALIDATION_FOLDERS if (root / name).is_dir()]
-    skipped = [
-        f"the folder {Path(name).name}: {Path(named[0]).name} is evaluated" for name in named[1:]
-    ]
-    if not sources.find(source).classes:
+    folders = _part_folders(images)
+    source = folders["train"][0] if folders["train"] else images
+    found = sources.find(source)
+    skipped = [f"classes: {note}" for note in found.notes]
+    for name in folders["train"][1:] + folders["pool"]:
+        skipped.append(f"the folder {Path(name).name}: {Path(source).name} is trained on")
+    if len(found.classes) < 2:
         evaluations = "kNN, linear and few-label evaluation"
-        skipped.append(f"{evaluations}: the images have no labels (no class folders)")
+        why = "the images have no labels (no class folders)"
+        if found.classes:
+            why = f"all images are of one class, {found.classes[0]}: any encoder would be right"
+        skipped.append(f"{evaluations}: {why}")
         return Split({"train": {"source": source}}, skipped)
-    if named:
-        return Split({"train": {"source": source}, "val": {"source": named[0]}}, skipped)
+    candidates = [val] if val else []
+    for folder in folders["val"]:
+        if _has_classes(folder):
+            candidates.append(folder)
+        else:
+            skipped.append(f"the folder {Path(folder).name}: there are no images with labels in it")
+    for name in candidates[1:]:
+        skipped.append(f"the folder {Path(name).name}: {Path(candidates[0]).name} is evaluated")
+    if candidates:
+        return Split({"train": {"source": source}, "val": {"source": candidates[0]}}, skipped)
     parts: dict[str, Result] = {
         "train": {"source": source, "share": [0, TRAIN_SHARE]},
         "val": {"source": source, "share": [TRAIN_SHARE, 1]},
     }
     return Split(parts, skipped)
+
+
+def _part_folders(images: str) -> dict[str, list[str]]:
+    """The folders of each use, "train", "val" or "pool", the preferred first."""
+    place = images.rstrip("/")
+    folders = _folders_in(place)
+    while len(folders) == 1 and not part_folders(folders):
+        place = f"{place}/{folders[0]}"
+        folders = _folders_in(place)
+    roles = part_folders(folders)
+    parts: dict[str, list[str]] = {"train": [], "val": [], "pool": []}
+    if "train" in roles.values():
+        for name in sorted(roles, key=lambda name: (_RANKS[roles[name]], len(name), name)):
+            use = "val" if roles[name] == "test" else roles[name]
+            parts[use].append(f"{place}/{name}")
+    return parts
+
+
+def _has_classes(folder: str) -> bool:
+    """Whether there are images with classes in a folder."""
+    try:
+        return bool(sources.find(folder).classes)
+    except ShardError:
+        return False
+
+
+def _folders_in(place: str) -> list[str]:
+    """The names of the folders in a folder that are no junk; none of what is no folder."""
+    root = storage.locate(place)
+    if not root.is_dir():
+        return []
+    names = [path.name for path in root.iterdir() if path.is_dir()]
+    return sorted(name for name in names if not is_junk(f"{name}/"))

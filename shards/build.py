@@ -51,7 +51,8 @@ def build(  # noqa: PLR0913 (a public verb)
         shard_size: images a shard, before rejects.
         seed: of the order.
         share: see ``shards.sources.find``.
-        max_rejects: share of the images that may be rejected; files that never were images do not count.
+        max_rejects: share of the images that may be rejected; files that never were images do not
+            count.
         validate: what every image has to pass, see ``shards.images.check``.
         max_side: px; images with a longer side are made smaller and JPEG, all others keep their
             bytes.

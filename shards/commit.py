@@ -22,7 +22,8 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> Index:
     Args:
         plan: what the shards were written from.
         dest: the set's folder.
-        max_rejects: share of the images that may be rejected; files that never were images do not count.
+        max_rejects: share of the images that may be rejected; files that never were images do not
+            count.
 
     Returns:
         The index.

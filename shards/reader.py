@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 import numpy as np
@@ -117,12 +118,56 @@ class ShardSet:
         except ShardError as error:
             raise ShardError(f"sample {key!r} of {self.path}: {error}") from error
 
+    def labelled(self) -> "ShardSet":
+        """The samples that have a class; the set itself where all have one."""
+        rows = np.flatnonzero(self.labels >= 0)
+        if len(rows) == len(self):
+            return self
+        samples = self.index.samples[rows]
+        samples["label"] = self.labels[rows]
+        starts = np.searchsorted(rows, self.index.starts)
+        counts = np.diff(starts).tolist()
+        index = self.index._replace(
+            shards=tuple(
+                shard._replace(nsamples=count)
+                for shard, count in zip(self.index.shards, counts, strict=True)
+            ),
+            samples=samples,
+            keys=self.keys[rows],
+            classes=self.classes,
+            digest=storage.digest([self.digest, rows.tolist()]),
+            starts=starts,
+        )
+        return ShardSet(index, self._cache)
+
+    def with_classes(self, classes: Sequence[str]) -> "ShardSet":
+        """The same samples with the class numbers of another set.
+
+        Args:
+            classes: their names there; samples of other classes have none, -1.
+        """
+        if tuple(classes) == self.classes:
+            return self
+        numbers = {name: number for number, name in enumerate(classes)}
+        # the last one is for the label -1
+        renumbered = [*(numbers.get(name, -1) for name in self.classes), -1]
+        samples = self.index.samples.copy()
+        samples["label"] = np.array(renumbered, np.int32)[self.labels]
+        return ShardSet(self.index._replace(samples=samples, classes=tuple(classes)), self._cache)
+
     def __repr__(self) -> str:
         path = str(self.path)
         counts = (
             f"{len(self):,} samples, {len(self.classes)} classes, {len(self.index.shards)} shards"
         )
         return f"ShardSet({path!r}: {counts})"
+
+
+def unknown_classes(train: ShardSet, val: ShardSet) -> list[str]:
+    """The names of the classes that images of val have, but that train does not know."""
+    labels = np.unique(val.labels)
+    used = [val.classes[label] for label in labels[labels >= 0]]
+    return sorted({*used} - {*train.classes})
 
 
 def open(path: str | Path, cache: Cache | None = None) -> ShardSet:

@@ -1,18 +1,24 @@
 """The record that every evaluation leaves, and how the scores of a classifier become an accuracy.
 
 A label is a class by its number, from 0; below 0 is none. Two sets are comparable only where the
-numbers mean the same classes, which ``check_same_classes`` holds.
+numbers mean the same classes, which ``comparable`` sees to.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from rich.markup import escape
 from torch import Tensor
 import shards
 from care.errors import CareError
+from shards.progress import console
+from shards.reader import unknown_classes
 
 TOP = 5  # predictions of which one has to be right; ImageNet's second measure
-NAMED_CLASSES = 5  # of those that only one of two sets has, an error names so many
+NAMED_CLASSES = 5  # of those that differ between two sets, an error names so many
 
 
 class Evaluation(NamedTuple):
@@ -46,19 +52,79 @@ class Accuracy(NamedTuple):
     top5: float
 
 
-def check_same_classes(train: shards.ShardSet, val: shards.ShardSet) -> None:
-    """Refuse two sets whose labels mean different classes.
+class Comparable(NamedTuple):
+    """Two sets whose labels mean the same, and all of whose images have one.
+
+    Attributes:
+        train: those of its images that have a class.
+        val: those of its images that have a class, numbered as train's.
+        remark: what a reader of the result must know of the classes, to be appended to the
+            protocol; "" if there is nothing.
+    """
+
+    train: shards.ShardSet
+    val: shards.ShardSet
+    remark: str
+
+
+def comparable(train: shards.ShardSet, val: shards.ShardSet) -> Comparable:
+    """Make the labels of two sets mean the same: classes of equal name are the same.
+
+    Val may lack classes of train, and have them in another order. What is left out, and accuracies
+    that say nothing, are also said on the terminal.
 
     Raises:
-        CareError: the classes differ; it names some that only one of the sets has.
+        CareError: images of val have classes that train does not have; it names some. Or a set has
+            no image with a class.
     """
-    if train.classes == val.classes:
-        return
-    different = sorted({*train.classes} ^ {*val.classes})
-    raise CareError(
-        f"{train.path} and {val.path} must have the same classes; only one of them has: "
-        + ", ".join(different[:NAMED_CLASSES])
+    check_classes(train, val)
+    renumbered = val.with_classes(train.classes)
+    remarks = list[str]()
+    for data in (train, renumbered):
+        count = int((data.labels < 0).sum())
+        if count == len(data):
+            raise CareError(
+                f"{data.path} has no image with a class; evaluation needs a set built from class "
+                "folders"
+            )
+        if count:
+            remarks.append(
+                f"{count:,} of {len(data):,} images of {Path(data.path).name} have no class and "
+                "are left out"
+            )
+    learned = np.unique(train.labels[train.labels >= 0])
+    if len(learned) == 1:
+        remarks.append(
+            f"train has one class, {train.classes[learned[0]]}: an accuracy says nothing of the "
+            "encoder"
+        )
+    for remark in remarks:
+        console.print(f"[yellow]{escape(remark)}", soft_wrap=True)
+    return Comparable(
+        train.labelled(), renumbered.labelled(), "".join(f"; {remark}" for remark in remarks)
     )
+
+
+def check_classes(train: shards.ShardSet, val: shards.ShardSet) -> None:
+    """Refuse a set to be classified whose images have classes that cannot be learned.
+
+    Raises:
+        CareError: train does not have them; it names some.
+    """
+    unknown = unknown_classes(train, val)
+    if not unknown:
+        return
+    raise CareError(
+        f"images of {val.path} have {len(unknown)} classes that {train.path} does not have: "
+        f"{_listed(unknown)}; it has {_listed(train.classes) or 'none'}. Name classes alike in "
+        "both, or leave those images out"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Some names for a message."""
+    more = len(names) - NAMED_CLASSES
+    return ", ".join(names[:NAMED_CLASSES]) + (f" and {more} more" if more > 0 else "")
 
 
 def check_labels(labels: Int[Tensor, " n"], classes: int) -> None:

@@ -76,7 +76,7 @@ def extract(
     cache: str | Path | None = None,
     only: Iterable[int] | None = None,
 ) -> Features:
-    """Features of the centre crop of every image of a labelled set.
+    """Features of the centre crop of every image that has a class.
 
     The encoder is in eval mode, without gradient, and left in the mode it was in. The features of
     a shard are a pure function of encoder, shard, size and precision: with a ``cache`` that
@@ -84,7 +84,7 @@ def extract(
 
     Args:
         encoder: used on the device it is on.
-        data: set of images that all have a class.
+        data: set of images, some of which have a class.
         size: side of the crops, pixels.
         batch_size: images that are encoded at once.
         workers: processes that decode images, by default what is best here.
@@ -97,13 +97,14 @@ def extract(
         Features and labels of these shards, on the CPU.
 
     Raises:
-        CareError: an image has no class.
+        CareError: no image has a class.
     """
-    if len(data) == 0 or bool((data.labels < 0).any()):
+    if not bool((data.labels >= 0).any()):
         raise CareError(
-            f"{data.path} has images without a class; evaluation needs a set built from class "
+            f"{data.path} has no image with a class; evaluation needs a set built from class "
             "folders"
         )
+    data = data.labelled()
     rows_of_shards = _rows_of_shards(data, only)
     folder = None
     if cache:

@@ -6,7 +6,7 @@ import numpy as np
 import shards
 from care.encoders import Encoder
 from care.evaluate.choice import Labelled, choose, shuffle_labelled
-from care.evaluate.evaluation import Evaluation, accuracy_of, check_same_classes
+from care.evaluate.evaluation import Evaluation, accuracy_of, comparable
 from care.evaluate.features import device_of
 from care.evaluate.few_labels import Labels, labelled_rows
 from care.evaluate.images import Crops
@@ -68,13 +68,14 @@ def finetune(  # noqa: PLR0913 (a public verb)
 
     Raises:
         Misuse: ``labels`` has not exactly one field, or rates of encoder and head do not pair.
-        CareError: the sets have different classes; images to learn from have none, or are too few
-            to hold a part out; the run is of other settings; or all candidates diverged.
+        CareError: images of val have classes that train does not have; those to learn from have
+            none, or are too few to hold a part out; the run is of other settings; or all
+            candidates diverged.
         Stopped: SIGINT or SIGTERM came; all is saved, the same call continues.
 
     Source: Grill et al. 2020 (BYOL), Caron et al. 2020 (SwAV), Zbontar et al. 2021 (Barlow Twins).
     """
-    check_same_classes(train, val)
+    _, val, remark = comparable(train, val)
     chosen_rows = labelled_rows(train, labels, seed=seed)
     chosen_recipe = changed_recipe(
         RECIPES[recipe], lrs=lrs, head_lrs=head_lrs, epochs=epochs, batch_size=batch_size
@@ -95,7 +96,8 @@ def finetune(  # noqa: PLR0913 (a public verb)
     candidate = choose(plan, labelled, chosen_recipe, run)
     folder = f"{storage.locate(run)}/all labels"
     scores = train_and_score(plan, labelled.rows, candidate, folder, val, np.arange(len(val)))
-    return describe(plan, labelled, chosen_recipe, candidate, scores)
+    result = describe(plan, labelled, chosen_recipe, candidate, scores)
+    return result._replace(protocol=result.protocol + remark)
 
 
 def describe(
@@ -115,12 +117,13 @@ def describe(
         scores: of the images of val.
     """
     count = len(labelled.rows)
+    all_labels = int((plan.train.labels >= 0).sum())
     candidates = len(candidates_of(recipe))
     choice = "as given"
     if candidates > 1:
         choice = f"the best of {candidates} on held-out ones"
     return Evaluation(
-        task=f"{100 * count / len(plan.train):.0f} % of the labels",
+        task=f"{100 * count / all_labels:.0f} % of the labels",
         protocol=f"the whole network fine-tuned on {count} labelled images, crops of {plan.size} "
         f"px, batch {min(plan.batch_size, count)}, learning rates and epochs {choice}",
         measures=accuracy_of(scores.right)._asdict(),

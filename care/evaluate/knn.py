@@ -12,7 +12,7 @@ from care.evaluate.evaluation import (
     Evaluation,
     accuracy_of,
     check_labels,
-    check_same_classes,
+    comparable,
     hits,
 )
 from care.evaluate.features import Features, device_of, extract
@@ -56,24 +56,25 @@ def knn(  # noqa: PLR0913 (a public verb)
         ``top1`` and ``top5`` of val, per cent.
 
     Raises:
-        CareError: the sets have different classes, or images without one.
+        CareError: images of val have classes that train does not have, or none has any.
 
     Source: Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance
     Discrimination", Sec. 3.4; Caron et al. 2021, "Emerging Properties in Self-Supervised Vision
     Transformers" (DINO), for k and the temperature.
     """
-    check_same_classes(train, val)
+    sets = comparable(train, val)
     size = size or encoder.size
     train_features, val_features = (
         extract(encoder, data, size=size, workers=workers, precision=precision, cache=cache)
-        for data in (train, val)
+        for data in (sets.train, sets.val)
     )
     device = device_of(encoder)
     right = knn_hits(train_features, val_features, k=k, temperature=temperature, device=device)
     return Evaluation(
         task="kNN",
         protocol=f"weighted nearest neighbours on frozen features (k {k}, temperature "
-        f"{temperature:g}), centre crops of {size} px; nothing is trained or chosen",
+        f"{temperature:g}), centre crops of {size} px; nothing is trained or chosen"
+        f"{sets.remark}",
         measures=accuracy_of(right)._asdict(),
         resampled=resampled_mean(right[:, 0]),
     )

@@ -9,7 +9,7 @@ import shards
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.errors import CareError
-from care.evaluate.evaluation import Accuracy, Evaluation, check_same_classes
+from care.evaluate.evaluation import Accuracy, Evaluation, comparable
 from care.evaluate.features import Features, device_of, extract
 from care.evaluate.images import Crops
 from care.evaluate.linear_features import FAST_LRS, linear_hits
@@ -80,16 +80,12 @@ def linear(  # noqa: PLR0913 (a public verb)
         learning rate that was chosen; with ``fast`` no ``best1``.
 
     Raises:
-        CareError: the sets have different classes, images without one, or too few to hold some
-            out; the run is of other settings; a loss is not finite; or the encoder has changed.
+        CareError: images of val have classes that train does not have, or those of train are too
+            few to hold some out; the run is of other settings; a loss is not finite; or the encoder
+            has changed.
         Stopped: SIGINT or SIGTERM came; all is saved, the same call continues.
     """
-    check_same_classes(train, val)
-    if bool((train.labels < 0).any()):
-        raise CareError(
-            f"{train.path} has images without a class; the linear evaluation needs a set built "
-            "from class folders"
-        )
+    train, val, remark = comparable(train, val)
     plan = LinearPlan(
         size=crops.size or encoder.size,
         min_scale=crops.min_scale,
@@ -117,7 +113,8 @@ def linear(  # noqa: PLR0913 (a public verb)
     )
     val_features = extract_from(val)
     if fast:
-        return _on_cached_features(extract_from(train), val_features, plan, device_of(encoder))
+        result = _on_cached_features(extract_from(train), val_features, plan, device_of(encoder))
+        return result._replace(protocol=result.protocol + remark)
     settings = {
         "encoder": encoder_digest,
         "data": train.digest,
@@ -132,7 +129,8 @@ def linear(  # noqa: PLR0913 (a public verb)
         "seed": seed,
         "precision": precision,
     }
-    return _on_random_crops(encoder, train, val_features, run, plan, settings)
+    result = _on_random_crops(encoder, train, val_features, run, plan, settings)
+    return result._replace(protocol=result.protocol + remark)
 
 
 def _on_cached_features(

@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import top_k_accuracy_score
 import shards
 from care import CareError
-from care.evaluate.evaluation import accuracy, check_same_classes
+from care.evaluate.evaluation import accuracy, comparable
 
 
 def build(folder, make_image, names, broken=(), **options):
@@ -19,13 +19,43 @@ def build(folder, make_image, names, broken=(), **options):
     return shards.open(folder / "set")
 
 
-def test_sets_of_other_classes_are_refused(data, make_image, tmp_path):
-    check_same_classes(data, data)
-    other = build(tmp_path, make_image, ["bee/1.png", "dog/2.png"])
-    with pytest.raises(
-        CareError, match="must have the same classes; only one of them has: ant, cat, dog"
-    ):
-        check_same_classes(data, other)
+def test_classes_of_val_that_train_does_not_have_are_refused_by_name(data, make_image, tmp_path):
+    other = build(tmp_path, make_image, ["bee/1.png", "cat/2.png", "emu/3.png"])
+    with pytest.raises(CareError, match=r"have 1 classes that .* not have: emu; it has ant, bee"):
+        comparable(data, other)
+
+
+def test_equal_names_are_equal_classes_whatever_their_order(data, make_image, tmp_path):
+    assert comparable(data, data) == (data, data, "")
+    fewer = build(tmp_path, make_image, ["cat/2.png", "bee/1.png"])
+    val = comparable(data, fewer).val
+    assert val.classes == data.classes
+    classes = {key: val.classes[label] for key, label in zip(val.keys, val.labels, strict=True)}
+    assert classes == {"bee/1": "bee", "cat/2": "cat"}
+    assert [val[row].label for row in range(2)] == val.labels.tolist()
+
+
+def test_images_without_a_class_are_left_out_and_told(make_image, tmp_path, capsys):
+    names = ["bee/1.png", "bee/2.png", "dog/1.png", "u1.png", "u2.png"]
+    partly = build(tmp_path, make_image, names, shard_size=2)
+    sets = comparable(partly, partly)
+    assert sorted(sets.train.keys) == ["bee/1", "bee/2", "dog/1"]
+    assert [sets.train[row].key for row in range(3)] == sets.train.keys.tolist()
+    assert sets.train.digest != partly.digest
+    assert sets.train.labelled() is sets.train
+    assert "2 of 5 images of set have no class and are left out" in sets.remark
+    assert "2 of 5 images" in capsys.readouterr().err
+
+
+def test_an_accuracy_that_cannot_differ_is_told(make_image, tmp_path):
+    alone = build(tmp_path, make_image, ["bee/1.png", "bee/2.png"])
+    assert "train has one class, bee: an accuracy says nothing" in comparable(alone, alone).remark
+
+
+def test_a_set_without_any_class_is_refused(make_image, tmp_path):
+    flat = build(tmp_path, make_image, ["1.png", "2.png"])
+    with pytest.raises(CareError, match="set has no image with a class"):
+        comparable(flat, flat)
 
 
 @pytest.mark.parametrize("classes", [6, 12])

@@ -97,7 +97,7 @@ def test_a_set_without_classes_is_refused(encoder, make_image, tmp_path):
     flat = build(tmp_path, make_image, ["1.png", "2.png"])
     with pytest.raises(
         CareError,
-        match="set has images without a class; evaluation needs a set built from class folders",
+        match="set has no image with a class; evaluation needs a set built from class folders",
     ):
         extract(encoder, flat, size=SIZE)
 

@@ -123,16 +123,16 @@ def test_another_encoder_and_other_data_are_refused_by_name(whole, encoder, trai
 def test_sets_that_cannot_be_learned_from_are_refused_before_anything_is_read(
     encoder, train, val, data, reads, tmp_path
 ):
-    with pytest.raises(CareError, match="must have the same classes"):
+    with pytest.raises(CareError, match=r"classes that .* does not have"):
         judge(encoder, train, data, tmp_path / "run", **SETTINGS)
     for share in (0, 0.01, 1):
         with pytest.raises(
             CareError, match=f"cannot hold {share:.0%} of 42 training images out; use a larger set"
         ):
             judge(encoder, train, val, tmp_path / "run", **SETTINGS, held_out=share)
-    train.labels = np.where(np.arange(42) == 7, -1, train.labels).astype(np.int32)
+    train.labels = np.full(42, -1, np.int32)
     for fast in (False, True):
-        with pytest.raises(CareError, match="train has images without a class"):
+        with pytest.raises(CareError, match="train has no image with a class"):
             judge(encoder, train, val, tmp_path / "run", **SETTINGS, fast=fast)
     assert not reads
     assert not (tmp_path / "run").exists()

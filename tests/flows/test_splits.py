@@ -1,0 +1,51 @@
+"""Which folders a pipeline trains and evaluates on."""
+
+import pytest
+from PIL import Image
+from flows.splits import split_images
+
+
+def photos(root, *names):
+    for name in names:
+        file = root / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(file)
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("train", "val"),
+        ("Training", "Testing"),
+        ("TRAIN", "Validation"),
+        ("seg_train", "seg_test"),
+        ("trainset", "testset"),
+        ("train2017", "val2017"),
+    ],
+)
+def test_parts_are_found_in_any_spelling_and_within_other_folders(tmp_path, train, val):
+    names = [f"{part}/{name}/1" for part in (train, val) for name in ("ant", "bee")]
+    images = photos(tmp_path / "flat", *names)
+    assert split_images(images) == (
+        {"train": {"source": f"{images}/{train}"}, "val": {"source": f"{images}/{val}"}},
+        [],
+    )
+    images = photos(tmp_path / "deep", *(f"archive/data/{name}" for name in names))
+    assert split_images(images).parts["val"] == {"source": f"{images}/archive/data/{val}"}
+
+
+def test_a_part_without_labels_is_passed_and_told(tmp_path):
+    images = photos(tmp_path / "images", "train/ant/1", "train/bee/1", "test/1", "unlabeled/1")
+    parts, skipped = split_images(images)
+    assert parts["train"] == {"source": f"{images}/train", "share": [0, 0.8]}
+    assert skipped == [
+        "the folder unlabeled: train is trained on",
+        "the folder test: there are no images with labels in it",
+    ]
+
+
+def test_one_class_is_told_and_not_evaluated(tmp_path):
+    parts, skipped = split_images(photos(tmp_path / "images", "ant/1", "ant/2"))
+    assert parts.keys() == {"train"}
+    assert "all images are of one class, ant: any encoder would be right" in skipped[-1]
