@@ -5,6 +5,7 @@ import typer
 import shards
 from flows.cli.options import Json, SetPath, add_command, new_app
 from flows.cli.tables import print_json, table
+from shards import boxes
 
 _NAMED = 20  # rejected files of one reason that are shown
 
@@ -41,6 +42,8 @@ def info(path: SetPath, as_json: Json = False) -> None:
     """
     index = shards.open(path).index
     facts = _facts(index)
+    if "annotations.json" in index.sha256:
+        facts["boxes"] = _boxes(path)
     if as_json:
         print_json(facts | {"rejects": dict(index.rejects)})
         return
@@ -85,6 +88,16 @@ def _facts(index: shards.Index) -> dict[str, Any]:
         "digest": index.digest,
         "seed": index.seed,
     }
+
+
+def _boxes(path: str) -> dict[str, int]:
+    """How many boxes of a set count in an evaluation, are ignored, and are left out and why."""
+    data = boxes.load(path)
+    ignored = sum(int(picture.ignored.sum()) for picture in data.pictures)
+    counts = {"counted": sum(len(picture.boxes) for picture in data.pictures) - ignored}
+    if ignored:
+        counts["difficult or crowds"] = ignored
+    return counts | {reason: len(names) for reason, names in data.rejects.items()}
 
 
 def _text(value: object) -> str:

@@ -45,7 +45,7 @@ def read_annotations(
         annotations = read_voc_folder(path)
     elif document is not None:
         annotations = read_coco(document, root)
-    elif path.is_file() and path.suffix == ".json":
+    elif path.is_file() and path.suffix.lower() == ".json":
         return read_coco(path, root)
     elif path.is_file() and path.suffix == ".txt":
         annotations = read_voc(path)
@@ -90,8 +90,10 @@ def _notes_on_labels(annotations: Annotations) -> list[str]:
     """What is to be said of a list without boxes."""
     if not annotations.is_labels:
         return []
-    if not annotations.classes:
-        return ["its annotations have neither boxes nor categories, and are not used"]
+    if all(_only_category(image, annotations) is None for image in annotations.images):
+        return [
+            "its annotations have no boxes, and no image has just one category: they are not used"
+        ]
     notes = ["it has no boxes: its categories are the classes of its images"]
     several = sum(
         len({annotated.category for annotated in image.objects}) > 1 for image in annotations.images

@@ -12,7 +12,7 @@ from shards.sources.annotations import (
     Annotations,
     finite_numbers,
 )
-from shards.sources.coco_form import in_coco_form
+from shards.sources.coco_form import in_coco_form, in_pixels
 from shards.sources.image_files import find_files, list_folders
 from shards.sources.image_sizes import OtherSizeError, SizeCheck, annotated_size
 from shards.sources.masks import usable_mask
@@ -59,9 +59,11 @@ def read_coco(path: Path, image_root: Path | None = None) -> Annotations:
             reason = Reject.NO_IMAGE
         rejects.append(Rejection(reason, str(entry["file_name"])))
         sized.append(entry)  # its objects are left out with it
-    document = form.document | {"images": sized}
+    document, is_scaled = in_pixels(form.document | {"images": sized})
     annotations = _parse(path, document, files)
     notes = [*found.notes, *check.notes()]
+    if is_scaled:
+        notes.append("all its boxes lie within 0…1: they are taken for parts of the images' sides")
     return annotations._replace(rejects=annotations.rejects + rejects, notes=notes)
 
 

@@ -9,17 +9,15 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote
 from shards import storage
 from shards.rejects import Reject, Rejection
+from shards.sources.file_names import Looker, is_file, name_variants
 
 # what tools put before or behind the name of the part in the name of a list
 _PREFIX = re.compile(
     r"^(instances|person_keypoints|captions|panoptic|stuff|image_info|annotations|labels|coco)[_-]"
 )
 _SUFFIX = re.compile(r"[_.-](annotations|instances|coco|labels)$")
-_QUERY_PATH = re.compile(r"[?&]d=([^&]+)")
-_LEVELS = 8  # leading parts of a name that may be left out
 _SAMPLE = 32  # names by which readings are compared
 _REMOTE_SAMPLE = 3  # each is a request there
 
@@ -65,12 +63,16 @@ def find_files(path: Path, names: Sequence[str], image_root: Path | None = None)
     files = [_first_file(folder / name for folder in usual) for name in names]
     missing = [number for number, file in enumerate(files) if file is None]
     folders = list(dict.fromkeys([*usual, *others]))
-    readings = _readings([names[number] for number in missing], folders)
-    claims = {file: names[number] for number, file in enumerate(files) if file is not None}
+    looker = Looker()
+    readings = _readings([names[number] for number in missing], folders, looker)
+    usual_files = {file for file in files if file is not None}
+    claims = dict[Path, str]()
     shared = set[Path]()
     for number in missing:
-        file = _read_name(names[number], readings)
-        if file is not None and claims.setdefault(file, names[number]) != names[number]:
+        file = _read_name(names[number], readings, looker)
+        if file in usual_files:  # another name's
+            file = None
+        elif file is not None and claims.setdefault(file, names[number]) != names[number]:
             shared.add(file)
         files[number] = file
     rejects = list[Rejection]()
@@ -87,29 +89,6 @@ def find_files(path: Path, names: Sequence[str], image_root: Path | None = None)
 def list_folders(folders: Sequence[Path]) -> str:
     """Folders as a part of a message."""
     return ", ".join(map(str, folders))
-
-
-def name_variants(name: str) -> list[str]:
-    """A name as it is written, with slashes, and with ever more leading parts left out.
-
-    Args:
-        name: a path of any system, or a URL.
-
-    Returns:
-        The variants, the most exact one first.
-    """
-    in_query = _QUERY_PATH.search(name)
-    if in_query:  # Label Studio's /data/local-files/?d=…
-        plain = unquote(in_query[1])
-    elif "://" in name:
-        plain = unquote(name.partition("?")[0].partition("://")[2])
-    else:
-        plain = name
-    parts = [part for part in plain.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    tails = ["/".join(parts[number:]) for number in range(len(parts))]
-    if len(tails) > _LEVELS:
-        tails = [*tails[: _LEVELS - 1], tails[-1]]
-    return [name, *tails]
 
 
 def _part(path: Path) -> str:
@@ -141,18 +120,10 @@ def _other_folders(path: Path) -> list[Path]:
 
 
 def _first_file(paths: Iterable[Path]) -> Path | None:
-    return next((path for path in paths if _is_file(path)), None)
+    return next((path for path in paths if is_file(path)), None)
 
 
-def _is_file(path: Path) -> bool:
-    """Whether it is a file; a name of any text is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long, or with a zero byte
-        return False
-
-
-def _readings(names: Sequence[str], folders: Sequence[Path]) -> list[_Reading]:
+def _readings(names: Sequence[str], folders: Sequence[Path], looker: Looker) -> list[_Reading]:
     """The readings that find some of the names, the best one first."""
     if not names:
         return []
@@ -162,13 +133,13 @@ def _readings(names: Sequence[str], folders: Sequence[Path]) -> list[_Reading]:
     for level in range(1, max(map(len, sample))):
         for position, folder in enumerate(folders):
             paths = [folder / names[level] for names in sample if level < len(names)]
-            hits = sum(map(_is_file, paths))
+            hits = sum(looker.file_at(path) is not None for path in paths)
             if hits:
                 scored.append((-hits, level, position, _Reading(folder, level)))
     return [reading for *_, reading in sorted(scored)]
 
 
-def _read_name(name: str, readings: Sequence[_Reading]) -> Path | None:
+def _read_name(name: str, readings: Sequence[_Reading], looker: Looker) -> Path | None:
     """The file of a name by the first reading that finds one."""
     variants = name_variants(name)
     paths = [
@@ -176,7 +147,10 @@ def _read_name(name: str, readings: Sequence[_Reading]) -> Path | None:
         for reading in readings
         if reading.level < len(variants)
     ]
-    return _first_file(paths)
+    exact = _first_file(paths)
+    if exact is not None:
+        return exact
+    return next(filter(None, map(looker.file_at, paths)), None)
 
 
 def _notes(

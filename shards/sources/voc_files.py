@@ -12,7 +12,7 @@ from shards import storage
 from shards.errors import ShardError
 from shards.images import SUFFIXES
 from shards.sources.candidates import suffix
-from shards.sources.image_files import name_variants
+from shards.sources.file_names import name_variants, stem_of
 
 # where tools put annotations and images in the folder of a set, VOC's own first
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "annotations/xmls", "xmls", "xml", "labels")
@@ -48,7 +48,7 @@ class VocFiles(NamedTuple):
         Returns:
             The image's name in the folder of images, or None if none is there.
         """
-        if file_name in self.names and _stem(file_name) == stem:
+        if file_name in self.names and stem_of(file_name) == stem:
             return file_name
         for name in (f"{stem}.jpg", file_name):
             if name in self.names:
@@ -56,7 +56,7 @@ class VocFiles(NamedTuple):
         for name in (stem, *name_variants(file_name)):
             if name in self.names and suffix(name) in SUFFIXES:
                 return name
-            for text in (name, _stem(name)):
+            for text in (name, stem_of(name)):
                 image = self.by_stem.get(text) or self.by_stem.get(text.lower())
                 if image is not None:
                     return image
@@ -72,7 +72,7 @@ class VocFiles(NamedTuple):
             Its name without suffix, or None if there is none.
         """
         for variant in name_variants(text):
-            for stem in (variant, _stem(variant)):
+            for stem in (variant, stem_of(variant)):
                 if stem in self.xmls or stem in self.by_stem:
                     return stem
         return None
@@ -95,7 +95,7 @@ class VocFiles(NamedTuple):
         if len({*unflagged} - {None}) > len({*whole} - {None}):
             first, second = unflagged, whole
         return [
-            name or other or _stem(without_flag(line))
+            name or other or stem_of(without_flag(line))
             for name, other, line in zip(first, second, lines, strict=True)
         ]
 
@@ -170,11 +170,11 @@ def _gather(
     image_names = sorted(name for name in names if suffix(name) in SUFFIXES)
     by_stem = dict[str, str]()
     for name in image_names:
-        by_stem.setdefault(_stem(name), name)
+        by_stem.setdefault(stem_of(name), name)
     for name in image_names:
-        by_stem.setdefault(_stem(name).lower(), name)
+        by_stem.setdefault(stem_of(name).lower(), name)
     for name in image_names:
-        by_stem.setdefault(_stem(name).rpartition("/")[2], name)
+        by_stem.setdefault(stem_of(name).rpartition("/")[2], name)
     return VocFiles(annotations, images, xmls, names, by_stem)
 
 
@@ -194,9 +194,3 @@ def _is_annotation(file: Path) -> bool:
         return ElementTree.fromstring(storage.read_bytes(file)).tag == "annotation"
     except (OSError, ValueError, LookupError, ElementTree.ParseError):
         return False
-
-
-def _stem(name: str) -> str:
-    """A name without the suffix of an image."""
-    end = suffix(name)
-    return name[: -len(end)] if end in SUFFIXES else name

@@ -184,7 +184,7 @@ def test_a_document_of_captions_is_its_images(tmp_path, capsys):
     content["annotations"] = [{"id": 1, "image_id": 0, "caption": "a helmet"}]
     index = shards.build(written(tmp_path / "data", content), tmp_path / "set")
     assert (len(index.samples), index.classes, dict(index.rejects)) == (COUNT, (), {})
-    assert "neither boxes nor categories" in capsys.readouterr().err.replace("\n", " ")
+    assert "its annotations have no boxes" in capsys.readouterr().err.replace("\n", " ")
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -218,3 +218,31 @@ def test_boxes_of_masks_are_pycocotools(seed):
 )
 def test_masks_without_area_have_no_box(mask):
     assert box_around(usable_mask(mask)[0]) == ()
+
+
+def test_images_may_have_an_address_only(tmp_path):
+    content = document()
+    for entry in content["images"]:
+        entry["coco_url"] = f"http://images.cocodataset.org/train2017/{entry.pop('file_name')}"
+    path = written(tmp_path / "data", content)
+    assert counted(load(path)) == 2 * COUNT
+    shards.build(path, tmp_path / "set")
+    assert load(tmp_path / "set").digest == load(path).digest
+
+
+def test_boxes_in_parts_of_the_sides_become_pixels(tmp_path, capsys):
+    wanted = load(written(tmp_path / "a", document()))
+    content = document()
+    for annotation in content["annotations"]:
+        sides = [WIDTH, HEIGHT, WIDTH, HEIGHT]
+        numbers = zip(annotation["bbox"], sides, strict=True)
+        annotation["bbox"] = [number / side for number, side in numbers]
+        numbers = zip(annotation["segmentation"][0], sides * 2, strict=True)
+        annotation["segmentation"] = [[number / side for number, side in numbers]]
+    path = written(tmp_path / "b", content)
+    for got, want in zip(load(path).pictures, wanted.pictures, strict=True):
+        assert np.allclose(got.boxes, want.boxes)
+        assert np.allclose(got.masks, want.masks)
+    shards.build(path, tmp_path / "set")
+    assert load(tmp_path / "set").digest == load(path).digest
+    assert "all its boxes lie within 0…1" in capsys.readouterr().err.replace("\n", " ")

@@ -170,3 +170,26 @@ def test_a_folder_of_which_a_part_is_annotated_is_used_whole(tmp_path, name, mon
     assert [picture.path.name for picture in box_set.pictures] == ["a.jpg", "b.jpg"]
     assert box_set.rejects == {Reject.OTHER_SIZE: ["c.jpg"]} == load("data").rejects
     assert box_set.digest == load("data").digest == load(file).digest
+
+
+@pytest.mark.parametrize("name", ["A.JPG", "a.png", "a", "photos/A.jpeg", "b.jpg"])
+def test_a_name_in_another_case_or_of_another_suffix_is_found_where_only_one_is(tmp_path, name):
+    file = coco(tmp_path, {"x": [("cat", BOX)]}, images="images")
+    (tmp_path / "images/x.jpg").rename(tmp_path / "images/a.jpg")
+    file.write_text(file.read_text().replace("x.jpg", name))
+    if name == "b.jpg":
+        with pytest.raises(ShardError, match="no image that"):
+            load(file)
+        return
+    assert [picture.path.name for picture in load(file).pictures] == ["a.jpg"]
+    shutil.copy(tmp_path / "images/a.jpg", tmp_path / "images/A.Jpg")
+    with pytest.raises(ShardError, match="no image that"):
+        load(file)
+
+
+def test_a_name_whose_file_is_anothers_has_none(tmp_path):
+    file = coco(tmp_path, {"a": [("cat", BOX)], "b": [("cat", BOX)]})
+    file.write_text(file.read_text().replace("b.jpg", "a.png"))
+    box_set = load(file)
+    assert [picture.path.name for picture in box_set.pictures] == ["a.jpg"]
+    assert box_set.rejects == {Reject.NO_IMAGE: ["a.png"]}
