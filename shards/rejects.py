@@ -18,6 +18,7 @@ class Reject(StrEnum):
     JUNK = "left by another program"
     DUPLICATE = "listed twice"
     NOT_A_FILE = "link or special file"
+    SPARSE = "stored with holes (pack it without tar's -S)"
     UNSAFE_NAME = "unsafe name"
     NO_IMAGE = "image missing or broken"
     NO_ANNOTATION = "annotation file missing or broken"

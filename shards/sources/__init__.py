@@ -11,9 +11,8 @@ file system; every file is a sample or a reject. ``tests/shards/test_sources.py`
 """
 
 import os
-import re
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from shards import storage
@@ -22,12 +21,9 @@ from shards.rejects import Reject, Rejection
 from shards.sources.annotated import list_annotated, list_annotated_folder, read_annotations
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate, Listing, suffix
+from shards.sources.keys import unique_keys
 from shards.sources.plain import list_folder, list_table
 from shards.sources.tars import list_tar
-
-# WebDataset ends a key at the first dot of the file name and skips folders named __like_this__; in
-# keys.txt a line is a key
-_SPECIAL = re.compile(r"^_(?=_)|[%.\x00-\x1f\x7f\udc80-\udcff]")
 
 
 class Source(NamedTuple):
@@ -64,8 +60,9 @@ def find(
     - ``….json``, a folder with an ``annotations.json``, ``ImageSets/Main/….txt``, or a folder of
       VOC's annotations: the images of COCO and Pascal VOC; see ``shards.boxes``. They have labels
       only where COCO's categories have no boxes.
-    - ``….tar``, or a folder of such without images: a WebDataset; image members are samples, their
-      class is the ``.cls`` beside them.
+    - ``….tar``, or a folder of such without images but previews: a WebDataset, or class folders;
+      image members are samples but for label maps, their class is the ``.cls``, or else a value of
+      the ``.json`` or the ``.txt`` beside them, or the folder or the tar in the tar they are in.
 
     Args:
         src: a path or an fsspec URL.
@@ -101,7 +98,7 @@ def find(
     labels = {name: number for number, name in enumerate(class_names)}
     samples = [
         image._replace(label=labels.get(image.class_name or "", -1), key=key)
-        for image, key in zip(shared, _unique_keys(shared), strict=True)
+        for image, key in zip(shared, unique_keys(shared), strict=True)
     ]
     shared_rejects = [
         rejection for rejection in sorted(rejects) if _is_in_share(rejection.name, share)
@@ -142,8 +139,7 @@ def _class_names(images: Collection[Candidate], *, is_table: bool) -> list[str]:
     folders sort as ImageFolder's.
     """
     names = sorted({image.class_name for image in images if image.class_name is not None})
-    from_folders = not is_table and all(image.offset < 0 for image in images)
-    if not from_folders and all(map(str.isdecimal, names)):
+    if is_table and all(map(str.isdecimal, names)):
         names.sort(key=int)
     return names
 
@@ -169,22 +165,3 @@ def _is_in_share(name: str, share: tuple[float, float]) -> bool:
     """Whether the hash of a name falls into a part of a source."""
     start, stop = share
     return start <= zlib.crc32(os.fsencode(name)) / 2**32 < stop
-
-
-def _unique_keys(images: Iterable[Candidate]) -> list[str]:
-    """The names of samples in the set: without the suffix, unless an earlier one took that."""
-    keys = dict[str, None]()  # as an ordered set
-    for image in images:
-        key_with_suffix = _SPECIAL.sub(_escape, image.name)
-        key = key_with_suffix
-        if suffix(image.name):
-            key = key_with_suffix.rpartition("%2E")[0]
-        if key in keys:
-            key = key_with_suffix
-        keys[key] = None
-    return list(keys)
-
-
-def _escape(special: re.Match[str]) -> str:
-    """A character that no key may have, as in a URL."""
-    return f"%{os.fsencode(special[0])[0]:02X}"

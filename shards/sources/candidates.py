@@ -38,7 +38,7 @@ class Listing(NamedTuple):
         images: what may become a sample, in the order of the source.
         rejects: what may not.
         notes: what a user might not expect, one line each.
-        is_table: whether a table said the classes.
+        is_table: whether a table, or files beside the images, said the classes; not folders.
     """
 
     images: list[Candidate]

@@ -10,7 +10,7 @@ from shards.rejects import Reject, Rejection
 from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.junk import is_junk
 from shards.sources.layouts import read_layout
-from shards.sources.tars import list_tar
+from shards.sources.tars import find_tars, list_tars, note_of_unread, outweigh
 
 # of the first column, where a CSV has a head
 _HEADS = ("path", "url", "file", "image")
@@ -35,28 +35,28 @@ def list_folder(folder: str | Path) -> Listing:
     candidates = [name for name in sizes if suffix(name) in SUFFIXES]
     junk = {name for name in candidates if is_junk(name)}
     names = [name for name in candidates if name not in junk]
-    if names:
-        layout = read_layout(names)
-        images = [
-            Candidate(f"{root}/{name}", name, size=sizes[name], class_name=class_name)
-            for name, class_name in zip(names, layout.class_names, strict=True)
-        ]
-        rejects = [Rejection(Reject.JUNK, name) for name in junk]
-        others = sizes.keys() - {*candidates}
-        rejects += [Rejection(Reject.OTHER_FILE, name) for name in others]
-        return Listing(images, rejects, layout.notes)
-    tars = sorted(name for name in sizes if name.endswith(".tar") and "/" not in name)
-    if not tars:
+    tars = find_tars(sizes)
+    if outweigh(tars, names, sizes):
+        listing = list_tars(root, sizes)
+        if listing.images or not names:
+            return listing
+    if not names:
         raise ShardError(
             "wanted a folder of images, a CSV, a COCO JSON, a VOC list or tars at "
             f"{folder}, got {_what_is_there(folder, len(sizes))}; check the path"
         )
-    listing = Listing([], [])
-    for name in tars:
-        listing_of_tar = list_tar(f"{root}/{name}")
-        listing.images.extend(listing_of_tar.images)
-        listing.rejects.extend(listing_of_tar.rejects)
-    return listing
+    layout = read_layout(names)
+    images = [
+        Candidate(f"{root}/{name}", name, size=sizes[name], class_name=class_name)
+        for name, class_name in zip(names, layout.class_names, strict=True)
+    ]
+    rejects = [Rejection(Reject.JUNK, name) for name in junk]
+    others = sizes.keys() - {*candidates}
+    rejects += [Rejection(Reject.OTHER_FILE, name) for name in others]
+    notes = [*layout.notes]
+    if tars:
+        notes.append(note_of_unread(tars))
+    return Listing(images, rejects, notes)
 
 
 def list_table(location: Path) -> Listing:
