@@ -7,6 +7,9 @@ from shards import images, storage
 from shards.rejects import RejectError
 from shards.sources.annotations import finite_numbers
 
+# bytes of an image that hold its size and EXIF, but for large thumbnails and profiles
+_HEADER = 1 << 17
+
 
 class OtherSizeError(Exception):
     """Raised for an image that has another size than its list says."""
@@ -38,11 +41,19 @@ def upright_size(file: Path) -> tuple[int, int] | None:
         Width and height in pixels, or None where no image can be read, which a build tells.
     """
     try:
-        if storage.is_remote(file):
-            return images.upright_size(io.BytesIO(storage.read_bytes(file)))
-        return images.upright_size(file)
+        if not storage.is_remote(file):
+            return images.upright_size(file)
+        return _remote_size(file)
     except (OSError, RejectError):
         return None
+
+
+def _remote_size(file: Path) -> tuple[int, int]:
+    """The upright size of an image in an object store, of which the beginning is read first."""
+    try:
+        return images.upright_size(io.BytesIO(storage.read_bytes(file, 0, _HEADER)))
+    except (OSError, RejectError):
+        return images.upright_size(io.BytesIO(storage.read_bytes(file)))
 
 
 class SizeCheck:
@@ -59,8 +70,7 @@ class SizeCheck:
         """The size of an image.
 
         Args:
-            file: path or URL of the file. Of one in an object store that has a size nothing is
-                read.
+            file: path or URL of the file.
             written: its size as the list has it, None if there is none.
 
         Returns:
@@ -69,8 +79,6 @@ class SizeCheck:
         Raises:
             OtherSizeError: They differ.
         """
-        if written is not None and storage.is_remote(file):
-            return written
         size = upright_size(file)
         if written is not None and size is not None and size != written:
             turned = ", which EXIF turns" if size == written[::-1] else ""
