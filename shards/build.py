@@ -35,6 +35,7 @@ def build(  # noqa: PLR0913 (a public verb)
     quality: Annotated[int, Range(1, 100)] = 90,
     classes: bool = True,
     image_root: str | None = None,
+    columns: tuple[str, ...] | None = None,
 ) -> Index:
     """Build the images of a source into a shard set, in an order drawn from a seed.
 
@@ -59,7 +60,9 @@ def build(  # noqa: PLR0913 (a public verb)
         quality: of those JPEGs, 1…100.
         classes: whether images have the classes that the source says; switch it off where folders
             are days, cameras or patients.
-        image_root: folder of the images of a COCO JSON, where they are not found around it.
+        image_root: folder of the images of a COCO JSON or a table, where they are not found around
+            it.
+        columns: names of a table's columns of the image and of the class, or their numbers from 1.
 
     Returns:
         The index of the set.
@@ -86,6 +89,7 @@ def build(  # noqa: PLR0913 (a public verb)
         quality=quality,
         classes=classes,
         image_root=image_root,
+        columns=columns,
     )
     for note in plan.source.notes:
         console.print(f"[yellow]{escape(f'{src}: {note}')}", soft_wrap=True)

@@ -39,7 +39,11 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> Index:
         entries += record.entries
         rejections += record.rejects
     rejects = group_by_reason(sorted(rejections))
-    _refuse_too_many(rejects, len(entries), max_rejects, dest)
+    try:
+        _refuse_too_many(rejects, len(entries), max_rejects, dest)
+    except ShardError:
+        _forget_unfetched(record_files, records)
+        raise
     side_files = {"samples.npy": _samples(entries), "keys.txt": _keys(entries)}
     if plan.annotations is not None:
         side_files["annotations.json"] = _annotations(plan, plan.annotations, entries)
@@ -71,6 +75,13 @@ def _refuse_too_many(
         f"{'; '.join(reasons)}. Repair or remove them, or raise --max-rejects; "
         f"{dest} is not a set yet, and a next run reuses its shards"
     )
+
+
+def _forget_unfetched(files: Sequence[Path], records: Sequence[ShardRecord]) -> None:
+    """Remove the records of shards that lack links, which a next run then fetches again."""
+    for file, record in zip(files, records, strict=True):
+        if any(reason == Reject.NOT_FETCHED for reason, _ in record.rejects):
+            storage.remove(file)
 
 
 def _samples(entries: Sequence[Entry]) -> bytes:

@@ -59,7 +59,7 @@ def file_system(path: str | Path) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise ShardError(
             f"cannot use {path}: {error}; for s3://, az:// and gs:// "
-            "pip install 'care-ssl[s3]', [azure] or [gcs]"
+            "pip install 'care-ssl[s3]', [azure] or [gcs], for https:// 'care-ssl[http]'"
         ) from None
     return store, name
 
@@ -90,7 +90,7 @@ def attempt(what: str, path: str | Path, action: Callable[[Any, str], Any]) -> A
             raise
         except Exception as error:  # every store has its own
             denied = _is_denial(error)
-            pause = next(pauses, None)
+            pause = None if _is_final(error) else next(pauses, None)
             if denied or pause is None:
                 kind = ShardError if denied else StoreError
                 raise kind(
@@ -98,6 +98,12 @@ def attempt(what: str, path: str | Path, action: Callable[[Any, str], Any]) -> A
                     "check the address, the credentials, the network"
                 ) from error
         time.sleep(pause)
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether a web server will say the same again: 4xx but for "too slow" and "too many"."""
+    status = getattr(error, "status", None)
+    return isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
 
 
 def _is_denial(error: Exception) -> bool:

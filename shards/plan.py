@@ -15,6 +15,7 @@ from shards.index import SCHEMA
 from shards.order import permutation
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate
+from shards.sources.rows import is_table
 
 # what a build leaves in a set's folder, finished or not
 _BUILT_FILE = re.compile(
@@ -58,6 +59,7 @@ def make_plan(  # noqa: PLR0913 (the options of build)
     quality: int = 90,
     classes: bool = True,
     image_root: str | Path | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Plan:
     """List a source and cut it into shards.
 
@@ -70,7 +72,8 @@ def make_plan(  # noqa: PLR0913 (the options of build)
         max_side: images with a longer side, in pixels, are made smaller and JPEG.
         quality: quality of those JPEGs, 1…100.
         classes: whether images have the classes that the source says.
-        image_root: the folder of a COCO JSON's images, where they are not found.
+        image_root: the folder of the images of a COCO JSON or a table, where they are not found.
+        columns: the names of a table's columns of the image and of the class.
 
     Returns:
         The plan.
@@ -81,10 +84,15 @@ def make_plan(  # noqa: PLR0913 (the options of build)
     """
     _check_options(shard_size, max_side, quality, validate)
     annotations = sources.read_annotations(src, image_root=image_root)
-    if annotations is None and image_root is not None:
+    if annotations is None and image_root is not None and not is_table(src):
         raise ShardError(
-            f"wanted a COCO JSON as the source whose images are in {image_root}, got {src}; "
-            "leave --image-root out, or name the JSON"
+            f"wanted a COCO JSON or a table as the source whose images are in {image_root}, got "
+            f"{src}; leave --image-root out, or name the file"
+        )
+    if columns and not is_table(src):
+        raise ShardError(
+            f"wanted a table as the source with the columns {', '.join(columns)}, got {src}; leave "
+            "--columns out, or name the table"
         )
     has_boxes = annotations is not None and not annotations.is_labels
     if has_boxes and max_side:
@@ -92,7 +100,14 @@ def make_plan(  # noqa: PLR0913 (the options of build)
             f"the boxes of {src} are in pixels of its images, which max_side would make smaller; "
             "leave it out"
         )
-    source = sources.find(src, share=share, annotations=annotations, classes=classes)
+    source = sources.find(
+        src,
+        share=share,
+        annotations=annotations,
+        classes=classes,
+        image_root=image_root,
+        columns=columns or (),
+    )
     order = permutation(len(source.samples), seed=seed, stream=0)
     shuffled = [source.samples[number] for number in order]
     starts = range(0, len(shuffled), shard_size)

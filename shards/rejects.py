@@ -15,6 +15,7 @@ class Reject(StrEnum):
     CORRUPT = "corrupt image"
     TOO_LARGE = "too large"
     OTHER_FILE = "other file"
+    NOT_FETCHED = "link not fetched"
     JUNK = "left by another program"
     DUPLICATE = "listed twice"
     NOT_A_FILE = "link or special file"

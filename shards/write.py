@@ -12,7 +12,7 @@ from shards.images import check, shrink
 from shards.index import Shard
 from shards.plan import Plan, record_name, tar_name
 from shards.rejects import RejectError, Rejection
-from shards.sources.candidates import Candidate, read_image, suffix
+from shards.sources.candidates import Candidate, file_suffix, read_image
 
 
 class Entry(NamedTuple):
@@ -115,11 +115,13 @@ def _read_sample(image: Candidate, plan: Plan) -> _SampleFile:
     """
     original = read_image(image)
     if plan.max_side is None:
-        return _SampleFile(original, suffix(image.name), check(original, plan.validate))
+        own_suffix = file_suffix(image.name, original)
+        return _SampleFile(original, own_suffix, check(original, plan.validate))
     data = shrink(original, plan.max_side, plan.quality)
     # shrinking decodes, which is a check of no less
     orientation = check(data, "header")
-    return _SampleFile(data, suffix(image.name) if data is original else ".jpg", orientation)
+    new_suffix = file_suffix(image.name, data) if data is original else ".jpg"
+    return _SampleFile(data, new_suffix, orientation)
 
 
 def _append_sample(tar: tarfile.TarFile, image: Candidate, sample: _SampleFile) -> Entry:

@@ -98,10 +98,12 @@ def comparable(train: shards.ShardSet, val: shards.ShardSet) -> Comparable:
             f"train has one class, {train.classes[learned[0]]}: an accuracy says nothing of the "
             "encoder"
         )
-    for remark in remarks:
+    for remark in dict.fromkeys(remarks):
         console.print(f"[yellow]{escape(remark)}", soft_wrap=True)
     return Comparable(
-        train.labelled(), renumbered.labelled(), "".join(f"; {remark}" for remark in remarks)
+        train.labelled(),
+        renumbered.labelled(),
+        "".join(f"; {remark}" for remark in dict.fromkeys(remarks)),
     )
 
 

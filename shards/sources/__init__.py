@@ -22,7 +22,9 @@ from shards.sources.annotated import list_annotated, list_annotated_folder, read
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.keys import unique_keys
-from shards.sources.plain import list_folder, list_table
+from shards.sources.plain import list_folder
+from shards.sources.rows import is_table
+from shards.sources.tables import list_table
 from shards.sources.tars import list_tar
 
 
@@ -48,6 +50,8 @@ def find(
     share: tuple[float, float] = (0, 1),
     annotations: Annotations | None = None,
     classes: bool = True,
+    image_root: str | Path | None = None,
+    columns: Sequence[str] = (),
 ) -> Source:
     """The images of a source.
 
@@ -55,8 +59,8 @@ def find(
       all classes and not parts such as ``train`` and ``Testing``. An image beside them has no
       class. Files are images by their suffix, hidden ones too, but not those in hidden folders and
       what else other programs leave. Links to folders are followed, but not up to a parent.
-    - ``….csv``: rows of an image's path, relative to the file, or URL and perhaps its class; a head
-      of path, url, file or image may lead.
+    - ``….csv``, ``tsv``, ``txt``, ``jsonl`` or ``parquet``: rows of an image's path, relative to
+      the file, or URL and perhaps its class, see ``list_table``.
     - ``….json``, a folder with an ``annotations.json``, ``ImageSets/Main/….txt``, or a folder of
       VOC's annotations: the images of COCO and Pascal VOC; see ``shards.boxes``. They have labels
       only where COCO's categories have no boxes.
@@ -71,6 +75,8 @@ def find(
             whole.
         annotations: what ``read_annotations`` gave of ``src``, so that it is not read again.
         classes: whether images have the classes that the source says, or none.
+        image_root: the folder of a table's images, where they are not around it.
+        columns: the names of a table's columns of the image and of the class.
 
     Returns:
         Its samples, classes and rejects.
@@ -78,7 +84,11 @@ def find(
     Raises:
         ShardError: It is not one of these, cannot be listed, or holds no image.
     """
-    listing = _list_images(src, annotations)
+    if is_table(src):
+        root = None if image_root is None else storage.locate(image_root)
+        listing = list_table(storage.locate(src), image_root=root, columns=columns)
+    else:
+        listing = _list_images(src, annotations)
     by_name = {image.name: image for image in reversed(listing.images)}  # the first of a name
     rejects = [*listing.rejects]
     for image in listing.images:
@@ -108,17 +118,14 @@ def find(
 
 
 def _list_images(src: str | Path, annotations: Annotations | None) -> Listing:
-    """Everything that a source of any form lists."""
-    kind = suffix(str(src))
-    if kind == ".csv":
-        return list_table(storage.locate(src))
+    """Everything that a source lists which is no table."""
     annotations = annotations or read_annotations(src)
     if annotations is not None:
         folder = storage.locate(src)
         if folder.is_dir():
             return list_annotated_folder(annotations, folder.absolute())
         return list_annotated(annotations)
-    if kind == ".tar":
+    if suffix(str(src)) == ".tar":
         return list_tar(str(src))
     return _list_any_folder(src)
 

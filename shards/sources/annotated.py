@@ -12,6 +12,7 @@ from shards.sources.annotations import AnnotatedImage, Annotations
 from shards.sources.candidates import Candidate, Listing
 from shards.sources.coco import read_coco
 from shards.sources.plain import list_folder
+from shards.sources.rows import is_table
 from shards.sources.voc import read_voc, read_voc_folder
 
 # of documents in folders, whose other files are images; Roboflow's name is the second
@@ -47,7 +48,7 @@ def read_annotations(
         annotations = read_coco(document, root)
     elif path.is_file() and path.suffix.lower() == ".json":
         return read_coco(path, root)
-    elif path.is_file() and path.suffix == ".txt":
+    elif path.is_file() and path.suffix == ".txt" and not is_table(path):
         annotations = read_voc(path)
     else:
         annotations = None

@@ -3,10 +3,16 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 from shards import storage
+from shards.errors import ShardError
+from shards.images import SUFFIXES
 from shards.rejects import Reject, RejectError, Rejection
 
 # larger files are refused unread: no image of a size that is decoded needs as much
 MAX_BYTES = 1 << 30
+
+
+# of files behind links whose names do not say what they are
+_MAGIC = {b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp", b"II*": ".tif"}
 
 
 class Candidate(NamedTuple):
@@ -57,7 +63,8 @@ def read_image(image: Candidate) -> bytes:
         The bytes of the file or the member.
 
     Raises:
-        RejectError: It is too large, no file, or cannot be read.
+        RejectError: It is too large, no file, or cannot be read; or it is a link, and its host does
+            not give it.
         ShardError: The object store fails.
     """
     if image.size > MAX_BYTES:
@@ -65,6 +72,8 @@ def read_image(image: Candidate) -> bytes:
     if image.size < 0 and not storage.is_remote(image.path):  # no file: a pipe would block
         raise RejectError(Reject.UNREADABLE)
     try:
+        if is_link(image.path):
+            return _fetch(image.path)
         if image.offset < 0:
             return storage.read_bytes(image.path)
         return storage.read_bytes(image.path, image.offset, image.offset + image.size)
@@ -72,11 +81,34 @@ def read_image(image: Candidate) -> bytes:
         raise RejectError(Reject.UNREADABLE) from None
 
 
+def _fetch(link: str) -> bytes:
+    """The bytes behind a link; any host may be gone, which is no failure of the build."""
+    try:
+        return storage.read_bytes(link)
+    except ShardError:
+        raise RejectError(Reject.NOT_FETCHED) from None
+
+
+def is_link(name: str) -> bool:
+    """Whether a name is an address on the web."""
+    return name.startswith(("http://", "https://"))
+
+
+def file_suffix(name: str, data: bytes) -> str:
+    """The suffix for an image's file in a set: its own, or of a link that has none its format's."""
+    own = suffix(name)
+    if not is_link(name) or own in SUFFIXES:
+        return own
+    return next((ending for magic, ending in _MAGIC.items() if data.startswith(magic)), ".jpg")
+
+
 def suffix(name: str) -> str:
-    """The suffix of a name in lower case, ``.jpg`` of ``a/b.JPG``.
+    """The suffix of a name in lower case, ``.jpg`` of ``a/b.JPG`` and of ``http://a/b.jpg?w=9``.
 
     pathlib's takes ten times as long.
     """
+    if is_link(name):
+        name = name.partition("?")[0].partition("#")[0]
     _, _, file = name.rpartition("/")
     stem, dot, end = file.rpartition(".")
     return dot + end.lower() if stem and end else ""

@@ -1,7 +1,6 @@
-"""Folders of images, and CSV files that name them."""
+"""Folders of images, or of tars."""
 
-import csv
-import io
+from collections.abc import Collection
 from pathlib import Path
 from shards import storage
 from shards.errors import ShardError
@@ -10,10 +9,8 @@ from shards.rejects import Reject, Rejection
 from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.junk import is_junk
 from shards.sources.layouts import read_layout
+from shards.sources.metadata import read_metadata
 from shards.sources.tars import find_tars, list_tars, note_of_unread, outweigh
-
-# of the first column, where a CSV has a head
-_HEADS = ("path", "url", "file", "image")
 
 
 def list_folder(folder: str | Path) -> Listing:
@@ -53,66 +50,30 @@ def list_folder(folder: str | Path) -> Listing:
     rejects = [Rejection(Reject.JUNK, name) for name in junk]
     others = sizes.keys() - {*candidates}
     rejects += [Rejection(Reject.OTHER_FILE, name) for name in others]
-    notes = [*layout.notes]
+    labels = read_metadata(root, sizes)
+    notes = [*layout.notes, *labels.notes]
+    if labels.class_names:
+        images = [image._replace(class_name=labels.class_names.get(image.name)) for image in images]
+        notes = labels.notes
+    notes += _notes_on_tables(sizes, labels.files)
     if tars:
         notes.append(note_of_unread(tars))
-    return Listing(images, rejects, notes)
+    return Listing(images, rejects, notes, is_table=bool(labels.class_names))
 
 
-def list_table(location: Path) -> Listing:
-    """The images that a CSV names.
-
-    A row has the path of an image, relative to the file, or its URL, and perhaps its class. A first
-    row that begins with path, url, file or image is a head.
-
-    Args:
-        location: where the CSV is.
-
-    Returns:
-        The images; names without a suffix of images are rejects.
-
-    Raises:
-        ShardError: The file cannot be read as such a CSV.
-    """
-    listing = Listing([], [], is_table=True)
-    for name, *others in _read_rows(location):
-        if len(others) > 1:
-            raise ShardError(
-                f"{location}: wanted rows of image and class, got {[name, *others]}; "
-                "quote names that have commas"
-            )
-        if suffix(name) not in SUFFIXES:
-            listing.rejects.append(Rejection(Reject.OTHER_FILE, name))
-            continue
-        path = name if storage.is_remote(name) else str(location.parent / name)
-        class_name = others[0] if others and others[0] else None
-        listing.images.append(Candidate(path, name, size=_local_size(path), class_name=class_name))
-    return listing
-
-
-def _read_rows(location: Path) -> list[list[str]]:
-    """The rows of a CSV without its head and without the blanks around its cells."""
-    try:
-        text = storage.read_bytes(location).decode("utf-8-sig")
-        rows = [_stripped(row) for row in csv.reader(io.StringIO(text), strict=True) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ShardError(
-            f"{location} cannot be read as a CSV of image and class: {error}"
-        ) from None
-    if rows and rows[0][0].lower() in _HEADS:
-        return rows[1:]
-    return rows
-
-
-def _stripped(row: list[str]) -> list[str]:
-    return [cell.strip() for cell in row]
-
-
-def _local_size(path: str) -> int:
-    """How many bytes a local file has, or -1 of a URL and of what is no file."""
-    if storage.is_remote(path) or not Path(path).is_file():
-        return -1
-    return Path(path).stat().st_size
+def _notes_on_tables(names: Collection[str], read: Collection[str]) -> list[str]:
+    """What is to be said of tables that lie among images and were not read."""
+    tables = [
+        name
+        for name in names
+        if name not in read and suffix(name) in (".csv", ".tsv", ".jsonl", ".parquet")
+    ]
+    if not tables:
+        return []
+    return [
+        f"{len(tables)} tables were not read, such as {min(tables)}; if it has the classes, name "
+        "it as the source"
+    ]
 
 
 def _what_is_there(folder: str | Path, files: int) -> str:

@@ -136,7 +136,7 @@ def test_annotations_of_a_part_leave_the_other_images_in_the_set(tmp_path):
     assert labels == {"cats/0": 0, "cats/1": 0, "dogs/0": 1}
     boxes = storage.read_json(tmp_path / "set" / "annotations.json")
     assert [image["key"] for image in boxes["images"]] == ["cats/0"]
-    assert "lists 1 images; 2 others" in find(src).notes[0]
+    assert "of 1 images; 2 others" in find(src).notes[0]
 
 
 @pytest.mark.parametrize("text", ['[{"image": "a.jpg", "caption": "a"}]', '{"a": 1}', "{}\n{}\n"])

@@ -1,0 +1,239 @@
+"""Which column of a table names the image, and which its class."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from shards.errors import ShardError
+from shards.images import SUFFIXES
+from shards.sources.candidates import is_link, suffix
+from shards.sources.rows import Rows
+
+_SAMPLE = 200  # rows that columns are judged by
+# heads without anything but letters and numbers, the most telling first
+_IMAGE_HEADS = (
+    *("filename", "filepath", "filepaths", "imagepath", "imagename", "imagefilename", "path"),
+    *("file", "image", "img", "images", "url", "imageurl", "imageid", "id", "name", "uuid"),
+)
+_CLASS_HEADS = (
+    *("label", "labels", "class", "classname", "labelname", "category", "categoryname", "target"),
+    *("breed", "species", "diagnosis", "wnid", "synset", "predictionstring"),
+    *("classid", "labelid", "categoryid", "y"),
+)
+_INDEX_HEADS = ("", "index", "idx", "unnamed0", "row")
+_PART_HEADS = ("split", "set", "dataset", "fold", "partition", "subset", "usage")
+_BLANKS = ("", "nan", "NaN", "<NA>")
+
+
+class Columns(NamedTuple):
+    """What the columns of a table mean.
+
+    Attributes:
+        names: of the images.
+        classes: of the images, None of those without.
+        by_id: whether the names have no suffix.
+        notes: what a user might not expect.
+    """
+
+    names: list[str]
+    classes: list[str | None]
+    by_id: bool
+    notes: list[str]
+
+
+def read_columns(
+    location: Path, rows: Rows, is_there: Callable[[str], bool], wanted: Sequence[str] = ()
+) -> Columns:
+    """Find the columns of a table.
+
+    Args:
+        location: of the table, for messages.
+        rows: its content.
+        is_there: whether there is an image of some name or number.
+        wanted: the names of the column of the image and, perhaps, of the class.
+
+    Raises:
+        ShardError: There are none, or it is not clear which they are.
+    """
+    table = _with_head(rows, is_there)
+    if not table.cells:
+        return Columns([], [], by_id=False, notes=[])
+    width = max(map(len, table.cells))
+    head = table.head + [f"column {number + 1}" for number in range(len(table.head), width)]
+    cells = [row + [""] * (width - len(row)) for row in table.cells]
+    if wanted:
+        numbers = [_number(location, head, name) for name in wanted]
+        image, by_id = numbers[0], not any(_is_image_name(row[numbers[0]]) for row in cells)
+        rest = numbers[1:]
+    else:
+        image, by_id = _image_column(location, head, cells, is_there)
+        rest = _class_columns(location, head, cells, image, has_head=bool(table.head))
+    names = [row[image] for row in cells]
+    notes = list[str]()
+    if width > 2:
+        labels = ", ".join(head[number] for number in rest[:3]) or "none"
+        notes.append(f"the images are those of the column {head[image]}, their classes: {labels}")
+    if len(rest) > 1:
+        return Columns(names, _from_one_hot(location, head, cells, rest), by_id, notes)
+    classes = [row[rest[0]] for row in cells] if rest else [""] * len(cells)
+    return Columns(names, _class_names(classes), by_id, notes)
+
+
+def class_column(rows: Rows, image: int) -> list[str | None] | None:
+    """The classes of a table whose columns have names, by these alone.
+
+    Args:
+        rows: the table.
+        image: the number of the column of the images.
+
+    Returns:
+        The classes of the rows, or None if no column is called like one.
+    """
+    ranked = sorted((_rank(name, _CLASS_HEADS), number) for number, name in enumerate(rows.head))
+    ranked = [(rank, number) for rank, number in ranked if number != image]
+    if not ranked or ranked[0][0] == len(_CLASS_HEADS):
+        return None
+    return _class_names([row[ranked[0][1]] for row in rows.cells])
+
+
+def _with_head(rows: Rows, is_there: Callable[[str], bool]) -> Rows:
+    """The table, its first row as the head if it is one."""
+    if rows.head or len(rows.cells) < 2:
+        return rows
+    first, *others = rows.cells
+    if any(_is_image_name(cell) for cell in first):
+        return rows
+    sample = others[:_SAMPLE]
+    named = any(_is_image_name(cell) for row in sample for cell in row)
+    has_names = {*map(_plain, first)} & {*_IMAGE_HEADS, *_CLASS_HEADS}
+    if not named and not has_names and any(map(is_there, first)):
+        return rows
+    if named or has_names or any(is_there(cell) for row in sample for cell in row):
+        return Rows(first, others)
+    return rows
+
+
+def _image_column(
+    location: Path,
+    head: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    is_there: Callable[[str], bool],
+) -> tuple[int, bool]:
+    """The column of the images, and whether its names are without a suffix."""
+    sample = cells[:_SAMPLE]
+    for by_id, test in ((False, _is_image_name), (True, is_there)):
+        scores = [sum(test(row[number]) for row in sample) for number in range(len(head))]
+        if max(scores) > 0:
+            ranks = [_rank(name, _IMAGE_HEADS) for name in head]
+            return min(range(len(head)), key=lambda n: (-scores[n], ranks[n], n)), by_id
+    if len(head) == 1 or (len(head) == 2 and suffix(sample[0][0])):
+        return 0, False  # files of other kinds
+    raise ShardError(
+        f"{location}: wanted a column of image files, got {', '.join(head)} with "
+        f"{[*sample[0]]}; looked for {' '.join(sorted(SUFFIXES)[:4])} … and for images of such a "
+        f"name, with any suffix, in {location.parent} and around it. Name the folder of the images "
+        "by --image-root, or the columns by --columns IMAGE,CLASS"
+    )
+
+
+def _class_columns(
+    location: Path,
+    head: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    image: int,
+    *,
+    has_head: bool,
+) -> list[int]:
+    """The column of the classes, several of a one-hot table, or none."""
+    others = [number for number in range(len(head)) if number != image]
+    ranked = sorted((_rank(head[number], _CLASS_HEADS), number) for number in others)
+    if ranked and ranked[0][0] < len(_CLASS_HEADS):
+        return [ranked[0][1]]
+    if len(others) > 1:
+        others = [number for number in others if not _is_index(head[number], cells, number)]
+    if len(others) > 1:
+        others = [number for number in others if _plain(head[number]) not in _PART_HEADS]
+    if len(others) < 2:
+        return others
+    values = {number: {row[number] for row in cells} for number in others}
+    if has_head and all(texts <= {"0", "1", "0.0", "1.0", ""} for texts in values.values()):
+        return others
+    texts = [number for number in others if not all(map(_is_number, values[number]))]
+    if len(texts) == 1:
+        return texts
+    raise ShardError(
+        f"{location}: wanted rows of image and class, got {', '.join(head)} with {[*cells[0]]}; "
+        "quote names that have commas, or name the columns by --columns IMAGE,CLASS"
+    )
+
+
+def _from_one_hot(
+    location: Path,
+    head: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    numbers: Sequence[int],
+) -> list[str | None]:
+    """The classes of a table that has a column for each."""
+    classes = list[str | None]()
+    for row in cells:
+        marked = [head[number] for number in numbers if row[number] in ("1", "1.0")]
+        if len(marked) > 1:
+            raise ShardError(
+                f"{location}: wanted one class an image, got {', '.join(marked)} in {[*row]}; "
+                "name one column by --columns IMAGE,CLASS, or leave the classes out by --columns "
+                "IMAGE"
+            )
+        classes.append(marked[0] if marked else None)
+    return classes
+
+
+def _class_names(texts: Sequence[str]) -> list[str | None]:
+    """The cells of a class column as classes; blanks, and -1 among numbers, are none."""
+    plain = [None if text in _BLANKS else text for text in texts]
+    given = {text for text in plain if text is not None}
+    if given and all(re.fullmatch(r"-?\d+\.0", text) for text in given):  # pandas beside blanks
+        plain = [text and text[:-2] for text in plain]
+        given = {text[:-2] for text in given}
+    if all(re.fullmatch(r"-1|\d+", text) for text in given):
+        plain = [None if text == "-1" else text for text in plain]
+    if all(re.match(r"n\d{8}( |$)", text) for text in given):  # a synset of ImageNet, and boxes
+        plain = [text and text[:9] for text in plain]
+    return plain
+
+
+def _number(location: Path, head: Sequence[str], name: str) -> int:
+    """Which column is called so; those of a table without a head are called by their numbers."""
+    if name in head:
+        return head.index(name)
+    if name.isdecimal() and 1 <= int(name) <= len(head):
+        return int(name) - 1
+    raise ShardError(
+        f"{location}: wanted a column {name}, got {', '.join(head)}; name one of these, or its "
+        "number from 1"
+    )
+
+
+def _is_image_name(cell: str) -> bool:
+    return suffix(cell) in SUFFIXES or is_link(cell)
+
+
+def _is_index(name: str, cells: Sequence[Sequence[str]], number: int) -> bool:
+    """Whether a column only counts the rows, as pandas writes it."""
+    if _plain(name) not in _INDEX_HEADS:
+        return False
+    values = [row[number] for row in cells]
+    return len({*values}) == len(values) and all(map(str.isdecimal, values))
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[-+]?\d*\.?\d*(e[-+]?\d+)?", text) is not None
+
+
+def _rank(name: str, heads: Sequence[str]) -> int:
+    plain = _plain(name)
+    return heads.index(plain) if plain in heads else len(heads)
+
+
+def _plain(name: str) -> str:
+    """The name of a column in lower case, of letters and numbers alone."""
+    return re.sub(r"[\W_]", "", name.lower())

@@ -1,0 +1,142 @@
+"""The rows of tables: CSV and its relatives, lists of words, JSON lines, Parquet."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+from shards import storage
+from shards.errors import ShardError
+from shards.images import SUFFIXES
+from shards.sources.candidates import suffix
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
+# of the first column, where a table has a head
+_HEADS = ("path", "url", "file", "image")
+_DELIMITERS = {".csv": ",;\t|", ".tsv": "\t,;|", ".txt": "\t,;|"}
+
+
+class Rows(NamedTuple):
+    """A table as text.
+
+    Attributes:
+        head: the names of the columns; [] where nobody has looked for a head in ``cells``.
+        cells: the rows, of one width each where the file has one; blanks around cells are gone.
+    """
+
+    head: list[str]
+    cells: list[list[str]]
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether a source is a table of images, by its name; a ``.txt`` by its first line, too."""
+    kind = suffix(str(path))
+    if kind != ".txt":
+        return kind in TABLE_SUFFIXES
+    location = storage.locate(path)
+    around = (location.parent, location.parent.parent, location.parent.parent.parent)
+    of_voc = any((folder / "Annotations").is_dir() for folder in around)
+    if of_voc or location.parent.name == "Main" or not location.is_file():
+        return False
+    try:
+        lines = storage.read_bytes(location).decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
+    first = next((line for line in lines if line.strip()), "")
+    return first.strip().isdecimal() or any(
+        suffix(cell) in SUFFIXES for cell in _split_words(first.replace(",", " "))
+    )
+
+
+def read_rows(location: Path) -> Rows:
+    """Read a table.
+
+    Args:
+        location: of the file, whose suffix says what it is.
+
+    Raises:
+        ShardError: It cannot be read as such a table.
+    """
+    kind = suffix(location.name)
+    try:
+        if kind == ".parquet":
+            return _read_parquet(location)
+        text = _decoded(storage.read_bytes(location))
+        if kind == ".jsonl":
+            return _of_records([json.loads(line) for line in text.splitlines() if line.strip()])
+        cells = _split(text, kind)
+    except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise ShardError(
+            f"{location} cannot be read as a CSV of image and class: {error}"
+        ) from None
+    if cells and cells[0][0].lower() in _HEADS:
+        return Rows(cells[0], cells[1:])
+    return Rows([], cells)
+
+
+def _decoded(data: bytes) -> str:
+    """Text in UTF-8, or in the UTF-16 of spreadsheets."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")
+
+
+def _split(text: str, kind: str) -> list[list[str]]:
+    """The cells of a text, by the first delimiter that gives all rows one width of two and more.
+
+    Without such, a list is of words, and anything else of commas.
+    """
+    for delimiter in _DELIMITERS[kind]:
+        try:
+            rows = _split_by(text, delimiter)
+        except csv.Error:
+            continue
+        widths = {len(row) for row in rows}
+        if len(widths) == 1 and widths != {1}:
+            return rows
+    if kind == ".txt":
+        return [_split_words(line) for line in text.splitlines() if line.strip()]
+    return _split_by(text, ",")
+
+
+def _split_by(text: str, delimiter: str) -> list[list[str]]:
+    reader = csv.reader(io.StringIO(text), strict=True, delimiter=delimiter)
+    return [[cell.strip() for cell in row] for row in reader if row]
+
+
+def _split_words(line: str) -> list[str]:
+    """The words of a line, but blanks in the name of an image stay."""
+    stripped = line.strip()
+    if suffix(stripped) in SUFFIXES:
+        return [stripped]
+    name, *last = stripped.rsplit(None, 1)
+    if suffix(name) in SUFFIXES:
+        return [name, *last]
+    return stripped.split()
+
+
+def _read_parquet(location: Path) -> Rows:
+    """The columns of a Parquet file whose values are plain."""
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise ShardError(
+            f"{location} is a Parquet file, which needs pyarrow: pip install 'care-ssl[parquet]'"
+        ) from None
+    with storage.nearby(location) as file:
+        return _of_records(parquet.read_table(file).to_pylist())
+
+
+def _of_records(records: list[dict[str, Any]]) -> Rows:
+    """Records as rows; columns that hold lists or records are left out."""
+    names = dict.fromkeys(name for record in records for name in record)
+    head = [
+        name
+        for name in names
+        if not any(isinstance(record.get(name), (list, dict)) for record in records)
+    ]
+    return Rows(head, [[_text(record.get(name)) for name in head] for record in records])
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()

@@ -1,0 +1,248 @@
+"""Tables that name images and their classes: rows become candidates, whose files are looked for."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from shards import objects, storage
+from shards.errors import ShardError
+from shards.images import SUFFIXES
+from shards.rejects import Reject, Rejection
+from shards.sources.candidates import Candidate, Listing, is_link, suffix
+from shards.sources.columns import Columns, read_columns
+from shards.sources.junk import is_junk
+from shards.sources.parts import is_generic, part_folders
+from shards.sources.rows import Rows, read_rows
+
+
+def list_table(
+    location: Path, *, image_root: Path | None = None, columns: Sequence[str] = ()
+) -> Listing:
+    """The images that a table names.
+
+    A row has the path of an image, relative to the file, or its URL, and perhaps its class. Names
+    may lack their folders and their suffix; such files are looked for below the folder of the
+    table, and in folders beside that one whose names say that they hold images.
+
+    Args:
+        location: where the table is.
+        image_root: the folder of the images, where the user says it.
+        columns: the names of the columns of the image and of the class, where the user says them.
+
+    Returns:
+        The images; names without a suffix of images, and without an image of that name, are
+        rejects.
+
+    Raises:
+        ShardError: The file cannot be read as such a table, or none of the images is there.
+    """
+    files = _Files(location, image_root)
+    rows = read_rows(location)
+    if rows.cells and all(len(row) == 1 and row[0].isdecimal() for row in rows.cells):
+        return _list_numbers(location, rows, files)
+    table = read_columns(location, rows, files.has, columns)
+    link = next(filter(is_link, table.names), None)
+    if link is not None:
+        objects.file_system(link)  # or what is missing is told now
+    listing = _list_rows(table, files)
+    if listing.images and not files.remote and all(image.size < 0 for image in listing.images):
+        links = any(storage.is_remote(image.path) for image in listing.images)
+        if not links:
+            raise _nothing_there(location, table, files)
+    if table.by_id and not listing.images:
+        raise _nothing_there(location, table, files)
+    return listing
+
+
+def _list_rows(table: Columns, files: "_Files") -> Listing:
+    """The candidates of a table's rows."""
+    images = list[Candidate]()
+    rejects = list[Rejection]()
+    elsewhere = list[tuple[str, str]]()
+    for name, class_name in zip(table.names, table.classes, strict=True):
+        if is_junk(name) and not storage.is_remote(name):
+            rejects.append(Rejection(Reject.JUNK, name))
+            continue
+        candidate = files.direct(name)
+        if candidate is None or (candidate.size < 0 and not files.is_trusted(candidate)):
+            moved = files.search(name)
+            if moved is not None:
+                elsewhere.append((name, moved.path))
+                candidate = moved
+        if candidate is not None:
+            images.append(candidate._replace(class_name=class_name))
+        else:
+            reason = Reject.NO_IMAGE if table.by_id else Reject.OTHER_FILE
+            rejects.append(Rejection(reason, name))
+    notes = [*table.notes]
+    if elsewhere:
+        name, path = elsewhere[0]
+        notes.append(
+            f"{len(elsewhere):,} of {len(table.names):,} images are not named as they lie: {name} "
+            f"is taken from {path}"
+        )
+    return Listing(images, rejects, notes, is_table=True)
+
+
+def _list_numbers(location: Path, rows: Rows, files: "_Files") -> Listing:
+    """The images of a list of numbers alone, a class for each image in the order of their names."""
+    numbers = [row[0] for row in rows.cells]
+    names = sorted(files.sizes)
+    if len(names) != len(numbers):
+        raise ShardError(
+            f"{location}: wanted an image for each of {len(numbers):,} numbers, got {len(names):,} "
+            f"in {files.root}; name their folder by --image-root"
+        )
+    images = [
+        Candidate(f"{files.root}/{name}", name, size=files.sizes[name], class_name=number)
+        for name, number in zip(names, numbers, strict=True)
+    ]
+    note = (
+        "the list has numbers alone: they are the classes of the images in the order of their "
+        "names. Numbers of ImageNet's devkit are not the positions of the sorted synsets, which "
+        "other lists have"
+    )
+    return Listing(images, [], [note], is_table=True)
+
+
+def _nothing_there(location: Path, table: Columns, files: "_Files") -> ShardError:
+    """The error for a table of whose images none is there."""
+    return ShardError(
+        f"none of the {len(table.names):,} images that {location} names is there, such as "
+        f"{table.names[0]}; looked for files of that path, name or stem in "
+        f"{', '.join([str(files.root), *files.beside])}. Name their folder by --image-root"
+    )
+
+
+class _Place(NamedTuple):
+    """A file that a name may mean: its path below a folder, the folder, its size."""
+
+    name: str
+    folder: str
+    size: int
+
+
+_Places = dict[str, list[_Place]]
+
+
+class _Files:
+    """The images around a table.
+
+    Args:
+        location: of the table.
+        image_root: their folder, where the user says it.
+    """
+
+    def __init__(self, location: Path, image_root: Path | None) -> None:
+        self.root = location.parent if image_root is None else image_root
+        self.remote = storage.is_remote(self.root)
+        self._alone = image_root is not None
+        self._location = location
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """The images below the folder, by their paths in it."""
+        return _images_below(str(self.root))
+
+    @cached_property
+    def beside(self) -> list[str]:
+        """Folders beside the table's that may hold its images."""
+        above = self._location.absolute().parent.parent
+        if self._alone or self.remote or not above.is_dir():
+            return []
+        names = [path.name for path in above.iterdir() if path.is_dir()]
+        likely = [name for name in names if is_generic(name) or part_folders([name])]
+        own = self._location.absolute().parent.name
+        return [str(above / name) for name in sorted(likely) if name != own]
+
+    @cached_property
+    def _places_below(self) -> _Places:
+        return _places({str(self.root): self.sizes})
+
+    @cached_property
+    def _places_beside(self) -> _Places:
+        return _places({folder: _images_below(folder) for folder in self.beside})
+
+    def direct(self, name: str) -> Candidate | None:
+        """The image of exactly that path or URL, None of a name without an image's suffix."""
+        if is_link(name):
+            return Candidate(name, name)
+        if suffix(name) not in SUFFIXES:
+            return None
+        path = name if storage.is_remote(name) else str(self.root / name)
+        return Candidate(path, name, size=_local_size(path))
+
+    def is_trusted(self, candidate: Candidate) -> bool:
+        """Whether an image is not looked for: in a store, each look is a request."""
+        return storage.is_remote(candidate.path)
+
+    def search(self, name: str) -> Candidate | None:
+        """The only image that a name may mean, by its path, its name or its stem."""
+        if not name or storage.is_remote(name):
+            return None
+        path = PurePosixPath(name.replace("\\", "/"))
+        stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
+        for key in dict.fromkeys((path.name.lower(), stem.lower())):
+            places = self._places_below.get(key) or self._places_beside.get(key, [])
+            place = _best(path, places)
+            if place is not None:
+                return Candidate(f"{place.folder}/{place.name}", place.name, size=place.size)
+        return None
+
+    def has(self, name: str) -> bool:
+        """Whether there is an image of that name."""
+        return self.search(name) is not None
+
+
+def _places(sizes: Mapping[str, Mapping[str, int]]) -> _Places:
+    """All images by their names, and by their names without the suffix, in lower case.
+
+    Args:
+        sizes: of the images by their paths, of each folder.
+    """
+    places: _Places = {}
+    for folder, sizes_below in sizes.items():
+        for name, size in sizes_below.items():
+            path = PurePosixPath(name)
+            place = _Place(name, folder, size)
+            for key in {path.name.lower(), path.stem.lower()}:
+                places.setdefault(key, []).append(place)
+    return places
+
+
+def _best(path: PurePosixPath, places: Sequence[_Place]) -> _Place | None:
+    """The place whose folders agree most with a path; None if several do equally."""
+    scored = dict[int, list[_Place]]()
+    for place in places:
+        folders = zip(
+            reversed(path.parts[:-1]), reversed(PurePosixPath(place.name).parts[:-1]), strict=False
+        )
+        agreeing = 0
+        for ours, theirs in folders:
+            if ours.lower() != theirs.lower():
+                break
+            agreeing += 1
+        scored.setdefault(agreeing, []).append(place)
+    if not scored:
+        return None
+    best = scored[max(scored)]
+    return best[0] if len(best) == 1 else None
+
+
+def _images_below(folder: str) -> dict[str, int]:
+    """The sizes of the images in a folder at any depth, by their paths in it."""
+    return {
+        name: size
+        for name, size in storage.listing(folder, deep=True).items()
+        if suffix(name) in SUFFIXES and not is_junk(name)
+    }
+
+
+def _local_size(path: str) -> int:
+    """How many bytes a local file has, or -1 of a URL and of what is no file."""
+    try:
+        if storage.is_remote(path) or not Path(path).is_file():
+            return -1
+        return Path(path).stat().st_size
+    except (OSError, ValueError):  # a text that no name can be
+        return -1

@@ -1,0 +1,235 @@
+"""Tables as people bring them: columns, delimiters, and names that are not those of the files."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import pytest
+from made_images import image_bytes, populate
+import shards
+from shards import Reject, ShardError, objects
+from shards.sources import find
+
+STEMS = [f"{number:04}a" for number in range(6)]
+CLASSES = ["ant", "bee", "cat", "ant", "bee", "cat"]
+PAIRS = [*zip(STEMS, CLASSES, strict=True)]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Six images in ``train``, beside which tables may lie."""
+    populate(tmp_path / "train", [f"{stem}.jpg" for stem in STEMS])
+    return tmp_path
+
+
+def check(source, classes=("ant", "bee", "cat")):
+    assert source.classes == [*classes]
+    assert [image.label for image in source.samples] == [0, 1, 2, 0, 1, 2]
+    assert all(image.size > 0 for image in source.samples)
+    assert source.rejects == []
+
+
+def written(path, lines):
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+TABLES = {
+    "ids.csv": ["id,breed", *(f"{s},{c}" for s, c in PAIRS)],
+    "no-head.csv": [f"{s},{c}" for s, c in PAIRS],
+    "unknown-head.csv": ["foo,bar", *(f"{s},{c}" for s, c in PAIRS)],
+    "folderless.csv": ["image_id,label", *(f"{s}.jpg,{c}" for s, c in PAIRS)],
+    "other-suffix.csv": ["image,label", *(f"{s}.png,{c}" for s, c in PAIRS)],
+    "other-case.csv": ["image,label", *(f"{s.upper()}.JPG,{c}" for s, c in PAIRS)],
+    "windows.csv": ["image,label", *(f"C:\\data\\{s}.jpg,{c}" for s, c in PAIRS)],
+    "server.csv": ["image,label", *(f"/home/u/d/train/{s}.jpg,{c}" for s, c in PAIRS)],
+    "pandas.csv": [",filename,label", *(f"{n},{s}.jpg,{c}" for n, (s, c) in enumerate(PAIRS))],
+    "semicolon.csv": ["image;label", *(f"{s}.jpg;{c}" for s, c in PAIRS)],
+    "bar.csv": ["image|label", *(f"{s}.jpg|{c}" for s, c in PAIRS)],
+    "tabs.tsv": ["image\tlabel", *(f"{s}.jpg\t{c}" for s, c in PAIRS)],
+    "class-first.csv": ["label,image", *(f"{c},{s}.jpg" for s, c in PAIRS)],
+    "birds.csv": ["class id,filepaths,labels,data set", *(f"1,{s}.jpg,{c},x" for s, c in PAIRS)],
+    "one-hot.csv": [
+        "image,ant,bee,cat",
+        *(f"{s}.jpg,{','.join(str(int(c == k)) for k in CLASSES[:3])}" for s, c in PAIRS),
+    ],
+    "words.txt": [f"train/{s}.jpg {c}" for s, c in PAIRS],
+    "val_annotations.txt": [f"{s}.jpg\t{c}\t0\t32\t44\t62" for s, c in PAIRS],
+    "lines.jsonl": [json.dumps({"file_name": f"{s}.jpg", "label": c}) for s, c in PAIRS],
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_of_any_tool_gives_images_and_classes(photos, name):
+    check(find(written(photos / name, TABLES[name])))
+
+
+def test_a_table_beside_the_folder_of_images_finds_them(photos):
+    (photos / "tables").mkdir()
+    check(find(written(photos / "tables/ids.csv", TABLES["ids.csv"])))
+
+
+def test_a_table_far_from_its_images_needs_their_folder(photos, tmp_path):
+    (tmp_path / "far/away").mkdir(parents=True)
+    table = written(tmp_path / "far/away/ids.csv", TABLES["ids.csv"])
+    with pytest.raises(ShardError, match=r"wanted a column of image files.*--image-root"):
+        find(table)
+    index = shards.build(table, tmp_path / "set", image_root=str(photos / "train"))
+    assert (len(index.samples), index.classes) == (6, ("ant", "bee", "cat"))
+
+
+def test_a_spreadsheets_utf16_is_read(photos):
+    text = "\n".join(TABLES["tabs.tsv"])
+    (photos / "excel.csv").write_bytes(text.encode("utf-16"))
+    check(find(photos / "excel.csv"))
+
+
+def test_columns_can_be_named(photos, tmp_path):
+    lines = ["image,first,second", *(f"{s}.jpg,x{c},{c}" for s, c in PAIRS)]
+    table = written(photos / "two.csv", lines)
+    message = r"wanted rows of image and class, got image, first, second .*--columns IMAGE,CLASS"
+    with pytest.raises(ShardError, match=message):
+        find(table)
+    for columns in (("image", "second"), ("1", "3")):
+        check(find(table, columns=columns))
+    assert find(table, columns=("image",)).classes == []
+    with pytest.raises(ShardError, match=r"wanted a column third, got image, first, second"):
+        find(table, columns=("image", "third"))
+    with pytest.raises(ShardError, match=r"wanted a table as the source"):
+        shards.build(photos / "train", tmp_path / "set", columns=("image",))
+
+
+def test_several_classes_in_a_row_are_refused(photos):
+    lines = ["image,ant,bee", *(f"{s}.jpg,1,1" for s in STEMS)]
+    with pytest.raises(ShardError, match=r"wanted one class an image, got ant, bee"):
+        find(written(photos / "many.csv", lines))
+
+
+def test_rows_without_a_class_keep_their_images(photos):
+    lines = ["image,label", *(f"{s}.jpg,{'1.0' if n < 2 else ''}" for n, s in enumerate(STEMS))]
+    source = find(written(photos / "partly.csv", lines))
+    assert source.classes == ["1"]
+    assert [image.label for image in source.samples] == [0, 0, -1, -1, -1, -1]
+    lines = ["image,label", *(f"{s}.jpg,{n - 1}" for n, s in enumerate(STEMS))]
+    source = find(written(photos / "minus.csv", lines))
+    assert source.classes == ["0", "1", "2", "3", "4"]
+    assert source.samples[0].label == -1
+
+
+def test_kaggles_list_of_imagenet_gives_synsets(photos):
+    lines = [
+        "ImageId,PredictionString",
+        *(f"{s},n0175174{n % 3} 1 2 3 4" for n, s in enumerate(STEMS)),
+    ]
+    check(find(written(photos / "loc.csv", lines)), ["n01751740", "n01751741", "n01751742"])
+
+
+def test_a_list_of_numbers_alone_is_of_the_sorted_images(photos, tmp_path):
+    (tmp_path / "kit").mkdir()
+    table = written(tmp_path / "kit/ground_truth.txt", ["9", "10", "11", "9", "10", "11"])
+    source = find(table, image_root=photos / "train")
+    check(source, ["9", "10", "11"])
+    assert "not the positions of the sorted synsets" in source.notes[0]
+    with pytest.raises(ShardError, match=r"an image for each of 6 numbers, got 0 .*--image-root"):
+        find(table)
+
+
+def test_a_name_that_several_images_have_is_not_guessed(photos):
+    populate(photos / "test", [f"{STEMS[0]}.jpg"])
+    source = find(written(photos / "ids.csv", TABLES["ids.csv"]))
+    assert source.rejects == [(Reject.NO_IMAGE, STEMS[0])]
+    lines = ["id,label", *(f"test/{s},{c}" for s, c in PAIRS)]
+    assert find(written(photos / "paths.csv", lines)).samples[0].name == f"test/{STEMS[0]}.jpg"
+
+
+def test_images_that_are_not_there_are_told_with_the_places(photos):
+    lines = ["image,label", *(f"x{s}.jpg,{c}" for s, c in PAIRS)]
+    with pytest.raises(ShardError, match=r"none of the 6 images .* is there, such as x0000a") as e:
+        find(written(photos / "gone.csv", lines))
+    assert str(photos) in str(e.value)
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+def test_hugging_faces_metadata_give_a_folder_its_classes(photos, name):
+    lines = TABLES["lines.jsonl"]
+    if name.endswith("csv"):
+        lines = ["file_name,label", *(f"{s}.jpg,{c}" for s, c in PAIRS)]
+    written(photos / "train" / name, lines[:-1])
+    source = find(photos / "train")
+    assert source.classes == ["ant", "bee", "cat"]
+    assert [image.label for image in source.samples] == [0, 1, 2, 0, 1, -1]
+    assert source.rejects == [(Reject.OTHER_FILE, name)]
+    assert find(photos).classes == source.classes
+
+
+def test_metadata_without_classes_leave_those_of_the_folders(tmp_path):
+    populate(tmp_path, ["ant/1.jpg", "bee/1.jpg"])
+    written(tmp_path / "metadata.jsonl", ['{"file_name": "ant/1.jpg", "text": "an ant"}'])
+    source = find(tmp_path)
+    assert source.classes == ["ant", "bee"]
+    assert source.notes == ["metadata.jsonl has no column of classes"]
+
+
+def test_tables_beside_images_that_are_not_read_are_told(photos):
+    written(photos / "labels.csv", TABLES["ids.csv"])
+    assert "1 tables were not read, such as labels.csv" in find(photos).notes[0]
+
+
+def test_a_voc_list_is_no_table(tmp_path):
+    populate(tmp_path / "JPEGImages", ["a.jpg"])
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations/a.xml").write_text(
+        "<annotation><filename>a.jpg</filename></annotation>"
+    )
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    table = written(tmp_path / "ImageSets/Main/train.txt", ["a.jpg"])
+    assert len(find(table).samples) == 1
+    assert shards.build(table, tmp_path / "set").sha256.keys() >= {"annotations.json"}
+
+
+# links
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """A web server: /N.jpg?w=5 and /photo/N are images, /STATUS fails so."""
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(objects, "PAUSES", (0.01, 0.01))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            name = self.path.rpartition("/")[2].partition(".")[0].partition("?")[0]
+            status = int(name) if len(name) == 3 else 200
+            data = image_bytes(int(name), file_format="PNG") if status == 200 else b""
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_links_are_fetched_whatever_their_form(host, tmp_path):
+    links = [f"{host}/1.jpg?w=500", f"{host}/photo/2", f"{host}/3.php?id=3"]
+    table = written(tmp_path / "links.csv", ["url", *links])
+    index = shards.build(table, tmp_path / "set", max_rejects=0)
+    assert (len(index.samples), dict(index.rejects)) == (3, {})
+    assert len({sample.data for sample in shards.open(tmp_path / "set")}) == 3
+
+
+@pytest.mark.parametrize("status", [403, 410, 429, 500])
+def test_a_link_that_fails_is_a_reject_of_its_row(host, tmp_path, status):
+    lines = ["url", f"{host}/1.jpg", f"{host}/{status}.jpg", "http://127.0.0.1:9/2.jpg"]
+    table = written(tmp_path / "links.csv", lines)
+    with pytest.raises(ShardError, match=r"2 of 3 images .* 2 link not fetched"):
+        shards.build(table, tmp_path / "set")
+    # the links are tried again
+    index = shards.build(table, tmp_path / "set", max_rejects=0.9)
+    assert {reason: len(names) for reason, names in index.rejects.items()} == {
+        Reject.NOT_FETCHED: 2
+    }
