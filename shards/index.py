@@ -3,7 +3,8 @@
 The samples are in tars as WebDataset reads them: ``key.jpg``, and ``key.cls`` with the label.
 Beside the tars, ``samples.npy`` has a ``ROW`` and ``keys.txt`` a line for every sample, in their
 order; ``annotations.json`` may have their boxes. ``index.json``, committed last, holds the rest and
-all digests; the ``wids`` package reads it as its shard index.
+all digests; the ``wids`` package reads it as its shard index. It reads at most 100 bytes of a
+member's name, and so no set has longer ones, see ``shards.sources.keys``.
 """
 
 import hashlib

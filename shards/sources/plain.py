@@ -10,7 +10,13 @@ from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.junk import is_junk
 from shards.sources.layouts import read_layout
 from shards.sources.metadata import read_metadata
-from shards.sources.tars import find_tars, list_tars, note_of_unread, outweigh
+from shards.sources.tars import (
+    find_tars,
+    list_tars,
+    note_of_unread,
+    outweigh,
+    refuse_compressed,
+)
 
 
 def list_folder(folder: str | Path) -> Listing:
@@ -38,6 +44,7 @@ def list_folder(folder: str | Path) -> Listing:
         if listing.images or not names:
             return listing
     if not names:
+        refuse_compressed(folder, sizes)
         raise ShardError(
             "wanted a folder of images, a CSV, a COCO JSON, a VOC list or tars at "
             f"{folder}, got {_what_is_there(folder, len(sizes))}; check the path"

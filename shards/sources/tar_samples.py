@@ -115,33 +115,30 @@ def read_samples(archives: Sequence[Archive]) -> TarContent:
     fields = [_has_fields(*pair) for pair in zip(archives, groups, strict=True)]
     content = TarContent([], [], [], any(fields))
     keys = [images for by_key in groups for images in by_key.values()]
-    only_maps = all(_is_map(image.name) for images in keys for image in images)
+    map_fields = {field for images in keys for field in _map_fields(images)}
     several = sum(len({*map(_plain_form, images)} - {""}) > 1 for images in keys)
     paired = 2 * several > len(keys)
     for archive, by_key in zip(archives, groups, strict=True):
         chosen = list[Member]()
         for images in by_key.values():
-            chosen += images if only_maps else _samples_of_key(images, paired=paired)
-        _add_archive(content, archive, chosen, by_key)
+            chosen += _samples_of_key(images, map_fields, paired=paired)
+        _add_archive(content, archive, chosen)
     return content
 
 
-def _add_archive(
-    content: TarContent, archive: Archive, chosen: Sequence[Member], keys: Iterable[str]
-) -> None:
+def _add_archive(content: TarContent, archive: Archive, chosen: Sequence[Member]) -> None:
     """Add the samples of a tar, and what is left out of it.
 
     Args:
         content: what they are added to.
         archive: the tar.
         chosen: the images that are samples.
-        keys: keys of all its images.
     """
     sides = _Sides(archive, chosen)
     content.samples.extend(TarSample(archive, image, sides.texts_of(image)) for image in chosen)
     content.rejects.extend(archive.rejects)
     offsets = {image.offset for image in chosen}
-    image_keys = {*keys}
+    image_keys = {webdataset_key(image.name) for image in chosen}
     for member in archive.members:
         name = f"{archive.name}/{member.name}"
         if suffix(member.name) in SUFFIXES:
@@ -169,14 +166,24 @@ def _has_fields(archive: Archive, keys: Collection[str]) -> bool:
     return any(webdataset_key(name) in keys for name in others)
 
 
-def _samples_of_key(images: Sequence[Member], *, paired: bool) -> list[Member]:
+def _map_fields(images: Sequence[Member]) -> set[str]:
+    """The fields of a key that are called like maps, if there is another image to have them."""
+    fields = {_field(image.name) for image in images}
+    maps = {field for field in fields if _is_called_map(field)}
+    return maps if maps < fields else set()
+
+
+def _samples_of_key(
+    images: Sequence[Member], map_fields: Collection[str], *, paired: bool
+) -> list[Member]:
     """The image files of a key that are samples.
 
     Args:
         images: all of the key.
+        map_fields: fields that are maps, also where a key has nothing else: the image is missing.
         paired: whether those that differ by their suffix alone are forms of one image.
     """
-    views = [image for image in images if not _is_map(image.name)]
+    views = [image for image in images if _field(image.name) not in map_fields]
     forms = sorted({*map(_plain_form, views)} - {""}, key=_rank)
     if not forms:
         return views
@@ -201,9 +208,9 @@ def _is_numbered(name: str) -> bool:
     return re.fullmatch(r"[\d.]+\.[^.\d][^.]*", _field(name)) is not None
 
 
-def _is_map(name: str) -> bool:
-    """Whether an image file says by its field that it is a label map or the like."""
-    words = re.findall(r"[a-z]+", _field(name).rpartition(".")[0])
+def _is_called_map(field: str) -> bool:
+    """Whether a field is called like a label map."""
+    words = re.findall(r"[a-z]+", field.rpartition(".")[0])
     return not _MAPS.isdisjoint(words)
 
 

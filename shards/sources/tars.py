@@ -6,6 +6,7 @@ is in ``tar_samples``, and what its label is in ``tar_labels``.
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from shards.errors import ShardError
 from shards.images import SUFFIXES
 from shards.rejects import Reject, Rejection
@@ -60,13 +61,8 @@ def list_tars(folder: str, sizes: Mapping[str, int]) -> Listing:
     Raises:
         ShardError: One is not a whole tar, or a compressed one.
     """
+    refuse_compressed(folder, sizes)
     tars = find_tars(sizes)
-    compressed = [name for name in sizes if _COMPRESSED.fullmatch(name) and not is_junk(name)]
-    if compressed:
-        raise ShardError(
-            f"wanted tars that are not compressed in {folder}, got {_examples(compressed)}; "
-            "unpack them first (gunzip or the like), or move them away"
-        )
     paths = {name: f"{folder}/{name}" for name in tars}
     listing = _list_content(paths, has_folders="index.json" not in sizes)
     others = sizes.keys() - paths.keys()
@@ -83,6 +79,16 @@ def list_tars(folder: str, sizes: Mapping[str, int]) -> Listing:
         named = _examples([place or "the folder itself" for place in sorted(folders)])
         notes.append(f"the tars of several folders are one set: {named}; or name one of them")
     return listing._replace(rejects=listing.rejects + rejects, notes=notes)
+
+
+def refuse_compressed(folder: str | Path, sizes: Mapping[str, int]) -> None:
+    """A ``ShardError`` if there are compressed tars among the files of a folder of tars."""
+    compressed = [name for name in sizes if _COMPRESSED.fullmatch(name) and not is_junk(name)]
+    if compressed:
+        raise ShardError(
+            f"wanted tars that are not compressed in {folder}, got {_examples(compressed)}; "
+            "unpack them first (gunzip or the like), or move them away"
+        )
 
 
 def find_tars(sizes: Mapping[str, int]) -> list[str]:

@@ -4,12 +4,14 @@ import gzip
 import hashlib
 import io
 import json
+import random
 import subprocess
 import tarfile
 import pytest
 from made_images import image_bytes, populate
 import shards
 from shards import Reject, ShardError
+from shards.index import webdataset_key
 from shards.sources import find
 
 IMAGES = [image_bytes(n, file_format="JPEG") for n in range(8)]
@@ -79,9 +81,16 @@ def test_views_and_names_with_dots_are_samples_each(tmp_path):
     assert source.rejects == [(Reject.OTHER_FILE, "v/x.depth.png")]
 
 
-def test_maps_alone_are_what_was_wanted(tmp_path):
-    path = tar(tmp_path / "m.tar", photos("1.seg.png", "2.seg.png"))
-    assert len(find(path).samples) == 2
+def test_a_name_like_that_of_a_map_is_one_only_beside_images(tmp_path):
+    alone = tar(tmp_path / "a.tar", photos("1.seg.png", "2.seg.png"))
+    assert len(find(alone).samples) == 2
+    named = tar(tmp_path / "n.tar", photos("p1.normal.jpg", "p2.normal.jpg", "p3.pneumonia.jpg"))
+    assert len(find(named).samples) == 3
+    # of 2 the image is missing
+    views = tar(
+        tmp_path / "v.tar", photos("1.left.jpg", "1.right.jpg", "1.depth.png", "2.depth.png")
+    )
+    assert [*classes_of(find(views))] == ["v/1.left.jpg", "v/1.right.jpg"]
 
 
 def test_what_a_mac_leaves_in_a_tar_is_junk(tmp_path):
@@ -277,6 +286,10 @@ def test_a_folder_of_tars_is_read_at_any_depth_and_compressed_ones_are_refused(t
     (tmp_path / "2.tar.gz").write_bytes(gzip.compress(packed(photos("1.jpg"))))
     with pytest.raises(ShardError, match=r"not compressed .* got 2\.tar\.gz; unpack them first"):
         find(tmp_path)
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "2.tar.gz").rename(tmp_path / "alone" / "2.tgz")
+    with pytest.raises(ShardError, match=r"not compressed .* got 2\.tgz; unpack them first"):
+        find(tmp_path / "alone")
 
 
 # names
@@ -321,3 +334,21 @@ def test_every_member_is_a_sample_or_named(tmp_path):
     assert listed == {"t/1.seg.png", "t/._1.jpg", "t/notes.md", "t/empty.jpg"}
     assert sorted(index.keys) == ["t/1", "t/cat/2", "t/in/3"]
     assert json.loads((tmp_path / "set/index.json").read_text())["counts"]["seen"] == 7
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_any_mixture_every_image_is_a_sample_or_named_once(tmp_path, seed):
+    rng = random.Random(seed)
+    keys = ("a", "b", "img_0.5", "img_0.7", "d.e/f", "cat/1", "dog/1", "._g", "h.seg", "i.left")
+    suffixes = ("jpg", "JPG", "png", "seg.png", "2.jpg", "cls", "label.cls", "json", "txt", "npy")
+    names = {f"{rng.choice(keys)}.{rng.choice(suffixes)}" for _ in range(30)} | {"a.jpg"}
+    source = find(tar(tmp_path / "t.tar", [(name, b"1") for name in sorted(names)]))
+    kept = [sample.name for sample in source.samples]
+    rejected = [name for _, name in source.rejects]
+    assert len({*kept, *rejected}) == len(kept) + len(rejected)
+    assert {*kept, *rejected} <= {f"t/{name}" for name in names}
+    unnamed = names - {name.removeprefix("t/") for name in (*kept, *rejected)}
+    # only what belongs to a sample's key goes without saying
+    image_keys = {webdataset_key(name.removeprefix("t/")) for name in kept}
+    assert {webdataset_key(name) for name in unnamed} <= image_keys
+    assert not any(name.lower().endswith(("jpg", "png")) for name in unnamed)
