@@ -107,10 +107,10 @@ def outweigh(tars: Sequence[str], images: Sequence[str], sizes: Mapping[str, int
     if not images or not tars:
         return bool(tars)
     folders = {name.rpartition("/")[0] for name in images}
-    in_tars = sum(sizes[name] for name in tars)
-    beside = sum(sizes[name] for name in images)
+    tar_bytes = sum(sizes[name] for name in tars)
+    loose_bytes = sum(sizes[name] for name in images)
     is_few = len(folders) == 1 and len(images) <= max(len(tars), _FEW)
-    return is_few and in_tars >= _FACTOR * beside
+    return is_few and tar_bytes >= _FACTOR * loose_bytes
 
 
 def note_of_unread(tars: Sequence[str]) -> str:
