@@ -104,7 +104,7 @@ def _read_span(file: IO[bytes], span: _Span, depth: int) -> list[Archive]:
     while start is not None:
         name = span.name if number == 1 else f"{span.name}~{number}"
         archive, end = _read_one(file, span._replace(start=start, name=name))
-        inside = _tars_among(archive.members) if depth < _MAX_DEPTH else []
+        inside = _tars_among(file, archive.members) if depth < _MAX_DEPTH else []
         places = {member.offset for member in inside}
         rest = [member for member in archive.members if member.offset not in places]
         archives.append(archive._replace(members=rest))
@@ -122,7 +122,7 @@ def _span_of(archive: Archive, member: Member) -> _Span:
     return _Span(member.offset, member.offset + member.size, f"{archive.name}/{stem}", inner)
 
 
-def _tars_among(members: Sequence[Member]) -> list[Member]:
+def _tars_among(file: IO[bytes], members: Sequence[Member]) -> list[Member]:
     """The members that are tars, and no fields of a sample with an image."""
     tars = [member for member in members if suffix(member.name) == ".tar"]
     if not tars:
@@ -130,7 +130,21 @@ def _tars_among(members: Sequence[Member]) -> list[Member]:
     image_keys = {
         webdataset_key(member.name) for member in members if suffix(member.name) in SUFFIXES
     }
-    return [member for member in tars if webdataset_key(member.name) not in image_keys]
+    free = [member for member in tars if webdataset_key(member.name) not in image_keys]
+    return [member for member in free if _is_tar(file, member)]
+
+
+def _is_tar(file: IO[bytes], member: Member) -> bool:
+    """Whether a member is meant as a tar, damaged or compressed perhaps; no ``model.pth.tar``."""
+    file.seek(member.offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if block.startswith((*_MAGIC_BYTES,)) or block[257:262] == b"ustar":
+        return True
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def _read_one(file: IO[bytes], span: _Span) -> tuple[Archive, int]:

@@ -237,6 +237,11 @@ def test_a_damaged_or_compressed_tar_in_a_tar_is_named(tmp_path):
     assert "compressed tars in tars are not read: t/b.tar.gz" in source.notes
 
 
+def test_what_is_only_called_a_tar_in_a_tar_is_another_file(tmp_path):
+    path = tar(tmp_path / "t.tar", [*photos("1.jpg"), ("model.pth.tar", b"PK\3\4" * 300)])
+    assert find(path).rejects == [(Reject.OTHER_FILE, "t/model.pth.tar")]
+
+
 def test_tars_behind_a_tar_are_read_and_their_labels_do_not_mix(tmp_path):
     parts = [
         packed([("0.jpg", IMAGES[number]), ("0.cls", f"{number}".encode())]) for number in range(3)
