@@ -190,8 +190,8 @@ def _annotations_of_list(
         return annotations
     if annotations is not None:
         raise ShardError(
-            f"wanted boxes, got categories without any in {annotations.path}; it serves "
-            "evaluations of classes: care shards build"
+            f"wanted boxes, got categories without any in {annotations.path}; "
+            "care shards build makes a set of classes of it, for kNN, linear and fine-tuning"
         )
     lists = [str(name) for name in sorted(path.glob("**/ImageSets/Main/*.txt"))]
     hint = f"name one of its lists: {', '.join(lists[:6])}" if lists else "check the path"

@@ -14,7 +14,13 @@ from shards.rejects import Reject, Rejection
 from shards.sources.annotations import Annotations, finite_numbers
 from shards.sources.coco import parse_coco
 from shards.sources.image_sizes import OtherSizeError, SizeCheck
-from shards.sources.voc_files import VocFiles, files_of_folder, files_of_list, without_flag
+from shards.sources.voc_files import (
+    VocFiles,
+    files_of_folder,
+    files_of_list,
+    lists_of,
+    without_flag,
+)
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -59,14 +65,25 @@ def read_voc(path: Path) -> Annotations:
 
 
 def read_voc_folder(folder: Path) -> Annotations | None:
-    """Read a folder that has annotations and images, but no lists.
+    """Read a folder that has annotations and images, and one list or none.
 
     Args:
         folder: path of the folder.
 
     Returns:
         What its annotations say, or None if it is no such folder.
+
+    Raises:
+        ShardError: It has several lists.
     """
+    lists = lists_of(folder)
+    if len(lists) == 1:
+        return read_voc(lists[0])
+    if lists:
+        raise ShardError(
+            f"{folder} has {len(lists)} VOC lists of images and boxes; name one of its lists: "
+            f"{', '.join(map(str, lists[:6]))}; or its folder of images, for images alone"
+        )
     files = files_of_folder(folder.absolute())
     if files is None:
         return None

@@ -72,7 +72,7 @@ class VocFiles(NamedTuple):
             Its name without suffix, or None if there is none.
         """
         for variant in name_variants(text):
-            for stem in (variant, stem_of(variant)):
+            for stem in (variant, stem_of(variant), variant.removesuffix(".xml")):
                 if stem in self.xmls or stem in self.by_stem:
                     return stem
         return None
@@ -134,6 +134,21 @@ def files_of_list(path: Path) -> VocFiles:
     )
 
 
+def lists_of(folder: Path) -> list[Path]:
+    """The lists of a devkit's folder that are of its boxes.
+
+    Args:
+        folder: with a folder ``ImageSets``.
+
+    Returns:
+        Their paths, sorted.
+    """
+    root = folder / "ImageSets"
+    names = [name for name in storage.listing(root, deep=True) if suffix(name) == ".txt"]
+    in_main = [name for name in names if name.startswith("Main/")]
+    return [root / name for name in sorted(in_main or names)]
+
+
 def files_of_folder(folder: Path) -> VocFiles | None:
     """The files of a set without lists, as Kaggle, Roboflow and Label Studio have them.
 
@@ -143,9 +158,7 @@ def files_of_folder(folder: Path) -> VocFiles | None:
     Returns:
         The files, or None if these are no annotations of images there.
     """
-    if storage.is_remote(folder) or (folder / "ImageSets").is_dir():
-        return None
-    inside = list(folder.iterdir())
+    inside = [] if storage.is_remote(folder) else list(folder.iterdir())
     if len(inside) == 1 and inside[0].is_dir():  # a wrapper
         return files_of_folder(inside[0])
     for annotation_name in ("", *_ANNOTATION_FOLDERS):

@@ -246,3 +246,61 @@ def test_boxes_in_parts_of_the_sides_become_pixels(tmp_path, capsys):
     shards.build(path, tmp_path / "set")
     assert load(tmp_path / "set").digest == load(path).digest
     assert "all its boxes lie within 0…1" in capsys.readouterr().err.replace("\n", " ")
+
+
+def random_entry(rng, number):
+    """An image, perhaps spoilt, of which four files are there."""
+    entry = {"id": number, "file_name": f"{number}.jpg", "width": WIDTH, "height": HEIGHT}
+    spoil = rng.choice(["", "", "", "id", "name", "size", "text", "twice", "gone"])
+    if spoil == "id":
+        entry["id"] = 0
+    elif spoil == "name":
+        del entry["file_name"]
+    elif spoil == "size":
+        entry["width"] = WIDTH + 1
+    elif spoil == "text":
+        entry["id"] = str(number)
+    elif spoil == "twice":
+        entry = {**entry, "id": 0, "file_name": "0.jpg"}
+    elif spoil == "gone":
+        entry["file_name"] = f"gone-{number}.jpg"
+    return entry
+
+
+def random_object(rng, number):
+    """An object, perhaps spoilt, of one of five images."""
+    box = rng.integers((-5, -5, -1, -1), (22, 18, 9, 9)).tolist()
+    annotation = {"id": number, "image_id": int(rng.integers(5)), "category_id": 1, "bbox": box}
+    for key in ("image_id", "category_id", "bbox"):
+        if rng.random() < 0.1:
+            del annotation[key]
+        elif rng.random() < 0.1:
+            annotation[key] = [None, "7", [], [1], {}, "x", 1e400][rng.integers(7)]
+    if rng.random() < 0.3:
+        masks = [[SQUARE], SQUARE, [[1, 2]], "x", {"size": [16, 20], "counts": [30, 5, 285]}]
+        annotation["segmentation"] = masks[rng.integers(5)]
+    return annotation
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_every_entry_is_used_or_listed(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    content = document()
+    content["images"] = [random_entry(rng, number) for number in range(COUNT)]
+    content["annotations"] = [random_object(rng, number) for number in range(40)]
+    path = written(tmp_path / "data", content)
+    box_set = load(path)
+    counts = rejected(box_set)
+    of_images = [Reject.NO_NAME, Reject.SHARED_ID, Reject.DUPLICATE, Reject.OTHER_SIZE]
+    left_out = sum(counts.get(reason, 0) for reason in (*of_images, Reject.NO_IMAGE))
+    assert len(box_set.pictures) + left_out == COUNT
+    of_objects = [Reject.UNKNOWN_IMAGE, Reject.UNKNOWN_CATEGORY, Reject.NO_BOX]
+    of_objects += [Reject.DEGENERATE, Reject.OUTSIDE]
+    listed = sum(counts.get(reason, 0) for reason in of_objects)
+    boxes = sum(len(picture.boxes) for picture in box_set.pictures)
+    gone = {*box_set.rejects.get(Reject.OTHER_SIZE, []), *box_set.rejects.get(Reject.NO_IMAGE, [])}
+    ids = {str(entry["id"]) for entry in content["images"] if entry.get("file_name") in gone}
+    with_image = [str(annotation.get("image_id")) in ids for annotation in content["annotations"]]
+    assert boxes + listed + sum(with_image) == 40
+    shards.build(path, tmp_path / "set", max_rejects=1)
+    assert load(tmp_path / "set").digest == box_set.digest

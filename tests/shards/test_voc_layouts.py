@@ -48,7 +48,17 @@ def test_what_tools_write_as_filename(tmp_path, suffix, file_name):
 
 @pytest.mark.parametrize(
     "line",
-    ["{}.jpg", "{}.jpg 1", "{}  1", "{} -1", "JPEGImages/{}.jpg", "JPEGImages\\{}", "/x/y/{}.jpg "],
+    [
+        "JPEGImages/{0}.jpg Annotations/{0}.xml",
+        "Annotations/{}.xml",
+        "{}.jpg",
+        "{}.jpg 1",
+        "{}  1",
+        "{} -1",
+        "JPEGImages/{}.jpg",
+        "JPEGImages\\{}",
+        "/x/y/{}.jpg ",
+    ],
 )
 def test_lines_of_lists(tmp_path, line):
     path = voc(tmp_path, THINGS)
@@ -133,3 +143,18 @@ def test_a_folder_is_used_whole_and_by_a_relative_path(tmp_path, monkeypatch):
     index = shards.build("data", "other")
     assert (len(index.samples), dict(index.rejects)) == (3, {})
     assert load("other").rejects == {Reject.NO_ANNOTATION: ["b"]}
+
+
+def test_a_devkit_of_one_list_is_read_and_of_several_is_told(tmp_path):
+    root = tmp_path / "data"
+    path = voc(root, THINGS)
+    populate(root / "SegmentationClass", ["a.png"])
+    path.write_text("a\nb\n")
+    index = shards.build(root, tmp_path / "set")
+    assert len(index.samples) == 4
+    assert [picture.path.stem for picture in load(root).pictures] == ["a", "b"]
+    assert load(tmp_path / "set").digest == load(root).digest == load(path).digest
+    path.with_name("val.txt").write_text("c\n")
+    for act in (lambda: shards.build(root, tmp_path / "other"), lambda: load(root)):
+        with pytest.raises(ShardError, match=r"name one of its lists: .*train\.txt, .*val\.txt"):
+            act()
