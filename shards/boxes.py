@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from shards import images, reader, storage
 from shards.errors import ShardError
-from shards.rejects import Reject, Rejection, group_by_reason
+from shards.rejects import Reject, Rejection, describe, group_by_reason
 from shards.sources import read_annotations
 from shards.sources.annotations import AnnotatedImage, AnnotatedObject, Annotations
 from shards.sources.coco import parse_coco
@@ -139,10 +139,10 @@ def load(
         annotations = _annotations_of_list(path, data, image_root)
     if not annotations.images:
         rejects = annotations.rejects
-        examples = [tuple(rejection) for rejection in rejects[:3]]
+        why = describe(group_by_reason(rejects))
         raise ShardError(
             f"no image that {annotations.path} lists is there "
-            f"({len(rejects)} entries left out: {examples}); check the layout"
+            f"({len(rejects)} entries left out: {why}); check the layout"
         )
     names = tuple(dict.fromkeys(annotations.classes if classes is None else classes))
     labels = {name: number for number, name in enumerate(names)}

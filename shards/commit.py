@@ -11,7 +11,7 @@ from shards import storage
 from shards.errors import ShardError
 from shards.index import ROW, SCHEMA, Index, read_index
 from shards.plan import Plan, record_name
-from shards.rejects import NO_IMAGES, Reject, Rejection, group_by_reason
+from shards.rejects import NO_IMAGES, Reject, Rejection, describe, group_by_reason
 from shards.sources.annotations import Annotations
 from shards.write import Entry, ShardRecord, read_record
 
@@ -64,15 +64,9 @@ def _refuse_too_many(
     count = sum(map(len, images.values()))
     if kept and count <= max_rejects * (count + kept):
         return
-    reasons = list[str]()
-    for reason, names in images.items():
-        examples = list(names[:3])
-        if len(names) > 3:
-            examples.append("…")
-        reasons.append(f"{len(names)} {reason} ({', '.join(examples)})")
     raise ShardError(
         f"{count} of {count + kept} images were rejected, {max_rejects:.2%} may be: "
-        f"{'; '.join(reasons)}. Repair or remove them, or raise --max-rejects; "
+        f"{describe(images)}. Repair or remove them, or raise --max-rejects; "
         f"{dest} is not a set yet, and a next run reuses its shards"
     )
 

@@ -1,6 +1,6 @@
 """Why an input is left out: nothing disappears without a reason and a name."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 from shards.errors import ShardError
@@ -74,3 +74,21 @@ def group_by_reason(rejections: Iterable[Rejection]) -> dict[str, list[str]]:
     for reason, name in rejections:
         names.setdefault(str(reason), []).append(name)
     return names
+
+
+def describe(names: Mapping[str, Sequence[str]]) -> str:
+    """What was left out, as a part of a message: how many of each reason, and three examples.
+
+    Args:
+        names: by reason.
+
+    Returns:
+        The text, on one line.
+    """
+    reasons = list[str]()
+    for reason, of_reason in names.items():
+        examples = list(of_reason[:3])
+        if len(of_reason) > 3:
+            examples.append("…")
+        reasons.append(f"{len(of_reason)} {reason} ({', '.join(examples)})")
+    return "; ".join(reasons)

@@ -12,6 +12,7 @@ from care.errors import CareError
 from care.evaluate.matches import Matches, resampled_precision
 from care.evaluate.resampling import DETECTION_DRAWS
 from shards.boxes import BoxSet
+from shards.rejects import describe
 
 THRESHOLDS = np.arange(50, 100, 5) / 100  # of the IoU above which a detection is right
 
@@ -71,10 +72,7 @@ def check_countable(truth: BoxSet) -> None:
         CareError: it has no box, or only ignored ones.
     """
     if all(picture.ignored.all() for picture in truth.pictures):
-        left_out = [
-            f"{len(names):,} {reason} ({names[0]})" for reason, names in truth.rejects.items()
-        ]
-        why = f" (left out: {'; '.join(left_out)})" if left_out else ""
+        why = f" (left out: {describe(truth.rejects)})" if truth.rejects else ""
         raise CareError(
             f"{truth.path} has no box that counts{why}; "
             "detection needs some to learn from and to score"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 from shards import storage
 from shards.errors import ShardError
-from shards.rejects import Reject, Rejection
+from shards.rejects import Reject, Rejection, describe, group_by_reason
 from shards.sources.annotated import list_annotated, list_annotated_folder, read_annotations
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate, Listing, suffix
@@ -100,10 +100,10 @@ def find(
     class_names = _class_names(images, is_table=listing.is_table)
     shared = [image for image in images if _is_in_share(image.name, share)]
     if not shared:
-        examples = [tuple(rejection) for rejection in rejects[:3]]
+        why = f": {describe(group_by_reason(rejects))}" if rejects else ""
         raise ShardError(
             f"wanted images at {src}, got none in the share {share[0]:g}–{share[1]:g} of "
-            f"{len(images)} ({len(rejects)} rejected: {examples}); check what it lists"
+            f"{len(images)} ({len(rejects)} rejected{why}); check what it lists"
         )
     labels = {name: number for number, name in enumerate(class_names)}
     samples = [

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from shards import storage
 from shards.errors import ShardError
-from shards.rejects import Reject, Rejection
+from shards.rejects import Reject, Rejection, describe, group_by_reason
 from shards.sources.annotations import (
     AnnotatedImage,
     AnnotatedObject,
@@ -35,10 +35,10 @@ def read_coco(path: Path, image_root: Path | None = None) -> Annotations:
     entries = form.document["images"]
     found = find_files(path, [str(entry["file_name"]) for entry in entries], image_root)
     if entries and not any(found.files):
-        examples = [tuple(rejection) for rejection in found.rejects[:3]]
+        why = describe(group_by_reason(found.rejects))
         raise ShardError(
             f"no image that {path} lists is there ({len(found.rejects)} entries left out: "
-            f"{examples}); looked in {list_folders(found.folders)}; name their folder by "
+            f"{why}); looked in {list_folders(found.folders)}; name their folder by "
             "--image-root of care shards build, or check the layout"
         )
     rejects = [*form.rejects, *found.rejects]

@@ -83,7 +83,10 @@ def find_files(path: Path, names: Sequence[str], image_root: Path | None = None)
         elif file in shared:
             rejects.append(Rejection(Reject.SHARED_FILE, names[number]))
             files[number] = None
-    return FoundFiles(files, rejects, folders, _notes(names, files, missing, folders))
+    notes = _notes_on_lost(names, files, folders)
+    if image_root is None:
+        notes += _notes_on_choice(names, files, missing)
+    return FoundFiles(files, rejects, folders, notes)
 
 
 def list_folders(folders: Sequence[Path]) -> str:
@@ -153,25 +156,28 @@ def _read_name(name: str, readings: Sequence[_Reading], looker: Looker) -> Path 
     return next(filter(None, map(looker.file_at, paths)), None)
 
 
-def _notes(
-    names: Sequence[str],
-    files: Sequence[Path | None],
-    missing: Sequence[int],
-    folders: Sequence[Path],
+def _notes_on_choice(
+    names: Sequence[str], files: Sequence[Path | None], missing: Sequence[int]
 ) -> list[str]:
     """What is to be said of images that are not where they are looked for first."""
-    notes = list[str]()
     elsewhere = [number for number in missing if files[number] is not None]
-    if elsewhere:
-        example = elsewhere[0]
-        notes.append(
-            f"{len(elsewhere):,} images are not where the list has them: {names[example]} is taken "
-            f"from {files[example]}; if that is another image, name the folder by --image-root"
-        )
-    lost = [number for number in missing if files[number] is None]
-    if lost:
-        notes.append(
-            f"{len(lost):,} of {len(names):,} images were not found, such as {names[lost[0]]}; "
-            f"looked in {list_folders(folders)}"
-        )
-    return notes
+    if not elsewhere:
+        return []
+    name, file = names[elsewhere[0]], files[elsewhere[0]]
+    return [
+        f"{len(elsewhere):,} images are not where the list has them: {name} is taken from {file}; "
+        "if that is another image, name the folder by --image-root"
+    ]
+
+
+def _notes_on_lost(
+    names: Sequence[str], files: Sequence[Path | None], folders: Sequence[Path]
+) -> list[str]:
+    """What is to be said of images that are not found."""
+    lost = [name for name, file in zip(names, files, strict=True) if file is None]
+    if not lost:
+        return []
+    return [
+        f"{len(lost):,} of {len(names):,} images were not found, such as {lost[0]}; "
+        f"looked in {list_folders(folders)}"
+    ]
