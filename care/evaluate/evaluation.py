@@ -100,6 +100,8 @@ def comparable(train: shards.ShardSet, val: shards.ShardSet) -> Comparable:
         )
     for remark in dict.fromkeys(remarks):
         console.print(f"[yellow]{escape(remark)}", soft_wrap=True)
+    if 1 < len(train.classes) <= TOP:  # in the result only: whoever has few classes knows
+        remarks.append(f"with {len(train.classes)} classes every top5 is 100")
     return Comparable(
         train.labelled(),
         renumbered.labelled(),

@@ -72,16 +72,20 @@ def _wrapper(names: Iterable[str]) -> str:
         if has_images and len(folders) < 2:
             break
     if len(folders) < 2:
-        chain = chain[: _leading_plain(chain)]
+        chain = chain[: _plain_part([*chain, *folders])]
     return "".join(f"{folder}/" for folder in chain)
 
 
-def _leading_plain(chain: Sequence[str]) -> int:
-    """How many of some nested folders say nothing of a class, up to the first that does."""
-    for number, folder in enumerate(chain):
-        if not is_generic(folder) and not part_folders([folder]):
-            return number
-    return len(chain)
+def _plain_part(chain: Sequence[str]) -> int:
+    """How many of some nested folders are around a class.
+
+    They end with the last one whose name says nothing; where that is the innermost, before the
+    first one whose name says something.
+    """
+    plain = [is_generic(folder) or bool(part_folders([folder])) for folder in chain]
+    if True in plain and not plain[-1]:
+        return len(plain) - plain[::-1].index(True)
+    return plain.index(False) if False in plain else len(plain)
 
 
 def _classes_in_parts(names: Sequence[str], parts: Iterable[str]) -> list[str | None]:

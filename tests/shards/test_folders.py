@@ -1,6 +1,7 @@
 """Folders as people bring them: what is a class, what is a part, and what is junk."""
 
 import json
+import random
 import pytest
 from made_images import populate
 import shards
@@ -45,6 +46,8 @@ def test_hidden_images_and_names_like_junk_are_the_users():
 def test_folders_around_the_classes_are_none():
     assert classes_of("food/images/pie/1.jpg", "food/images/sushi/1.jpg") == ["pie", "sushi"]
     assert classes_of("EuroSAT/2750/River/1.jpg", "EuroSAT/2750/Sea/1.jpg") == ["River", "Sea"]
+    assert classes_of("food/images/pie/1.jpg", "food/images/2.jpg") == ["pie", None]
+    assert classes_of("n01440764/images/1.jpg", "n01440764/images/2.jpg") == ["n01440764"] * 2
     layout = read_layout(["images/a/1.jpg", "images/b/1.jpg", "images/u.jpg", "preview.jpg"])
     assert layout.class_names == ["a", "b", None, None]
     assert "the folder images/ is no class" in layout.notes[0]
@@ -159,3 +162,27 @@ def test_folders_made_in_a_stores_web_page_are_no_files(monkeypatch):
 
     monkeypatch.setattr(objects, "file_system", lambda _: (Store(), "bucket/sets"))
     assert storage.listing("s3://bucket/sets", deep=True) == {"a/1.jpg": 1}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_file_of_any_mixture_is_a_sample_or_a_reject_and_never_both(tmp_path, seed):
+    rng = random.Random(seed)
+    wrappers = rng.choice(["", "data/", "food/images/"])
+    parts = rng.choice([[""], ["train/", "val/"], ["Training/", "Testing/", "unlabeled/"]])
+    places = [
+        f"{wrappers}{part}{name}"
+        for part in parts
+        for name in ("ant/", "bee/deep/", "", ".ipynb_checkpoints/", "__MACOSX/ant/", "@eaDir/x/")
+    ]
+    files = ("1.jpg", "2.PNG", "._1.jpg", ".hidden.jpg", "notes.txt", "Thumbs.db", "t.csv")
+    names = {rng.choice(places) + rng.choice(files) for _ in range(40)} | {f"{places[0]}ok.png"}
+    src = tmp_path / "src"
+    for name in names:
+        populate(src, [name])
+    source = find(src)
+    samples = [image.name for image in source.samples]
+    rejects = [name for _, name in source.rejects]
+    assert sorted(samples + rejects) == sorted(names)
+    assert {*source.classes} <= {"ant", "bee"}
+    index = shards.build(src, tmp_path / "set", max_rejects=0)
+    assert index.seen == len(names)

@@ -141,7 +141,7 @@ def test_the_verb_is_the_vote_of_frozen_features(encoder, data, val_path, settin
         f"weighted nearest neighbours on frozen features (k {k}, temperature {temperature:g}), "
         f"centre crops of {size} px"
     )
-    protocol = f"{want}; nothing is trained or chosen"
+    protocol = f"{want}; nothing is trained or chosen; with 3 classes every top5 is 100"
     assert got == Evaluation("kNN", protocol, got.measures, {}, got.resampled)
     right = scores.argmax(1) == val.labels
     assert got.resampled == resampled_mean(right)
