@@ -29,22 +29,22 @@ class Rows(NamedTuple):
 
 
 def is_table(path: str | Path) -> bool:
-    """Whether a source is a table of images, by its name; a ``.txt`` by its first line, too."""
+    """Whether a source is a table of images, by its name; a ``.txt`` by what is around it."""
     kind = suffix(str(path))
     if kind != ".txt":
         return kind in TABLE_SUFFIXES
-    location = storage.locate(path)
+    location = storage.locate(path).absolute()
+    return location.is_file() and not _is_of_voc(location)
+
+
+def _is_of_voc(location: Path) -> bool:
+    """Whether there are VOC's annotations around a list."""
     around = (location.parent, location.parent.parent, location.parent.parent.parent)
-    of_voc = any((folder / "Annotations").is_dir() for folder in around)
-    if of_voc or location.parent.name == "Main" or not location.is_file():
-        return False
-    try:
-        lines = storage.read_bytes(location).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return False
-    first = next((line for line in lines if line.strip()), "")
-    return first.strip().isdecimal() or any(
-        suffix(cell) in SUFFIXES for cell in _split_words(first.replace(",", " "))
+    folders = [folder / name for folder in around for name in ("Annotations", "annotations")]
+    return (
+        location.parent.name == "Main"
+        or any(folder.is_dir() for folder in folders)
+        or any(location.parent.glob("*.xml"))
     )
 
 
@@ -66,8 +66,10 @@ def read_rows(location: Path) -> Rows:
             return _of_records([json.loads(line) for line in text.splitlines() if line.strip()])
         cells = _split(text, kind)
     except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        what = "a CSV" if kind == ".csv" else "a table"
+        remedy = "save it again in UTF-8" if isinstance(error, UnicodeError) else "check the file"
         raise ShardError(
-            f"{location} cannot be read as a CSV of image and class: {error}"
+            f"{location} cannot be read as {what} of image and class: {error}; {remedy}"
         ) from None
     if cells and cells[0][0].lower() in _HEADS:
         return Rows(cells[0], cells[1:])

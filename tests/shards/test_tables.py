@@ -53,6 +53,7 @@ TABLES = {
         *(f"{s}.jpg,{','.join(str(int(c == k)) for k in CLASSES[:3])}" for s, c in PAIRS),
     ],
     "words.txt": [f"train/{s}.jpg {c}" for s, c in PAIRS],
+    "ids.txt": [f"{s} {c}" for s, c in PAIRS],
     "val_annotations.txt": [f"{s}.jpg\t{c}\t0\t32\t44\t62" for s, c in PAIRS],
     "lines.jsonl": [json.dumps({"file_name": f"{s}.jpg", "label": c}) for s, c in PAIRS],
 }
@@ -81,6 +82,15 @@ def test_a_spreadsheets_utf16_is_read(photos):
     text = "\n".join(TABLES["tabs.tsv"])
     (photos / "excel.csv").write_bytes(text.encode("utf-16"))
     check(find(photos / "excel.csv"))
+
+
+def test_a_table_in_another_alphabet_or_cut_off_is_one_line(photos):
+    (photos / "latin.csv").write_bytes("image,label\n0000a.jpg,café\n".encode("latin-1"))
+    with pytest.raises(ShardError, match="save it again in UTF-8"):
+        find(photos / "latin.csv")
+    (photos / "cut.jsonl").write_text('{"file_name": "0000a')
+    with pytest.raises(ShardError, match=r"cut\.jsonl cannot be read as a table"):
+        find(photos / "cut.jsonl")
 
 
 def test_columns_can_be_named(photos, tmp_path):
