@@ -18,7 +18,7 @@ from PIL import Image
 from shards import images, reader, storage
 from shards.errors import ShardError
 from shards.rejects import Reject, Rejection, describe, group_by_reason
-from shards.sources import read_annotations
+from shards.sources.annotated import read_annotations
 from shards.sources.annotations import AnnotatedImage, AnnotatedObject, Annotations
 from shards.sources.coco import parse_coco
 

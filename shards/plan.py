@@ -13,6 +13,7 @@ from shards.errors import ShardError
 from shards.images import Validation
 from shards.index import SCHEMA
 from shards.order import permutation
+from shards.sources.annotated import read_annotations
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate
 from shards.sources.rows import is_table
@@ -83,7 +84,7 @@ def make_plan(  # noqa: PLR0913 (the options of build)
             made smaller.
     """
     _check_options(shard_size, max_side, quality, validate)
-    annotations = sources.read_annotations(src, image_root=image_root)
+    annotations = read_annotations(src, image_root=image_root)
     if annotations is None and image_root is not None and not is_table(src):
         raise ShardError(
             f"wanted a COCO JSON or a table as the source whose images are in {image_root}, got "
