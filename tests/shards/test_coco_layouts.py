@@ -106,7 +106,7 @@ def test_a_folder_can_be_named(tmp_path):
     assert len(shards.build(file, tmp_path / "set", image_root=root).samples) == 3
     with pytest.raises(ShardError, match=r"no image that .* looked in .*/nowhere; name"):
         load(file, image_root=tmp_path / "nowhere")
-    with pytest.raises(ShardError, match="wanted a COCO JSON .* as the source"):
+    with pytest.raises(ShardError, match=r"wanted a COCO JSON .* as the source"):
         shards.build(root, tmp_path / "other", image_root=root)
 
 
