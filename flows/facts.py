@@ -78,6 +78,7 @@ def label_counts(labels: npt.NDArray[np.integer[Any]], shares: Iterable[float]) 
         labels: of all images [n]; those below 0 are none.
         shares: above 0 and up to 1; of every class there is one image at least.
     """
-    by_class = np.bincount(labels[labels >= 0])
+    numbers = np.asarray(labels)
+    by_class = np.bincount(numbers[numbers >= 0])
     by_class = by_class[by_class > 0]
     return {share: int(np.maximum(np.rint(share * by_class), 1).sum()) for share in shares}
