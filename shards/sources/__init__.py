@@ -18,7 +18,12 @@ from typing import NamedTuple
 from shards import storage
 from shards.errors import ShardError
 from shards.rejects import Reject, Rejection, describe, group_by_reason
-from shards.sources.annotated import list_annotated, list_annotated_folder, read_annotations
+from shards.sources.annotated import (
+    list_annotated,
+    list_annotated_folder,
+    notes_on_parts,
+    read_annotations,
+)
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.keys import unique_keys
@@ -133,6 +138,7 @@ def _list_images(src: str | Path, annotations: Annotations | None) -> Listing:
 def _list_any_folder(folder: str | Path) -> Listing:
     """What is in a folder whose ``annotations.json``, if it has one, is none of COCO's."""
     listing = list_folder(folder)
+    listing = listing._replace(notes=[*listing.notes, *notes_on_parts(listing)])
     if any(name == "annotations.json" for _, name in listing.rejects):
         note = "annotations.json is no COCO instances file: it was not read, there are no boxes"
         return listing._replace(notes=[*listing.notes, note])

@@ -9,8 +9,9 @@ from shards import storage
 from shards.errors import ShardError
 from shards.rejects import Reject, Rejection
 from shards.sources.annotations import AnnotatedImage, Annotations
-from shards.sources.candidates import Candidate, Listing
+from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.coco import read_coco
+from shards.sources.file_names import stem_of
 from shards.sources.plain import list_folder
 from shards.sources.rows import is_table
 from shards.sources.voc import read_voc, read_voc_folder
@@ -142,6 +143,28 @@ def list_annotated_folder(annotations: Annotations, folder: Path) -> Listing:
     )
     notes = [*every.notes, *annotated.notes, note]
     return Listing(named, rejects, notes, is_table=annotated.is_table)
+
+
+def notes_on_parts(listing: Listing) -> list[str]:
+    """What is to be said of a folder whose subfolders have annotations, as Roboflow's have.
+
+    Args:
+        listing: of the folder.
+
+    Returns:
+        A line, or none.
+    """
+    stems = {stem_of(image.name) for image in listing.images}
+    folders = set[str]()
+    for reason, name in listing.rejects:
+        folder, slash, file = name.rpartition("/")
+        is_beside = suffix(file) == ".xml" and name[: -len(".xml")] in stems
+        if reason == Reject.OTHER_FILE and slash and (file in _NAMES or is_beside):
+            folders.add(folder)
+    if not folders:
+        return []
+    some = ", ".join(sorted(folders)[:5])
+    return [f"annotations in {some} are not read: build each of these folders alone for its boxes"]
 
 
 def _is_read(reject: Rejection, annotations: Annotations) -> bool:

@@ -12,7 +12,8 @@ from shards.sources.annotations import (
     Annotations,
     finite_numbers,
 )
-from shards.sources.coco_form import in_coco_form, in_pixels
+from shards.sources.coco_form import in_coco_form
+from shards.sources.coco_units import in_pixels
 from shards.sources.image_files import find_files, list_folders
 from shards.sources.image_sizes import OtherSizeError, SizeCheck, annotated_size
 from shards.sources.masks import usable_mask

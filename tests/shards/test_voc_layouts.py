@@ -158,3 +158,18 @@ def test_a_devkit_of_one_list_is_read_and_of_several_is_told(tmp_path):
     for act in (lambda: shards.build(root, tmp_path / "other"), lambda: load(root)):
         with pytest.raises(ShardError, match=r"name one of its lists: .*train\.txt, .*val\.txt"):
             act()
+
+
+@pytest.mark.parametrize("document", ["", "_annotations.coco.json"])
+def test_annotated_parts_of_a_folder_are_told(tmp_path, document, capsys):
+    for part in ("train", "valid"):
+        root = populate(tmp_path / "data" / part, [f"{stem}.jpg" for stem in STEMS])
+        for stem in STEMS:
+            if document:
+                (root / document).write_text("{}")
+            else:
+                (root / f"{stem}.xml").write_text(XML.format(f"{stem}.jpg"))
+    index = shards.build(tmp_path / "data", tmp_path / "set")
+    assert len(index.samples) == 6
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert "annotations in train, valid are not read: build each of these folders alone" in told
