@@ -58,8 +58,11 @@ def apply_photometrics(
     """
     at_a_time = max(CACHED // crops[0].numel(), 1)
     if crops.device.type == "cpu" and len(crops) > at_a_time:
-        pieces = zip(crops.split(at_a_time), numbers.split(at_a_time), strict=True)
-        return torch.cat([apply_photometrics(piece, of_piece) for piece, of_piece in pieces])
+        parts = torch.split(crops, at_a_time)
+        numbers_of_parts = torch.split(numbers, at_a_time)
+        return torch.cat(
+            [apply_photometrics(*part) for part in zip(parts, numbers_of_parts, strict=True)]
+        )
     x = crops.float() / 255
     order = numbers[:, :4]
     amounts = numbers[:, 4:]
