@@ -263,7 +263,7 @@ def _is_alive(pid: int) -> bool:
     """Whether a process of the origin's is there; it has none that have ended and wait."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except OSError:  # it has ended, and perhaps a process of somebody else has its number
         return False
     return True
 
