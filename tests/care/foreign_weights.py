@@ -29,3 +29,7 @@ def small_file(state, value):
         name: torch.tensor(value).to(tensor.dtype).expand(tensor.shape)
         for name, tensor in state.items()
     }
+
+
+def save_old(state, path):
+    torch.save(state, path, _use_new_zipfile_serialization=False)

@@ -10,7 +10,7 @@ import fsspec
 import pytest
 import timm
 import torch
-from foreign_weights import IMAGES, assert_same, found, small_file
+from foreign_weights import IMAGES, assert_same, found, save_old, small_file
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
@@ -258,10 +258,6 @@ def test_the_network_is_found_in_every_style(network, features, tmp_path, capsys
         capsys.readouterr().err
         == f"{tmp_path}/theirs.pth.tar: resnet18 under {prefix!r}; passed over: {over}\n"
     )
-
-
-def save_old(state, path):
-    torch.save(state, path, _use_new_zipfile_serialization=False)
 
 
 @pytest.mark.parametrize(
