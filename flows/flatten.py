@@ -196,7 +196,9 @@ def _differs(value_class: type[Any], values: Mapping[str, Any]) -> bool:
 
 def _sentence(text: str) -> str:
     """What a docstring says of an argument, on one line and with a capital."""
-    return re.sub(r"\s+", " ", text[:1].upper() + text[1:])
+    # λ is a symbol: it has no capital
+    first = text[:1].upper() if text[:1].isascii() else text[:1]
+    return re.sub(r"\s+", " ", first + text[1:])
 
 
 def _flat_docstring(function: Callable[..., Any], names: Iterable[str]) -> str:
