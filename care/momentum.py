@@ -16,6 +16,9 @@ from care.errors import CareError
 class Pair(Protocol):
     """A module that is a network in two roles.
 
+    Name it as a base of a pair of your own: since Python 3.12 a check of types at run time does not
+    see that a module's submodules are its attributes.
+
     Attributes:
         online: the network that gradients train.
     """

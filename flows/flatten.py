@@ -153,12 +153,13 @@ def _value_class(annotation: Any) -> type[Any] | None:
     """The frozen dataclass that an annotation admits, if it does."""
     for member in admitted_types(annotation):
         if isinstance(member, type) and dataclasses.is_dataclass(member):
-            return member if member.__dataclass_params__.frozen else None  # type: ignore[attr-defined]
+            is_frozen = member.__dataclass_params__.frozen  # type: ignore[attr-defined]
+            return member if is_frozen else None
     return None
 
 
 def _fields(value_class: type[Any], value: Any) -> list[inspect.Parameter]:
-    """The fields of a value as keyword-only parameters, with what they are in it as defaults."""
+    """The fields of a value as keyword-only parameters, whose defaults are what it holds."""
     hints = get_type_hints(value_class, include_extras=True)
     parameters = []
     for field in dataclasses.fields(value_class):
@@ -182,7 +183,7 @@ def _fields(value_class: type[Any], value: Any) -> list[inspect.Parameter]:
 
 
 def _as_annotated(value: Any, annotation: Any) -> Any:
-    """A value of a field, a tuple where JSON had to make it a list."""
+    """A field's value, again a tuple where JSON had to make a list of it."""
     holds_tuple = any(get_origin(member) is tuple for member in admitted_types(annotation))
     return tuple(value) if holds_tuple and isinstance(value, list) else value
 
@@ -195,7 +196,9 @@ def _differs(value_class: type[Any], values: Mapping[str, Any]) -> bool:
 
 def _sentence(text: str) -> str:
     """What a docstring says of an argument, on one line and with a capital."""
-    return re.sub(r"\s+", " ", text[:1].upper() + text[1:])
+    # λ is a symbol: it has no capital
+    first = text[:1].upper() if text[:1].isascii() else text[:1]
+    return re.sub(r"\s+", " ", first + text[1:])
 
 
 def _flat_docstring(function: Callable[..., Any], names: Iterable[str]) -> str:

@@ -150,11 +150,10 @@ def encoders(experiment: Experiment) -> list[Encoder]:
 
 def judging_stages(experiment: Experiment, facts: Facts) -> list[Stage]:
     """The stages that judge, encoder by encoder in the order of the results."""
-    return [
-        stage
-        for encoder in encoders(experiment)
-        for stage in _stages_of(encoder, experiment, facts)
-    ]
+    stages = list[Stage]()
+    for encoder in encoders(experiment):
+        stages += _stages_of(encoder, experiment, facts)
+    return stages
 
 
 def _stages_of(encoder: Encoder, experiment: Experiment, facts: Facts) -> Iterator[Stage]:
@@ -200,7 +199,9 @@ def report_stage(
     """
     protocol = experiment.protocol
     care = results["pretrain"]
-    rows = [row | stage.row for stage in judged for row in results[stage.name].get("rows", ())]
+    rows = list[Result]()
+    for stage in judged:
+        rows += [row | stage.row for row in results[stage.name].get("rows", ())]
     content: Result = {
         "title": f"CARE on {experiment.title}",
         "note": experiment.note,

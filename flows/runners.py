@@ -34,6 +34,7 @@ def task_runner(runner: Runner) -> Any:
 
 
 def _dask() -> Any:
+    """Workers of Dask: of the cluster in the environment, else on this machine's loopback."""
     from prefect_dask.task_runners import DaskTaskRunner
 
     logging.getLogger("distributed").setLevel(logging.WARNING)
@@ -51,6 +52,7 @@ def _dask() -> Any:
 
 
 def _ray() -> Any:
+    """Workers of Ray: of the cluster in the environment, else on this machine's loopback."""
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         # before the import: loopback alone, and nobody is told of us

@@ -111,7 +111,7 @@ def server() -> Iterator[str]:
 
 
 def answers(address: str) -> bool:
-    """Whether a Prefect server does at an API's address."""
+    """Whether a Prefect server answers at the address of its API."""
     with suppress(OSError), urlopen(f"{address}/health", timeout=5):
         return True
     return False

@@ -50,16 +50,19 @@ class Module:
         self._tree = ast.parse(path.read_bytes())
         for node in ast.walk(self._tree):
             _drop_docstring(node)
+        self._nodes = [*ast.walk(self._tree)]
+        self._import_statements = [node for node in self._nodes if _is_internal(node)]
 
     @cached_property
     def imported_names(self) -> list[tuple[str, str, str]]:
         """Of each ``from module import name as local`` of these packages: local, module, name."""
-        return [
-            (alias.asname or alias.name, str(node.module), alias.name)
-            for node in ast.walk(self._tree)
-            if isinstance(node, ast.ImportFrom) and _is_internal(node)
-            for alias in node.names
-        ]
+        names = []
+        for statement in self._import_statements:
+            if isinstance(statement, ast.ImportFrom):
+                for alias in statement.names:
+                    local = alias.asname or alias.name
+                    names.append((local, str(statement.module), alias.name))
+        return names
 
     @cached_property
     def imported_modules(self) -> list[tuple[str, str]]:
@@ -67,13 +70,14 @@ class Module:
 
         ``import a.b`` makes ``a`` known, and of this all that it re-exports.
         """
-        pairs = []
-        for node in ast.walk(self._tree):
-            for alias in node.names if isinstance(node, ast.Import) and _is_internal(node) else ():
-                parts = alias.name.split(".")
-                for length in range(1, len(parts) + 1):
-                    pairs.append((alias.asname or parts[0], ".".join(parts[:length])))
-        return pairs
+        modules = []
+        for statement in self._import_statements:
+            if isinstance(statement, ast.Import):
+                for alias in statement.names:
+                    package = alias.name.partition(".")[0]
+                    local = alias.asname or package
+                    modules += [(local, name) for name in _with_parents(alias.name)]
+        return modules
 
     @cached_property
     def bindings(self) -> list[Binding]:
@@ -148,7 +152,7 @@ class Module:
         """Files that a string in it names, beside it or above it in its package."""
         depth = self.name.count(".") + self.is_package
         folders = [*self.path.parents][:depth]
-        for node in ast.walk(self._tree):
+        for node in self._nodes:
             text = node.value if isinstance(node, ast.Constant) else None
             if isinstance(text, str) and _FILE_NAME.fullmatch(text):
                 yield from (folder / text for folder in folders if (folder / text).is_file())
@@ -219,7 +223,10 @@ class Code:
         module = self.module(name)
         if not module.only_re_exports:
             return (name,)
-        return tuple(sorted({each for binding in module.bindings for each in binding.modules}))
+        modules = set[str]()
+        for binding in module.bindings:
+            modules.update(binding.modules)
+        return tuple(sorted(modules))
 
     def _path(self, name: str) -> Path | None:
         file = self._folder.joinpath(*name.split("."))
@@ -234,6 +241,12 @@ def _is_internal(node: Any) -> bool:
     if isinstance(node, ast.ImportFrom):
         return (node.module or "").partition(".")[0] in PACKAGES
     return isinstance(node, ast.Import) and node.names[0].name.partition(".")[0] in PACKAGES
+
+
+def _with_parents(name: str) -> list[str]:
+    """Of ``a.b.c`` also ``a`` and ``a.b``, which an import of it makes known."""
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
 
 
 def _assigns_all(statement: ast.stmt) -> bool:

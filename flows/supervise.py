@@ -63,7 +63,8 @@ class Children:
         self._stopping.set()
         deadline = time.monotonic() + GRACE_SECONDS
         self._signal_all(signal.SIGTERM)
-        while self._pids and time.monotonic() < deadline:
+        # not until nobody follows them: whoever did may have failed, as where a pipe is closed
+        while any(map(_is_alive, list(self._pids))) and time.monotonic() < deadline:
             time.sleep(0.02)
         self._signal_all(signal.SIGKILL)
         with self._lock:
@@ -256,6 +257,15 @@ def _read_lines(connection: socket.socket) -> Iterator[str | None]:
         *lines, unfinished = (unfinished + data).split(b"\n")
         for line in lines:
             yield line.decode(errors="replace")
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process of the origin's is there; it has none that have ended and wait."""
+    try:
+        os.kill(pid, 0)
+    except OSError:  # it has ended, and perhaps a process of somebody else has its number
+        return False
+    return True
 
 
 def _send_signal(pid: int, number: signal.Signals) -> None:

@@ -6,11 +6,9 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 import pytest
+from house_plan import PACKAGES, PAGE, ROOT, listed_lines, room_lines, with_rooms
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = ("care", "flows", "shards")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-HOUSE = ROOT / "docs" / "house.md"
 FORBIDDEN = {
     *("one", "found", "known", "asked", "told", "given", "left"),
     *("whole", "both", "own", "done", "said", "beside", "there"),
@@ -70,12 +68,9 @@ def test_a_package_exports_what_it_lists_and_nothing_else(package: str) -> None:
         assert imported == public
 
 
-def test_every_room_is_in_the_plan_of_the_house_and_no_other() -> None:
-    rooms = {place(path) for path in MODULES if path.name != "__init__.py"}
-    listed = {
-        line.split("`")[1] for line in HOUSE.read_text().splitlines() if line.startswith("| `")
-    }
-    assert listed == rooms
+def test_the_plan_of_the_house_has_every_room_by_its_own_words() -> None:
+    assert listed_lines(PAGE.read_text()) == room_lines()
+    assert with_rooms(PAGE.read_text()) == PAGE.read_text()
 
 
 def test_the_formatter_is_switched_off_for_tables_of_numbers_only() -> None:

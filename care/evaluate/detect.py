@@ -20,7 +20,7 @@ from care.evaluate.voc_metric import judge_voc
 from care.train import ranks
 from care.train.machine import Machine, torch_device
 from care.train.norm import synchronise
-from care.train.precision import Precision, fastest_precision
+from care.train.precision import Precision, continued_precision
 from care.train.run import Run
 from care.train.sgd import set_rate
 from care.train.weights import digest_of
@@ -120,7 +120,7 @@ def detect(  # noqa: PLR0913 (a public verb)
     _check_sets(train, val, mask=shape.mask)
     _check_slices(batch_size)
     device = torch_device(machine.device)
-    precision = precision or fastest_precision(device)
+    precision = continued_precision(run, precision, device)
     protocol = VOC if train.voc else COCO
     steps = iterations or protocol.iterations
     sides = protocol.sides(size)

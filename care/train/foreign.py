@@ -86,7 +86,7 @@ def recognise_resnet(tensors: Mapping[str, Tensor], source: str | Path) -> Recog
     names = rename_branch(tensors, prefix, by_position=branches[prefix])
     body = {key: name for key, name in names.items() if not name.startswith(HEADS)}
     match = match_architecture({name: tensors[key] for key, name in body.items()})
-    if match.misfit.count:
+    if match.misfit.differing:
         raise CareError(
             f"wanted one of {', '.join(ENCODERS)} under {prefix!r} in {source}, got one that "
             f"differs from {match.encoder}, the closest, by {match.misfit.text}; give it whole, "
@@ -181,7 +181,7 @@ def match_architecture(tensors: Mapping[str, Tensor]) -> Match:
         counters = {key: torch.tensor(0) for key in state if key.endswith("num_batches_tracked")}
         with_counters = {**counters, **tensors}
         matches.append(Match(name, with_counters, misfit(state, with_counters)))
-    return min(matches, key=lambda match: match.misfit.count)
+    return min(matches, key=lambda match: match.misfit.differing)
 
 
 def passed_over(keys: Iterable[str], prefix: str) -> list[str]:

@@ -33,8 +33,8 @@ def crop(
     Returns:
         The crop, resized (bilinear, antialiased), and flipped if the parameters say so.
     """
-    left, top, right, bottom = parameters.box(image.shape[1], image.shape[0])
-    cut = torch.from_numpy(image[top:bottom, left:right]).permute(2, 0, 1)[None]
+    x_min, y_min, x_max, y_max = parameters.box(image.shape[1], image.shape[0])
+    cut = torch.from_numpy(image[y_min:y_max, x_min:x_max]).permute(2, 0, 1)[None]
     cut = cut.contiguous(memory_format=torch.channels_last)
     # torch's integer kernel: three times Pillow's speed, and at most a level away from it
     resized = nn.functional.interpolate(cut, (size, size), mode="bilinear", antialias=True)[0]
@@ -58,8 +58,11 @@ def apply_photometrics(
     """
     at_a_time = max(CACHED // crops[0].numel(), 1)
     if crops.device.type == "cpu" and len(crops) > at_a_time:
-        pieces = zip(crops.split(at_a_time), numbers.split(at_a_time), strict=True)
-        return torch.cat([apply_photometrics(piece, of_piece) for piece, of_piece in pieces])
+        parts = torch.split(crops, at_a_time)
+        numbers_of_parts = torch.split(numbers, at_a_time)
+        return torch.cat(
+            [apply_photometrics(*part) for part in zip(parts, numbers_of_parts, strict=True)]
+        )
     x = crops.float() / 255
     order = numbers[:, :4]
     amounts = numbers[:, 4:]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from care.streams import CStream, Maps, TStream
 from care.train import ranks
+from care.train.mirror import recorded_settings
 from shards import Cache, ShardError, storage
 
 Precision = Literal["bf16", "fp16", "fp32"]
@@ -70,6 +71,27 @@ def can_compute(device: torch.device, precision: Precision) -> bool:
     if precision == "fp16" and device.type == "cpu":
         return bool(torch.cpu.get_capabilities().get("avx512_fp16"))
     return True
+
+
+def continued_precision(
+    run: str | Path,
+    precision: Precision | None,
+    device: torch.device,
+) -> Precision:
+    """The precision of a training that has one: as asked for, as the run began, or the native one.
+
+    Args:
+        run: run directory or URL, perhaps of a run that another machine began.
+        precision: by the user.
+        device: where the network computes.
+    """
+    if precision:
+        return precision
+    recorded = recorded_settings(run)
+    if recorded is not None and can_compute(device, recorded["precision"]):
+        of_run: Precision = recorded["precision"]
+        return of_run
+    return fastest_precision(device)
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

@@ -11,11 +11,12 @@ from care import CareError, CStream, Transformer, TStream, lr_at, momentum_at
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.momentum import update_targets
-from care.train import mirror, ranks
+from care.train import ranks
 from care.train.batches import batches
 from care.train.collapse import CollapseGuard
 from care.train.losses import TERMS, Losses
 from care.train.machine import Machine, keep_freed_memory, torch_device
+from care.train.mirror import recorded_settings
 from care.train.norm import synchronise
 from care.train.precision import (
     Precision,
@@ -252,7 +253,7 @@ def _precisions(
         return StreamPrecisions(precision, precision)
     ranks.limit_threads()
     device = next(c.parameters()).device
-    recorded = mirror.recorded_settings(run)
+    recorded = recorded_settings(run)
     if recorded is not None:
         c_precision = recorded["precision"]
         # version 0.1 recorded one for both

@@ -16,14 +16,15 @@ from care.train import checkpoint, mirror, ranks
 from care.train.loading import worker_count
 from care.train.machine import Machine
 from care.train.precision import Precision
+from care.train.run_log import LOSSES, opened_log
+from care.train.settings import Settings, refuse_other_settings, settings_of
 from care.train.signals import stop_requests
 from care.train.step import Losses, Stepper
 from shards import ShardError, locks, storage
 from shards.errors import Failure, Stopped
-from shards.progress import console, progress
+from shards.progress import console
 
 Batch = TypeVar("Batch")
-Settings = Mapping[str, Any]
 # the loader workers of a run that was killed hold its lock for seconds
 LOCK_PATIENCE = 15
 
@@ -107,11 +108,10 @@ class Run:
             ranks.max_over_ranks(0)  # the others wait for what was fetched
             self._restore()
             self._choose_workers()
-            self._began = time.monotonic()
             self._waited = 0.0
             self._stop_requests = stack.enter_context(stop_requests())
             if self.lead:
-                self._open_logs(stack)
+                self._begin_to_write(stack)
             self._stack = stack.pop_all()
         return self
 
@@ -126,7 +126,7 @@ class Run:
     @property
     def log(self) -> Path:
         """The file with a line of numbers for each step, on the process that writes."""
-        return self.path / "losses.jsonl"
+        return self.path / LOSSES
 
     def place_of(self, name: str) -> str | Path:
         """Where a file of the run is for everybody: its path, or its URL."""
@@ -185,7 +185,8 @@ class Run:
         is_last = steps_done == steps
         stops = bool(ranks.max_over_ranks(len(self._stop_requests) > 0)[0])
         if self.lead:
-            self._log(step, {**terms, "lr": self._rate(), **(more or {})}, note)
+            numbers = {**terms, "lr": self._rate(), **(more or {})}
+            self._log.write(step, numbers, self._waited, note)
         if steps_done % self.machine.checkpoint_every == 0 or is_last or stops:
             self._compare_weights(step)
             if self.lead:
@@ -215,7 +216,8 @@ class Run:
         """Go back to the newest whole checkpoint, on all processes."""
         newest = checkpoint.latest(self.path)
         if newest is not None:
-            self._refuse_other_settings(settings_of(newest.manifest))
+            before = settings_of(newest.manifest)
+            refuse_other_settings(self.url, before, self.settings, self._allow_change)
             checkpoint.restore(newest, self.model, self.optimizer)
             scaler = newest.manifest["scaler"]
             if scaler:  # empty after another precision, which --allow-change admits
@@ -228,21 +230,6 @@ class Run:
                 f"the processes see different checkpoints in {self.url}; "
                 "give a RUN that all machines share"
             )
-
-    def _refuse_other_settings(self, before: Settings) -> None:
-        """Raise a ``CareError`` that names the first setting to differ from the run's."""
-        allowed = set(self._allow_change)
-        if "precision" in allowed:
-            allowed.add("t_precision")
-        for name in self.settings | dict(before):
-            was = before.get(name)
-            now = self.settings.get(name)
-            if was != now and name not in allowed:
-                raise CareError(
-                    f"{self.url} was trained with {name}={was}, this call has {name}={now}; repeat "
-                    f"the first call's settings, allow the change (--allow-change {name}), or "
-                    "choose a new run directory"
-                )
 
     def _choose_workers(self) -> None:
         """Settle how many processes decode, and say with what the steps that are left are taken."""
@@ -263,18 +250,17 @@ class Run:
             line += f"threads {self._threads()}, workers {self.workers}{each}"
             console.print(line, soft_wrap=True)
 
-    def _open_logs(self, stack: ExitStack) -> None:
-        """Begin to write: logs without the lines of steps that will be done again, status, bar."""
-        images = self.settings["batch_size"]
-        total, start = self.settings["steps"] * images, self.start * images
-        logs = []
-        for name in ("losses", "timing"):
-            log = self.path / f"{name}.jsonl"
-            lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-            storage.write_bytes(log, "".join(lines[: self.start]).encode())
-            logs.append(stack.enter_context(log.open("a", buffering=1)))  # always whole lines
-        self._losses, self._timing = logs
-        self._advance = stack.enter_context(progress(self.title, total, start=start))
+    def _begin_to_write(self, stack: ExitStack) -> None:
+        """Open the logs, and say that the run is on."""
+        self._log = stack.enter_context(
+            opened_log(
+                self.path,
+                self.title,
+                start=self.start,
+                steps=self.settings["steps"],
+                batch_size=self.settings["batch_size"],
+            )
+        )
         # saves in the background, one checkpoint at a time
         self._writer = stack.enter_context(ThreadPoolExecutor(1))
         self._write_status("running")
@@ -284,18 +270,6 @@ class Run:
     def _rate(self) -> float:
         rate: float = self.optimizer.param_groups[-1]["lr"]
         return rate
-
-    def _log(self, step: int, numbers: Mapping[str, float], note: str) -> None:
-        seconds = time.monotonic() - self._began
-        timing = {
-            "step": step,
-            "seconds": round(seconds, 3),
-            "data_wait": round(self._waited, 3),
-        }
-        self._losses.write(json.dumps({"step": step, **numbers}) + "\n")
-        self._timing.write(json.dumps(timing) + "\n")
-        waited = f"data_wait {100 * self._waited / seconds:.0f} %"
-        self._advance(self.settings["batch_size"], f"{note} {waited}")
 
     def _compare_weights(self, step: int) -> None:
         """Raise a ``CareError`` where the processes no longer have the same weights."""
@@ -355,12 +329,3 @@ class Run:
                 self._write_status(state, str(error))
         elif error is None and self.lead:
             self._write_status("done")
-
-
-def settings_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in a checkpoint's manifest, with those that version 0.1 did not record."""
-    settings: dict[str, Any] = manifest["settings"]
-    if "t_stream" not in settings or "attention" in settings:
-        return settings
-    heads = "4 heads of 128" if settings["t_stream"] else None  # whatever the encoder was
-    return settings | {"attention": heads, "t_precision": settings["precision"]}

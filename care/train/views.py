@@ -120,11 +120,11 @@ class ViewParameters(NamedTuple):
             crop_width = round((area * ratio) ** 0.5)
             crop_height = round((area / ratio) ** 0.5)
             if 0 < crop_width <= width and 0 < crop_height <= height:
-                left = int(self.place[0] * (width - crop_width + 1))
-                top = int(self.place[1] * (height - crop_height + 1))
-                return left, top, left + crop_width, top + crop_height
+                x_min = int(self.place[0] * (width - crop_width + 1))
+                y_min = int(self.place[1] * (height - crop_height + 1))
+                return x_min, y_min, x_min + crop_width, y_min + crop_height
         crop_width = min(width, round(height * 4 / 3))
         crop_height = min(height, round(width * 4 / 3))
-        left = (width - crop_width) // 2
-        top = (height - crop_height) // 2
-        return left, top, left + crop_width, top + crop_height
+        x_min = (width - crop_width) // 2
+        y_min = (height - crop_height) // 2
+        return x_min, y_min, x_min + crop_width, y_min + crop_height

@@ -16,11 +16,11 @@ class Misfit(NamedTuple):
     """How tensors differ from the state of a module, by key and shape.
 
     Attributes:
-        count: how many do; 0 if they fit.
+        differing: how many do; 0 if they fit.
         text: the first of them, in words; "" if they fit.
     """
 
-    count: int
+    differing: int
     text: str
 
 
@@ -62,7 +62,7 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], *, source: st
         CareError: Some are missing, unexpected or of another shape.
     """
     difference = misfit(module.state_dict(), tensors)
-    if difference.count:
+    if difference.differing:
         raise CareError(
             f"{source} is of another architecture: {difference.text}; use the encoder, size and "
             "blocks it was trained with"

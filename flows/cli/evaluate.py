@@ -50,19 +50,14 @@ def _add(line: EvaluationKind) -> None:
         as_json: Json = False,
         **settings: Any,
     ) -> None:
+        """Judge the encoders and show their rows."""
         if nproc > 1 and not line.annotated:
             raise typer.BadParameter("several processes train detectors only", param_hint="--nproc")
         inputs = {"verb": line.kind, "train": train, "val": val, "trials": trials}
         inputs |= {name: value for name, value in settings.items() if value is not None}
         # neither decides the result
         inputs |= {"cache": f"{out}/features", "nproc": nproc}
-        rows: list[Result] = []
-        for source in encoder:
-            stage = records.key_stage(
-                out, _stage_name(line.kind, source), "judge", inputs | {"encoder": source}
-            )
-            rows += records.finish(stage)["rows"]
-        show_results(rows, as_json)
+        show_results(_judge(encoder, out, inputs), as_json)
 
     add_command(
         app,
@@ -72,6 +67,25 @@ def _add(line: EvaluationKind) -> None:
         skip=line.hidden_parameters(),
         names={"names": "--list"},
     )
+
+
+def _judge(sources: list[str], out: str, inputs: Result) -> list[Result]:
+    """Judge encoders in this process, each as a stage of its own.
+
+    Args:
+        sources: of the encoders.
+        out: folder of the stages, path or URL.
+        inputs: of all of them.
+
+    Returns:
+        The rows of their results; what is finished is only looked up.
+    """
+    rows: list[Result] = []
+    for source in sources:
+        name = _stage_name(inputs["verb"], source)
+        stage = records.key_stage(out, name, "judge", inputs | {"encoder": source})
+        rows += records.finish(stage)["rows"]
+    return rows
 
 
 def _stage_name(kind: str, source: str) -> str:

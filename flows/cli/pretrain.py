@@ -58,6 +58,7 @@ def _run(  # noqa: PLR0913 (the options of a command)
     ] = None,
     **settings: Any,
 ) -> None:
+    """Pre-train in this process, or start the processes that do it together."""
     data = shards.open(path)
     size = settings["size"]
     _check_batch_size(len(data), path, nproc, settings["batch_size"], settings["accumulate"])

@@ -1,5 +1,6 @@
 """`care reproduce`: a grid of experiments, and what it says in tables and in words."""
 
+from dataclasses import fields
 from typing import Annotated, Any
 import typer
 from rich.console import Console
@@ -8,12 +9,14 @@ from flows.cli.options import Json, Plain, add_command, new_app
 from flows.cli.tables import print_json, table
 from flows.reproduce.arms import ARMS, GROUPS, chosen_arms
 from flows.reproduce.flow import care_reproduce
+from flows.reproduce.images import ImageChoice, grid_images
 from flows.server import run_flow
-from shards import sources, storage
+from shards import storage
 from shards.errors import Failure
 from shards.progress import console
 
 app = new_app()
+_IMAGE_FIELDS = fields(ImageChoice)
 _EXAMPLES = (
     "care reproduce --arms main --seeds 0,1,2;"
     " care reproduce --images photos --epochs 50 --screen 0.2 --out screens;"
@@ -41,10 +44,9 @@ def _run(
 ) -> None:
     """Do the grid and show its tables."""
     # what is wrong is told now, not after the engine's start
-    chosen_arms(settings["arms"])
-    if settings["images"]:
-        sources.find(settings["images"])
     out = settings["out"]
+    chosen_arms(settings["arms"])
+    grid_images(ImageChoice(**{field.name: settings[field.name] for field in _IMAGE_FIELDS}), out)
     content = run_flow(care_reproduce, plain=plain, **settings)
     if as_json:
         print_json(content)

@@ -212,3 +212,15 @@ def test_a_flattened_function_takes_and_documents_flat_parameters() -> None:
 def test_a_required_field_that_is_missing_is_named() -> None:
     with pytest.raises(TypeError, match="lr"):
         flattened(required)()
+
+
+def test_a_symbol_has_no_capital() -> None:
+    def weigh(*, attention_weight: float = 100, steps: int = 1) -> None:
+        """Weigh.
+
+        Args:
+            attention_weight: λ of Eq. 5.
+            steps: of all.
+        """
+
+    assert flat_help(weigh) == {"attention_weight": "λ of Eq. 5.", "steps": "Of all."}

@@ -12,6 +12,7 @@ from PIL import Image
 import shards
 from flows.cli import main
 from flows.reproduce.flow import care_reproduce
+from shards.errors import Failure
 
 TINY = {
     "encoder": "resnet18-small-half",
@@ -148,6 +149,33 @@ def test_the_command_explains_itself_and_an_unknown_arm_is_one_line(monkeypatch,
     listed = run("--list-arms")[1]
     assert "tap-layer2" in listed
     assert "objectives" in listed
+
+
+@pytest.mark.parametrize("sets", [False, True])
+def test_the_command_takes_folders_of_images_and_of_shards(
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch,
+    sets: bool,
+) -> None:
+    images = photos
+    if sets:
+        images = tmp_path / "sets"
+        for part in ("train", "val"):
+            shards.build(photos / part, images / part)
+    started = []
+
+    def run_flow(flow, **settings) -> None:
+        started.append(settings["images"])
+        raise Failure("far enough")
+
+    monkeypatch.setattr("flows.cli.reproduce.run_flow", run_flow)
+    for wanted in (images, tmp_path / "nowhere"):
+        words = ["care", "reproduce", "--images", str(wanted), "--out", str(tmp_path / "out")]
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit):
+            main()
+    assert started == [str(images)]
 
 
 @pytest.mark.flows

@@ -3,6 +3,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import pytest
 import torch
 from commands import environment
@@ -15,7 +16,7 @@ from flows.outcomes import (
     outcome_of,
     parse_line,
 )
-from flows.supervise import Children
+from flows.supervise import GRACE_SECONDS, Children
 from shards.errors import Failure, Misuse, ShardError, Stopped, StoreError
 
 
@@ -145,3 +146,21 @@ def test_a_stage_that_is_stopped_before_it_has_read_its_work_leaves_no_traceback
         process.terminate()
         assert process.wait(timeout=60) == -signal.SIGTERM
         assert lines.read() == ""
+
+
+def test_who_no_longer_listens_does_not_delay_the_end() -> None:
+    children = Children()
+    ours, other_end = socket.socketpair()
+    process = subprocess.Popen(["sleep", "0"])
+    process.wait()
+
+    def closed_pipe(_: str) -> None:
+        raise BrokenPipeError
+
+    with ours, other_end:
+        other_end.sendall(f"{format_pid(process.pid)}\nline\n".encode())
+        with pytest.raises(BrokenPipeError):
+            children._follow(ours, closed_pipe)
+    began = time.monotonic()
+    children.stop()
+    assert time.monotonic() - began < GRACE_SECONDS / 2

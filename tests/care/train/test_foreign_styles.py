@@ -10,7 +10,7 @@ import fsspec
 import pytest
 import timm
 import torch
-from foreign_weights import IMAGES, assert_same, found
+from foreign_weights import IMAGES, assert_same, found, save_old, small_file
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
@@ -260,10 +260,6 @@ def test_the_network_is_found_in_every_style(network, features, tmp_path, capsys
     )
 
 
-def save_old(state, path):
-    torch.save(state, path, _use_new_zipfile_serialization=False)
-
-
 @pytest.mark.parametrize(
     ("name", "save"),
     [
@@ -293,14 +289,6 @@ def test_timm_s_weights_give_timm_s_features(tmp_path):
         torch.testing.assert_close(
             found(tmp_path / "timm.pth")[1], network.global_pool(network.forward_features(IMAGES))
         )
-
-
-def small_file(state, value):
-    """Weights of these shapes, all of them ``value``, that take no room in a file."""
-    return {
-        name: torch.tensor(value).to(tensor.dtype).expand(tensor.shape)
-        for name, tensor in state.items()
-    }
 
 
 def test_the_authors_checkpoint_gives_its_student(tmp_path, capsys):

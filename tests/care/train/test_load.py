@@ -5,7 +5,7 @@ import os
 import re
 import pytest
 import torch
-from foreign_weights import TWINS, WANTED, assert_same, found
+from foreign_weights import TWINS, WANTED, assert_same, found, save_old, small_file
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models

@@ -2,7 +2,13 @@ import pytest
 import torch
 from care import BYOL, streams_for
 from care.train import precision as module
-from care.train.precision import StreamPrecisions, measured_precisions, stream_precision
+from care.train.precision import (
+    StreamPrecisions,
+    continued_precision,
+    measured_precisions,
+    stream_precision,
+)
+from shards import storage
 
 CPU = torch.device("cpu")
 
@@ -114,3 +120,17 @@ def test_bfloat16_without_an_autocast_begins_one():
     with torch.autocast("cpu", enabled=False), stream_precision(CPU, "bf16") as cast:
         assert linear(cast(x)).dtype == torch.bfloat16
     assert linear(x).dtype == torch.float32  # afterwards
+
+
+def test_a_training_goes_on_in_the_precision_it_began_in(tmp_path, monkeypatch):
+    device = torch.device("cpu")
+    have_bfloat16(monkeypatch, False)
+    assert continued_precision(tmp_path, None, device) == "fp32"
+    assert continued_precision(tmp_path, "fp16", device) == "fp16"
+    for step, precision in ((3, "fp32"), (11, "bf16")):
+        folder = tmp_path / "checkpoints" / f"step-{step:08d}"
+        storage.write_json(folder / "manifest.json", {"settings": {"precision": precision}})
+    assert continued_precision(tmp_path, None, device) == "bf16"  # emulated it is only slower
+    assert continued_precision(tmp_path, "fp32", device) == "fp32"
+    (folder / "manifest.json").write_text("{}")
+    assert continued_precision(tmp_path, None, device) == "fp32"  # the newest one that can be read

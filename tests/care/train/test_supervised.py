@@ -6,7 +6,7 @@ from urllib.error import URLError
 import pytest
 import timm
 import torch
-from foreign_weights import IMAGES, TWINS, found
+from foreign_weights import IMAGES, TWINS, found, small_file
 from torch import nn
 from torchvision import models
 from care import ENCODERS, CareError, TappedEncoder

@@ -1,0 +1,82 @@
+"""The log of a run: a line of numbers and a line of times for each step, and the progress."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TextIO
+from shards import storage
+from shards.progress import progress
+
+LOSSES = "losses.jsonl"
+TIMING = "timing.jsonl"
+
+
+class RunLog:
+    """Writes what each step was, always whole lines.
+
+    Args:
+        losses: the open file of the numbers, which are the same whenever the step is taken.
+        timing: that of the times, which are not.
+        advance: moves what is seen of the progress.
+        batch_size: images a step.
+    """
+
+    def __init__(
+        self,
+        losses: TextIO,
+        timing: TextIO,
+        advance: Callable[[int, str], None],
+        batch_size: int,
+    ) -> None:
+        self._losses = losses
+        self._timing = timing
+        self._advance = advance
+        self._batch_size = batch_size
+        self._began = time.monotonic()
+
+    def write(self, step: int, numbers: Mapping[str, float], waited: float, note: str) -> None:
+        """Add a step.
+
+        Args:
+            step: its number, from 0 on.
+            numbers: losses and whatever else there is, by name.
+            waited: seconds since the start that were spent waiting for data.
+            note: is shown beside the progress.
+        """
+        seconds = time.monotonic() - self._began
+        timing = {"step": step, "seconds": round(seconds, 3), "data_wait": round(waited, 3)}
+        self._losses.write(json.dumps({"step": step, **numbers}) + "\n")
+        self._timing.write(json.dumps(timing) + "\n")
+        self._advance(self._batch_size, f"{note} data_wait {100 * waited / seconds:.0f} %")
+
+
+@contextmanager
+def opened_log(
+    folder: Path,
+    title: str,
+    *,
+    start: int,
+    steps: int,
+    batch_size: int,
+) -> Iterator[RunLog]:
+    """Go on with the logs of a run, without the lines of steps that will be done again.
+
+    Args:
+        folder: local run directory.
+        title: is shown beside the progress.
+        start: steps that were done before.
+        steps: length of the run.
+        batch_size: images a step.
+    """
+    with ExitStack() as stack:
+        files = []
+        for name in (LOSSES, TIMING):
+            path = folder / name
+            lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+            storage.write_bytes(path, "".join(lines[:start]).encode())
+            files.append(stack.enter_context(path.open("a", buffering=1)))
+        losses, timing = files
+        bar = progress(title, steps * batch_size, start=start * batch_size)
+        yield RunLog(losses, timing, stack.enter_context(bar), batch_size)
