@@ -46,15 +46,15 @@ def split_images(images: str, val: str | None = None) -> Split:
     """
     folders = _part_folders(images)
     source = folders["train"][0] if folders["train"] else images
-    found = sources.find(source)
-    skipped = [f"classes: {note}" for note in found.notes]
+    content = sources.find(source)
+    skipped = [f"classes: {note}" for note in content.notes]
     for name in folders["train"][1:] + folders["pool"]:
         skipped.append(f"the folder {Path(name).name}: {Path(source).name} is trained on")
-    if len(found.classes) < 2:
+    if len(content.classes) < 2:
         evaluations = "kNN, linear and few-label evaluation"
         why = "the images have no labels (no class folders)"
-        if found.classes:
-            why = f"all images are of one class, {found.classes[0]}: any encoder would be right"
+        if content.classes:
+            why = f"all images are of one class, {content.classes[0]}: any encoder would be right"
         skipped.append(f"{evaluations}: {why}")
         return Split({"train": {"source": source}}, skipped)
     candidates = [val] if val else []

@@ -96,10 +96,13 @@ def is_link(name: str) -> bool:
 
 def file_suffix(name: str, data: bytes) -> str:
     """The suffix for an image's file in a set: its own, or of a link that has none its format's."""
-    own = suffix(name)
-    if not is_link(name) or own in SUFFIXES:
-        return own
-    return next((ending for magic, ending in _MAGIC.items() if data.startswith(magic)), ".jpg")
+    ending = suffix(name)
+    if not is_link(name) or ending in SUFFIXES:
+        return ending
+    for magic, ending_of_format in _MAGIC.items():
+        if data.startswith(magic):
+            return ending_of_format
+    return ".jpg"
 
 
 def suffix(name: str) -> str:

@@ -190,13 +190,13 @@ def _from_one_hot(
 def _class_names(texts: Sequence[str]) -> list[str | None]:
     """The cells of a class column as classes; blanks, and -1 among numbers, are none."""
     plain = [None if text in _BLANKS else text for text in texts]
-    given = {text for text in plain if text is not None}
-    if given and all(re.fullmatch(r"-?\d+\.0", text) for text in given):  # pandas beside blanks
+    names = {text for text in plain if text is not None}
+    if names and all(re.fullmatch(r"-?\d+\.0", text) for text in names):  # pandas beside blanks
         plain = [text and text[:-2] for text in plain]
-        given = {text[:-2] for text in given}
-    if all(re.fullmatch(r"-1|\d+", text) for text in given):
+        names = {text[:-2] for text in names}
+    if all(re.fullmatch(r"-1|\d+", text) for text in names):
         plain = [None if text == "-1" else text for text in plain]
-    if all(re.match(r"n\d{8}( |$)", text) for text in given):  # a synset of ImageNet, and boxes
+    if all(re.match(r"n\d{8}( |$)", text) for text in names):  # a synset of ImageNet, and boxes
         plain = [text and text[:9] for text in plain]
     return plain
 

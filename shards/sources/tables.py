@@ -152,8 +152,8 @@ class _Files:
             return []
         names = [path.name for path in above.iterdir() if path.is_dir()]
         likely = [name for name in names if is_generic(name) or part_folders([name])]
-        own = self._location.absolute().parent.name
-        return [str(above / name) for name in sorted(likely) if name != own]
+        table_folder = self._location.absolute().parent.name
+        return [str(above / name) for name in sorted(likely) if name != table_folder]
 
     @cached_property
     def _places_below(self) -> _Places:
