@@ -48,6 +48,12 @@ class Facts:
                 f"train on do not have: {', '.join(unknown[:5])}; name classes alike in both, or "
                 "leave those images out"
             )
+        for data, use in ((train, "learn from"), (val, "evaluate on")):
+            if not (data.labels >= 0).any():
+                raise ShardError(
+                    f"{experiment.images.images}: wanted images with a class to {use}, got "
+                    f"{len(data)} without; name labelled images to evaluate on by --val"
+                )
         return cls(len(train), label_counts(train.labels, experiment.judging.labels))
 
     @classmethod

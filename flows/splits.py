@@ -9,6 +9,7 @@ from shards.sources.junk import is_junk
 from shards.sources.parts import part_folders
 
 _RANKS = {"train": 0, "val": 1, "test": 2, "pool": 3}  # what is evaluated first
+EVALUATIONS = "kNN, linear and few-label evaluation"
 TRAIN_SHARE = 0.8  # of labelled images that have nothing beside them to evaluate on
 
 
@@ -51,11 +52,10 @@ def split_images(images: str, val: str | None = None) -> Split:
     for name in folders["train"][1:] + folders["pool"]:
         skipped.append(f"the folder {Path(name).name}: {Path(source).name} is trained on")
     if len(content.classes) < 2:
-        evaluations = "kNN, linear and few-label evaluation"
         why = "the images have no labels (no class folders)"
         if content.classes:
             why = f"all images are of one class, {content.classes[0]}: any encoder would be right"
-        skipped.append(f"{evaluations}: {why}")
+        skipped.append(f"{EVALUATIONS}: {why}")
         return Split({"train": {"source": source}}, skipped)
     candidates = [val] if val else []
     for folder in folders["val"]:
@@ -67,11 +67,26 @@ def split_images(images: str, val: str | None = None) -> Split:
         skipped.append(f"the folder {Path(name).name}: {Path(candidates[0]).name} is evaluated")
     if candidates:
         return Split({"train": {"source": source}, "val": {"source": candidates[0]}}, skipped)
+    if any(image.label < 0 for image in content.samples) and not _can_hold_out(source):
+        why = "too few images have labels to hold some out; name others by --val"
+        return Split({"train": {"source": source}}, [*skipped, f"{EVALUATIONS}: {why}"])
     parts: dict[str, Result] = {
         "train": {"source": source, "share": [0, TRAIN_SHARE]},
         "val": {"source": source, "share": [TRAIN_SHARE, 1]},
     }
     return Split(parts, skipped)
+
+
+def _can_hold_out(source: str) -> bool:
+    """Whether both shares of a source have images with a class."""
+    for share in ((0, TRAIN_SHARE), (TRAIN_SHARE, 1)):
+        try:
+            images = sources.find(source, share=share).samples
+        except ShardError:
+            return False
+        if all(image.label < 0 for image in images):
+            return False
+    return True
 
 
 def _part_folders(images: str) -> dict[str, list[str]]:

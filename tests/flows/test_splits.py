@@ -49,3 +49,10 @@ def test_one_class_is_told_and_not_evaluated(tmp_path):
     parts, skipped = split_images(photos(tmp_path / "images", "ant/1", "ant/2"))
     assert parts.keys() == {"train"}
     assert "all images are of one class, ant: any encoder would be right" in skipped[-1]
+
+
+def test_too_few_labels_to_hold_some_out_are_told(tmp_path):
+    images = photos(tmp_path / "images", "ant/1", "bee/1", *(f"{n}" for n in range(30)))
+    parts, skipped = split_images(images)
+    assert parts == {"train": {"source": images}}
+    assert "too few images have labels to hold some out" in skipped[-1]
