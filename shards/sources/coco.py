@@ -34,19 +34,19 @@ def read_coco(path: Path, image_root: Path | None = None) -> Annotations:
     """
     form = in_coco_form(path, storage.read_json(path))
     entries = form.document["images"]
-    found = find_files(path, [str(entry["file_name"]) for entry in entries], image_root)
-    if entries and not any(found.files):
-        why = describe(group_by_reason(found.rejects))
+    located = find_files(path, [str(entry["file_name"]) for entry in entries], image_root)
+    if entries and not any(located.files):
+        why = describe(group_by_reason(located.rejects))
         raise ShardError(
-            f"no image that {path} lists is there ({len(found.rejects)} entries left out: "
-            f"{why}); looked in {list_folders(found.folders)}; name their folder by "
+            f"no image that {path} lists is there ({len(located.rejects)} entries left out: "
+            f"{why}); looked in {list_folders(located.folders)}; name their folder by "
             "--image-root of care shards build, or check the layout"
         )
-    rejects = [*form.rejects, *found.rejects]
+    rejects = [*form.rejects, *located.rejects]
     sized = list[dict[str, Any]]()
     files = dict[Any, Path]()
     check = SizeCheck()
-    for entry, file in zip(entries, found.files, strict=True):
+    for entry, file in zip(entries, located.files, strict=True):
         if file is None:
             sized.append(entry)
             continue
@@ -62,7 +62,7 @@ def read_coco(path: Path, image_root: Path | None = None) -> Annotations:
         sized.append(entry)  # its objects are left out with it
     document, is_scaled = in_pixels(form.document | {"images": sized})
     annotations = _parse(path, document, files)
-    notes = [*found.notes, *check.notes()]
+    notes = [*located.notes, *check.notes()]
     if is_scaled:
         notes.append("all its boxes lie within 0…1: they are taken for parts of the images' sides")
     return annotations._replace(rejects=annotations.rejects + rejects, notes=notes)

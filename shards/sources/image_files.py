@@ -101,24 +101,24 @@ def _part(path: Path) -> str:
 
 def _usual_folders(path: Path) -> list[Path]:
     """Where images are looked for first, each name for itself."""
-    beside = path.absolute().parent
+    list_folder = path.absolute().parent
     part = path.stem.removeprefix("instances_")
-    return [beside, beside / "images", beside.parent / part]
+    return [list_folder, list_folder / "images", list_folder.parent / part]
 
 
 def _other_folders(path: Path) -> list[Path]:
     """Where tools put images besides, seen from a list."""
-    beside = path.absolute().parent
-    above = beside.parent
+    list_folder = path.absolute().parent
+    above = list_folder.parent
     part = _part(path)
     parts = dict.fromkeys([part, part.rstrip("0123456789_-") or part])
     folders = list[Path]()
     for name in parts:
         folders += [above / "images" / name, above / name, above / name / "images"]
-        folders += [beside / name, beside / "images" / name]
+        folders += [list_folder / name, list_folder / "images" / name]
     folders += [above / "images", above / "images" / "default", above]
-    folders += [beside / "data", above / "data", beside / "images" / "default"]
-    folders += [beside / "JPEGImages", above / "JPEGImages"]
+    folders += [list_folder / "data", above / "data", list_folder / "images" / "default"]
+    folders += [list_folder / "JPEGImages", above / "JPEGImages"]
     return folders
 
 

@@ -89,11 +89,11 @@ class VocFiles(NamedTuple):
         Returns:
             Their names without suffix, be they there or not.
         """
-        whole = [self.name_of(line) for line in lines]
+        unchanged = [self.name_of(line) for line in lines]
         unflagged = [self.name_of(without_flag(line)) for line in lines]
-        first, second = whole, unflagged
-        if len({*unflagged} - {None}) > len({*whole} - {None}):
-            first, second = unflagged, whole
+        first, second = unchanged, unflagged
+        if len({*unflagged} - {None}) > len({*unchanged} - {None}):
+            first, second = unflagged, unchanged
         return [
             name or other or stem_of(without_flag(line))
             for name, other, line in zip(first, second, lines, strict=True)
