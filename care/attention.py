@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
+from care.errors import CareError
 from care.positions import Position, RelativePosition
 
 
@@ -161,6 +162,9 @@ class Transformer(nn.Module):
         dim: channels of each head; None keeps the paper's proportion, see ``head_width``.
         position: encoding of the positions: learnable relative ones are best (Table 8).
         zero_gamma: every block starts as its shortcut; the released code resets this.
+
+    Raises:
+        CareError: There is no block.
     """
 
     def __init__(
@@ -192,6 +196,8 @@ class Transformer(nn.Module):
                 zero_gamma=zero_gamma,
             )
 
+        if blocks < 1:
+            raise CareError(f"wanted at least 1 attention block, got {blocks}")
         height, width = map_size
         halved = (-(-height // 2), -(-width // 2))
         first = block(inputs, map_size, downsample=True)

@@ -8,6 +8,7 @@ Eq. 2 computed one logit at a time.
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from care.errors import CareError
 
 Heads = Float[Tensor, "b heads tokens _"]
 
@@ -71,10 +72,24 @@ class AbsolutePosition(Position):
 class SinCosPosition(Position):
     """Fixed absolute positions: sines and cosines of the row, and of the column.
 
-    Half of the channels are the row's, half the column's; their number must be a multiple of 4.
+    Half of the channels are the row's, half the column's.
+
+    Args:
+        dim: channels of a head, a multiple of 4.
+        map_size: height and width of the map; any other works, too.
+
+    Raises:
+        CareError: The channels are no multiple of 4.
 
     Source: Table 8.
     """
+
+    def __init__(self, dim: int, map_size: tuple[int, int]) -> None:
+        super().__init__(dim, map_size)
+        if dim % 4:
+            raise CareError(
+                f"wanted a multiple of 4 channels a head for sin-cos positions, got {dim}"
+            )
 
     def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Heads, Heads]:
         """Add the positions to the keys."""

@@ -1,6 +1,6 @@
 """The flows as deployments, which a Prefect server starts: by `serve` here, or by a pool's workers.
 
-``prefect.yaml`` lists the same flows for ``prefect deploy --all``; ``tests/flows/test_options.py``
+``prefect.yaml`` lists the same flows for ``prefect deploy --all``; ``tests/flows/test_deployed_flows.py``
 compares the two.
 """
 

@@ -78,7 +78,7 @@ def on_few_labels(line: EvaluationKind, experiment: Experiment, facts: Facts) ->
     protocol = experiment.protocol
     for share, count in facts.tuned_shares.items():
         inputs: Result = {"size": protocol.size, "fraction": share, "trials": line.trials, **SETS}
-        inputs |= protocol.evaluations[line.kind]
+        inputs |= protocol.evaluations.get(line.kind, {})
         if protocol.short_finetuning:
             batch_size = min(inputs["batch_size"], count)
             epochs = round(experiment.judging.finetune_steps * batch_size / count)

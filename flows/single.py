@@ -1,7 +1,7 @@
 """Every stage as a flow of its own, with the parameters of the function that it is for.
 
 Types, defaults and help are that function's; which evaluations there are, ``flows.evaluations``
-says. ``prefect.yaml`` lists the flows; ``tests/flows/test_deployments.py`` runs them.
+says. ``prefect.yaml`` lists the flows, as ``tests/flows/test_deployed_flows.py`` holds.
 """
 
 import inspect

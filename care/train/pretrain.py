@@ -16,14 +16,10 @@ from care.train.batches import batches
 from care.train.collapse import CollapseGuard
 from care.train.losses import TERMS, Losses
 from care.train.machine import Machine, keep_freed_memory, torch_device
+from care.train.measured_precision import measured_precisions
 from care.train.mirror import recorded_settings
 from care.train.norm import synchronise
-from care.train.precision import (
-    Precision,
-    StreamPrecisions,
-    can_compute,
-    measured_precisions,
-)
+from care.train.precision import Precision, StreamPrecisions, can_compute
 from care.train.run import Run
 from care.train.sgd import SGD, fused_sgd, set_rate
 from care.train.views import VIEWS, View

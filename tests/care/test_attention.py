@@ -2,7 +2,14 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 from torch.nn import functional as F
-from care import AbsolutePosition, NoPosition, RelativePosition, SinCosPosition, Transformer
+from care import (
+    AbsolutePosition,
+    CareError,
+    NoPosition,
+    RelativePosition,
+    SinCosPosition,
+    Transformer,
+)
 from care.attention import AttentionBlock, SelfAttention2d
 
 MAPS = [(4, 4), (5, 5), (2, 7), (6, 3), (1, 1)]
@@ -225,3 +232,10 @@ def test_a_block_is_reduce_attend_pool_expand_and_shortcut():
 def test_the_shapes_in_annotations_are_checked():
     with pytest.raises(TypeCheckError):
         Transformer(8, 16, map_size=(4, 4), blocks=1)(torch.zeros(8, 4, 4))
+
+
+def test_what_no_transformer_can_have_is_refused():
+    with pytest.raises(CareError, match="wanted at least 1 attention block, got 0"):
+        Transformer(8, 16, map_size=(4, 4), blocks=0)
+    with pytest.raises(CareError, match="wanted a multiple of 4 channels a head .*, got 6"):
+        Transformer(8, 16, map_size=(4, 4), dim=6, position=SinCosPosition)

@@ -1,6 +1,7 @@
 """The arms of `care reproduce`, and the images and the regime that all runs share."""
 
 from pathlib import Path
+from typing import get_args, get_type_hints
 import pytest
 from PIL import Image
 import shards
@@ -16,7 +17,6 @@ from shards.errors import Misuse, ShardError
 @pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm.t_stream])
 def test_every_arm_is_a_network(name: str) -> None:
     arm = ARMS[name]
-    inputs = Arm("care", "") if name == "care" else arm
     _, t = streams_for(
         arm.encoder("resnet18-small-half"),
         size=64,
@@ -27,11 +27,17 @@ def test_every_arm_is_a_network(name: str) -> None:
         objective=OBJECTIVES[arm.objective](hidden=8),
     )
     blocks = t.backbone.online.blocks
-    assert len(blocks) == inputs.blocks
+    assert len(blocks) == arm.blocks
     kinds = {"none": NoPosition, "sin-cos": SinCosPosition, "absolute": AbsolutePosition}
     assert type(blocks[0].attention.position) is kinds.get(arm.position, POSITIONS["relative"])
     assert bool(blocks[0].expand[-1].weight.any()) != arm.zero_gamma
     assert t.detach == arm.detach
+
+
+def test_what_an_arm_may_have_is_what_the_work_knows() -> None:
+    kinds = get_type_hints(Arm)
+    assert set(get_args(kinds["position"])) == POSITIONS.keys()
+    assert set(get_args(kinds["objective"])) == OBJECTIVES.keys()
 
 
 def test_arms_say_only_what_sets_them_apart() -> None:

@@ -1,13 +1,9 @@
 import pytest
 import torch
 from care import BYOL, streams_for
-from care.train import precision as module
-from care.train.precision import (
-    StreamPrecisions,
-    continued_precision,
-    measured_precisions,
-    stream_precision,
-)
+from care.train import measured_precision as module
+from care.train.measured_precision import measured_precisions
+from care.train.precision import StreamPrecisions, continued_precision, stream_precision
 from shards import storage
 
 CPU = torch.device("cpu")

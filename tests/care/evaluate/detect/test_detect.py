@@ -33,7 +33,7 @@ from care.evaluate.inference import find_objects
 from care.evaluate.pictures import Examples
 from care.evaluate.resampling import DETECTION_DRAWS
 from care.evaluate.voc_metric import RECALLS
-from care.train import checkpoint, ranks
+from care.train import checkpoint, precision, ranks
 from care.train.run import Run
 
 module = import_module("care.evaluate.detect")
@@ -241,7 +241,7 @@ def test_the_precision_is_by_default_what_the_hardware_computes(whole, sets, tmp
         return find_objects(model, data, size, *rest)
 
     monkeypatch.setattr(module, "find_objects", record)
-    monkeypatch.setattr(module, "fastest_precision", lambda device: "bf16")
+    monkeypatch.setattr(precision, "fastest_precision", lambda device: "bf16")
     train(sets, tmp_path, precision=None, iterations=2)
     assert scored == [(sets[1].path, 32, True)]  # scored as it was trained
     assert checkpoint.latest(tmp_path).manifest["settings"]["precision"] == "bf16"

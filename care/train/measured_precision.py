@@ -1,0 +1,112 @@
+"""Which precision is faster for each stream, measured on this machine.
+
+bfloat16 is fast where a CPU multiplies it natively, but not in every network: on maps of tens of
+pixels, converting costs more than multiplying saves. So each stream is timed, and the finding is
+kept on this machine: the same command takes the same precision again.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+import torch
+from torch import Tensor, nn
+from care.streams import CStream, Maps, TStream
+from care.train.precision import Precision, StreamPrecisions, fastest_precision
+from shards import Cache, ShardError, storage
+
+# times as fast bfloat16 must be: it costs digits
+GAIN = 1.1
+# that are timed; more take longer and tell no more
+MOST_IMAGES = 32
+# of which the fastest counts, after one more that allocates
+ROUNDS = 3
+
+
+def measured_precisions(
+    c: CStream,
+    t: TStream | None,
+    *,
+    size: int,
+    batch_size: int,
+) -> StreamPrecisions:
+    """The faster of bfloat16 and float32 for each stream, where a CPU has native bfloat16.
+
+    Every other device, and a CPU without it, has one answer for both streams.
+
+    Args:
+        c: the C-stream, in its final memory layout; neither its statistics nor torch's global
+            generator are changed.
+        t: the T-stream, or None.
+        size: side of the views, pixels.
+        batch_size: images a step in this process.
+
+    Returns:
+        The precisions; those of an earlier call for the same networks on this kind of machine.
+    """
+    device = next(c.parameters()).device
+    native = fastest_precision(device)
+    if device.type != "cpu" or native == "fp32":
+        return StreamPrecisions(native, native)
+    images = min(batch_size, MOST_IMAGES)
+    record = _record(c, t, size, images)
+    try:
+        recorded = storage.read_json(record)
+        return StreamPrecisions(recorded["c"], recorded["t"])
+    except (ShardError, OSError, ValueError, KeyError, TypeError):
+        pass  # not measured yet, or damaged
+    with torch.random.fork_rng(devices=[]):
+        measured = _measure(c, t, size, images)
+    with suppress(ShardError, OSError):  # a home that is read-only costs measuring again
+        record.parent.mkdir(parents=True, exist_ok=True)
+        storage.write_json(record, measured._asdict())
+    return measured
+
+
+def _measure(c: CStream, t: TStream | None, size: int, images: int) -> StreamPrecisions:
+    """Time copies of the streams on random views."""
+    c_copy = copy.deepcopy(c)
+    dtype = next(c.parameters()).dtype
+    views = torch.randn(2, images, 3, size, size, dtype=dtype)
+    x1, x2 = (view.contiguous(memory_format=torch.channels_last) for view in views)
+    c_precision = _faster(c_copy, lambda: _scalar(c_copy(x1, x2).online))
+    if t is None:
+        return StreamPrecisions(c_precision, c_precision)
+    t_copy = copy.deepcopy(t)
+    with torch.no_grad():
+        maps = c_copy(x1, x2).maps
+    online1, online2 = (feature_map.requires_grad_() for feature_map in maps.online)
+    trained_maps = Maps((online1, online2), maps.target)
+    t_precision = _faster(t_copy, lambda: _scalar(t_copy(trained_maps).online))
+    return StreamPrecisions(c_precision, t_precision)
+
+
+def _scalar(embeddings: tuple[Tensor, Tensor]) -> Tensor:
+    return torch.stack([embedding.float().square().mean() for embedding in embeddings]).sum()
+
+
+def _faster(network: nn.Module, forward: Callable[[], Tensor]) -> Precision:
+    """The precision in which forward and backward passes of a network take less time."""
+    seconds = {precision: [float("inf")] for precision in ("fp32", "bf16")}
+    for round_number in range(ROUNDS + 1):
+        for precision, of_precision in seconds.items():
+            began = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                output = forward()
+            torch.autograd.backward(output)
+            network.zero_grad()
+            if round_number > 0:
+                of_precision.append(time.perf_counter() - began)
+    return "bf16" if min(seconds["bf16"]) * GAIN < min(seconds["fp32"]) else "fp32"
+
+
+def _record(c: CStream, t: TStream | None, size: int, images: int) -> Path:
+    """Where the finding for networks of these shapes on this kind of machine is kept."""
+    machine = [torch.__version__, torch.cpu.get_capabilities(), torch.get_num_threads()]
+    shapes: list[tuple[str, list[int]]] = []
+    for stream in (c, t):
+        if stream is not None:
+            shapes += [(name, list(p.shape)) for name, p in stream.named_parameters()]
+    digest = storage.digest([machine, shapes, size, images])
+    return Cache().folder.parent / "precision" / f"{digest}.json"
