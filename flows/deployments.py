@@ -1,7 +1,7 @@
 """The flows as deployments, which a Prefect server starts: by `serve` here, or by a pool's workers.
 
-``prefect.yaml`` lists the same flows for ``prefect deploy --all``; ``tests/flows/test_deployed_flows.py``
-compares the two.
+``prefect.yaml`` lists the same flows for ``prefect deploy --all``, as
+``tests/flows/test_deployed_flows.py`` holds.
 """
 
 from collections.abc import Iterator

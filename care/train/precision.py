@@ -5,6 +5,7 @@ Nothing here knows of streams: evaluations, which depend on this room, do not de
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, NamedTuple
 import numpy as np
 import torch

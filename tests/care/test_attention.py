@@ -237,5 +237,5 @@ def test_the_shapes_in_annotations_are_checked():
 def test_what_no_transformer_can_have_is_refused():
     with pytest.raises(CareError, match="wanted at least 1 attention block, got 0"):
         Transformer(8, 16, map_size=(4, 4), blocks=0)
-    with pytest.raises(CareError, match="wanted a multiple of 4 channels a head .*, got 6"):
+    with pytest.raises(CareError, match=r"wanted a multiple of 4 channels a head .*, got 6"):
         Transformer(8, 16, map_size=(4, 4), dim=6, position=SinCosPosition)
