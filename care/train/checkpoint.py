@@ -5,6 +5,7 @@ One exists if and only if its manifest, which is written last, verifies.
 
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 import torch
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 from care.errors import CareError
 from care.train.weights import cpu_copies, load_exactly
 from shards import ShardError, storage
+from shards.errors import Failure
 from shards.progress import console
 
 SCHEMA = 1
+# what reading a damaged checkpoint raises
+DAMAGE = (ShardError, OSError, KeyError, TypeError)
 
 
 class Checkpoint(NamedTuple):
@@ -62,6 +66,7 @@ def save(
     *,
     keep: int = 2,
     keep_every: int = 0,
+    intact: Collection[int] | None = None,
 ) -> None:
     """Commit a checkpoint to ``run/checkpoints/step-…``.
 
@@ -69,9 +74,11 @@ def save(
         run: local run directory.
         state: a ``snapshot``.
         manifest: JSON values; their ``step`` names the directory.
-        keep: number of the newest checkpoints that stay; older ones go only when this one is in
-            place.
+        keep: number of the newest checkpoints that stay, damaged ones not counted; what is older
+            goes only when this one is in place.
         keep_every: steps between those that stay for good; 0: none does.
+        intact: steps of the older checkpoints that are not damaged, as far as the caller knows;
+            by default their files are read and verified.
 
     Raises:
         ShardError: The disk refuses; what was saved before is still there.
@@ -93,9 +100,12 @@ def save(
         digests = {file.name: storage.sha256(file) for file in sorted(stage.iterdir())}
         content = {"schema": SCHEMA, "files": digests, **manifest}
         storage.write_json(stage / "manifest.json", content)
-    older = list(steps_in(folder).items())[keep:]
-    for step, path in older:
-        if not keep_every or step % keep_every:
+    kept = 0
+    for step, path in steps_in(folder).items():
+        if kept < keep:
+            is_known = step == manifest["step"] or step in (intact or ())
+            kept += is_known or (intact is None and _is_intact(path))
+        elif not keep_every or step % keep_every:
             shutil.rmtree(path)
 
 
@@ -113,7 +123,7 @@ def latest(run: Path) -> Checkpoint | None:
     for step, path in steps_in(run / "checkpoints").items():
         try:
             return Checkpoint(path, step, _verified_manifest(path))
-        except (ShardError, OSError, KeyError) as error:
+        except DAMAGE as error:
             console.print(f"[yellow]passing over checkpoint {path}: {error}")
     return None
 
@@ -121,17 +131,27 @@ def latest(run: Path) -> Checkpoint | None:
 def _verified_manifest(path: Path) -> dict[str, Any]:
     """The manifest in a checkpoint's directory, once all files are what it says."""
     manifest: dict[str, Any] = storage.read_json(path / "manifest.json")
-    damaged = [
-        name for name, digest in manifest["files"].items() if storage.sha256(path / name) != digest
-    ]
-    if damaged:
-        raise ShardError(f"{', '.join(damaged)} does not match the manifest")
+    # first, as a newer version may have other keys
     if manifest["schema"] > SCHEMA:
         raise CareError(
             f"{path} is of a newer version (schema {manifest['schema']}, this one reads {SCHEMA}); "
             "upgrade care-ssl"
         )
+    damaged = [
+        name for name, digest in manifest["files"].items() if storage.sha256(path / name) != digest
+    ]
+    if damaged:
+        raise ShardError(f"{', '.join(damaged)} does not match the manifest")
     return manifest
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether this version can go on from the checkpoint in a directory."""
+    try:
+        _verified_manifest(path)
+    except (*DAMAGE, Failure):
+        return False
+    return True
 
 
 def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

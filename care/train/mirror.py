@@ -18,7 +18,7 @@ def local_copy(run: str | Path) -> Path:
     return Cache().folder.parent / "runs" / storage.digest(str(run))[:16]
 
 
-def push(run: Path, url: str) -> None:
+def push(run: Path, url: str, *, rewritten: int | None = None) -> None:
     """Put a local run where its URL is.
 
     Checkpoints that are gone here go there, too. At any moment what is there can be continued: the
@@ -27,14 +27,22 @@ def push(run: Path, url: str) -> None:
     Args:
         run: local directory.
         url: where the run is for everybody else.
+        rewritten: step that is put there even if its manifest is there already: what it belongs to
+            may be damaged, and an equal training writes an equal manifest.
     """
     names_there = storage.listing(url, deep=True)
-    steps_here = [f"checkpoints/{path.name}" for path in steps_in(run / "checkpoints").values()]
-    for step in steps_here:
-        if f"{step}/manifest.json" not in names_there:
-            # by name the manifest is the first one
-            for file in sorted((run / step).iterdir(), reverse=True):
-                storage.copy(file, f"{url}/{step}/{file.name}")
+    paths = steps_in(run / "checkpoints")
+    steps_here = [f"checkpoints/{path.name}" for path in paths.values()]
+    for number, path in paths.items():
+        place = f"{url}/checkpoints/{path.name}"
+        is_there = f"checkpoints/{path.name}/manifest.json" in names_there
+        if is_there and number != rewritten and _has_manifest_of(path, place):
+            continue
+        if is_there:
+            storage.remove(f"{place}/manifest.json")
+        # by name the manifest is the first one
+        for file in sorted(path.iterdir(), reverse=True):
+            storage.copy(file, f"{place}/{file.name}")
     for file in run.glob("[!.]*.*"):
         storage.copy(file, f"{url}/{file.name}")
     for name in sorted(names_there):
@@ -53,7 +61,9 @@ def pull(url: str | Path, run: Path) -> None:
     manifests = [match for name in names if (match := MANIFEST.fullmatch(name))]
     steps = {int(match[2]): match[1] for match in manifests}
     for path in steps_in(run / "checkpoints").values():
-        if path.name not in steps.values():  # of another run that had this URL, or never put there
+        is_there = path.name in steps.values()
+        # or it is of another run that had this URL, or was never put there
+        if not is_there or not _has_manifest_of(path, f"{url}/checkpoints/{path.name}"):
             shutil.rmtree(path)
     for name in names:
         if "/" not in name:
@@ -68,6 +78,14 @@ def pull(url: str | Path, run: Path) -> None:
         newest = latest(run)
         if newest is not None and newest.path == folder:
             return
+
+
+def _has_manifest_of(path: Path, place: str) -> bool:
+    """Whether a local checkpoint has the manifest, byte for byte, of one that is at a URL."""
+    manifest = path / "manifest.json"
+    if not manifest.is_file():
+        return False
+    return storage.read_bytes(manifest) == storage.read_bytes(f"{place}/manifest.json")
 
 
 def recorded_settings(run: str | Path) -> dict[str, Any] | None:

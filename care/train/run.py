@@ -94,6 +94,8 @@ class Run:
         self._threads = threads
         self._stepper = Stepper(optimizer, self.device, precision, self.settings["seed"])
         self._saving: Future[None] | None = None
+        # steps of the checkpoints that were verified or written here
+        self._intact = set[int]()
 
     @property
     def autocast(self) -> torch.autocast:
@@ -223,6 +225,7 @@ class Run:
             if scaler:  # empty after another precision, which --allow-change admits
                 self._stepper.scaler.load_state_dict(scaler)
             self.start = newest.step
+            self._intact.add(newest.step)
             if self.device.type == "cpu" and newest.manifest.get("world") == ranks.world():
                 ranks.resume_threads(newest.manifest["threads"])
         if ranks.max_over_ranks(self.start, -self.start) != [self.start, -self.start]:
@@ -304,9 +307,16 @@ class Run:
             self._saving.result()
 
     def _save(self, state: dict[str, dict[str, Tensor]], manifest: dict[str, Any]) -> None:
-        checkpoint.save(self.path, state, manifest, keep_every=self.machine.keep_every)
+        checkpoint.save(
+            self.path,
+            state,
+            manifest,
+            keep_every=self.machine.keep_every,
+            intact=self._intact,
+        )
+        self._intact.add(manifest["step"])
         if storage.is_remote(self.url):
-            mirror.push(self.path, str(self.url))
+            mirror.push(self.path, str(self.url), rewritten=manifest["step"])
 
     def _write_status(self, state: str, message: str = "") -> None:
         process = "" if self.lead else f"-{ranks.rank()}"

@@ -173,7 +173,9 @@ def test_a_run_without_checkpoints_has_no_latest(tmp_path):
         (lambda folder: (folder / "model.safetensors").unlink(), "No such file"),
         (lambda folder: (folder / "manifest.json").unlink(), "does not exist"),
         (lambda folder: os.truncate(folder / "manifest.json", 30), "cannot be read as JSON"),
-        (lambda folder: (folder / "manifest.json").write_text("{}"), "files"),
+        (lambda folder: (folder / "manifest.json").write_text("{}"), "schema"),
+        (lambda folder: (folder / "manifest.json").write_text('{"schema": 1}'), "files"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "list"),
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, capsys, damage, message):
@@ -199,6 +201,42 @@ def test_damaged_checkpoints_make_room_and_never_outlive_good_ones(tmp_path):
     trained.save(tmp_path, 4)
     assert checkpoint.latest(tmp_path).step == 4
     assert steps_in(tmp_path) == ["step-00000002", "step-00000004"]
+
+
+def test_damaged_checkpoints_do_not_count_among_those_that_are_kept(tmp_path):
+    trained = Trained()
+    for step in (3, 4, 5):
+        trained.save(tmp_path, step, keep=3)
+    flip_a_bit(tmp_path / "checkpoints" / "step-00000005" / "model.safetensors")
+    trained.save(tmp_path, 6)
+    assert steps_in(tmp_path) == ["step-00000004", "step-00000005", "step-00000006"]
+    flip_a_bit(tmp_path / "checkpoints" / "step-00000006" / "model.safetensors")
+    assert checkpoint.latest(tmp_path).step == 4
+
+
+def test_nothing_is_read_of_checkpoints_that_are_known_to_be_intact_or_not(tmp_path, monkeypatch):
+    trained = Trained()
+    for step in (2, 4, 5):
+        trained.save(tmp_path, step, keep=3)
+
+    def refuse(path):
+        raise AssertionError(path)
+
+    monkeypatch.setattr(checkpoint, "_verified_manifest", refuse)
+    trained.save(tmp_path, 6, intact={4})
+    assert steps_in(tmp_path) == ["step-00000004", "step-00000005", "step-00000006"]
+    trained.save(tmp_path, 8, intact={4, 6})
+    assert steps_in(tmp_path) == ["step-00000006", "step-00000008"]
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused_whatever_its_keys(tmp_path):
+    trained = Trained()
+    trained.save(tmp_path, 2)
+    trained.save(tmp_path, 4)
+    file = tmp_path / "checkpoints" / "step-00000004" / "manifest.json"
+    file.write_text(json.dumps({"schema": 2, "digests": {}}))
+    with pytest.raises(CareError, match=r"schema 2, this one reads 1\); upgrade care-ssl"):
+        checkpoint.latest(tmp_path)
 
 
 def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path):

@@ -7,11 +7,12 @@ import shutil
 from importlib import import_module
 import fsspec
 import pytest
+import torch
 from flat import gathered
 import shards
 from care import BYOL, CareError, streams_for
 from care.train import checkpoint, load_encoder, pretrain
-from care.train.mirror import local_copy, pull
+from care.train.mirror import local_copy, pull, push
 from care.train.precision import StreamPrecisions
 from shards import locks, storage
 
@@ -144,6 +145,72 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(
     assert "model.safetensors does not match the manifest" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+@pytest.mark.resume
+def test_a_damaged_newest_one_is_put_there_again(data, tmp_path, url, monkeypatch):
+    train(data, url)
+    data_of = f"{url}/checkpoints/step-00000006/model.safetensors"
+    storage.write_bytes(data_of, b"damaged")
+    manifest = storage.read_bytes(f"{url}/checkpoints/step-00000006/manifest.json")
+    on_another_machine(monkeypatch, tmp_path, "second")
+    train(data, url)
+    assert storage.read_bytes(f"{url}/checkpoints/step-00000006/manifest.json") == manifest
+    on_another_machine(monkeypatch, tmp_path, "third")
+    pull(url, local_copy(url))
+    assert checkpoint.latest(local_copy(url)).step == 6
+
+
+def save(run, step, value, **settings):
+    state = {"model": {"weight": torch.full((2, 3), float(value))}, "optimizer": {}}
+    checkpoint.save(run, state, {"step": step, "settings": settings, "scaler": {}})
+
+
+def test_a_checkpoint_that_differs_there_is_put_there_again(tmp_path, url):
+    for run, value in (("first", 1), ("second", 2)):
+        save(tmp_path / run, 2, value)
+        push(tmp_path / run, url)
+    pull(url, tmp_path / "third")
+    weight = checkpoint.latest(tmp_path / "third").tensors("model")["weight"]
+    assert weight.unique().tolist() == [2]
+
+
+def test_a_checkpoint_that_is_there_is_not_put_there_again_unless_it_was_rewritten(
+    tmp_path, url, monkeypatch
+):
+    save(tmp_path, 2, 1)
+    save(tmp_path, 4, 1)
+    push(tmp_path, url)
+    changes = []
+    for name in ("copy", "remove"):
+        original = getattr(storage, name)
+
+        def noted(*places, name=name, original=original):
+            changes.append((name, str(places[-1]).removeprefix(f"{url}/checkpoints/step-0000000")))
+            original(*places)
+
+        monkeypatch.setattr(storage, name, noted)
+    push(tmp_path, url)
+    assert changes == []
+    push(tmp_path, url, rewritten=4)
+    assert changes == [
+        ("remove", "4/manifest.json"),
+        ("copy", "4/optimizer.safetensors"),
+        ("copy", "4/model.safetensors"),
+        ("copy", "4/manifest.json"),
+    ]
+
+
+def test_a_local_copy_of_what_had_the_url_before_is_not_taken_for_what_is_there(tmp_path, url):
+    save(tmp_path / "before", 2, 1, seed=1)
+    push(tmp_path / "before", url)
+    pull(url, tmp_path / "copy")
+    for name in storage.listing(url, deep=True):
+        storage.remove(f"{url}/{name}")
+    save(tmp_path / "after", 2, 2, seed=2)
+    push(tmp_path / "after", url)
+    pull(url, tmp_path / "copy")
+    assert checkpoint.latest(tmp_path / "copy").manifest["settings"] == {"seed": 2}
 
 
 def test_a_checkpoint_without_manifest_is_none_and_a_run_that_is_gone_is_not_continued(

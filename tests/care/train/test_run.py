@@ -90,6 +90,23 @@ def test_the_machine_decides_what_is_kept_and_no_result(tmp_path):
     assert sorted(steps) == [2, 4, 5]
 
 
+def test_the_one_that_a_run_went_on_from_stays_until_two_newer_ones_are_written(tmp_path):
+    stop = {2: lambda: os.kill(os.getpid(), signal.SIGTERM)}
+    often = Machine("cpu", workers=0, checkpoint_every=1)
+    with pytest.raises(Stopped):
+        train(
+            tmp_path,
+            make_layer(),
+            machine=often,
+            during=lambda step: stop.get(step, lambda: None)(),
+        )
+    folder = tmp_path / "checkpoints"
+    assert sorted(checkpoint.steps_in(folder)) == [2, 3]
+    os.truncate(folder / "step-00000003" / "model.safetensors", 10)
+    train(tmp_path, make_layer(), machine=Machine("cpu", workers=0, checkpoint_every=5))
+    assert sorted(checkpoint.steps_in(folder)) == [2, 3, 5]
+
+
 def test_every_group_of_parameters_has_a_rate():
     layer = make_layer()
     optimizer = torch.optim.SGD([{"params": layer.weight}, {"params": layer.bias}], lr=0.0)
