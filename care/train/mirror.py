@@ -9,6 +9,7 @@ from care.train.checkpoint import latest, steps_in
 from shards import Cache, ShardError, storage
 
 MANIFEST = re.compile(r"checkpoints/(step-(\d{8,}))/manifest\.json")
+STEP_FOLDER = re.compile(r"checkpoints/step-(\d{8,})")
 
 
 def local_copy(run: str | Path) -> Path:
@@ -18,7 +19,7 @@ def local_copy(run: str | Path) -> Path:
     return Cache().folder.parent / "runs" / storage.digest(str(run))[:16]
 
 
-def push(run: Path, url: str, *, rewritten: int | None = None) -> None:
+def push(run: Path, url: str, *, rewritten: int | None = None, keep_every: int = 0) -> None:
     """Put a local run where its URL is.
 
     Checkpoints that are gone here go there, too. At any moment what is there can be continued: the
@@ -29,6 +30,8 @@ def push(run: Path, url: str, *, rewritten: int | None = None) -> None:
         url: where the run is for everybody else.
         rewritten: step that is put there even if its manifest is there already: what it belongs to
             may be damaged, and an equal training writes an equal manifest.
+        keep_every: steps between those that stay there for good, though another machine, which
+            fetched the newest one alone, has them not.
     """
     names_there = storage.listing(url, deep=True)
     paths = steps_in(run / "checkpoints")
@@ -46,7 +49,11 @@ def push(run: Path, url: str, *, rewritten: int | None = None) -> None:
     for file in run.glob("[!.]*.*"):
         storage.copy(file, f"{url}/{file.name}")
     for name in sorted(names_there):
-        if name.startswith("checkpoints/") and name.rpartition("/")[0] not in steps_here:
+        folder = name.rpartition("/")[0]
+        if not name.startswith("checkpoints/") or folder in steps_here:
+            continue
+        step = STEP_FOLDER.fullmatch(folder)
+        if not (step and keep_every and int(step[1]) % keep_every == 0):
             storage.remove(f"{url}/{name}")
 
 

@@ -316,7 +316,12 @@ class Run:
         )
         self._intact.add(manifest["step"])
         if storage.is_remote(self.url):
-            mirror.push(self.path, str(self.url), rewritten=manifest["step"])
+            mirror.push(
+                self.path,
+                str(self.url),
+                rewritten=manifest["step"],
+                keep_every=self.machine.keep_every,
+            )
 
     def _write_status(self, state: str, message: str = "") -> None:
         process = "" if self.lead else f"-{ranks.rank()}"

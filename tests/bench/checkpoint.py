@@ -50,7 +50,11 @@ def main() -> None:
                 began, steps = time.perf_counter(), 0
                 manifest = {"step": done, "settings": {}, "scaler": {}}
                 written = writer.submit(
-                    checkpoint.save, run, checkpoint.snapshot(model, optimizer), manifest
+                    checkpoint.save,
+                    run,
+                    checkpoint.snapshot(model, optimizer),
+                    manifest,
+                    intact={2},
                 )
                 held.append(time.perf_counter() - began)
                 while not written.done() or not steps:

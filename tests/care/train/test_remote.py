@@ -253,3 +253,15 @@ def test_a_store_that_refuses_is_an_error_that_names_it(data, url, monkeypatch):
         match=r"cannot write memory://bucket/run/checkpoints/step-00000002/.*: no",
     ):
         train(data, url)
+
+
+def test_what_is_kept_for_good_stays_there_though_another_machine_has_it_not(tmp_path, url):
+    for step in (2, 3, 4):
+        save(tmp_path / "first", step, step)
+        push(tmp_path / "first", url, keep_every=2)
+    pull(url, tmp_path / "second")
+    save(tmp_path / "second", 5, 5)
+    push(tmp_path / "second", url, keep_every=2)
+    manifests = [name for name in storage.listing(url, deep=True) if name.endswith("manifest.json")]
+    steps = sorted(int(name.split("-")[1].split("/")[0]) for name in manifests)
+    assert steps == [2, 4, 5]
