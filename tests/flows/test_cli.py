@@ -121,7 +121,8 @@ def test_detection_from_annotations_to_results(care, tmp_path: Path, monkeypatch
     scenes.write("val", count=8, start=16, size=40)
     annotations = Path("train", "annotations.json")
     content = json.loads(annotations.read_text())
-    content["annotations"][0]["bbox"] = [5, 5, 0, 0]
+    # with a mask it would have the box of that
+    content["annotations"][0] |= {"bbox": [5, 5, 0, 0], "segmentation": []}
     annotations.write_text(json.dumps(content))
     detect = f"evaluate detect {RANDOM} --train train --val val {DETECTOR}".split()
     code, out, error = care(*detect, "--iterations", 3, "--json")

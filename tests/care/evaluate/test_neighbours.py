@@ -91,7 +91,7 @@ def test_every_key_is_sent_once_for_the_resident_queries(monkeypatch):
     [
         (Blocks(1000, 100, 500), 256, 20),
         (Blocks(400, 400, 2000), 16, 5),
-        (Blocks(2000, 30, 40), 64, 200),
+        pytest.param(Blocks(2000, 30, 40), 64, 200, marks=pytest.mark.slow),
     ],
 )
 def test_the_memory_is_what_the_formula_says(blocks, features, k):
