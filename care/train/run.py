@@ -307,6 +307,7 @@ class Run:
             self._saving.result()
 
     def _save(self, state: dict[str, dict[str, Tensor]], manifest: dict[str, Any]) -> None:
+        """Write a checkpoint, and bring the run to its URL if it has one."""
         checkpoint.save(
             self.path,
             state,
