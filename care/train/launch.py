@@ -105,7 +105,7 @@ def torchrun(
     nproc: int,
     arguments: Sequence[str],
     *,
-    module: str = "care.train",
+    module: str,
 ) -> None:
     """Run a module in several processes of this machine, which train as one.
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 import pytest
+from flows.evaluations import EVALUATIONS
 from flows.source_code import PACKAGES, SOURCE_FOLDER, Code
 from flows.works import WORKS
 
@@ -179,9 +180,19 @@ def test_data_files_that_a_string_names_count_by_content(packages: Path) -> None
 def test_every_evaluation_and_every_work_has_a_digest_of_its_own(packages: Path) -> None:
     code = Code(packages)
     digests = {work: code.digest(module) for work, module in WORKS.items()}
-    verbs = ("knn", "linear", "finetune", "detect")
+    verbs = [line.kind for line in EVALUATIONS if line.work == "judge"]
     digests |= {verb: code.digest(WORKS["judge"], f"care.evaluate:{verb}") for verb in verbs}
     assert len({*digests.values()}) == len(digests)
+
+
+@pytest.mark.parametrize("verb", ["knn", "linear", "finetune", "detect"])
+def test_an_edit_of_the_method_redoes_no_evaluation(packages: Path, verb: str) -> None:
+    roots = ("flows.works.judging", f"care.evaluate:{verb}")
+    before = Code(packages).digest(*roots)
+    trained_before = Code(packages).digest(*PRETRAIN)
+    edit(packages / "care" / "positions.py", "1e4", "1e5")
+    assert Code(packages).digest(*roots) == before
+    assert Code(packages).digest(*PRETRAIN) != trained_before
 
 
 def test_identity_is_known_without_torch() -> None:

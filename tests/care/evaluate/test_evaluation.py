@@ -2,21 +2,10 @@
 
 import pytest
 import torch
+from photo_sets import build
 from sklearn.metrics import top_k_accuracy_score
-import shards
 from care import CareError
 from care.evaluate.evaluation import accuracy, comparable
-
-
-def build(folder, make_image, names, broken=(), **options):
-    for n, name in enumerate(names):
-        file = folder / "photos" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        make_image(n).save(file)
-        if name in broken:
-            file.write_bytes(file.read_bytes()[:-200])
-    shards.build(folder / "photos", folder / "set", workers=1, **options)
-    return shards.open(folder / "set")
 
 
 def test_classes_of_val_that_train_does_not_have_are_refused_by_name(data, make_image, tmp_path):

@@ -5,6 +5,7 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from photo_sets import build
 from safetensors.torch import load_file
 from torch import nn
 from torchvision import transforms
@@ -80,17 +81,6 @@ def test_reduced_precision_gives_nearly_the_same_features_in_float32(encoder, da
         assert not torch.equal(features[name], features["fp32"])
         torch.testing.assert_close(features[name], features["fp32"], rtol=0.1, atol=0.1)
     assert not torch.equal(features["bf16"], features["fp16"])
-
-
-def build(folder, make_image, names, broken=(), **options):
-    for n, name in enumerate(names):
-        file = folder / "photos" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        make_image(n).save(file)
-        if name in broken:
-            file.write_bytes(file.read_bytes()[:-200])
-    shards.build(folder / "photos", folder / "set", workers=1, **options)
-    return shards.open(folder / "set")
 
 
 def test_a_set_without_classes_is_refused(encoder, make_image, tmp_path):

@@ -93,6 +93,6 @@ def test_torchrun_tells_its_processes_their_threads(tmp_path, monkeypatch, threa
     monkeypatch.setattr(api, "elastic_launch", start)
     if omp:
         monkeypatch.setenv("OMP_NUM_THREADS", omp)
-    launch.torchrun(tmp_path, 3, [])
+    launch.torchrun(tmp_path, 3, [], module="care.train")
     assert given == [share]
     assert os.environ.get("OMP_NUM_THREADS") == omp
