@@ -71,7 +71,6 @@ class ShardSet:
         offset, length, crc32, label, _ = self.index.samples[number].item()
         shard_number = int(np.searchsorted(self.index.starts, number, "right")) - 1
         shard = self.index.shards[shard_number]
-        place = f"sample {number} ({key!r}) of {self.path}/{shard.url}"
         try:
             # opening a file for each read costs microseconds beside the decoding; files that are
             # kept open outgrow the limit of a process at ImageNet's size
@@ -79,15 +78,20 @@ class ShardSet:
                 data = os.pread(file.fileno(), length, offset)
         except OSError as error:
             raise ShardError(
-                f"cannot read {place}: {error.strerror or error}; is the set still there?"
+                f"cannot read {self._place(number, shard)}: {error.strerror or error}; "
+                "is the set still there?"
             ) from error
         actual_crc32 = zlib.crc32(data)
         if len(data) != length or actual_crc32 != crc32:
             raise ShardError(
-                f"{place} is damaged: {len(data)} bytes with crc32 {actual_crc32:08x}, wanted "
-                f"{length} with {crc32:08x}; verify the set, then copy or build it again"
+                f"{self._place(number, shard)} is damaged: {len(data)} bytes with crc32 "
+                f"{actual_crc32:08x}, wanted {length} with {crc32:08x}; "
+                "verify the set, then copy or build it again"
             )
         return Sample(key, data, label)
+
+    def _place(self, number: int, shard: Shard) -> str:
+        return f"sample {number} ({self.keys[number]!r}) of {self.path}/{shard.url}"
 
     def open_shard(self, shard: Shard) -> IO[bytes]:
         """Open the tar of a shard, unbuffered.
