@@ -109,19 +109,58 @@ def make_plan(  # noqa: PLR0913 (the options of build)
         image_root=image_root,
         columns=columns or (),
     )
+    return plan_of(
+        source,
+        annotations=annotations if has_boxes else None,
+        shard_size=shard_size,
+        seed=seed,
+        validate=validate,
+        max_side=max_side,
+        quality=quality,
+    )
+
+
+def plan_of(
+    source: sources.Source,
+    *,
+    annotations: Annotations | None = None,
+    shard_size: int = 1000,
+    seed: int = 0,
+    validate: Validation = "decode",
+    max_side: int | None = None,
+    quality: int = 90,
+) -> Plan:
+    """Cut a source that is listed into shards.
+
+    Args:
+        source: its samples, classes and rejects.
+        annotations: the boxes of its images.
+        shard_size: as of ``make_plan``, like what follows.
+        seed: seed of the order.
+        validate: what every image has to pass.
+        max_side: images with a longer side, in pixels, are made smaller and JPEG.
+        quality: quality of those JPEGs, 1…100.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ShardError: An argument is out of range.
+    """
+    _check_options(shard_size, max_side, quality, validate)
     order = permutation(len(source.samples), seed=seed, stream=0)
     shuffled = [source.samples[number] for number in order]
     starts = range(0, len(shuffled), shard_size)
     options = [seed, shard_size, validate, max_side, quality]
     return Plan(
         source=source,
-        annotations=annotations if has_boxes else None,
+        annotations=annotations,
         shards=[shuffled[start : start + shard_size] for start in starts],
         validate=validate,
         seed=seed,
         max_side=max_side,
         quality=quality,
-        digest=_digest(source, annotations if has_boxes else None, options),
+        digest=_digest(source, annotations, options),
     )
 
 

@@ -94,6 +94,26 @@ def find(
         listing = list_table(storage.locate(src), image_root=root, columns=columns)
     else:
         listing = _list_images(src, annotations)
+    return arrange(listing, str(src), share=share, classes=classes)
+
+
+def arrange(
+    listing: Listing, src: str, *, share: tuple[float, float] = (0, 1), classes: bool = True
+) -> Source:
+    """The samples of what a source lists: sorted, with labels and names of their own.
+
+    Args:
+        listing: what is listed; of images of one name the first counts.
+        src: what the source is called in messages.
+        share: as of ``find``.
+        classes: whether images have the classes that the source says, or none.
+
+    Returns:
+        The samples, classes and rejects.
+
+    Raises:
+        ShardError: There is no image in that share.
+    """
     by_name = {image.name: image for image in reversed(listing.images)}  # the first of a name
     rejects = [*listing.rejects]
     for image in listing.images:
