@@ -6,10 +6,12 @@ same name removes. Object stores: staged in a temporary file, put under the fina
 of what belongs together the index is put last.
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,10 @@ from typing import IO, Any, cast
 from shards import objects
 from shards.errors import ShardError
 
+# what the system says of a path that leads to no file
+_NO_FILE = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
+)
 
 def locate(path: str | Path) -> Path:
     """A ``Path``, or the like of one for a URL such as s3://bucket/name.
@@ -62,8 +68,8 @@ def read_bytes(path: str | Path, start: int | None = None, end: int | None = Non
         The bytes.
 
     Raises:
-        OSError: The file is not there, or unreadable.
-        ShardError: An object store fails.
+        OSError: The file is not there.
+        ShardError: It is there and the disk does not give it, or an object store fails.
     """
     if is_remote(path):
         data = objects.attempt(
@@ -71,9 +77,33 @@ def read_bytes(path: str | Path, start: int | None = None, end: int | None = Non
         )
         return bytes(data)
     first = start or 0
-    with Path(path).open("rb") as file:
-        file.seek(first)
-        return file.read(-1 if end is None else end - first)
+    try:
+        with Path(path).open("rb") as file:
+            file.seek(first)
+            return file.read(-1 if end is None else end - first)
+    except OSError as error:
+        refuse_disk_error(error, path)
+        raise
+
+
+def refuse_disk_error(error: OSError, path: str | Path) -> None:
+    """Refuse to go on where a disk has failed; that there is no file is none of its failures.
+
+    What a disk does not give may be given later, and says nothing of a file's content.
+
+    Args:
+        error: of an operation with the file; Pillow's, of content, have no number.
+        path: of the file.
+
+    Raises:
+        ShardError: The disk failed, or forbids it.
+    """
+    if error.errno is None or error.errno in _NO_FILE:
+        return
+    raise ShardError(
+        f"cannot read {path}: {error.strerror}; make it readable (is its disk still there?) or "
+        "move it away, and repeat the command"
+    ) from error
 
 
 def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
@@ -102,10 +132,31 @@ def listing(folder: str | Path, *, deep: bool = False) -> dict[str, int]:
         folders[:] = sorted(name for name in folders if deep and not _is_loop(current / name))
         prefix = "".join(f"{part}/" for part in current.relative_to(folder).parts)
         for name in sorted(names):
-            file = current / name
-            size = file.stat().st_size if file.is_file() else -1
-            sizes[prefix + name] = size
+            sizes[prefix + name] = file_size(current / name)
     return sizes
+
+
+def file_size(path: Path) -> int:
+    """How many bytes a local file has.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The bytes, or -1 of what is no file: a folder, a pipe, a link to nothing, a text that no
+        name can be.
+
+    Raises:
+        ShardError: The disk does not say it, so that a file may be there.
+    """
+    try:
+        status = path.stat()
+    except ValueError:  # a zero byte
+        return -1
+    except OSError as error:
+        refuse_disk_error(error, path)
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
 def fetch(path: str | Path, to: Path) -> None:

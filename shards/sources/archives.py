@@ -90,6 +90,8 @@ def read_archives(path: str, name: str) -> list[Archive]:
         with storage.nearby(path) as local, local.open("rb") as file:
             archives = _read_span(file, _Span(0, local.stat().st_size, name), 0)
     except (tarfile.TarError, OSError, ValueError) as error:
+        if isinstance(error, OSError):
+            storage.refuse_disk_error(error, path)
         raise ShardError(
             f"{path} is not a whole tar: {error}; copy it again, or leave it out"
         ) from None

@@ -63,9 +63,9 @@ def read_image(image: Candidate) -> bytes:
         The bytes of the file or the member.
 
     Raises:
-        RejectError: It is too large, no file, or cannot be read; or it is a link, and its host does
-            not give it.
-        ShardError: The object store fails.
+        RejectError: It is too large, or no file; or it is a link, and its host does not give it.
+        ShardError: The disk does not give what it listed, or the object store fails. That says
+            nothing of the image, which is no reject: the build stops, and can be repeated.
     """
     if image.size > MAX_BYTES:
         raise RejectError(Reject.TOO_LARGE)
@@ -77,8 +77,12 @@ def read_image(image: Candidate) -> bytes:
         if image.offset < 0:
             return storage.read_bytes(image.path)
         return storage.read_bytes(image.path, image.offset, image.offset + image.size)
-    except OSError:
-        raise RejectError(Reject.UNREADABLE) from None
+    except OSError as error:
+        raise ShardError(
+            f"cannot read {image.path}: {error.strerror or error}; it was there when the source "
+            "was listed. Bring it back (is its disk still there?) and repeat the command, which "
+            "goes on where it stopped"
+        ) from error
 
 
 def _fetch(link: str) -> bytes:

@@ -42,9 +42,11 @@ def stem_of(name: str) -> str:
 
 def is_file(path: Path) -> bool:
     """Whether it is a file; a name of any text is none."""
+    if not storage.is_remote(path):
+        return storage.file_size(path) >= 0
     try:
         return path.is_file()
-    except (OSError, ValueError):  # too long, or with a zero byte
+    except ValueError:  # with a zero byte
         return False
 
 
@@ -81,6 +83,9 @@ def _image_names(folder: Path) -> list[str]:
     """The sorted names of the images in a local folder, none where there is no folder."""
     try:
         names = [path.name for path in folder.iterdir()]
-    except (OSError, ValueError):
+    except ValueError:  # with a zero byte
+        return []
+    except OSError as error:
+        storage.refuse_disk_error(error, folder)
         return []
     return sorted(name for name in names if suffix(name) in SUFFIXES)

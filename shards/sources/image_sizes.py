@@ -44,7 +44,10 @@ def upright_size(file: Path) -> tuple[int, int] | None:
         if not storage.is_remote(file):
             return images.upright_size(file)
         return _remote_size(file)
-    except (OSError, RejectError):
+    except RejectError:
+        return None
+    except OSError as error:
+        storage.refuse_disk_error(error, file)
         return None
 
 

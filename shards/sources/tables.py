@@ -240,9 +240,4 @@ def _images_below(folder: str) -> dict[str, int]:
 
 def _local_size(path: str) -> int:
     """How many bytes a local file has, or -1 of a URL and of what is no file."""
-    try:
-        if storage.is_remote(path) or not Path(path).is_file():
-            return -1
-        return Path(path).stat().st_size
-    except (OSError, ValueError):  # a text that no name can be
-        return -1
+    return -1 if storage.is_remote(path) else storage.file_size(Path(path))

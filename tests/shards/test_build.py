@@ -236,14 +236,6 @@ def test_validation_depths(tmp_path, validate, count):
     assert len(index.samples) == count
 
 
-def test_a_file_that_vanishes_after_the_listing_is_rejected(photos, tmp_path):
-    plan = make_plan(photos, shard_size=100)
-    (photos / "cat" / "3.jpg").unlink()
-    write_shard(plan, tmp_path / "set", 0)
-    index = commit(plan, tmp_path / "set", max_rejects=0.1)
-    assert index.rejects == {"unreadable": ["cat/3.jpg"]}
-
-
 # sizes and orientations
 
 
