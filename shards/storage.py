@@ -25,6 +25,7 @@ _NO_FILE = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
 )
 
+
 def locate(path: str | Path) -> Path:
     """A ``Path``, or the like of one for a URL such as s3://bucket/name.
 

@@ -11,9 +11,6 @@ from made_images import image_bytes, populate, spoil
 from PIL import Image, ImageOps
 import shards
 from shards import ShardError, boxes, storage
-from shards.commit import commit
-from shards.plan import make_plan
-from shards.write import write_shard
 
 EXIF_ORIENTATION = 0x0112
 

@@ -46,7 +46,7 @@ def test_a_disk_that_is_gone_stops_the_build(photos, tmp_path):
     plan = make_plan(photos)
     photos.rename(tmp_path / "elsewhere")
     photos.mkdir()  # the empty place of a mount
-    with pytest.raises(ShardError, match=r"it was there when the source was listed\. Bring it back"):
+    with pytest.raises(ShardError, match="was there when the source was listed"):
         write_shard(plan, tmp_path / "set", 0)
     photos.rmdir()
     (tmp_path / "elsewhere").rename(photos)
