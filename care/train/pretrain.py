@@ -145,6 +145,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             machine=machine,
             allow_change=allow_change,
             threads=model.computing_threads,
+            images=len(data),
         ) as state,
     ):
         guard = CollapseGuard(state.log, warns=state.lead)

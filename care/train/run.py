@@ -15,6 +15,7 @@ from care.errors import CareError
 from care.train import checkpoint, mirror, ranks
 from care.train.loading import worker_count
 from care.train.machine import Machine
+from care.train.position import Position, position_of
 from care.train.precision import Precision
 from care.train.run_log import LOSSES, opened_log
 from care.train.settings import Settings, refuse_other_settings, settings_of
@@ -53,9 +54,12 @@ class Run:
         allow_change: names of settings that may differ from those of earlier calls.
         threads: tells how many threads compute, once a checkpoint's are set; by default torch's
             number.
+        images: of the set that is trained on, so that a run goes on where its images end when its
+            batch size is changed; None where it has no epochs.
 
     Attributes:
-        start: steps that were done before.
+        start: steps that were done before; where the batch size has changed, those that the images
+            seen so far are in batches of this size.
         lead: whether this process writes.
         workers: processes to decode with.
 
@@ -76,6 +80,7 @@ class Run:
         machine: Machine = Machine(),
         allow_change: Sequence[str] = (),
         threads: Callable[[], int] = torch.get_num_threads,
+        images: int | None = None,
     ) -> None:
         self.url = path
         self.path = mirror.local_copy(path)
@@ -88,14 +93,20 @@ class Run:
         self.precision = precision
         self.device = next(model.parameters()).device
         self.lead = ranks.rank() == 0
-        self.start = 0
         self.workers = machine.workers or 0
+        self._images = images
+        self._position = Position()
         self._allow_change = allow_change
         self._threads = threads
         self._stepper = Stepper(optimizer, self.device, precision, self.settings["seed"])
         self._saving: Future[None] | None = None
         # steps of the checkpoints that were verified or written here
         self._intact = set[int]()
+
+    @property
+    def start(self) -> int:
+        """Steps that were done before, in batches of this size."""
+        return self._position.start
 
     @property
     def autocast(self) -> torch.autocast:
@@ -184,15 +195,16 @@ class Run:
         """
         steps = self.settings["steps"]
         steps_done = step + 1
+        steps_taken = steps_done + self._position.offset
         is_last = steps_done == steps
         stops = bool(ranks.max_over_ranks(len(self._stop_requests) > 0)[0])
         if self.lead:
             numbers = {**terms, "lr": self._rate(), **(more or {})}
-            self._log.write(step, numbers, self._waited, note)
-        if steps_done % self.machine.checkpoint_every == 0 or is_last or stops:
+            self._log.write(steps_taken - 1, numbers, self._waited, note)
+        if steps_taken % self.machine.checkpoint_every == 0 or is_last or stops:
             self._compare_weights(step)
             if self.lead:
-                self._save_in_background(steps_done, waits=is_last or stops)
+                self._save_in_background(steps_taken, waits=is_last or stops)
         if stops and not is_last:
             raise Stopped(
                 f"stopped on request after step {steps_done} of {steps} and saved; "
@@ -224,7 +236,7 @@ class Run:
             scaler = newest.manifest["scaler"]
             if scaler:  # empty after another precision, which --allow-change admits
                 self._stepper.scaler.load_state_dict(scaler)
-            self.start = newest.step
+            self._position = position_of(self.url, newest.manifest, self.settings, self._images)
             self._intact.add(newest.step)
             if self.device.type == "cpu" and newest.manifest.get("world") == ranks.world():
                 ranks.resume_threads(newest.manifest["threads"])
@@ -259,7 +271,7 @@ class Run:
             opened_log(
                 self.path,
                 self.title,
-                start=self.start,
+                position=self._position,
                 steps=self.settings["steps"],
                 batch_size=self.settings["batch_size"],
             )
@@ -288,12 +300,12 @@ class Run:
                 "then give the command again"
             )
 
-    def _save_in_background(self, steps_done: int, *, waits: bool) -> None:
+    def _save_in_background(self, steps_taken: int, *, waits: bool) -> None:
         """Save what there is now, or raise what went wrong with the checkpoint before."""
         if self._saving is not None:
             self._saving.result()
         manifest = {
-            "step": steps_done,
+            "step": steps_taken,
             "settings": self.settings,
             "scaler": self._stepper.scaler.state_dict(),
             "world": ranks.world(),
@@ -301,6 +313,8 @@ class Run:
             "precision": self.precision,
             "workers": self.workers,
         }
+        if self._position.offset:
+            manifest["offset"] = self._position.offset
         state = checkpoint.snapshot(self.model, self.optimizer)
         self._saving = self._writer.submit(self._save, state, manifest)
         if waits:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
+from care.train.position import Position
 from shards import storage
 from shards.progress import progress
 
@@ -57,7 +58,7 @@ def opened_log(
     folder: Path,
     title: str,
     *,
-    start: int,
+    position: Position,
     steps: int,
     batch_size: int,
 ) -> Iterator[RunLog]:
@@ -66,7 +67,7 @@ def opened_log(
     Args:
         folder: local run directory.
         title: is shown beside the progress.
-        start: steps that were done before.
+        position: how far the run is.
         steps: length of the run.
         batch_size: images a step.
     """
@@ -75,8 +76,8 @@ def opened_log(
         for name in (LOSSES, TIMING):
             path = folder / name
             lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-            storage.write_bytes(path, "".join(lines[:start]).encode())
+            storage.write_bytes(path, "".join(lines[: position.taken]).encode())
             files.append(stack.enter_context(path.open("a", buffering=1)))
         losses, timing = files
-        bar = progress(title, steps * batch_size, start=start * batch_size)
+        bar = progress(title, steps * batch_size, start=position.start * batch_size)
         yield RunLog(losses, timing, stack.enter_context(bar), batch_size)
