@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from shards.jpegs import without_pixels
 from shards.rejects import Reject, RejectError
 
 # what a build looks at: all of an image, its header, or only that it is not empty
@@ -76,11 +77,11 @@ def check(data: bytes, validate: Validation) -> int:
     """
     if data and validate == "none":
         return 0
-    _, orientation = _read(data, pixels=validate == "decode")
+    _, orientation = _read(data, pixels=validate == "decode", is_check=True)
     return orientation
 
 
-def shrink(data: bytes, max_side: int, quality: int) -> bytes:
+def shrink(data: bytes, max_side: int, quality: int) -> tuple[bytes, int]:
     """Make a large image smaller.
 
     Args:
@@ -89,18 +90,20 @@ def shrink(data: bytes, max_side: int, quality: int) -> bytes:
         quality: quality of the JPEG, 1…100.
 
     Returns:
-        An upright JPEG whose longer side has ``max_side`` px, or ``data`` if it is no longer.
+        An upright JPEG whose longer side has ``max_side`` px, or ``data`` if it is no longer; and
+        the EXIF orientation of either, 1…8.
 
     Raises:
         RejectError: The file does not decode.
     """
+    header, _ = _read(data, pixels=False)
+    if max(header.size) <= max_side:
+        return data, check(data, "decode")
     image = decode(data)
-    if max(image.size) <= max_side:
-        return data
     image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
-    return file.getvalue()
+    return file.getvalue(), 1
 
 
 def upright_size(file: str | Path | IO[bytes]) -> tuple[int, int]:
@@ -131,12 +134,13 @@ def upright_size(file: str | Path | IO[bytes]) -> tuple[int, int]:
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
-def _read(data: bytes, *, pixels: bool) -> tuple[Image.Image, int]:
+def _read(data: bytes, *, pixels: bool, is_check: bool = False) -> tuple[Image.Image, int]:
     """Open an image and turn whatever Pillow raises into a reason.
 
     Args:
         data: an image file.
         pixels: whether to decode it, too.
+        is_check: whether only the outcome counts, and the pixels may be others.
 
     Returns:
         With its pixels the upright RGB image, else the opened one; and its EXIF orientation, 1…8.
@@ -147,6 +151,9 @@ def _read(data: bytes, *, pixels: bool) -> tuple[Image.Image, int]:
     if not data:
         raise RejectError(Reject.EMPTY, "no bytes", data)
     try:
+        shortened = without_pixels(data) if pixels and is_check else data
+        if shortened is not data:
+            return _open(shortened, pixels=True, eighth=True)
         return _open(data, pixels=pixels)
     except UnidentifiedImageError:
         detail = f"no header of {', '.join(_FORMATS)}"
@@ -160,13 +167,15 @@ def _read(data: bytes, *, pixels: bool) -> tuple[Image.Image, int]:
         raise RejectError(Reject.CORRUPT, str(error) or type(error).__name__, data) from error
 
 
-def _open(data: bytes, *, pixels: bool) -> tuple[Image.Image, int]:
-    """What ``_read`` returns, or what Pillow raises."""
+def _open(data: bytes, *, pixels: bool, eighth: bool = False) -> tuple[Image.Image, int]:
+    """What ``_read`` returns, of JPEGs perhaps an eighth of the size; or what Pillow raises."""
     image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError(
             f"{image.width} × {image.height} pixels, the limit is {MAX_PIXELS:,}"
         )
+    if eighth:
+        image.draft(None, (max(image.width // 8, 1), max(image.height // 8, 1)))
     if pixels:
         image.load()
     try:

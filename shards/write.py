@@ -117,9 +117,7 @@ def _read_sample(image: Candidate, plan: Plan) -> _SampleFile:
     if plan.max_side is None:
         own_suffix = file_suffix(image.name, original)
         return _SampleFile(original, own_suffix, check(original, plan.validate))
-    data = shrink(original, plan.max_side, plan.quality)
-    # shrinking decodes, which is a check of no less
-    orientation = check(data, "header")
+    data, orientation = shrink(original, plan.max_side, plan.quality)
     new_suffix = file_suffix(image.name, data) if data is original else ".jpg"
     return _SampleFile(data, new_suffix, orientation)
 
