@@ -3,11 +3,12 @@
 A build can be resumed at any moment, and every input is kept or rejected by name.
 """
 
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from rich.markup import escape
 from shards import locks, storage
 from shards.bounds import Fraction, NonNegativeInt, PositiveInt, Range
@@ -16,13 +17,16 @@ from shards.cores import available_cores
 from shards.errors import ShardError
 from shards.images import Validation
 from shards.index import Index, read_index
-from shards.plan import Plan, is_built_file, is_record, make_plan, missing_shards
+from shards.plan import Plan, is_built_file, is_record, make_plan, missing_shards, plan_of
 from shards.progress import console, progress
+from shards.sources import arrange
+from shards.sources.iterables import refuse_other
+from shards.spool import collect, remove_spool
 from shards.write import write_shard
 
 
 def build(  # noqa: PLR0913 (a public verb)
-    src: str | Path,
+    src: str | Path | Iterable[Any],
     dest: str | Path,
     *,
     workers: PositiveInt | None = None,
@@ -44,7 +48,9 @@ def build(  # noqa: PLR0913 (a public verb)
 
     Args:
         src: a folder, CSV, COCO JSON, VOC list or WebDataset; a path or a URL, see
-            ``shards.sources.find``.
+            ``shards.sources.find``. Or any iterable of (key, image, label): a unique name; a file's
+            bytes, a path, a Pillow image or an array of uint8 [height, width, 3]; and the name or
+            the number of a class, or None.
         dest: a new or empty folder, or what an earlier run with the same arguments left; a path or
             a URL.
         workers: threads; by default one a core that it may use (reading, decoding and checksums
@@ -77,33 +83,48 @@ def build(  # noqa: PLR0913 (a public verb)
             f"got {max_rejects} and {workers}"
         )
     root = storage.locate(dest)
-    if f"{_resolved(dest)}/".startswith(f"{_resolved(src)}/"):
-        raise ShardError(f"{dest} lies in the source {src}; choose a DEST outside of it")
-    plan = make_plan(
-        src,
-        shard_size=shard_size,
-        seed=seed,
-        share=share,
-        validate=validate,
-        max_side=max_side,
-        quality=quality,
-        classes=classes,
-        image_root=image_root,
-        columns=columns,
-    )
-    for note in plan.source.notes:
-        console.print(f"[yellow]{escape(f'{src}: {note}')}", soft_wrap=True)
+    options: dict[str, Any] = {
+        "shard_size": shard_size,
+        "seed": seed,
+        "validate": validate,
+        "max_side": max_side,
+        "quality": quality,
+    }
+    part: dict[str, Any] = {"share": share, "classes": classes}
+    lists: dict[str, Any] = {"image_root": image_root, "columns": columns}
+    plan: Plan | None = None
+    if isinstance(src, str | os.PathLike):
+        _refuse_nested(src, dest)
+        plan = make_plan(src, **part, **lists, **options)
+    else:
+        refuse_other(src, lists)
     with locks.exclusive(root, "building"):
         names = _names_in(root)
+        if plan is None:
+            listing = collect(src, root, names)
+            plan = plan_of(arrange(listing, _title(src), **part), **options)
+        for note in plan.source.notes:
+            console.print(f"[yellow]{escape(f'{_title(src)}: {note}')}", soft_wrap=True)
         index = _finished(plan, root, names)
-        if index is not None:
-            return index
-        missing = missing_shards(plan, names)
-        _write_shards(plan, root, missing, workers or available_cores())
-        return commit(plan, root, max_rejects=max_rejects)
+        if index is None:
+            _write_shards(plan, root, missing_shards(plan, names), workers or available_cores())
+            index = commit(plan, root, max_rejects=max_rejects)
+        remove_spool(root, _names_in(root))
+        return index
 
 
-def _resolved(path: str | Path) -> str:
+def _title(src: object) -> str:
+    """What a source is called in messages."""
+    return str(src) if isinstance(src, str | os.PathLike) else "the samples"
+
+
+def _refuse_nested(src: str | os.PathLike[str], dest: str | Path) -> None:
+    """A ``ShardError`` if a set would be built in its own source."""
+    if f"{_resolved(dest)}/".startswith(f"{_resolved(src)}/"):
+        raise ShardError(f"{dest} lies in the source {src}; choose a DEST outside of it")
+
+
+def _resolved(path: str | os.PathLike[str]) -> str:
     """A path without links or dots, or a URL, without a slash at its end."""
     if storage.is_remote(path):
         return str(path).rstrip("/")

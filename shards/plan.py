@@ -21,7 +21,7 @@ from shards.sources.rows import is_table
 # what a build leaves in a set's folder, finished or not
 _BUILT_FILE = re.compile(
     r"(\.part-)?(\.?shard-\d{6,}\.(tar|json)|samples\.npy|keys\.txt|(annotations|index)\.json)"
-    r"|\.lease"
+    r"|\.samples-\d{6,}\.(bin|json)|\.lease"
 )
 
 
@@ -178,7 +178,7 @@ def _check_options(
 
 def _digest(source: sources.Source, annotations: Annotations | None, options: Sequence[Any]) -> str:
     """A digest of everything that decides a set, whose form decides the digests of all sets."""
-    files = [[image.name, image.size, image.label] for image in source.samples]
+    files = [[image.name, image.content or image.size, image.label] for image in source.samples]
     decisive = [files, source.classes, source.rejects, *options, SCHEMA]
     if annotations is not None:
         decisive.append(annotations.document)

@@ -60,12 +60,14 @@ def parse_progress(text: str) -> ProgressLine | None:
 
 
 @contextmanager
-def progress(title: str, total: int, *, start: int = 0) -> Iterator[Callable[[int, str], None]]:
+def progress(
+    title: str, total: int | None, *, start: int = 0
+) -> Iterator[Callable[[int, str], None]]:
     """Show the progress of the block on stderr.
 
     Args:
         title: what is being done.
-        total: images that there are to do.
+        total: images that there are to do; None: nobody knows.
         start: images that were done before; they do not count in the rate.
 
     Yields:
@@ -98,7 +100,11 @@ def progress(title: str, total: int, *, start: int = 0) -> Iterator[Callable[[in
         bar.update(task, completed=completed, status=status)
         if console.is_terminal:
             return
-        if now - last_line >= SECONDS_BETWEEN_LINES or completed >= total:
+        if total is None:
+            if now - last_line >= SECONDS_BETWEEN_LINES:
+                last_line = now
+                print(f"{title}: {completed}, {status}", file=sys.stderr, flush=True)
+        elif now - last_line >= SECONDS_BETWEEN_LINES or completed >= total:
             last_line = now
             seconds_left = (total - completed) * elapsed / max(completed - start, 1)
             line = ProgressLine(title, completed, total, status, seconds_left)

@@ -11,21 +11,32 @@ from shards.rejects import Reject, RejectError, Rejection
 MAX_BYTES = 1 << 30
 
 
-# of files behind links whose names do not say what they are
-_MAGIC = {b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp", b"II*": ".tif"}
+# of images whose names do not say what they are
+_MAGIC = {
+    b"\x89PNG": ".png",
+    b"GIF8": ".gif",
+    b"RIFF": ".webp",
+    b"BM": ".bmp",
+    b"II*": ".tif",
+    b"MM\0*": ".tif",
+    b"\0\0\0\x0cjP": ".jp2",
+    b"P5": ".pgm",
+    b"P6": ".ppm",
+}
 
 
 class Candidate(NamedTuple):
     """An image that may become a sample: a file, an object, or a member of a tar.
 
     Attributes:
-        path: path or URL of the file, or of the tar.
+        path: path or URL of the file, or of the tar or the spool that it is in.
         name: its name in the source; no two samples share one.
         label: its class number, a position in the source's classes, or -1.
         key: its name in the set.
         size: how many bytes it has; -1 where there is no file, or nobody has looked.
-        offset: where its first byte is in the tar, or -1 if it is in none.
+        offset: where its first byte is in that file, or -1 if it is all of the file.
         class_name: its class as the source says it, or None.
+        content: digest of its bytes or pixels, where the source is no file; it stands for the size.
     """
 
     path: str
@@ -35,6 +46,7 @@ class Candidate(NamedTuple):
     size: int = -1
     offset: int = -1
     class_name: str | None = None
+    content: str = ""
 
 
 class Listing(NamedTuple):
@@ -99,9 +111,9 @@ def is_link(name: str) -> bool:
 
 
 def file_suffix(name: str, data: bytes) -> str:
-    """The suffix for an image's file in a set: its own, or of a link that has none its format's."""
+    """The suffix for an image's file in a set: its own, or if it has none its format's."""
     ending = suffix(name)
-    if not is_link(name) or ending in SUFFIXES:
+    if ending in SUFFIXES:
         return ending
     for magic, ending_of_format in _MAGIC.items():
         if data.startswith(magic):

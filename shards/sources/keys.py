@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable
+from shards.images import SUFFIXES
 from shards.sources.candidates import Candidate, suffix
 
 # WebDataset ends a key at the first dot of the file name and skips folders named __like_this__; in
@@ -17,12 +18,13 @@ _MAX_KEY_BYTES = 90
 
 
 def unique_keys(images: Iterable[Candidate]) -> list[str]:
-    """The names of samples in the set: without the suffix, unless an earlier one took that."""
+    """The names of samples in the set: without its suffix, unless an earlier one took that."""
     keys = dict[str, str]()  # what is written, by what would be if names were of any length
     for image in images:
         key_with_suffix = _SPECIAL.sub(_escape, image.name)
         key = key_with_suffix
-        if suffix(image.name):
+        # img_0.5 has no suffix: a set's members have those of their formats
+        if suffix(image.name) in SUFFIXES:
             key = key_with_suffix.rpartition("%2E")[0]
         if key in keys:
             key = key_with_suffix
