@@ -11,8 +11,10 @@ reason; equal input and options give equal bytes. ``tests/shards/test_build.py``
 """
 
 from shards.build import build
+from shards.build_sets import build_sets
 from shards.cache import Cache
 from shards.errors import ShardError
+from shards.hold_out import HoldOut
 from shards.images import decode
 from shards.index import Index
 from shards.order import step_ids
@@ -23,12 +25,14 @@ from shards.verify import verify
 
 __all__ = [
     "Cache",
+    "HoldOut",
     "Index",
     "Reject",
     "Sample",
     "ShardError",
     "ShardSet",
     "build",
+    "build_sets",
     "decode",
     "open",
     "step_ids",

@@ -15,6 +15,7 @@ from shards.bounds import Fraction, NonNegativeInt, PositiveInt, Range
 from shards.commit import commit
 from shards.cores import available_cores
 from shards.errors import ShardError
+from shards.hold_out import HoldOut
 from shards.images import Validation
 from shards.index import Index, read_index
 from shards.plan import Plan, is_built_file, is_record, make_plan, missing_shards, plan_of
@@ -40,6 +41,7 @@ def build(  # noqa: PLR0913 (a public verb)
     classes: bool = True,
     image_root: str | None = None,
     columns: tuple[str, ...] | None = None,
+    hold_out: HoldOut | None = None,
 ) -> Index:
     """Build the images of a source into a shard set, in an order drawn from a seed.
 
@@ -69,6 +71,8 @@ def build(  # noqa: PLR0913 (a public verb)
         image_root: folder of the images of a COCO JSON or a table, where they are not found around
             it.
         columns: names of a table's columns of the image and of the class, or their numbers from 1.
+        hold_out: which part of the source, where some images of each class are held out; see
+            ``shards.build_sets``.
 
     Returns:
         The index of the set.
@@ -90,11 +94,11 @@ def build(  # noqa: PLR0913 (a public verb)
         "max_side": max_side,
         "quality": quality,
     }
-    part: dict[str, Any] = {"share": share, "classes": classes}
+    part: dict[str, Any] = {"share": share, "classes": classes, "hold_out": hold_out}
     lists: dict[str, Any] = {"image_root": image_root, "columns": columns}
     plan: Plan | None = None
     if isinstance(src, str | os.PathLike):
-        _refuse_nested(src, dest)
+        refuse_inside(src, dest)
         plan = make_plan(src, **part, **lists, **options)
     else:
         refuse_other(src, lists)
@@ -118,7 +122,7 @@ def _title(src: object) -> str:
     return str(src) if isinstance(src, str | os.PathLike) else "the samples"
 
 
-def _refuse_nested(src: str | os.PathLike[str], dest: str | Path) -> None:
+def refuse_inside(src: str | os.PathLike[str], dest: str | Path) -> None:
     """A ``ShardError`` if a set would be built in its own source."""
     if f"{_resolved(dest)}/".startswith(f"{_resolved(src)}/"):
         raise ShardError(f"{dest} lies in the source {src}; choose a DEST outside of it")

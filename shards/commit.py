@@ -133,6 +133,8 @@ def _document(
     shardlist = [record.shard._asdict() for record in records]
     kept = sum(record.shard.nsamples for record in records)
     rejected = {reason: len(names) for reason, names in rejects.items()}
+    hold_out = plan.source.hold_out
+    part = {} if hold_out is None else {"hold_out": hold_out._asdict()}
     return {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,
@@ -150,4 +152,5 @@ def _document(
             "rejected": rejected,
         },
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in side_files.items()},
+        **part,
     }

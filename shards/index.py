@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from shards import storage
 from shards.errors import ShardError
+from shards.hold_out import HoldOut
 
 SCHEMA = 2
 ROW = np.dtype(
@@ -61,6 +62,7 @@ class Index(NamedTuple):
         sha256: digests of the side files, by name.
         digest: digest of ``index.json``, the set's identity.
         starts: the number of every shard's first sample, and the count [shards + 1].
+        hold_out: which part of its source it is, where some images of each class were held out.
     """
 
     path: Path
@@ -75,6 +77,7 @@ class Index(NamedTuple):
     sha256: Mapping[str, str]
     digest: str
     starts: NDArray[np.int64]
+    hold_out: HoldOut | None = None
 
 
 def read_index(path: str | Path, *, for_audit: bool = False) -> Index:
@@ -169,6 +172,7 @@ def _parse(root: Path, document: dict[str, Any], side_files: dict[str, bytes]) -
         sha256=document["sha256"],
         digest=hashlib.sha256(storage.read_bytes(root / "index.json")).hexdigest(),
         starts=np.cumsum([0, *(shard.nsamples for shard in shards)]),
+        hold_out=HoldOut(**document["hold_out"]) if "hold_out" in document else None,
     )
 
 

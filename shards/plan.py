@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 from shards import sources, storage
 from shards.errors import ShardError
+from shards.hold_out import HoldOut
 from shards.images import Validation
 from shards.index import SCHEMA
 from shards.order import permutation
@@ -61,6 +62,7 @@ def make_plan(  # noqa: PLR0913 (the options of build)
     classes: bool = True,
     image_root: str | Path | None = None,
     columns: Sequence[str] | None = None,
+    hold_out: HoldOut | None = None,
 ) -> Plan:
     """List a source and cut it into shards.
 
@@ -75,6 +77,7 @@ def make_plan(  # noqa: PLR0913 (the options of build)
         classes: whether images have the classes that the source says.
         image_root: the folder of the images of a COCO JSON or a table, where they are not found.
         columns: the names of a table's columns of the image and of the class.
+        hold_out: which part of the source, where some images of each class are held out.
 
     Returns:
         The plan.
@@ -108,6 +111,7 @@ def make_plan(  # noqa: PLR0913 (the options of build)
         classes=classes,
         image_root=image_root,
         columns=columns or (),
+        hold_out=hold_out,
     )
     return plan_of(
         source,
@@ -182,6 +186,8 @@ def _digest(source: sources.Source, annotations: Annotations | None, options: Se
     decisive = [files, source.classes, source.rejects, *options, SCHEMA]
     if annotations is not None:
         decisive.append(annotations.document)
+    if source.hold_out is not None:
+        decisive.append(source.hold_out)
     return storage.digest(decisive)
 
 

@@ -22,14 +22,42 @@ def _build(
     dest: Annotated[
         str, typer.Argument(metavar="DEST", help="New or empty folder for the set; path or URL.")
     ],
+    val_share: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of every class that becomes DEST/val, the rest DEST/train; such as 0.1.",
+        ),
+    ] = None,
+    parts: Annotated[
+        bool,
+        typer.Option(
+            help="A set of each part of SRC where there are some, DEST/train, DEST/val; or one."
+        ),
+    ] = True,
     as_json: Json = False,
     **settings: Any,
 ) -> None:
-    shards.build(src, dest, **settings)
-    info(dest, as_json)
+    indexes = shards.build_sets(src, dest, val_share=val_share, parts=parts, **settings)
+    if "" in indexes:
+        info(dest, as_json)
+        return
+    paths = {name: f"{dest.rstrip('/')}/{name}" for name in indexes}
+    if as_json:
+        print_json({name: _all_facts(path) for name, path in paths.items()})
+        return
+    for path in paths.values():
+        info(path)
 
 
-add_command(app, shards.build, _build, "care shards build photos/train sets/train", skip=["share"])
+add_command(
+    app,
+    shards.build,
+    _build,
+    "care shards build photos sets --val-share 0.1",
+    skip=["share", "hold_out"],
+)
 
 
 @app.command()
@@ -40,22 +68,20 @@ def info(path: SetPath, as_json: Json = False) -> None:
 
     Example: care shards info sets/train
     """
-    index = shards.open(path).index
-    facts = _facts(index)
-    if "annotations.json" in index.sha256:
-        facts["boxes"] = _boxes(path)
+    facts = _all_facts(path)
     if as_json:
-        print_json(facts | {"rejects": dict(index.rejects)})
+        print_json(facts)
         return
+    rejects = facts.pop("rejects")
     table(f"shard set {path}", ("", ""), [(name, _text(value)) for name, value in facts.items()])
     rejected = list[tuple[str, str]]()
-    for reason, names in index.rejects.items():
+    for reason, names in rejects.items():
         rejected += [(reason, name) for name in names[:_NAMED]]
         if len(names) > _NAMED:
             rejected.append((reason, f"… and {len(names) - _NAMED:,} more"))
     if rejected:
         table("rejected", ("reason", "file"), rejected)
-    if any(len(names) > _NAMED for names in index.rejects.values()):
+    if any(len(names) > _NAMED for names in rejects.values()):
         typer.echo(f"all of them: care shards info {path} --json")
 
 
@@ -74,10 +100,20 @@ def verify(path: SetPath) -> None:
     typer.echo(f"{path} is intact")
 
 
+def _all_facts(path: str) -> dict[str, Any]:
+    """What a set holds, with its boxes and all that is left out of it."""
+    index = shards.open(path).index
+    facts = _facts(index)
+    if "annotations.json" in index.sha256:
+        facts["boxes"] = _boxes(path)
+    return facts | {"rejects": dict(index.rejects)}
+
+
 def _facts(index: shards.Index) -> dict[str, Any]:
     """What a set holds, for people and as JSON."""
     labels = index.samples["label"]
-    return {
+    part = {} if index.hold_out is None else {"part": str(index.hold_out)}
+    return part | {
         "kept": len(index.samples),
         "seen": index.seen,
         "rejected": {reason: len(names) for reason, names in index.rejects.items()},

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 from shards import storage
 from shards.errors import ShardError
+from shards.hold_out import HoldOut
 from shards.rejects import Reject, Rejection, describe, group_by_reason
 from shards.sources.annotated import (
     list_annotated,
@@ -26,6 +27,7 @@ from shards.sources.annotated import (
 )
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate, Listing, suffix
+from shards.sources.held_out import samples_of_part, single_classes
 from shards.sources.keys import unique_keys
 from shards.sources.plain import list_folder
 from shards.sources.rows import is_table
@@ -41,12 +43,14 @@ class Source(NamedTuple):
         classes: their sorted names, none without labels; a label is a position in them.
         rejects: sorted by reason and name.
         notes: what a user might not expect, one line each.
+        hold_out: which part of all samples these are, None if they are all.
     """
 
     samples: list[Candidate]
     classes: list[str]
     rejects: list[Rejection]
     notes: Sequence[str] = ()
+    hold_out: HoldOut | None = None
 
 
 def find(
@@ -57,6 +61,7 @@ def find(
     classes: bool = True,
     image_root: str | Path | None = None,
     columns: Sequence[str] = (),
+    hold_out: HoldOut | None = None,
 ) -> Source:
     """The images of a source.
 
@@ -82,6 +87,7 @@ def find(
         classes: whether images have the classes that the source says, or none.
         image_root: the folder of a table's images, where they are not around it.
         columns: the names of a table's columns of the image and of the class.
+        hold_out: which part, where some images of each class are held out.
 
     Returns:
         Its samples, classes and rejects.
@@ -94,11 +100,16 @@ def find(
         listing = list_table(storage.locate(src), image_root=root, columns=columns)
     else:
         listing = _list_images(src, annotations)
-    return arrange(listing, str(src), share=share, classes=classes)
+    return arrange(listing, str(src), share=share, classes=classes, hold_out=hold_out)
 
 
 def arrange(
-    listing: Listing, src: str, *, share: tuple[float, float] = (0, 1), classes: bool = True
+    listing: Listing,
+    src: str,
+    *,
+    share: tuple[float, float] = (0, 1),
+    classes: bool = True,
+    hold_out: HoldOut | None = None,
 ) -> Source:
     """The samples of what a source lists: sorted, with labels and names of their own.
 
@@ -107,6 +118,7 @@ def arrange(
         src: what the source is called in messages.
         share: as of ``find``.
         classes: whether images have the classes that the source says, or none.
+        hold_out: which part, where some images of each class are held out.
 
     Returns:
         The samples, classes and rejects.
@@ -139,7 +151,27 @@ def arrange(
         rejection for rejection in sorted(rejects) if _is_in_share(rejection.name, share)
     ]
     notes = [*listing.notes, *_notes_on_classes(samples, class_names)]
-    return Source(samples, class_names, shared_rejects, notes)
+    source = Source(samples, class_names, shared_rejects, notes)
+    return source if hold_out is None else _take_part(source, hold_out)
+
+
+def _take_part(source: Source, hold_out: HoldOut) -> Source:
+    """The part of a source that is trained on, or the one that is held out.
+
+    It has the keys and the classes of the whole. What the source listed as no image is a reject of
+    the part to train on.
+    """
+    samples = samples_of_part(source.samples, hold_out)
+    single = single_classes(source.samples, source.classes)
+    notes = [*source.notes]
+    if hold_out.part == "val":
+        notes = []
+        if single:
+            notes.append(
+                f"{len(single):,} classes have one image, which is trained on: {single[0]}"
+            )
+    rejects = source.rejects if hold_out.part == "train" else []
+    return Source(samples, source.classes, rejects, notes, hold_out)
 
 
 def _list_images(src: str | Path, annotations: Annotations | None) -> Listing:

@@ -7,7 +7,7 @@ passed, and that is told.
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-from shards.sources.parts import is_generic, is_masks, part_folders
+from shards.sources.parts import Role, is_generic, is_masks, part_folders
 
 _NAMED = 5  # classes and folders that a note names
 
@@ -22,6 +22,24 @@ class Layout(NamedTuple):
 
     class_names: list[str | None]
     notes: list[str]
+
+
+class Parts(NamedTuple):
+    """The parts among the folders of a source.
+
+    Attributes:
+        wrapper: the folders around them, with a slash at the end, or "".
+        roles: what each is for, by its name; none where the folders are classes.
+    """
+
+    wrapper: str
+    roles: dict[str, Role]
+
+
+def parts_among(names: Sequence[str]) -> Parts:
+    """The parts that files are in, by their paths in the source."""
+    wrapper = _wrapper(names)
+    return Parts(wrapper, part_folders(_top_folders(_inside(names, wrapper))))
 
 
 def read_layout(names: Sequence[str]) -> Layout:
