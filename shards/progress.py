@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 console = Console(stderr=True, highlight=False)
 # between two plain lines; a parent process that draws bars asks for more of them
 SECONDS_BETWEEN_LINES = float(os.environ.get("CARE_PROGRESS_SECONDS", "10"))
+# between two states of a bar, of which each takes as long as a small image
+_SECONDS_BETWEEN_STATES = 0.1
 
 
 class ProgressLine(NamedTuple):
@@ -77,6 +79,7 @@ def progress(
     completed = start
     began = time.monotonic()
     last_line = began
+    next_state = began
     bar = Progress(
         "{task.description}",
         BarColumn(),
@@ -90,9 +93,12 @@ def progress(
 
     def advance(count: int, note: str = "") -> None:
         """Count some images, and show or print how far it is."""
-        nonlocal completed, last_line
+        nonlocal completed, last_line, next_state
         completed += count
         now = time.monotonic()
+        if now < next_state and completed < total:
+            return
+        next_state = now + min(_SECONDS_BETWEEN_STATES, SECONDS_BETWEEN_LINES)
         elapsed = max(now - began, 1e-9)
         rate = (completed - start) / elapsed
         decimals = 0 if rate >= 10 else 2

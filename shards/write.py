@@ -1,8 +1,6 @@
 """One shard, written from a plan: a pure function of the plan and the shard's number."""
 
-import io
 import json
-import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ from shards.index import Shard
 from shards.plan import Plan, record_name, tar_name
 from shards.rejects import RejectError, Rejection
 from shards.sources.candidates import Candidate, file_suffix, read_image
+from shards.tar_writer import TarWriter
 
 
 class Entry(NamedTuple):
@@ -76,20 +75,18 @@ def write_shard(
     name = tar_name(number)
     entries = list[Entry]()
     rejects = list[Rejection]()
-    # GNU's format: names of any length and alphabet
-    form = tarfile.GNU_FORMAT
     with storage.writing(dest / name) as file:
-        with tarfile.open(fileobj=file, mode="w", format=form, encoding="utf-8") as tar:
-            for image in plan.shards[number]:
-                tick()
-                try:
-                    sample = _read_sample(image, plan)
-                except RejectError as error:
-                    rejects.append(Rejection(error.reason, image.name))
-                    continue
-                entries.append(_append_sample(tar, image, sample))
-        file.flush()
-        shard = Shard(name, len(entries), file.tell(), storage.sha256(file.name))
+        tar = TarWriter(file)
+        for image in plan.shards[number]:
+            tick()
+            try:
+                sample = _read_sample(image, plan)
+            except RejectError as error:
+                rejects.append(Rejection(error.reason, image.name))
+                continue
+            entries.append(_append_sample(tar, image, sample))
+        sha256 = tar.finish()
+    shard = Shard(name, len(entries), tar.size, sha256)
     record = ShardRecord(plan.digest, shard, entries, rejects)
     # not write_json: indenting takes ten times as long
     text = json.dumps(record._asdict())
@@ -122,24 +119,11 @@ def _read_sample(image: Candidate, plan: Plan) -> _SampleFile:
     return _SampleFile(data, new_suffix, orientation)
 
 
-def _append_sample(tar: tarfile.TarFile, image: Candidate, sample: _SampleFile) -> Entry:
+def _append_sample(tar: TarWriter, image: Candidate, sample: _SampleFile) -> Entry:
     """Write a sample, and its label if it has one."""
     data = sample.data
-    offset = _append_member(tar, image.key + sample.suffix, data)
+    offset = tar.append(image.key + sample.suffix, data)
     if image.label >= 0:
-        _append_member(tar, f"{image.key}.cls", str(image.label).encode())
+        tar.append(f"{image.key}.cls", str(image.label).encode())
     crc32 = zlib.crc32(data)
     return Entry(offset, len(data), crc32, image.label, sample.orientation, image.key)
-
-
-def _append_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-    """Write a member without time and owner, so that equal ones give equal bytes.
-
-    Returns:
-        Where its data begin in the tar.
-    """
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    tar.addfile(info, io.BytesIO(data))
-    padding = -len(data) % tarfile.BLOCKSIZE
-    return tar.offset - len(data) - padding

@@ -128,6 +128,8 @@ def suffix(name: str) -> str:
     """
     if is_link(name):
         name = name.partition("?")[0].partition("#")[0]
-    _, _, file = name.rpartition("/")
-    stem, dot, end = file.rpartition(".")
-    return dot + end.lower() if stem and end else ""
+    stem, dot, end = name.rpartition(".")
+    is_of_folder = "/" in end
+    if not stem or not end or is_of_folder or stem.endswith("/"):
+        return ""
+    return dot + end.lower()

@@ -23,12 +23,13 @@ def unique_keys(images: Iterable[Candidate]) -> list[str]:
     for image in images:
         key_with_suffix = _SPECIAL.sub(_escape, image.name)
         key = key_with_suffix
+        ending = suffix(image.name)
         # img_0.5 has no suffix: a set's members have those of their formats
-        if suffix(image.name) in SUFFIXES:
+        if ending in SUFFIXES:
             key = key_with_suffix.rpartition("%2E")[0]
         if key in keys:
             key = key_with_suffix
-        keys[key] = _shortened(key, suffix(image.name))
+        keys[key] = _shortened(key, ending)
     return list(keys.values())
 
 
