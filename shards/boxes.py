@@ -149,7 +149,7 @@ def load(
     pictures = list[Picture]()
     rejections = [*annotations.rejects]
     for image in annotations.images:
-        picture, rejected_boxes = _make_picture(image, labels)
+        picture, rejected_boxes = make_picture(image, labels)
         pictures.append(picture)
         rejections += rejected_boxes
     samples = list[int]()
@@ -201,7 +201,7 @@ def _annotations_of_list(
     )
 
 
-def _make_picture(
+def make_picture(
     image: AnnotatedImage, labels: Mapping[str, int]
 ) -> tuple[Picture, list[Rejection]]:
     """The objects of an image as arrays, and those that cannot be used.
@@ -209,6 +209,9 @@ def _make_picture(
     Args:
         image: what the list says of the image.
         labels: numbers of the classes that count, by name.
+
+    Returns:
+        The image with its boxes, cut at its borders, and what was left out of them.
     """
     objects = list[AnnotatedObject]()
     boxes = list[list[float]]()

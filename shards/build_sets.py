@@ -5,13 +5,14 @@ need; which folders are parts is decided in ``shards.sources.parts``.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from rich.markup import escape
 from shards import storage
 from shards.build import build, refuse_inside
 from shards.errors import ShardError
 from shards.hold_out import HoldOut
 from shards.index import Index
+from shards.plan import Plan, make_plan
 from shards.progress import console
 from shards.sources.part_sources import NO_PARTS, PartSources, find_parts
 
@@ -47,30 +48,74 @@ def build_sets(
         ShardError: There are parts, of which something is to be held out; or as ``shards.build``.
     """
     part_sources = find_parts(src) if parts else NO_PARTS
-    names = part_sources.names
-    if val_share is None and not names:
+    sources = _sources_of_sets(src, part_sources, val_share)
+    if "" in sources:
         return {"": build(src, dest, **options)}
-    if val_share is not None and names:
-        raise ShardError(
-            f"{src} has the parts {', '.join(names)}, so that something is held out already; leave "
-            "--val-share out for a set of each, or say --no-parts to mix and split them anew"
-        )
     refuse_inside(src, dest)
     if "index.json" in storage.listing(dest):
         raise ShardError(
             f"wanted a folder for several sets, got {dest}, which is a set itself; choose another "
             "DEST, or --no-parts for one set of all images"
         )
-    if val_share is not None:
-        return {
-            name: build(src, _below(dest, name), hold_out=HoldOut(name, val_share), **options)
-            for name in _PARTS
-        }
     _tell(src, part_sources)
     return {
-        name: build(_below(part_sources.place, name), _below(dest, name), **options)
-        for name in names
+        name: build(source, _below(dest, name), hold_out=hold_out, **options)
+        for name, (source, hold_out) in sources.items()
     }
+
+
+def plan_sets(
+    src: str | Path, *, val_share: float | None = None, parts: bool = True, **options: Any
+) -> dict[str, Plan]:
+    """What ``build_sets`` would build, without building it.
+
+    Args:
+        src: as of ``build_sets``, like what follows.
+        val_share: share of every class that is held out.
+        parts: whether each part becomes a set.
+        **options: those of ``shards.plan.make_plan``.
+
+    Returns:
+        The plan of each set by its folder.
+
+    Raises:
+        ShardError: As ``build_sets``.
+    """
+    part_sources = find_parts(src) if parts else NO_PARTS
+    sources = _sources_of_sets(src, part_sources, val_share)
+    _tell(src, part_sources)
+    return {
+        name: make_plan(source, hold_out=hold_out, **options)
+        for name, (source, hold_out) in sources.items()
+    }
+
+
+class _SetSource(NamedTuple):
+    """What a set is built from: a source, and perhaps a part of it."""
+
+    src: str | Path
+    hold_out: HoldOut | None = None
+
+
+def _sources_of_sets(
+    src: str | Path, part_sources: PartSources, val_share: float | None
+) -> dict[str, _SetSource]:
+    """What each set is built from, by its folder.
+
+    Raises:
+        ShardError: There are parts, of which something is to be held out.
+    """
+    names = part_sources.names
+    if val_share is not None and names:
+        raise ShardError(
+            f"{src} has the parts {', '.join(names)}, so that something is held out already; leave "
+            "--val-share out for a set of each, or say --no-parts to mix and split them anew"
+        )
+    if val_share is not None:
+        return {name: _SetSource(src, HoldOut(name, val_share)) for name in _PARTS}
+    if names:
+        return {name: _SetSource(_below(part_sources.place, name)) for name in names}
+    return {"": _SetSource(src)}
 
 
 def _below(folder: str | Path, name: str) -> str:
@@ -80,6 +125,8 @@ def _below(folder: str | Path, name: str) -> str:
 
 def _tell(src: str | Path, parts: PartSources) -> None:
     """Tell what is built, and what of the source is in none of the sets."""
+    if not parts.names:
+        return
     lines = [f"a set of each part: {', '.join(parts.names)} (--no-parts: one of all)"]
     if parts.beside:
         lines.append(

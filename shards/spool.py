@@ -130,7 +130,7 @@ def collect(samples: Iterable[Any], dest: Path, names: Collection[str]) -> Listi
             spool.flush()
     if spool is not None:
         images = [_with_place(image, spool) for image in images]
-    return Listing(images, rejects, is_table=True)
+    return Listing(images, rejects, is_table=True, form="an iterable")
 
 
 def remove_spool(dest: Path, names: Iterable[str]) -> None:

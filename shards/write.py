@@ -50,8 +50,14 @@ class ShardRecord(NamedTuple):
     rejects: list[Rejection]
 
 
-class _SampleFile(NamedTuple):
-    """The bytes of a sample, the suffix of their format, and their EXIF orientation."""
+class SampleFile(NamedTuple):
+    """A sample as a file of the set.
+
+    Attributes:
+        data: its bytes.
+        suffix: of their format.
+        orientation: EXIF's, 1…8, or 0 where it was not looked at.
+    """
 
     data: bytes
     suffix: str
@@ -80,7 +86,7 @@ def write_shard(
         for image in plan.shards[number]:
             tick()
             try:
-                sample = _read_sample(image, plan)
+                sample = read_sample(image, plan)
             except RejectError as error:
                 rejects.append(Rejection(error.reason, image.name))
                 continue
@@ -104,8 +110,15 @@ def read_record(file: Path) -> ShardRecord:
     )
 
 
-def _read_sample(image: Candidate, plan: Plan) -> _SampleFile:
+def read_sample(image: Candidate, plan: Plan) -> SampleFile:
     """The bytes of an image as they go into the set.
+
+    Args:
+        image: one of the plan's.
+        plan: says what every image has to pass, and how large it may be.
+
+    Returns:
+        The file of the sample.
 
     Raises:
         RejectError: It cannot be a sample.
@@ -113,13 +126,13 @@ def _read_sample(image: Candidate, plan: Plan) -> _SampleFile:
     original = read_image(image)
     if plan.max_side is None:
         own_suffix = file_suffix(image.name, original)
-        return _SampleFile(original, own_suffix, check(original, plan.validate))
+        return SampleFile(original, own_suffix, check(original, plan.validate))
     data, orientation = shrink(original, plan.max_side, plan.quality)
     new_suffix = file_suffix(image.name, data) if data is original else ".jpg"
-    return _SampleFile(data, new_suffix, orientation)
+    return SampleFile(data, new_suffix, orientation)
 
 
-def _append_sample(tar: TarWriter, image: Candidate, sample: _SampleFile) -> Entry:
+def _append_sample(tar: TarWriter, image: Candidate, sample: SampleFile) -> Entry:
     """Write a sample, and its label if it has one."""
     data = sample.data
     offset = tar.append(image.key + sample.suffix, data)

@@ -44,6 +44,7 @@ class Source(NamedTuple):
         rejects: sorted by reason and name.
         notes: what a user might not expect, one line each.
         hold_out: which part of all samples these are, None if they are all.
+        form: what the source was recognised as, in words.
     """
 
     samples: list[Candidate]
@@ -51,6 +52,7 @@ class Source(NamedTuple):
     rejects: list[Rejection]
     notes: Sequence[str] = ()
     hold_out: HoldOut | None = None
+    form: str = ""
 
 
 def find(
@@ -151,7 +153,7 @@ def arrange(
         rejection for rejection in sorted(rejects) if _is_in_share(rejection.name, share)
     ]
     notes = [*listing.notes, *_notes_on_classes(samples, class_names)]
-    source = Source(samples, class_names, shared_rejects, notes)
+    source = Source(samples, class_names, shared_rejects, notes, form=listing.form)
     return source if hold_out is None else _take_part(source, hold_out)
 
 
@@ -171,7 +173,7 @@ def _take_part(source: Source, hold_out: HoldOut) -> Source:
                 f"{len(single):,} classes have one image, which is trained on: {single[0]}"
             )
     rejects = source.rejects if hold_out.part == "train" else []
-    return Source(samples, source.classes, rejects, notes, hold_out)
+    return Source(samples, source.classes, rejects, notes, hold_out, source.form)
 
 
 def _list_images(src: str | Path, annotations: Annotations | None) -> Listing:

@@ -85,7 +85,8 @@ def list_annotated(annotations: Annotations) -> Listing:
         if reason != Reject.UNKNOWN_IMAGE
     ]
     notes = [*annotations.notes, *_notes_on_labels(annotations)]
-    return Listing(images, rejects, notes, is_table=is_labels)
+    form = "a list of Pascal VOC" if annotations.voc else f"COCO, {annotations.path.name}"
+    return Listing(images, rejects, notes, is_table=is_labels, form=form)
 
 
 def _notes_on_labels(annotations: Annotations) -> list[str]:
@@ -142,7 +143,7 @@ def list_annotated_folder(annotations: Annotations, folder: Path) -> Listing:
         "without boxes, and no evaluation of boxes uses them"
     )
     notes = [*every.notes, *annotated.notes, note]
-    return Listing(named, rejects, notes, is_table=annotated.is_table)
+    return Listing(named, rejects, notes, is_table=annotated.is_table, form=annotated.form)
 
 
 def notes_on_parts(listing: Listing) -> list[str]:

@@ -57,12 +57,14 @@ class Listing(NamedTuple):
         rejects: what may not.
         notes: what a user might not expect, one line each.
         is_table: whether a table, or files beside the images, said the classes; not folders.
+        form: what the source was recognised as, in words.
     """
 
     images: list[Candidate]
     rejects: list[Rejection]
     notes: Sequence[str] = ()
     is_table: bool = False
+    form: str = ""
 
 
 def read_image(image: Candidate) -> bytes:

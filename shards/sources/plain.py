@@ -65,7 +65,10 @@ def list_folder(folder: str | Path) -> Listing:
     notes += _notes_on_tables(sizes, labels.files)
     if tars:
         notes.append(note_of_unread(tars))
-    return Listing(images, rejects, notes, is_table=bool(labels.class_names))
+    form = "folders as classes" if any(layout.class_names) else "a folder without classes"
+    if labels.class_names:
+        form = f"a folder with {', '.join(labels.files[:3])}"
+    return Listing(images, rejects, notes, is_table=bool(labels.class_names), form=form)
 
 
 def _notes_on_tables(names: Collection[str], read: Collection[str]) -> list[str]:

@@ -81,7 +81,7 @@ def _list_rows(table: Columns, files: "_Files") -> Listing:
             f"{len(elsewhere):,} of {len(table.names):,} images are not named as they lie: {name} "
             f"is taken from {path}"
         )
-    return Listing(images, rejects, notes, is_table=True)
+    return Listing(images, rejects, notes, is_table=True, form="a table")
 
 
 def _list_numbers(location: Path, rows: Rows, files: "_Files") -> Listing:
@@ -102,7 +102,7 @@ def _list_numbers(location: Path, rows: Rows, files: "_Files") -> Listing:
         "names. Numbers of ImageNet's devkit are not the positions of the sorted synsets, which "
         "other lists have"
     )
-    return Listing(images, [], [note], is_table=True)
+    return Listing(images, [], [note], is_table=True, form="a list of numbers")
 
 
 def _nothing_there(location: Path, table: Columns, files: "_Files") -> ShardError:

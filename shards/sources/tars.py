@@ -138,7 +138,8 @@ def _list_content(paths: Mapping[str, str], *, has_folders: bool) -> Listing:
         )
         for sample in content.samples
     ]
-    listing = Listing(images, content.rejects, _notes_on_members(content), is_table=True)
+    form = "a tar" if len(paths) == 1 else f"{len(paths):,} tars"
+    listing = Listing(images, content.rejects, _notes_on_members(content), True, form)
     kind = choose_label([sample.texts for sample in content.samples])
     if kind is not None:
         values = [sample.texts.get(kind, "") for sample in content.samples]
