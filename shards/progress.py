@@ -96,7 +96,8 @@ def progress(
         nonlocal completed, last_line, next_state
         completed += count
         now = time.monotonic()
-        if now < next_state and completed < total:
+        is_last = total is not None and completed >= total
+        if now < next_state and not is_last:
             return
         next_state = now + min(_SECONDS_BETWEEN_STATES, SECONDS_BETWEEN_LINES)
         elapsed = max(now - began, 1e-9)
@@ -110,7 +111,7 @@ def progress(
             if now - last_line >= SECONDS_BETWEEN_LINES:
                 last_line = now
                 print(f"{title}: {completed}, {status}", file=sys.stderr, flush=True)
-        elif now - last_line >= SECONDS_BETWEEN_LINES or completed >= total:
+        elif now - last_line >= SECONDS_BETWEEN_LINES or is_last:
             last_line = now
             seconds_left = (total - completed) * elapsed / max(completed - start, 1)
             line = ProgressLine(title, completed, total, status, seconds_left)
