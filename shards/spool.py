@@ -172,6 +172,4 @@ def _with_place(image: Candidate, spool: Spool) -> Candidate:
 
 def _size_of(path: str) -> int:
     """How many bytes a local file has, or -1 of what is none, and of a URL."""
-    if storage.is_remote(path) or not Path(path).is_file():
-        return -1
-    return Path(path).stat().st_size
+    return -1 if storage.is_remote(path) else storage.file_size(path)
