@@ -37,6 +37,7 @@ class EvaluationKind(NamedTuple):
 
     Attributes:
         kind: name of the function in ``care.evaluate``, or of a work of its own.
+        title: how a list of all evaluations calls it.
         cases: the tasks that there are for an experiment.
         rank: the smaller, the longer it takes: what is long is started first.
         work: in ``flows.works.WORKS``.
@@ -48,6 +49,7 @@ class EvaluationKind(NamedTuple):
     """
 
     kind: str
+    title: str
     cases: Callable[["EvaluationKind", Experiment, Facts], Iterable[Case]]
     rank: int
     work: str = "judge"
@@ -104,12 +106,14 @@ def on_scenes(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Ite
 EVALUATIONS = (
     EvaluationKind(
         "knn",
+        "kNN",
         on_labels,
         rank=4,
         on_features=True,
         example="demo/pretrain random:resnet18-small-half --train demo/train --val demo/val",
     ),
     EvaluationKind(
+        "linear",
         "linear",
         on_labels,
         rank=3,
@@ -118,6 +122,7 @@ EVALUATIONS = (
     ),
     EvaluationKind(
         "finetune",
+        "few labels",
         on_few_labels,
         rank=2,
         of_ablations=False,
@@ -126,6 +131,7 @@ EVALUATIONS = (
     ),
     EvaluationKind(
         "detect",
+        "detection",
         on_boxes,
         rank=1,
         of_ablations=False,
@@ -133,7 +139,12 @@ EVALUATIONS = (
         example="runs/r50 --train VOC2007/ImageSets/Main/trainval.txt"
         " --val VOC2007/ImageSets/Main/test.txt",
     ),
-    EvaluationKind("attention", on_scenes, rank=5, work="attention"),
+    EvaluationKind("attention", "attention", on_scenes, rank=5, work="attention"),
 )
 # those that ``judge`` does: functions of ``care.evaluate``, and commands of ``care evaluate``
 JUDGED = tuple(line for line in EVALUATIONS if line.work == "judge")
+# what the command line says of ``care evaluate``
+ABOUT = (
+    f"Judge encoders: {', '.join(line.title for line in JUDGED)}; random:NAME and supervised:NAME"
+    " are baselines. Interrupted, the same command continues."
+)

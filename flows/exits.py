@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 import typer
 from shards.errors import Failure, Stopped
+from shards.printable import printable
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def exit_on_failure() -> Iterator[None]:
         return
     except (Failure, OSError) as error:
         code = error.code if isinstance(error, Failure) else Failure.code
-        message = str(error)
+        message = printable(str(error))
     except SystemExit as ending:
         # Typer makes an exit with a code of its own of a Ctrl-C
         if not caused(ending, KeyboardInterrupt):

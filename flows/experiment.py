@@ -50,7 +50,7 @@ class Training:
         batch_size: images a step, at most the training set.
         lr: base learning rate for 256 images.
         momentum: first momentum coefficient of the targets.
-        attention_weight: λ of Eq. 5.
+        attention_weight: λ of Eq. 5, by which the attention supervision counts.
         checkpoint_every: steps between checkpoints.
         c_stream: also train the C-stream alone; by default only on scenes.
     """
@@ -253,6 +253,9 @@ class Experiment:
         ):
             if bool(train) != bool(val):
                 raise Misuse(f"{wanted}, got only {train or val}; give both or none")
+            for source in filter(None, (train, val)):
+                if not source.startswith("scenes:") and not storage.locate(source).exists():
+                    raise Misuse(f"{wanted}, got {source}, which does not exist; check the path")
 
     def _check_folders(self) -> None:
         """Refuse results among the images, which would become images, too."""

@@ -6,7 +6,6 @@ same results to the byte; ``tests/flows/test_pipeline.py`` holds both.
 
 from collections.abc import Mapping
 from prefect import flow
-from rich.markup import escape
 from flows import graph
 from flows.execution import Execution
 from flows.experiment import Detection, Experiment, Images, Judging, Scenes, Training
@@ -16,7 +15,7 @@ from flows.result import Result
 from flows.schedule import Schedule
 from shards import locks, storage
 from shards.bounds import NonNegativeInt
-from shards.progress import console
+from shards.progress import warn
 
 SECONDS_FOR_ANOTHER = 600  # that a run waits for another one which copies its results there
 
@@ -65,7 +64,7 @@ def care_pipeline(
     )
     graph.check_refresh(execution.refresh or ())
     for line in experiment.split.skipped:
-        console.print(f"[yellow]{escape(line)}", soft_wrap=True)
+        warn(line)
     with Schedule(out, execution) as schedule:
         schedule.announce(graph.planned_stages(experiment, Facts.before(experiment)))
         results = schedule.run(graph.data_stages(experiment))

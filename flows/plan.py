@@ -43,8 +43,22 @@ def plan_of_options(options: Mapping[str, Any]) -> list[PlannedStage]:
     Raises:
         Misuse: Something of it cannot be done.
     """
+    return plan(experiment_of_options(options), options.get("refresh") or ())
+
+
+def experiment_of_options(options: Mapping[str, Any]) -> Experiment:
+    """The experiment of some options of `care pipeline run`, checked before anything starts.
+
+    Args:
+        options: parameters of ``flows.pipeline.care_pipeline``, by name.
+
+    Raises:
+        Misuse: Something of it cannot be done.
+        ShardError: There are no images where they are said to be.
+    """
+    graph.check_refresh(options.get("refresh") or ())
     fields = {name: options[name] for name in flat_parameters(Experiment) if name in options}
-    return plan(Experiment(**gathered(Experiment, fields)), options.get("refresh") or ())
+    return Experiment(**gathered(Experiment, fields))
 
 
 def plan(experiment: Experiment, refresh: Collection[str] = ()) -> list[PlannedStage]:

@@ -15,7 +15,7 @@ from flows.identity import code_digest, input_identity
 from flows.result import Result
 from flows.works import run_work
 from shards import locks, storage
-from shards.progress import console
+from shards.progress import warn
 
 SCHEMA = 2
 # inputs that decide no result
@@ -112,7 +112,7 @@ def _lost_outputs(url: str, outputs: Result) -> list[str]:
 
 
 def _tell_again(stage: KeyedStage, why: str) -> None:
-    console.print(f"[yellow]{stage.name} is done again: {why}", soft_wrap=True)
+    warn(f"{stage.name} is done again: {why}")
 
 
 def finish(stage: KeyedStage) -> Result:

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 from flows.prefect_view import PrefectView, ProgressArtifact
-from shards.progress import ProgressLine, console, parse_progress
+from shards.progress import ProgressLine, console, parse_progress, say
 
 
 class Teller:
@@ -42,7 +42,7 @@ class Teller:
         elif self._log and self._log.isEnabledFor(logging.INFO):
             self._log.info(text)
         else:
-            console.print(f"{self._name}: {text}", markup=False, soft_wrap=True)
+            say(f"{self._name}: {text}")
 
     def _move_bar(self, line: ProgressLine) -> None:
         if self._bar is None:

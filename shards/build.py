@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
-from rich.markup import escape
 from shards import locks, storage
 from shards.bounds import Fraction, NonNegativeInt, PositiveInt, Range
 from shards.commit import commit
@@ -19,7 +18,7 @@ from shards.hold_out import HoldOut
 from shards.images import Validation
 from shards.index import Index, read_index
 from shards.plan import Plan, is_built_file, is_record, make_plan, missing_shards, plan_of
-from shards.progress import console, progress
+from shards.progress import progress, warn
 from shards.sources import arrange
 from shards.sources.iterables import refuse_other
 from shards.spool import collect, remove_spool
@@ -55,14 +54,14 @@ def build(  # noqa: PLR0913 (a public verb)
             the number of a class, or None.
         dest: a new or empty folder, or what an earlier run with the same arguments left; a path or
             a URL.
-        workers: threads; by default one a core that it may use (reading, decoding and checksums
-            release the GIL).
+        workers: threads; by default one a core that it may use.
         shard_size: images a shard, before rejects.
         seed: of the order.
         share: see ``shards.sources.find``.
         max_rejects: share of the images that may be rejected; files that never were images do not
             count.
-        validate: what every image has to pass, see ``shards.images.check``.
+        validate: what every image has to pass: decode reads all of it, header its first bytes, none
+            nothing.
         max_side: px; images with a longer side are made smaller and JPEG, all others keep their
             bytes.
         quality: of those JPEGs, 1…100.
@@ -108,7 +107,7 @@ def build(  # noqa: PLR0913 (a public verb)
             listing = collect(src, root, names)
             plan = plan_of(arrange(listing, _title(src), **part), **options)
         for note in plan.source.notes:
-            console.print(f"[yellow]{escape(f'{_title(src)}: {note}')}", soft_wrap=True)
+            warn(f"{_title(src)}: {note}")
         index = _finished(plan, root, names)
         if index is None:
             _write_shards(plan, root, missing_shards(plan, names), workers or available_cores())

@@ -6,14 +6,13 @@ need; which folders are parts is decided in ``shards.sources.parts``.
 
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from rich.markup import escape
 from shards import storage
 from shards.build import build, refuse_inside
 from shards.errors import ShardError
 from shards.hold_out import HoldOut
 from shards.index import Index
 from shards.plan import Plan, make_plan
-from shards.progress import console
+from shards.progress import warn
 from shards.sources.part_sources import NO_PARTS, PartSources, find_parts
 
 _PARTS: tuple[Literal["train", "val"], ...] = ("train", "val")
@@ -133,4 +132,4 @@ def _tell(src: str | Path, parts: PartSources) -> None:
             f"{len(parts.beside):,} files beside the parts are in no set, such as {parts.beside[0]}"
         )
     for line in lines:
-        console.print(f"[yellow]{escape(f'{src}: {line}')}", soft_wrap=True)
+        warn(f"{src}: {line}")

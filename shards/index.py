@@ -9,7 +9,7 @@ member's name, and so no set has longer ones, see ``shards.sources.keys``.
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 import numpy as np
@@ -97,11 +97,7 @@ def read_index(path: str | Path, *, for_audit: bool = False) -> Index:
     root = storage.locate(path).absolute()
     sizes = storage.listing(root)
     if "index.json" not in sizes:
-        unfinished = any(name.startswith(".shard-") for name in sizes)
-        got = "no index.json; check the path"
-        if unfinished:
-            got = "an unfinished one; run its build again, it goes on where it stopped"
-        raise ShardError(f"wanted a shard set at {path}, got {got}")
+        raise ShardError(f"wanted a shard set at {path}, got {_instead_of_a_set(path, sizes)}")
     document = _read_document(root / "index.json")
     try:
         side_files = _read_side_files(root, document, annotations=for_audit)
@@ -124,6 +120,23 @@ def webdataset_key(name: str) -> str:
     """
     folder, slash, file = name.rpartition("/")
     return folder + slash + file.partition(".")[0]
+
+
+def _instead_of_a_set(path: str | Path, names: Collection[str]) -> str:
+    """What is at a path that holds no index, and what to do about it.
+
+    Args:
+        path: path or URL.
+        names: of the files in the folder of that path.
+    """
+    if any(name.startswith(".shard-") for name in names):
+        return "an unfinished one; run its build again, it goes on where it stopped"
+    if not names and not storage.locate(path).exists():
+        return "nothing of that name; check the path"
+    return (
+        "no index.json; if it is images, build a set of them and name that:"
+        f" care shards build {path} DEST"
+    )
 
 
 def _read_document(file: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 from shards import objects, storage
 from shards.errors import ShardError
-from shards.progress import console
+from shards.progress import say
 
 # a holder that could not renew its lease for so long has lost it; it tries four times as often
 LEASE_SECONDS = 20.0
@@ -55,7 +55,7 @@ def wait_for_holder(seconds: float, busy: ShardError) -> None:
     """Sleep, and once a minute say for what."""
     time.sleep(seconds)
     if time.monotonic() % 60 < seconds:
-        console.print(f"waiting: {busy}", soft_wrap=True)
+        say(f"waiting: {busy}")
 
 
 class _Generation(NamedTuple):
@@ -125,7 +125,7 @@ class _Lease:
                     self._put("overwrite")
                 self._renewed = now if ours and not self.is_lost() else -math.inf
             if self.is_lost():
-                console.print(f"[red]{self.loss}")
+                say(self.loss, "red")
                 break
 
     def is_lost(self) -> bool:

@@ -13,12 +13,29 @@ from contextlib import contextmanager
 from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.text import Text
+from shards.printable import printable
 
 console = Console(stderr=True, highlight=False)
 # between two plain lines; a parent process that draws bars asks for more of them
 SECONDS_BETWEEN_LINES = float(os.environ.get("CARE_PROGRESS_SECONDS", "10"))
 # between two states of a bar, of which each takes as long as a small image
 _SECONDS_BETWEEN_STATES = 0.1
+
+
+def say(text: str, colour: str = "") -> None:
+    """Print a line on stderr in which names are names: no markup, and nothing that is not seen.
+
+    Args:
+        text: as it is to be read; a line end in it is written as one.
+        colour: of the line on a terminal.
+    """
+    console.print(Text(printable(text, keep="\t"), style=colour), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a line on stderr that somebody should read, as ``say`` does."""
+    say(text, "yellow")
 
 
 class ProgressLine(NamedTuple):

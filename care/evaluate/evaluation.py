@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from rich.markup import escape
 from torch import Tensor
 import shards
 from care.errors import CareError
-from shards.progress import console
+from shards.progress import warn
 from shards.reader import unknown_classes
 
 TOP = 5  # predictions of which one has to be right; ImageNet's second measure
@@ -99,7 +98,7 @@ def comparable(train: shards.ShardSet, val: shards.ShardSet) -> Comparable:
             "encoder"
         )
     for remark in dict.fromkeys(remarks):
-        console.print(f"[yellow]{escape(remark)}", soft_wrap=True)
+        warn(remark)
     if 1 < len(train.classes) <= TOP:  # in the result only: whoever has few classes knows
         remarks.append(f"with {len(train.classes)} classes every top5 is 100")
     return Comparable(

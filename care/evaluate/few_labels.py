@@ -14,7 +14,7 @@ from shards import storage
 from shards.errors import Misuse
 from shards.images import SUFFIXES
 from shards.order import permutation
-from shards.progress import console
+from shards.progress import warn
 
 
 @dataclass(frozen=True)
@@ -165,4 +165,4 @@ def _note_absent_classes(data: shards.ShardSet, labels: Sequence[int]) -> None:
 
 
 def _note(text: str) -> None:
-    console.print(f"[yellow]{text}", soft_wrap=True)
+    warn(text)

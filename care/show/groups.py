@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from typing import NamedTuple
-from care.show.rows import Result
+from care.show.rows import Result, Row, read
 
 # settings that change no result
 WITHOUT_EFFECT = frozenset({"workers", "checkpoint_every"})
@@ -64,6 +64,26 @@ def grouped(results: Sequence[Result]) -> dict[str, list[Group]]:
         groups = tasks.setdefault(result.task, {})
         groups.setdefault(_conditions(result), []).append(result)
     return {task: _labelled(task, groups) for task, groups in tasks.items()}
+
+
+def rows_beside(rows: Sequence[Row], encoder: str) -> list[Row]:
+    """The evaluations of an encoder, and those of others that were judged alike.
+
+    Args:
+        rows: evaluations as in results.json.
+        encoder: digest of its weights.
+
+    Returns:
+        Of the rows those, in their order; none where the encoder is not among them.
+    """
+    results = read(rows)
+    conditions = [(result.task, _conditions(result)) for result in results]
+    of_encoder = {
+        condition
+        for condition, result in zip(conditions, results, strict=True)
+        if result.digests.get("encoder") == encoder
+    }
+    return [row for row, condition in zip(rows, conditions, strict=True) if condition in of_encoder]
 
 
 def _conditions(result: Result) -> Conditions:

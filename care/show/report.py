@@ -5,17 +5,21 @@ The page is made from the files of a run alone, and says the same of results of 
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader
 from care.errors import CareError
 from care.show.comparison import differences
+from care.show.groups import rows_beside
 from care.show.maps import SCALE
-from care.show.results import evaluations, tables
+from care.show.results import evaluations, gather, tables
 from care.show.rows import Row
+from care.show.run_settings import settings_of_pipeline, settings_of_run
 from care.show.verdict import caveat, findings, judges_care
 from care.show.whiskers import picture
+from care.train import load_encoder
+from care.train.weights import digest_of
 from shards import storage
 
 # what a line of losses.jsonl may hold, and how it is headed
@@ -57,12 +61,14 @@ class Curve(NamedTuple):
     last: float
 
 
-def report(run: str | Path) -> str | Path:
+def report(run: str | Path, *, judged: str | Path | None = None) -> str | Path:
     """Write a page about a run into its directory, over an earlier one.
 
     Args:
         run: directory, path or URL, with results.json, losses.jsonl or both; maps.png is shown
             where there is one.
+        judged: folder with the results of ``care evaluate``, path or URL: of a run without results
+            of its own, those of its encoder are shown, beside all that were judged alike.
 
     Returns:
         The page, ``report.html``: a path, of a URL a string.
@@ -73,10 +79,10 @@ def report(run: str | Path) -> str | Path:
     folder = storage.locate(run)
     names = storage.listing(folder).keys()
     if not {"results.json", "losses.jsonl"} & names:
-        raise CareError(
-            f"{run} holds neither results.json nor losses.jsonl; wanted a directory that a care"
-            " command wrote its run to"
-        )
+        got = "holds neither results.json nor losses.jsonl"
+        if not names and not folder.exists():
+            got = "does not exist"
+        raise CareError(f"{run} {got}; wanted a directory that a care command wrote its run to")
     results = storage.read_json(folder / "results.json") if "results.json" in names else {}
     losses = storage.read_bytes(folder / "losses.jsonl") if "losses.jsonl" in names else b""
     maps = storage.read_bytes(folder / "maps.png") if "maps.png" in names else b""
@@ -84,15 +90,34 @@ def report(run: str | Path) -> str | Path:
     # a page without tables is one, too
     if not isinstance(results, dict) or "evaluations" in results:
         rows = evaluations(results, folder / "results.json")
+    elif judged is not None:
+        rows = _rows_of_run(run, judged)
+    settings = settings_of_pipeline(results, rows) or settings_of_run(run)
     steps = [json.loads(line) for line in losses.splitlines()]
-    page = _page(results, rows, steps, maps)
-    storage.write_bytes(folder / "report.html", page.encode())
+    page = _page(results, rows, settings, steps, maps)
+    # a name on the page may hold a byte that is no UTF-8
+    storage.write_bytes(folder / "report.html", page.encode(errors="backslashreplace"))
     path = folder / "report.html"
     return str(path) if storage.is_remote(run) else path
 
 
+def _rows_of_run(run: str | Path, judged: str | Path) -> list[Row]:
+    """Evaluations of a run's encoder below a folder, beside those of others judged alike."""
+    try:
+        rows = gather(judged)
+        encoder = digest_of(load_encoder(run))
+    except CareError:
+        # nothing was judged yet, or what was trained is no encoder: a detector, say
+        return []
+    return rows_beside(rows, encoder)
+
+
 def _page(
-    results: dict[str, Any], rows: list[Row], losses: Sequence[dict[str, Any]], maps: bytes
+    results: dict[str, Any],
+    rows: list[Row],
+    settings: Mapping[str, str],
+    losses: Sequence[dict[str, Any]],
+    maps: bytes,
 ) -> str:
     """The page as HTML, in which what results say is text and never markup."""
     environment = Environment(
@@ -106,6 +131,7 @@ def _page(
         caveat=caveat(compared),
         differences=picture(compared) if compared else None,
         tables=tables(rows),
+        settings=settings,
         curves=_curves(losses),
         maps=base64.b64encode(maps).decode(),
         scale=SCALE,

@@ -8,6 +8,9 @@ from care.show.groups import Group, grouped
 from care.show.rows import MEASURES, Result, Row, read
 from shards import storage
 
+# commands that leave results
+WRITERS = "`care evaluate`, `care demo` or `care pipeline run`"
+
 
 class Line(NamedTuple):
     """An evaluation in a table.
@@ -79,10 +82,13 @@ def gather(folder: str | Path) -> list[Row]:
         The rows, each with its ``file`` below the folder.
 
     Raises:
-        CareError: There are none, or a results.json holds something else.
+        CareError: There is no such folder, there are none in it, or a results.json holds something
+            else.
         ShardError: A file is damaged.
     """
     root = storage.locate(folder)
+    if not root.exists():
+        raise CareError(f"{folder} does not exist; wanted a folder of {WRITERS}")
     gathered = dict[str, Row]()
     for path in sorted(root.rglob("results.json"), key=lambda path: (len(path.parts), path)):
         rows = evaluations(storage.read_json(path), path)
@@ -91,8 +97,7 @@ def gather(folder: str | Path) -> list[Row]:
             gathered.setdefault(_identity(row, str(path)), row | {"file": file})
     if not gathered:
         raise CareError(
-            f"no results.json in or below {folder} holds evaluations; wanted a folder of"
-            " `care evaluate` or `care demo`"
+            f"no results.json in or below {folder} holds evaluations; wanted a folder of {WRITERS}"
         )
     return list(gathered.values())
 

@@ -16,7 +16,7 @@ from care.errors import CareError
 from care.train.weights import cpu_copies, load_exactly
 from shards import ShardError, storage
 from shards.errors import Failure
-from shards.progress import console
+from shards.progress import warn
 
 SCHEMA = 1
 # what reading a damaged checkpoint raises
@@ -124,7 +124,7 @@ def latest(run: Path) -> Checkpoint | None:
         try:
             return Checkpoint(path, step, _verified_manifest(path))
         except DAMAGE as error:
-            console.print(f"[yellow]passing over checkpoint {path}: {error}")
+            warn(f"passing over checkpoint {path}: {error}")
     return None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor, nn
 from care.errors import CareError
-from shards.progress import console
+from shards.progress import warn
 
 # spread below which a run counts as collapsed; independent directions have 1, one direction 0
 COLLAPSED = 0.02
@@ -54,7 +54,7 @@ class CollapseGuard:
         self._low_steps = self._low_steps + 1 if _is_low(spread) else 0
         finding = f"spread {spread:.4f} at step {step}"
         if self._low_steps == PATIENCE // 2 and self._warns:
-            console.print(f"[yellow]the embeddings are collapsing: {finding}")
+            warn(f"the embeddings are collapsing: {finding}")
         if self._low_steps >= PATIENCE:
             raise CareError(
                 f"the embeddings collapsed: {finding}, below {COLLAPSED} for {self._low_steps} "

@@ -16,7 +16,7 @@ from torch import Tensor
 from care.encoders import ENCODERS, STAGES
 from care.errors import CareError
 from care.train.weights import Misfit, misfit
-from shards.progress import console
+from shards.progress import say
 
 WANTED = (
     "a run of `care pretrain`, a file of weights (.safetensors, .pth, .pt, .tar, .ckpt), "
@@ -94,11 +94,9 @@ def recognise_resnet(tensors: Mapping[str, Tensor], source: str | Path) -> Recog
         )
     others = passed_over((key for key in tensors if key not in body), prefix)
     stem = ", its 3×3 stem taken for one of stride 2" if "small" in match.encoder else ""
-    console.print(
+    say(
         f"{source}: {match.encoder} under {prefix!r}{stem}; "
         f"passed over: {', '.join(others) or 'nothing'}",
-        markup=False,
-        soft_wrap=True,
     )
     return Recognised(match.encoder, match.tensors)
 

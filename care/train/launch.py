@@ -20,7 +20,7 @@ from care.train.ranks import limit_threads
 from shards import storage
 from shards.cores import threads_per_process
 from shards.errors import Stopped
-from shards.progress import console
+from shards.progress import warn
 
 if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
@@ -63,7 +63,7 @@ def process_group(run: str | Path) -> Iterator[None]:
         before = outcome(run)
         if before.state == "failed":
             raise CareError(before.message)
-        console.print("[yellow]a process died; all continue from the last checkpoint")
+        warn("a process died; all continue from the last checkpoint")
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return

@@ -5,7 +5,7 @@ import shutil
 import torch
 from care.train import ranks
 from shards.cores import cores_per_process
-from shards.progress import console
+from shards.progress import warn
 
 # batches below which starting workers costs more than it saves
 SHORT_STREAM = 20
@@ -80,9 +80,8 @@ def _fitting_shared_memory(workers: int, batch_bytes: int) -> int:
         return workers
     fitting = min(workers, free // (PREFETCHED * MARGIN * batch_bytes))
     if fitting < workers and ranks.rank() == 0:
-        console.print(
-            f"[yellow]{SHARED_MEMORY} has room for the batches of {fitting} of {workers} workers; "
+        warn(
+            f"{SHARED_MEMORY} has room for the batches of {fitting} of {workers} workers; "
             "give the container more (docker run --shm-size), or --workers to insist",
-            soft_wrap=True,
         )
     return fitting

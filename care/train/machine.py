@@ -15,7 +15,7 @@ class Machine:
     """How a training uses the machine, of which nothing decides the result.
 
     Attributes:
-        device: "cuda", "cpu" or None for what there is.
+        device: cuda or cpu; by default what there is.
         workers: processes that decode beside each that computes, by default what is best here;
             the result does not depend on it.
         checkpoint_every: steps between checkpoints.

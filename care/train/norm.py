@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from care.train.ranks import gather_rows, rank, world
-from shards.progress import console
+from shards.progress import warn
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -82,7 +82,4 @@ def synchronise(module: nn.Module) -> None:
         elif isinstance(norm, nn.modules.batchnorm._BatchNorm):
             others.add(type(norm).__name__)
     if others and rank() == 0:
-        console.print(
-            "[yellow]each process keeps the statistics of its own images in "
-            f"{', '.join(sorted(others))}"
-        )
+        warn(f"each process keeps the statistics of its own images in {', '.join(sorted(others))}")

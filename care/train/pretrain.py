@@ -19,6 +19,7 @@ from care.train.machine import Machine, keep_freed_memory, torch_device
 from care.train.measured_precision import measured_precisions
 from care.train.mirror import recorded_settings
 from care.train.norm import synchronise
+from care.train.origin import write_origin
 from care.train.precision import Precision, StreamPrecisions, can_compute
 from care.train.run import Run
 from care.train.sgd import SGD, fused_sgd, set_rate
@@ -77,6 +78,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
 
     Called again, it continues from the last checkpoint. It leaves ``encoder.safetensors``,
     ``losses.jsonl`` (a line a step, deterministic), ``checkpoints/`` and more (docs/training.md).
+    The initial weights are those that the streams have.
 
     Called by every process of a group (``care.train.launch.process_group``), each takes its slice
     of every batch. The losses and the statistics of batch norms are those of all of them, so their
@@ -92,11 +94,10 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         steps: length of the run.
         sgd: learning rate, its warm-up, and weight decay.
         momentum: first momentum coefficient of the targets.
-        attention_weight: λ of Eq. 5.
+        attention_weight: λ of Eq. 5, by which the attention supervision counts.
         views: distributions of the two views.
-        seed: fixes order and views. Initial weights are the caller's.
-        precision: of the networks' arithmetic, by autocast; by default what is fastest here, see
-            ``measured_precisions``.
+        seed: fixes order and views.
+        precision: of the networks' arithmetic; by default what is fastest on this machine.
         accumulate: parts in which a process takes its slice, for less memory; batch norm sees one
             part (of all processes) at a time.
         machine: device, workers and checkpoints, none of which decides the result.
@@ -148,6 +149,8 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             images=len(data),
         ) as state,
     ):
+        if state.lead:
+            write_origin(state.path, data)
         guard = CollapseGuard(state.log, warns=state.lead)
         losses = ranks.parallel(model)
         stream = batches(

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor, nn
 from shards.cores import threads_per_process
-from shards.progress import console
+from shards.progress import warn
 
 
 def world() -> int:
@@ -50,10 +50,9 @@ def resume_threads(threads: int) -> None:
         torch.set_num_threads(threads)
     elif rank() == 0:
         threads_here = torch.get_num_threads()
-        console.print(
-            f"[yellow]the run had {threads} threads, here it has {threads_here}: its bits may "
+        warn(
+            f"the run had {threads} threads, here it has {threads_here}: its bits may "
             "differ from those of a run that was not interrupted, in rounding",
-            soft_wrap=True,
         )
 
 

@@ -9,14 +9,10 @@ from care.evaluate import Evaluation
 from flows import records
 from flows.cli.options import Json, add_command, new_app
 from flows.cli.tables import show_results
-from flows.evaluations import JUDGED, EvaluationKind
+from flows.evaluations import ABOUT, JUDGED, EvaluationKind
 from flows.result import Result
 
-app = new_app(
-    "Judge encoders: kNN, linear, few labels, detection; random:NAME and supervised:NAME are"
-    " baselines.",
-    no_args_is_help=True,
-)
+app = new_app(ABOUT, no_args_is_help=True)
 _LABELLED = "Shard set with labels"
 _ANNOTATED = "COCO JSON, VOC list (ImageSets/Main/….txt), or shard set of one"
 
@@ -51,8 +47,6 @@ def _add(line: EvaluationKind) -> None:
         **settings: Any,
     ) -> None:
         """Judge the encoders and show their rows."""
-        if nproc > 1 and not line.annotated:
-            raise typer.BadParameter("several processes train detectors only", param_hint="--nproc")
         inputs = {"verb": line.kind, "train": train, "val": val, "trials": trials}
         inputs |= {name: value for name, value in settings.items() if value is not None}
         # neither decides the result
@@ -64,7 +58,8 @@ def _add(line: EvaluationKind) -> None:
         evaluation,
         run,
         f"care evaluate {line.kind} {line.example}",
-        skip=line.hidden_parameters(),
+        # several processes train detectors only
+        skip=line.hidden_parameters() | (set() if line.annotated else {"nproc"}),
         names={"names": "--list"},
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 import typer
+from typer.core import TyperGroup
 from flows.flatten import admitted_types, flat_help, flat_parameters, parse_docstring
 from shards.bounds import Range
 
@@ -21,16 +22,34 @@ SetPath = Annotated[
 ]
 
 
-def new_app(about: str | None = None, **settings: Any) -> typer.Typer:
+class Group(TyperGroup):
+    """A group of commands whose help has each command's first paragraph, not cut short."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name, with that paragraph as what a list says of it."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and not command.short_help:
+            command.short_help = " ".join((command.help or "").partition("\n\n")[0].split())
+        return command
+
+
+def new_app(
+    about: str | None = None, *, cls: type[TyperGroup] = Group, **settings: Any
+) -> typer.Typer:
     """A group of commands, or a single one, that shows tracebacks as Python does.
+
+    Help is plain text: in boxes of 80 columns names are cut, and their texts are a word wide.
 
     Args:
         about: help of the group.
+        cls: class of the group.
         **settings: further ones of ``typer.Typer``.
     """
     return typer.Typer(
         help=about,
+        cls=cls,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
         **settings,
     )
@@ -55,7 +74,7 @@ def add_command(
         run: what the command does. Its own parameters are options, too, and come first; it gets the
             function's as further keywords.
         example: how the command is typed.
-        skip: parameters of the function that are no options.
+        skip: parameters of the function, or of ``run``, that are no options.
         names: the options' names by parameter, where these differ.
         name: of the command, where it is not the function's.
         about: its help, where it is not the function's.
@@ -68,7 +87,7 @@ def add_command(
     options = [
         parameter.replace(kind=parameter.KEYWORD_ONLY)
         for parameter in inspect.signature(run).parameters.values()
-        if parameter.kind is not parameter.VAR_KEYWORD
+        if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in skip
     ]
     for parameter in flat_parameters(function).values():
         if parameter.name not in skip:

@@ -9,12 +9,12 @@ from flows import deployments
 from flows.cli.options import Json, Plain, add_command, new_app
 from flows.cli.tables import print_json, table
 from flows.pipeline import care_pipeline
-from flows.plan import plan_of_options
+from flows.plan import experiment_of_options, plan_of_options
 from flows.server import run_flow
 from flows.status import stage_states
 from shards import storage
 from shards.errors import ShardError
-from shards.progress import console
+from shards.progress import console, warn
 
 app = new_app(
     "The whole chain as one Prefect flow: here, or from deployments that a Prefect server starts.",
@@ -30,10 +30,12 @@ def run_and_show(plain: Plain = False, as_json: Json = False, **settings: Any) -
         as_json: the results, instead of their tables.
         **settings: parameters of ``care_pipeline``, ``out`` among them.
     """
+    # what is wrong is told now, not after the engine's start
+    experiment_of_options(settings)
     results = run_flow(care_pipeline, plain=plain, **settings)
     out = settings["out"]
     for line in results["skipped"]:
-        console.print(f"[yellow]skipped: {line}", soft_wrap=True)
+        warn(f"skipped: {line}")
     if as_json:
         print_json(results)
     else:

@@ -1,16 +1,18 @@
 """The root of the command line: what `care --help` lists, and how the process ends."""
 
+import io
 import signal
 import sys
 import warnings
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn
 import typer
-from typer.core import TyperGroup
-from flows.cli.options import Json, Seed, new_app
+from flows.cli.options import Group, Json, Seed, new_app
 from flows.cli.shards import app as shards_app
-from flows.cli.tables import show_results
+from flows.cli.tables import print_json, show_results
+from flows.evaluations import ABOUT
 from flows.exits import exit_on_failure
 from shards import sources, storage
 
@@ -30,8 +32,7 @@ _LAZY = {
     ),
     "evaluate": _Lazy(
         "flows.cli.evaluate",
-        "Judge encoders: kNN, linear, few labels, detection; interrupted, the same command"
-        " continues.",
+        ABOUT,
     ),
     "pipeline": _Lazy(
         "flows.cli.pipeline",
@@ -44,7 +45,7 @@ _LAZY = {
 }
 
 
-class _LazyGroup(TyperGroup):
+class _LazyGroup(Group):
     """Imports a command's module when the command is called or completed, not when it is listed."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -63,10 +64,37 @@ app = new_app(
 app.add_typer(shards_app, name="shards")
 
 
+def _show_version(wanted: bool) -> None:
+    """Print which version this is and what it computes with, and end, if that is wanted."""
+    if wanted:
+        packages = {"care": "care-ssl", "torch": "torch", "torchvision": "torchvision"}
+        typer.echo(" · ".join(f"{name} {version(package)}" for name, package in packages.items()))
+        raise typer.Exit
+
+
+@app.callback()
+def _options_of_all(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the versions of care and torch, and end.",
+            callback=_show_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """What is asked before any command."""
+
+
 def main() -> NoReturn:
     """Entry point; exit codes: 0 done, 1 failed, 2 usage, 3 stopped on request and saved."""
     # about odd files, which a build rejects by name or decodes
     warnings.filterwarnings("ignore", module="PIL")
+    # what a terminal cannot write is escaped: no name of a file ends a command
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # SIGTERM stops and saves as a Ctrl-C does
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with exit_on_failure():
@@ -119,16 +147,31 @@ for _name, _lazy in _LAZY.items():
 @app.command()
 def report(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Directory of `care demo` or `care pretrain`.")
+        str,
+        typer.Argument(
+            metavar="RUN", help="Directory of `care demo` or `care pretrain`, path or URL."
+        ),
     ],
+    evaluations: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of `care evaluate`, whose results of the run's encoder are shown.",
+        ),
+    ] = "evaluations",
+    as_json: Json = False,
 ) -> None:
-    """Write the HTML page about a run from the files in its directory.
+    """Write the HTML page about a run: its results, its losses, its settings.
 
-    Example: care report demo
+    Example: care report runs/r50
     """
     from care.show import report as write_page
 
-    typer.echo(str(write_page(run)))
+    page = str(write_page(run, judged=evaluations))
+    if as_json:
+        print_json({"report": page})
+    else:
+        typer.echo(page)
 
 
 @app.command()

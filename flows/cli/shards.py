@@ -5,7 +5,8 @@ import typer
 import shards
 from flows.cli.options import Json, SetPath, add_command, new_app
 from flows.cli.tables import print_json, table
-from shards import boxes
+from shards import boxes, storage
+from shards.printable import printable
 
 _NAMED = 20  # rejected files of one reason that are shown
 
@@ -76,7 +77,7 @@ def info(path: SetPath, as_json: Json = False) -> None:
     table(f"shard set {path}", ("", ""), [(name, _text(value)) for name, value in facts.items()])
     rejected = list[tuple[str, str]]()
     for reason, names in rejects.items():
-        rejected += [(reason, name) for name in names[:_NAMED]]
+        rejected += [(reason, printable(name)) for name in names[:_NAMED]]
         if len(names) > _NAMED:
             rejected.append((reason, f"… and {len(names) - _NAMED:,} more"))
     if rejected:
@@ -86,18 +87,26 @@ def info(path: SetPath, as_json: Json = False) -> None:
 
 
 @app.command()
-def verify(path: SetPath) -> None:
+def verify(path: SetPath, as_json: Json = False) -> None:
     """Read all of a set and check every byte against its index; exit code 1 when anything is wrong.
 
     Example: care shards verify sets/train
     """
     problems = shards.verify(path)
+    if "index.json" not in storage.listing(path):
+        # there is no set to be copied or built again
+        raise shards.ShardError(problems[0])
+    if as_json:
+        print_json({"path": path, "intact": not problems, "problems": problems})
+    elif problems:
+        typer.echo("\n".join(map(printable, problems)))
     if problems:
-        typer.echo("\n".join(problems))
+        count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise shards.ShardError(
-            f"{path}: {len(problems)} problems; copy the set again, or remove it and build it again"
+            f"{path}: {count}; copy the set again, or remove it and build it again"
         )
-    typer.echo(f"{path} is intact")
+    if not as_json:
+        typer.echo(f"{path} is intact")
 
 
 def _all_facts(path: str) -> dict[str, Any]:
@@ -139,5 +148,7 @@ def _boxes(path: str) -> dict[str, int]:
 def _text(value: object) -> str:
     """A fact as a cell of a table: lines of a dictionary, a number with thousands apart."""
     if isinstance(value, dict):
-        return "\n".join(f"{name}: {_text(part)}" for name, part in value.items()) or "none"
+        return (
+            "\n".join(f"{printable(name)}: {_text(part)}" for name, part in value.items()) or "none"
+        )
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -4,18 +4,30 @@ import json
 from collections.abc import Sequence
 from typing import Any
 import typer
+from shards.printable import printable
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; columns with % in their name are numbers."""
+    """Print a table; columns with % in their name are numbers.
+
+    Args:
+        title: above it.
+        columns: their headings.
+        rows: their cells, whose line ends are ours; whatever else is not seen is escaped.
+    """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    printed = Table(title=title or None, title_justify="left", show_header=any(columns))
+    printed = Table(
+        title=Text(printable(title)) if title else None,
+        title_justify="left",
+        show_header=any(columns),
+    )
     for column in columns:
         printed.add_column(column, justify="right" if "%" in column else "left", overflow="fold")
     for row in rows:
-        printed.add_row(*row)
+        printed.add_row(*(Text(printable(cell, keep="\n")) for cell in row))
     Console().print(printed)
 
 

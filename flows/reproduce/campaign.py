@@ -15,7 +15,7 @@ from flows.reproduce.laboratory import Job, Laboratory
 from flows.reproduce.runs import FailedRun, Grid, Outcome, RunResult, kept_ratio
 from flows.result import Result
 from shards.errors import Failure, Stopped
-from shards.progress import console
+from shards.progress import say
 
 
 def do_grid(lab: Laboratory, grid: Grid, board: Board) -> Result:
@@ -86,11 +86,11 @@ def _outcome(future: Future[RunResult], name: str) -> Outcome:
         # nor is it the run's fault when the server of the flow has gone
         if caused(error, Stopped, HTTPError):
             raise
-        console.print(f"[red]{name} failed: {error}", soft_wrap=True)
+        say(f"{name} failed: {error}", "red")
         return FailedRun(name, str(error).strip().splitlines()[-1])
     scores = [score for score in result.scores() if score.arm == result.arm.name]
     figures = ", ".join(f"{score.task} {score.value:.1f}" for score in scores)
-    console.print(f"{name} is finished: {figures}", markup=False, soft_wrap=True)
+    say(f"{name} is finished: {figures}")
     return result
 
 

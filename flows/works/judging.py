@@ -25,7 +25,7 @@ from flows.result import Result
 from flows.works.encoders import loaded_encoder
 from flows.works.outputs import outputs
 from shards import boxes, storage
-from shards.progress import console
+from shards.progress import warn
 
 Data = shards.ShardSet | boxes.BoxSet
 BY_SEVERAL_PROCESSES = "detect"  # the one evaluation that can be
@@ -176,10 +176,7 @@ def _left_out(data: tuple[Any, Any]) -> str:
     for part, of_part in zip(("train", "val"), data, strict=True):
         for reason, names in of_part.rejects.items():
             text += f"; {len(names):,} left out of {part}: {reason}"
-            console.print(
-                f"[yellow]{of_part.path}: {len(names):,} left out, {reason}, such as {names[0]}",
-                soft_wrap=True,
-            )
+            warn(f"{of_part.path}: {len(names):,} left out, {reason}, such as {names[0]}")
     return text
 
 

@@ -20,7 +20,9 @@ MISTAKES = [
     ("shards build photos set --validate hope", 2, "hope"),
     ("shards build photos s3://bucket/set", 1, "cannot "),
     ("shards info photos", 1, "no index.json"),
-    ("pretrain photos run", 1, "wanted a shard set"),
+    ("pretrain photos run", 1, "no index.json; if it is images, build a set of them"),
+    ("pretrain photos run", 1, "care shards build photos DEST"),
+    ("pretrain nosuch run", 1, "got nothing of that name; check the path"),
     ("pretrain photos run --epochs 0", 2, "epochs"),
     ("pretrain photos run --batch-size 1", 2, "--batch-size"),
     ("evaluate knn nowhere --train photos --val photos", 1, "wanted a shard set"),
@@ -30,9 +32,17 @@ MISTAKES = [
     ("evaluate linear x --train a --val b --nproc 2", 2, "--nproc"),
     ("evaluate detect x --train photos --val photos", 1, "wanted a COCO JSON or a VOC list"),
     ("results empty", 1, "results.json"),
+    ("results nosuch", 1, "nosuch does not exist; wanted a folder of `care evaluate`"),
     ("report empty", 1, "neither results.json nor losses.jsonl"),
+    ("report nosuch", 1, "nosuch does not exist; wanted a directory"),
+    ("shards verify nosuch", 1, "got nothing of that name; check the path"),
+    ("shards verify empty", 1, "got no index.json"),
+    ("shards verify empty --json", 1, "got no index.json"),
     ("frobnicate", 2, "No such command"),
     ("pipeline run --out s3://k:hidden@bucket/lab", 1, "wanted an address without secrets"),
+    ("pipeline run --images nosuch", 1, "nothing of that name"),
+    ("pipeline run --coco-train nosuch --coco-val photos", 2, "nosuch, which does not exist"),
+    ("pipeline run --refresh shards", 2, "got shards"),
     ("pipeline run --steps 0", 2, "--steps"),
     ("pipeline run --jobs -1", 2, "--jobs"),
     ("pipeline run --plain --labels 5", 2, "shares of the labels"),
@@ -54,6 +64,7 @@ def test_mistakes_are_one_clear_message(
     assert says in error
     assert "Traceback" not in error
     assert "hidden" not in error
+    assert "engine" not in error
     assert one_line(error) or code == 2
     assert not (tmp_path / "set").exists()
 
@@ -170,6 +181,28 @@ def test_other_settings_of_a_run_are_refused(care, photos: Path, tmp_path: Path)
     assert code == 1
     assert one_line(error)
     assert "encoder" in error
+
+
+ODD_NAMES = ["\x1b[31mred.txt", "two\nlines.txt", "[bold]b.txt", "caf\udce9.txt"]
+SHOWN_NAMES = [r"\x1b[31mred.txt", r"two\nlines.txt", "[bold]b.txt", r"caf\xe9.txt"]
+
+
+@pytest.mark.parametrize("folder", ["photos", "[red]\x1b[31m"])
+def test_names_of_files_are_shown_and_command_nothing(
+    care, photos: Path, tmp_path: Path, monkeypatch, folder
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ODD_NAMES:
+        (photos / "a" / name).write_text("no image")
+    photos.rename(folder) if folder != "photos" else None
+    code, out, error = care("shards", "build", folder, "set")
+    assert code == 0, error
+    assert all(name in out for name in SHOWN_NAMES)
+    assert "\x1b" not in out + error
+    code, _, error = care("shards", "build", f"no{folder}\n", "other")
+    assert code == 1
+    assert "\x1b" not in error
+    assert one_line(error)
 
 
 def test_an_interrupt_is_a_stop_and_no_failure(care, monkeypatch) -> None:

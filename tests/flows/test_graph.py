@@ -65,7 +65,10 @@ def test_every_stage_comes_after_what_it_needs(tmp_path: Path) -> None:
 
 
 def test_a_new_evaluation_is_a_line_in_the_table(tmp_path: Path, monkeypatch) -> None:
-    lines = (*EVALUATIONS, EvaluationKind("centroid", on_labels, rank=4, on_features=True))
+    lines = (
+        *EVALUATIONS,
+        EvaluationKind("centroid", "centroid", on_labels, rank=4, on_features=True),
+    )
     monkeypatch.setattr(graph, "EVALUATIONS", lines)
     judged = by_name(judging_stages(Experiment(out=str(tmp_path)), FACTS))
     for tag in ("", "-c-stream-alone", "-random-initialisation"):
@@ -128,7 +131,10 @@ def test_the_papers_protocol_counts_epochs_and_has_no_random_baseline(photos, tm
 
 
 def test_detectors_differ_by_data_set_and_by_what_is_asked_for(photos, tmp_path) -> None:
-    pairs = Detection("v/train.txt", "v/val.txt", "c/train.json", "c/val.json", 300, 9)
+    lists = [tmp_path / name for name in ("train.txt", "val.txt", "train.json", "val.json")]
+    for path in lists:
+        path.touch()
+    pairs = Detection(*map(str, lists), 300, 9)
     experiment = Experiment(
         out=str(tmp_path / "out"),
         images=Images(photos),
@@ -166,6 +172,8 @@ def test_what_cannot_be_done_is_refused_before_anything_starts(photos, tmp_path)
         Experiment(out=out, judging=Judging(labels=(0.5, 1.5)))
     with pytest.raises(Misuse, match=r"got only c\.json; give both or none"):
         Experiment(out=out, detection=Detection(coco_val="c.json"))
+    with pytest.raises(Misuse, match=r"got c\.json, which does not exist"):
+        Experiment(out=out, detection=Detection(coco_train="c.json", coco_val=photos))
     with pytest.raises(Misuse, match="they would become images, too"):
         Experiment(out=f"{photos}/lab", images=Images(photos))
     with pytest.raises(Misuse, match="got shards"):

@@ -275,7 +275,5 @@ def test_a_run_at_a_url_has_its_report_there(full):
         "data:image/png;base64," + base64.b64encode(png()).decode()
     ]
     assert not (full / "report.html").exists()
-    with pytest.raises(
-        CareError, match=r"memory://runs/none holds neither results\.json nor losses\.jsonl"
-    ):
+    with pytest.raises(CareError, match=r"memory://runs/none does not exist"):
         report("memory://runs/none")

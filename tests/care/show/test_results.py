@@ -98,9 +98,10 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_a_folder_without_evaluations_is_refused(tmp_path):
     put(tmp_path / "none")
     message = r"no results\.json in or below .* holds evaluations; wanted a folder of `care eval"
-    for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(CareError, match=message):
-            gather(folder)
+    with pytest.raises(CareError, match=message):
+        gather(tmp_path)
+    with pytest.raises(CareError, match="missing does not exist; wanted a folder of `care eval"):
+        gather(tmp_path / "missing")
 
 
 def test_the_papers_rows_stand_beside_the_same_task_and_no_other():
