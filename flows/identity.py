@@ -10,6 +10,7 @@ from flows.source_code import Code
 from flows.works import WORKS
 from flows.works.data import build_plan
 from shards import boxes, storage
+from shards.contents import identity_of
 
 # inputs that are a path or URL: what lies there counts, not where it lies
 _PLACES = ("source", "train", "val", "encoder", "names")
@@ -48,7 +49,8 @@ def input_identity(name: str, value: Any, inputs: Result) -> Any:
     if name not in _PLACES or value is None or _DIGEST_OR_NAME.fullmatch(str(value)):
         return value
     if name == "source":
-        return build_plan(inputs).digest
+        plan = build_plan(inputs)
+        return storage.digest([plan.digest, identity_of(plan.source.samples)])
     if "index.json" in storage.listing(value):
         return storage.sha256(f"{value}/index.json")
     if name in ("encoder", "names"):

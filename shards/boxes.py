@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from shards import images, reader, storage
+from shards.contents import contents_of
 from shards.errors import ShardError
 from shards.rejects import Reject, Rejection, describe, group_by_reason
 from shards.sources.annotated import read_annotations
 from shards.sources.annotations import AnnotatedImage, AnnotatedObject, Annotations
+from shards.sources.candidates import Candidate
 from shards.sources.coco import parse_coco
 
 # pixels; a thinner box has no area: float32 could not tell its sides apart
@@ -154,16 +156,17 @@ def load(
         rejections += rejected_boxes
     samples = list[int]()
     if shard_set is None:
-        file_sizes = [picture.path.stat().st_size for picture in pictures]
+        files = [_candidate(picture.path) for picture in pictures]
+        contents = contents_of(files)
     else:
         samples = _sample_numbers(shard_set, annotations)
-        file_sizes = shard_set.index.samples["length"][samples].tolist()
+        contents = shard_set.index.samples["crc32"][samples].tolist()
     return BoxSet(
         path=annotations.path,
         pictures=pictures,
         classes=names,
         rejects=group_by_reason(rejections),
-        digest=_digest(names, annotations.voc, pictures, file_sizes),
+        digest=_digest(names, annotations.voc, pictures, contents),
         voc=annotations.voc,
         shards=shard_set,
         samples=samples,
@@ -254,6 +257,11 @@ def _clip(sides: Sequence[float], size: tuple[int, int]) -> list[float]:
     return [min(max(side, 0), limit) for side, limit in zip(sides, size * 2, strict=True)]
 
 
+def _candidate(path: Path) -> Candidate:
+    """An image file as what may be a sample."""
+    return Candidate(str(path), path.name, size=path.stat().st_size)
+
+
 def _sample_numbers(shard_set: reader.ShardSet, annotations: Annotations) -> list[int]:
     """Which samples of a set its annotated images are."""
     numbers = {key: number for number, key in enumerate(shard_set.keys)}
@@ -261,15 +269,15 @@ def _sample_numbers(shard_set: reader.ShardSet, annotations: Annotations) -> lis
 
 
 def _digest(
-    classes: Sequence[str], voc: bool, pictures: Sequence[Picture], file_sizes: Sequence[int]
+    classes: Sequence[str], voc: bool, pictures: Sequence[Picture], contents: Sequence[int]
 ) -> str:
-    """A digest of images, by the names and sizes of their files, and of their boxes."""
+    """A digest of images, by the names and contents of their files, and of their boxes."""
     digests = list[str]()
     # one by one: the text of all would fill the memory
-    for picture, file_size in zip(pictures, file_sizes, strict=True):
+    for picture, content in zip(pictures, contents, strict=True):
         row = [
             picture.path.name,
-            file_size,
+            content,
             picture.size,
             picture.boxes.tolist(),
             picture.labels.tolist(),

@@ -5,12 +5,14 @@ A build can be resumed at any moment, and every input is kept or rejected by nam
 
 import os
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 from shards import locks, storage
 from shards.bounds import Fraction, NonNegativeInt, PositiveInt, Range
+from shards.changes import forget_changed, refuse_changed
 from shards.commit import commit
 from shards.cores import available_cores
 from shards.errors import ShardError
@@ -44,7 +46,8 @@ def build(  # noqa: PLR0913 (a public verb)
 ) -> Index:
     """Build the images of a source into a shard set, in an order drawn from a seed.
 
-    An interrupted build goes on where it stopped, a finished one returns at once. The bytes do not
+    An interrupted build goes on where it stopped, a finished one returns at once, unless images
+    have changed since: files that were touched are read again, and compared. The bytes do not
     depend on ``workers``.
 
     Args:
@@ -110,8 +113,12 @@ def build(  # noqa: PLR0913 (a public verb)
             warn(f"{_title(src)}: {note}")
         index = _finished(plan, root, names)
         if index is None:
-            _write_shards(plan, root, missing_shards(plan, names), workers or available_cores())
-            index = commit(plan, root, max_rejects=max_rejects)
+            began = time.time()
+            missing = missing_shards(plan, forget_changed(plan, root, names))
+            _write_shards(plan, root, missing, workers or available_cores())
+            index = commit(plan, root, max_rejects=max_rejects, began=began)
+        else:
+            refuse_changed(plan, index)
         remove_spool(root, _names_in(root))
         return index
 

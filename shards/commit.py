@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 import numpy as np
 from shards import storage
+from shards.contents import UNKNOWN, is_comparable, remember
 from shards.errors import ShardError
 from shards.index import ROW, SCHEMA, Index, read_index
 from shards.plan import Plan, record_name
 from shards.rejects import NO_IMAGES, Reject, Rejection, describe, group_by_reason
 from shards.sources.annotations import Annotations
+from shards.sources.candidates import Candidate
 from shards.write import Entry, ShardRecord, read_record
 
 
-def commit(plan: Plan, dest: Path, *, max_rejects: float) -> Index:
+def commit(plan: Plan, dest: Path, *, max_rejects: float, began: float) -> Index:
     """Write the index of a set whose shards are all there, and remove their records.
 
     Args:
@@ -24,6 +26,7 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> Index:
         dest: the set's folder.
         max_rejects: share of the images that may be rejected; files that never were images do not
             count.
+        began: when the first image was read or compared, in seconds since the epoch.
 
     Returns:
         The index.
@@ -49,10 +52,15 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float) -> Index:
         side_files["annotations.json"] = _annotations(plan, plan.annotations, entries)
     for name, data in side_files.items():
         storage.write_bytes(dest / name, data)
+    images = [image for shard in plan.shards for image in shard]
+    contents = [content for record in records for content in record.contents]
     document = _document(plan, records, rejects, side_files)
+    if contents != _stored_contents(images, entries):
+        document["contents"] = storage.digest(contents)
     storage.write_json(dest / "index.json", document | {"own": storage.digest(document)})
     for file in record_files:
         storage.remove(file)
+    remember(images, contents, began)
     return read_index(dest)
 
 
@@ -76,6 +84,12 @@ def _forget_unfetched(files: Sequence[Path], records: Sequence[ShardRecord]) -> 
     for file, record in zip(files, records, strict=True):
         if any(reason == Reject.NOT_FETCHED for reason, _ in record.rejects):
             storage.remove(file)
+
+
+def _stored_contents(images: Sequence[Candidate], entries: Sequence[Entry]) -> list[int | None]:
+    """The contents of images that the set has as their files were; None of what it has not."""
+    checksums = {entry.key: entry.crc32 for entry in entries}
+    return [checksums.get(image.key) if is_comparable(image) else UNKNOWN for image in images]
 
 
 def _samples(entries: Sequence[Entry]) -> bytes:

@@ -63,6 +63,8 @@ class Index(NamedTuple):
         digest: digest of ``index.json``, the set's identity.
         starts: the number of every shard's first sample, and the count [shards + 1].
         hold_out: which part of its source it is, where some images of each class were held out.
+        contents: a digest of what was read of every image, see ``shards.contents``; "" where the
+            checksums of the samples say it, and in sets of versions before 0.2.
     """
 
     path: Path
@@ -78,6 +80,7 @@ class Index(NamedTuple):
     digest: str
     starts: NDArray[np.int64]
     hold_out: HoldOut | None = None
+    contents: str = ""
 
 
 def read_index(path: str | Path, *, for_audit: bool = False) -> Index:
@@ -186,6 +189,7 @@ def _parse(root: Path, document: dict[str, Any], side_files: dict[str, bytes]) -
         digest=hashlib.sha256(storage.read_bytes(root / "index.json")).hexdigest(),
         starts=np.cumsum([0, *(shard.nsamples for shard in shards)]),
         hold_out=HoldOut(**document["hold_out"]) if "hold_out" in document else None,
+        contents=document.get("contents", ""),
     )
 
 

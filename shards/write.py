@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from shards import storage
+from shards.contents import UNKNOWN, is_comparable
 from shards.images import check, shrink
 from shards.index import Shard
 from shards.plan import Plan, record_name, tar_name
@@ -42,12 +43,14 @@ class ShardRecord(NamedTuple):
         shard: the tar.
         entries: the samples in it, in order.
         rejects: the images that were left out.
+        contents: what was read of each image of the shard, see ``shards.contents``.
     """
 
     plan: str
     shard: Shard
     entries: list[Entry]
     rejects: list[Rejection]
+    contents: list[int]
 
 
 class SampleFile(NamedTuple):
@@ -81,19 +84,26 @@ def write_shard(
     name = tar_name(number)
     entries = list[Entry]()
     rejects = list[Rejection]()
+    contents = list[int]()
     with storage.writing(dest / name) as file:
         tar = TarWriter(file)
         for image in plan.shards[number]:
             tick()
+            contents.append(UNKNOWN)
             try:
-                sample = read_sample(image, plan)
+                original = read_image(image)
+                crc32 = zlib.crc32(original)
+                contents[-1] = crc32 if is_comparable(image) else UNKNOWN
+                sample = _make_sample(image, original, plan)
             except RejectError as error:
                 rejects.append(Rejection(error.reason, image.name))
                 continue
-            entries.append(_append_sample(tar, image, sample))
+            if sample.data is not original:
+                crc32 = zlib.crc32(sample.data)
+            entries.append(_append_sample(tar, image, sample, crc32))
         sha256 = tar.finish()
     shard = Shard(name, len(entries), tar.size, sha256)
-    record = ShardRecord(plan.digest, shard, entries, rejects)
+    record = ShardRecord(plan.digest, shard, entries, rejects, contents)
     # not write_json: indenting takes ten times as long
     text = json.dumps(record._asdict())
     storage.write_bytes(dest / record_name(number), text.encode())
@@ -107,6 +117,7 @@ def read_record(file: Path) -> ShardRecord:
         shard=Shard(*content["shard"]),
         entries=[Entry(*entry) for entry in content["entries"]],
         rejects=[Rejection(*rejection) for rejection in content["rejects"]],
+        contents=content.get("contents", []),
     )
 
 
@@ -123,7 +134,11 @@ def read_sample(image: Candidate, plan: Plan) -> SampleFile:
     Raises:
         RejectError: It cannot be a sample.
     """
-    original = read_image(image)
+    return _make_sample(image, read_image(image), plan)
+
+
+def _make_sample(image: Candidate, original: bytes, plan: Plan) -> SampleFile:
+    """What becomes of the bytes of an image, or a ``RejectError``."""
     if plan.max_side is None:
         own_suffix = file_suffix(image.name, original)
         return SampleFile(original, own_suffix, check(original, plan.validate))
@@ -132,11 +147,10 @@ def read_sample(image: Candidate, plan: Plan) -> SampleFile:
     return SampleFile(data, new_suffix, orientation)
 
 
-def _append_sample(tar: TarWriter, image: Candidate, sample: SampleFile) -> Entry:
+def _append_sample(tar: TarWriter, image: Candidate, sample: SampleFile, crc32: int) -> Entry:
     """Write a sample, and its label if it has one."""
     data = sample.data
     offset = tar.append(image.key + sample.suffix, data)
     if image.label >= 0:
         tar.append(f"{image.key}.cls", str(image.label).encode())
-    crc32 = zlib.crc32(data)
     return Entry(offset, len(data), crc32, image.label, sample.orientation, image.key)

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 import pytest
+from PIL import Image
 from flows import identity, records
 from shards import storage
 from shards.errors import StoreError
@@ -76,6 +77,20 @@ def test_a_run_is_known_by_its_newest_checkpoint_and_a_file_by_its_bytes(tmp_pat
     ]
     file = tmp_path / "run" / "encoder.safetensors"
     assert identity.input_identity("encoder", str(file), {}) == storage.sha256(file)
+
+
+def test_a_source_is_its_bytes_wherever_it_lies(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CARE_CACHE", str(tmp_path / "cache" / "shards"))
+
+    def write(folder: str, colour: str) -> Path:
+        (tmp_path / folder / "a").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), colour).save(tmp_path / folder / "a" / "1.bmp")
+        return tmp_path / folder
+
+    first = key("build", train=None, source=str(write("here", "red")))
+    assert key("build", train=None, source=str(write("there", "red"))) == first
+    assert key("build", train=None, source=str(write("here", "blue"))) != first
+    assert key("build", train=None, source=str(write("here", "red"))) == first
 
 
 def test_a_record_counts_while_its_outputs_are_what_they_were(tmp_path: Path, capsys) -> None:
