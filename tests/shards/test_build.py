@@ -165,7 +165,7 @@ def test_the_bytes_of_a_set_never_change(tmp_path):
     assert index.digest == "1d3e63e692ba28329a2a1aaf2055166503df46a3bab45064121c371f3d205531"
     assert (
         boxes.load(tmp_path / "boxes").digest
-        == "b67c4f90c1454ec531a8f35c87dd0a1a3f87a20cd57be01f4bdd0aa9224c9576"
+        == "294469261b87143db4c04cbe1294f75c18db19bcea8e043e25121863eeb68473"
     )
 
 
