@@ -58,9 +58,9 @@ def find_parts(src: str | Path) -> PartSources:
         return NO_PARTS
     names = sorted(parts.roles, key=lambda name: (parts.roles[name] != "train", name))
     folders = tuple(f"{parts.wrapper}{name}/" for name in names)
-    beside = [name for name in files if not name.startswith(folders)]
+    outside = [name for name in files if not name.startswith(folders)]
     place = f"{root}/{parts.wrapper}".rstrip("/")
-    return PartSources(place, names, sorted(beside))
+    return PartSources(place, names, sorted(outside))
 
 
 def _may_have_parts(root: str) -> bool:
