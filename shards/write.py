@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 from shards import storage
 from shards.contents import UNKNOWN, is_comparable
+from shards.fetch import reading
 from shards.images import check, shrink
 from shards.index import Shard
 from shards.plan import Plan, record_name, tar_name
@@ -87,20 +88,21 @@ def write_shard(
     contents = list[int]()
     with storage.writing(dest / name) as file:
         tar = TarWriter(file)
-        for image in plan.shards[number]:
-            tick()
-            contents.append(UNKNOWN)
-            try:
-                original = read_image(image)
-                crc32 = zlib.crc32(original)
-                contents[-1] = crc32 if is_comparable(image) else UNKNOWN
-                sample = _make_sample(image, original, plan)
-            except RejectError as error:
-                rejects.append(Rejection(error.reason, image.name))
-                continue
-            if sample.data is not original:
-                crc32 = zlib.crc32(sample.data)
-            entries.append(_append_sample(tar, image, sample, crc32))
+        with reading(plan.shards[number]) as read:
+            for image in plan.shards[number]:
+                tick()
+                contents.append(UNKNOWN)
+                try:
+                    original = read(image)
+                    crc32 = zlib.crc32(original)
+                    contents[-1] = crc32 if is_comparable(image) else UNKNOWN
+                    sample = _make_sample(image, original, plan)
+                except RejectError as error:
+                    rejects.append(Rejection(error.reason, image.name))
+                    continue
+                if sample.data is not original:
+                    crc32 = zlib.crc32(sample.data)
+                entries.append(_append_sample(tar, image, sample, crc32))
         sha256 = tar.finish()
     shard = Shard(name, len(entries), tar.size, sha256)
     record = ShardRecord(plan.digest, shard, entries, rejects, contents)

@@ -68,7 +68,7 @@ class Listing(NamedTuple):
 
 
 def read_image(image: Candidate) -> bytes:
-    """Read the file of a candidate.
+    """Read the file of a candidate that is no link; such are read by ``shards.fetch``.
 
     Args:
         image: the candidate.
@@ -77,34 +77,27 @@ def read_image(image: Candidate) -> bytes:
         The bytes of the file or the member.
 
     Raises:
-        RejectError: It is too large, or no file; or it is a link, and its host does not give it.
+        RejectError: It is too large, or no file.
         ShardError: The disk does not give what it listed, or the object store fails. That says
             nothing of the image, which is no reject: the build stops, and can be repeated.
     """
     if image.size > MAX_BYTES:
         raise RejectError(Reject.TOO_LARGE)
-    if image.size < 0 and not storage.is_remote(image.path):  # no file: a pipe would block
+    is_listed = image.size >= 0
+    if not is_listed and not storage.is_remote(image.path):  # no file: a pipe would block
         raise RejectError(Reject.UNREADABLE)
     try:
-        if is_link(image.path):
-            return _fetch(image.path)
         if image.offset < 0:
             return storage.read_bytes(image.path)
         return storage.read_bytes(image.path, image.offset, image.offset + image.size)
     except OSError as error:
+        if not is_listed:  # a name in a table, of an object that nobody has looked for
+            raise RejectError(Reject.UNREADABLE) from None
         raise ShardError(
             f"cannot read {image.path}: {error.strerror or error}; it was there when the source "
             "was listed. Bring it back (is its disk still there?) and repeat the command, which "
             "goes on where it stopped"
         ) from error
-
-
-def _fetch(link: str) -> bytes:
-    """The bytes behind a link; any host may be gone, which is no failure of the build."""
-    try:
-        return storage.read_bytes(link)
-    except ShardError:
-        raise RejectError(Reject.NOT_FETCHED) from None
 
 
 def is_link(name: str) -> bool:

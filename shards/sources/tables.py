@@ -11,6 +11,7 @@ from shards.rejects import Reject, Rejection
 from shards.sources.candidates import Candidate, Listing, is_link, suffix
 from shards.sources.columns import Columns, read_columns
 from shards.sources.junk import is_junk
+from shards.sources.links import public_names
 from shards.sources.parts import is_generic, part_folders
 from shards.sources.rows import Rows, read_rows
 
@@ -41,12 +42,11 @@ def list_table(
     if rows.cells and all(len(row) == 1 and row[0].isdecimal() for row in rows.cells):
         return _list_numbers(location, rows, files)
     table = read_columns(location, rows, files.has, columns)
-    link = next(filter(is_link, table.names), None)
-    if link is not None:
-        objects.file_system(link)  # or what is missing is told now
+    if any(map(is_link, table.names)):
+        objects.file_system("https://localhost")  # or what is missing is told now
     listing = _list_rows(table, files)
     if listing.images and not files.remote and all(image.size < 0 for image in listing.images):
-        links = any(storage.is_remote(image.path) for image in listing.images)
+        links = any(_is_elsewhere(image.path) for image in listing.images)
         if not links:
             raise _nothing_there(location, table, files)
     if table.by_id and not listing.images:
@@ -59,7 +59,11 @@ def _list_rows(table: Columns, files: "_Files") -> Listing:
     images = list[Candidate]()
     rejects = list[Rejection]()
     elsewhere = list[tuple[str, str]]()
+    link_names = _link_names(table.names)
     for name, class_name in zip(table.names, table.classes, strict=True):
+        if name in link_names:
+            images.append(Candidate(name, link_names[name], class_name=class_name))
+            continue
         if is_junk(name) and not storage.is_remote(name):
             rejects.append(Rejection(Reject.JUNK, name))
             continue
@@ -82,6 +86,17 @@ def _list_rows(table: Columns, files: "_Files") -> Listing:
             f"is taken from {path}"
         )
     return Listing(images, rejects, notes, is_table=True, form="a table")
+
+
+def _link_names(names: Sequence[str]) -> dict[str, str]:
+    """The names that links have in a set, by the links."""
+    links = list(filter(is_link, names))
+    return dict(zip(links, public_names(links), strict=True))
+
+
+def _is_elsewhere(path: str) -> bool:
+    """Whether an image is on the web or in a store, where nobody has looked for it."""
+    return is_link(path) or storage.is_remote(path)
 
 
 def _list_numbers(location: Path, rows: Rows, files: "_Files") -> Listing:
@@ -164,9 +179,7 @@ class _Files:
         return _places({folder: _images_below(folder) for folder in self.beside})
 
     def direct(self, name: str) -> Candidate | None:
-        """The image of exactly that path or URL, None of a name without an image's suffix."""
-        if is_link(name):
-            return Candidate(name, name)
+        """The image of exactly that path or store's URL, None without an image's suffix."""
         if suffix(name) not in SUFFIXES:
             return None
         path = name if storage.is_remote(name) else str(self.root / name)
@@ -178,7 +191,7 @@ class _Files:
 
     def search(self, name: str) -> Candidate | None:
         """The only image that a name may mean, by its path, its name or its stem."""
-        if not name or storage.is_remote(name):
+        if not name or _is_elsewhere(name):
             return None
         path = PurePosixPath(name.replace("\\", "/"))
         stem = path.stem if path.suffix.lower() in SUFFIXES else path.name

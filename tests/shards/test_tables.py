@@ -1,12 +1,10 @@
 """Tables as people bring them: columns, delimiters, and names that are not those of the files."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
-from made_images import image_bytes, populate
+from made_images import populate
 import shards
-from shards import Reject, ShardError, objects
+from shards import Reject, ShardError
 from shards.sources import find
 
 STEMS = [f"{number:04}a" for number in range(6)]
@@ -194,52 +192,3 @@ def test_a_voc_list_is_no_table(tmp_path):
     table = written(tmp_path / "ImageSets/Main/train.txt", ["a.jpg"])
     assert len(find(table).samples) == 1
     assert shards.build(table, tmp_path / "set").sha256.keys() >= {"annotations.json"}
-
-
-# links
-
-
-@pytest.fixture
-def host(monkeypatch):
-    """A web server: /N.jpg?w=5 and /photo/N are images, /STATUS fails so."""
-    pytest.importorskip("aiohttp")
-    monkeypatch.setattr(objects, "PAUSES", (0.01, 0.01))
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            name = self.path.rpartition("/")[2].partition(".")[0].partition("?")[0]
-            status = int(name) if len(name) == 3 else 200
-            data = image_bytes(int(name), file_format="PNG") if status == 200 else b""
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
-def test_links_are_fetched_whatever_their_form(host, tmp_path):
-    links = [f"{host}/1.jpg?w=500", f"{host}/photo/2", f"{host}/3.php?id=3"]
-    table = written(tmp_path / "links.csv", ["url", *links])
-    index = shards.build(table, tmp_path / "set", max_rejects=0)
-    assert (len(index.samples), dict(index.rejects)) == (3, {})
-    assert len({sample.data for sample in shards.open(tmp_path / "set")}) == 3
-
-
-@pytest.mark.parametrize("status", [403, 410, 429, 500])
-def test_a_link_that_fails_is_a_reject_of_its_row(host, tmp_path, status):
-    lines = ["url", f"{host}/1.jpg", f"{host}/{status}.jpg", "http://127.0.0.1:9/2.jpg"]
-    table = written(tmp_path / "links.csv", lines)
-    with pytest.raises(ShardError, match=r"2 of 3 images .* 2 link not fetched"):
-        shards.build(table, tmp_path / "set")
-    # the links are tried again
-    index = shards.build(table, tmp_path / "set", max_rejects=0.9)
-    assert {reason: len(names) for reason, names in index.rejects.items()} == {
-        Reject.NOT_FETCHED: 2
-    }
