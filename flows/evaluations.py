@@ -22,13 +22,11 @@ class Case(NamedTuple):
     Attributes:
         name: the stage's, but for the encoder.
         inputs: of the work, but for the encoder.
-        task: what the rows call it; None: what the evaluation calls it.
         group: another name that ``--refresh`` takes for its stages.
     """
 
     name: str
     inputs: Result
-    task: str | None = None
     group: str = ""
 
 
@@ -85,7 +83,8 @@ def on_few_labels(line: EvaluationKind, experiment: Experiment, facts: Facts) ->
             batch_size = min(inputs["batch_size"], count)
             epochs = round(experiment.judging.finetune_steps * batch_size / count)
             inputs["epochs"] = [max(epochs, 1)]
-        yield Case(f"{line.kind}-{share:g}", inputs, f"{100 * share:g} % of the labels")
+        # the task is named by the share that it is: of few labels each class has one at least
+        yield Case(f"{line.kind}-{share:g}", inputs)
 
 
 def on_boxes(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iterator[Case]:

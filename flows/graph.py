@@ -179,8 +179,6 @@ def _judging_stage(line: EvaluationKind, case: Case, encoder: Encoder, judged: R
     if line.on_features:
         inputs["cache"] = Needs(f"features{encoder.tag}")
     row = {"encoder": encoder.name}
-    if case.task:
-        row["task"] = case.task
     return Stage(
         line.kind, f"{case.name}{encoder.tag}", line.work, inputs, case.group, row, rank=line.rank
     )

@@ -103,7 +103,7 @@ def finished_result(stage: KeyedStage) -> Result | None:
 
 def _lost_outputs(url: str, outputs: Result) -> list[str]:
     """Names of outputs that are not what they were, first by size alone."""
-    sizes = storage.listing(url)
+    sizes = storage.listing(url, deep=any("/" in name for name in outputs))
     lost = [name for name, file in outputs.items() if sizes.get(name) != file["size"]]
     if lost:
         return lost

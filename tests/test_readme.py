@@ -26,6 +26,7 @@ def test_the_commands_exist() -> None:
     from typer.main import get_command
     from flows.cli import app
     from flows.cli.evaluate import app as evaluate
+    from flows.cli.features import app as features
     from flows.cli.pipeline import app as pipeline
     from flows.cli.pretrain import app as pretrain
     from flows.cli.reproduce import app as reproduce
@@ -35,6 +36,7 @@ def test_the_commands_exist() -> None:
     apps = {
         "pretrain": pretrain,
         "evaluate": evaluate,
+        "features": features,
         "pipeline": pipeline,
         "reproduce": reproduce,
     }

@@ -12,13 +12,16 @@ from care.evaluate.coco_metric import average_precision
 from care.evaluate.detect import detect
 from care.evaluate.detector_forms import DetectorShape
 from care.evaluate.evaluation import Accuracy, Evaluation
+from care.evaluate.feature_files import write_features
 from care.evaluate.features import Features, extract
-from care.evaluate.few_labels import Labels, listed, stratified
+from care.evaluate.few_labels import Labels, stratified
 from care.evaluate.finetune import finetune
 from care.evaluate.images import Crops
 from care.evaluate.knn import knn, weighted_knn
+from care.evaluate.label_lists import listed
 from care.evaluate.linear import linear
 from care.evaluate.linear_features import linear_on_features
+from care.evaluate.predictions import Predictions
 
 __all__ = [
     "Accuracy",
@@ -29,6 +32,7 @@ __all__ = [
     "Evaluation",
     "Features",
     "Labels",
+    "Predictions",
     "average_precision",
     "detect",
     "extract",
@@ -39,4 +43,5 @@ __all__ = [
     "listed",
     "stratified",
     "weighted_knn",
+    "write_features",
 ]

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import shards
 from care.errors import CareError, Diverged
-from care.evaluate.evaluation import accuracy_of
 from care.evaluate.images import Rows
 from care.evaluate.recipes import Candidate, Recipe, candidates_of
 from care.evaluate.trial import Plan, train_and_score
@@ -144,10 +143,10 @@ def _try_all(
     scores = [diverged] * len(candidates)
     for number, candidate in enumerate(candidates):
         with suppress(Diverged):
-            right, likelihood = train_and_score(
+            result = train_and_score(
                 plan, kept_rows, candidate, folders[number], plan.train, held_out_rows
             )
-            scores[number] = (accuracy_of(right).top1, likelihood)
+            scores[number] = (result.top1, result.likelihood)
     if max(scores) == diverged:
         raise CareError(
             f"fine-tuning diverged at all of the learning rates {recipe.lrs}; try lower ones"

@@ -6,18 +6,25 @@ numbers mean the same classes, which ``comparable`` sees to.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 import shards
 from care.errors import CareError
+from care.evaluate.predictions import TOP, Predictions, as_percent, rank_classes
+from care.evaluate.resampling import resampled_mean
 from shards.progress import warn
 from shards.reader import unknown_classes
 
-TOP = 5  # predictions of which one has to be right; ImageNet's second measure
 NAMED_CLASSES = 5  # of those that differ between two sets, an error names so many
+
+
+class Outcomes(Protocol):
+    """What an evaluation has found image by image."""
+
+    def files(self) -> dict[str, bytes]:
+        """What is left of it, by file name."""
 
 
 class Evaluation(NamedTuple):
@@ -30,6 +37,9 @@ class Evaluation(NamedTuple):
         measures: figures in per cent by name; the first one is the headline.
         chosen: the keywords that held-out images chose, by name.
         resampled: the first measure on the draws of ``care.evaluate.resampling``.
+        by_class: the first measure of each class by its name, where it is a mean over these.
+        by_size: average precision of small, medium and large objects.
+        outcomes: what was found image by image; None where nothing is kept of it.
     """
 
     task: str
@@ -37,6 +47,9 @@ class Evaluation(NamedTuple):
     measures: dict[str, float]
     chosen: dict[str, Any] = {}  # noqa: RUF012 (a NamedTuple's default is never changed)
     resampled: list[float] = []  # noqa: RUF012
+    by_class: dict[str, float] = {}  # noqa: RUF012
+    by_size: dict[str, float] = {}  # noqa: RUF012
+    outcomes: Outcomes | None = None
 
 
 class Accuracy(NamedTuple):
@@ -44,11 +57,12 @@ class Accuracy(NamedTuple):
 
     Attributes:
         top1: per cent of the images whose class is the first prediction.
-        top5: per cent of those whose class is among the first five, or all where fewer.
+        top5: per cent of those whose class is among the first five; None where there are no more
+            than five classes, all of whose images would be.
     """
 
     top1: float
-    top5: float
+    top5: float | None
 
 
 class Comparable(NamedTuple):
@@ -99,8 +113,6 @@ def comparable(train: shards.ShardSet, val: shards.ShardSet) -> Comparable:
         )
     for remark in dict.fromkeys(remarks):
         warn(remark)
-    if 1 < len(train.classes) <= TOP:  # in the result only: whoever has few classes knows
-        remarks.append(f"with {len(train.classes)} classes every top5 is 100")
     return Comparable(
         train.labelled(),
         renumbered.labelled(),
@@ -152,27 +164,48 @@ def accuracy(scores: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> A
     Raises:
         CareError: a label is no class.
     """
-    return accuracy_of(hits(scores, labels))
-
-
-def hits(scores: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Bool[Tensor, "n 2"]:
-    """Whether an image's class has the highest score, and whether one of the five highest.
-
-    Args:
-        scores: of every image and class.
-        labels: classes by number.
-
-    Raises:
-        CareError: a label is no class.
-    """
     classes = scores.shape[1]
     check_labels(labels, classes)
-    predictions = scores.topk(min(TOP, classes), dim=1).indices
-    right = predictions == labels[:, None]
-    return torch.stack((right[:, 0], right.any(1)), 1)
+    return accuracy_of(rank_classes(scores), labels, classes)
 
 
-def accuracy_of(right: Bool[Tensor, "n 2"]) -> Accuracy:
-    """The mean over images of what ``hits`` gives."""
-    top1, top5 = right.float().mean(0).tolist()
-    return Accuracy(100 * top1, 100 * top5)
+def accuracy_of(ranking: Int[Tensor, "n m"], labels: Int[Tensor, " n"], classes: int) -> Accuracy:
+    """Top-1 and top-5 accuracy of predictions.
+
+    Args:
+        ranking: classes by number, the surest first.
+        labels: the images' own.
+        classes: how many there are.
+    """
+    right = (ranking == labels[:, None]).double()
+    top1 = as_percent(float(right[:, 0].mean()))
+    top5 = as_percent(float(right.amax(1).mean())) if classes > TOP else None
+    return Accuracy(top1, top5)
+
+
+def classification(
+    predictions: Predictions,
+    *,
+    task: str,
+    protocol: str,
+    chosen: dict[str, Any] | None = None,
+    more: dict[str, float] | None = None,
+) -> Evaluation:
+    """The record of a classifier.
+
+    Args:
+        predictions: of the images that are scored.
+        task: as the record has it.
+        protocol: likewise.
+        chosen: likewise.
+        more: further measures.
+    """
+    return Evaluation(
+        task=task,
+        protocol=protocol,
+        measures=predictions.measures() | (more or {}),
+        chosen=chosen or {},
+        resampled=resampled_mean(predictions.right.numpy()),
+        by_class=predictions.by_class(),
+        outcomes=predictions,
+    )

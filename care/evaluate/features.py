@@ -1,20 +1,20 @@
 """Features of a frozen encoder: pooled, of centre crops, extracted once and kept by shard."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 import shards
 from care.encoded import evaluating
 from care.encoders import Encoder
-from care.errors import CareError
 from care.evaluate.images import centre_crops
 from care.train import ranks
 from care.train.loading import worker_count
@@ -25,17 +25,19 @@ from shards.progress import progress
 
 
 class Features(NamedTuple):
-    """Pooled features of a labelled set, on the CPU.
+    """Pooled features of the images of a set, on the CPU.
 
     Attributes:
         x: features of every image, float32.
-        y: their classes by number.
+        y: their classes by number, -1 of images that have none.
         classes: how many classes the set has.
+        keys: names of the images in the set [n].
     """
 
     x: Float[Tensor, "n d"]
     y: Int[Tensor, " n"]
     classes: int
+    keys: Sequence[str] | NDArray[Any] = ()
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -76,7 +78,7 @@ def extract(
     cache: str | Path | None = None,
     only: Iterable[int] | None = None,
 ) -> Features:
-    """Features of the centre crop of every image that has a class.
+    """Features of the centre crop of every image, whether or not it has a class.
 
     The encoder is in eval mode, without gradient, and left in the mode it was in. The features of
     a shard are a pure function of encoder, shard, size and precision: with a ``cache`` that
@@ -84,7 +86,7 @@ def extract(
 
     Args:
         encoder: used on the device it is on.
-        data: set of images, some of which have a class.
+        data: set of images; ``data.labelled()`` is that of those with a class.
         size: side of the crops, pixels.
         batch_size: images that are encoded at once.
         workers: processes that decode images, by default what is best here.
@@ -94,17 +96,8 @@ def extract(
         only: numbers of the shards to extract, by default all.
 
     Returns:
-        Features and labels of these shards, on the CPU.
-
-    Raises:
-        CareError: no image has a class.
+        Features, labels and names of the images of these shards, on the CPU.
     """
-    if not bool((data.labels >= 0).any()):
-        raise CareError(
-            f"{data.path} has no image with a class; evaluation needs a set built from class "
-            "folders"
-        )
-    data = data.labelled()
     rows_of_shards = _rows_of_shards(data, only)
     folder = None
     if cache:
@@ -181,5 +174,5 @@ def _joined(
         if number in features:
             parts.append(features[number])
         rows.extend(rows_of_shard)
-    labels = data.labels[rows].astype(np.int64)
-    return Features(torch.cat(parts), torch.from_numpy(labels), len(data.classes))
+    labels = torch.from_numpy(data.labels[rows].astype(np.int64))
+    return Features(torch.cat(parts), labels, len(data.classes), data.keys[rows])

@@ -1,18 +1,14 @@
 """Which few labelled images are learned from: a share of every class, or those of a list."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
+from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 import shards
-from care.errors import CareError
 from care.evaluate.images import Rows
-from shards import storage
+from care.evaluate.label_lists import listed
 from shards.errors import Misuse
-from shards.images import SUFFIXES
 from shards.order import permutation
 from shards.progress import warn
 
@@ -23,8 +19,8 @@ class Labels:
 
     Attributes:
         fraction: share of every class's labels to learn from.
-        names: text file or URL with the names of the images to learn from instead, such as
-            SimCLR's lists of ImageNet.
+        names: text file, table or URL of one with the names of the images to learn from instead,
+            such as SimCLR's lists of ImageNet; names may have folders.
         rows: their numbers in train instead.
     """
 
@@ -59,67 +55,6 @@ def stratified(labels: NDArray[np.int32], fraction: float, *, seed: int = 0) -> 
         order = permutation(len(rows), seed=seed, stream=int(label))
         chosen.append(rows[order[:count]])
     return np.sort(np.concatenate(chosen))
-
-
-def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:
-    """Numbers of the images that a list names, and the names that are not in the set.
-
-    A name is matched by its stem, as SimCLR's lists of ImageNet need it: ``n01440764_10026.JPEG``
-    is the sample whose key ends so.
-
-    Args:
-        data: set of the images.
-        path: text file, or a URL of one, with a name in each line.
-
-    Returns:
-        Row numbers, ascending, and the names of no image, in the order of the file.
-
-    Raises:
-        CareError: the file cannot be read, it names no image of the set, or a stem that several
-            images have.
-    """
-    names = _read_names(path)
-    rows_of_stems: dict[str, list[int]] = {}
-    for row, key in enumerate(data.keys):
-        # keys escape dots
-        stem = unquote(PurePosixPath(key).name)
-        rows_of_stems.setdefault(stem, []).append(row)
-    rows_of_names = {name: _rows_of(name, rows_of_stems) for name in names}
-    for name, rows in rows_of_names.items():
-        if len(rows) > 1:
-            raise CareError(
-                f"{path} names {name}, but {data.path} has {len(rows)} images of that name"
-            )
-    chosen = sorted(set(itertools.chain.from_iterable(rows_of_names.values())))
-    if not chosen:
-        raise CareError(
-            f"none of the {len(names)} names in {path} is an image of {data.path}; "
-            "the list is of another set"
-        )
-    missing = [name for name, rows in rows_of_names.items() if not rows]
-    return np.array(chosen, np.int64), missing
-
-
-def _read_names(path: str | Path) -> list[str]:
-    """The lines of a file that are not empty, without the spaces around them."""
-    try:
-        lines = storage.read_bytes(path).decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CareError(f"cannot read the list {path}: {error}") from None
-    stripped = [line.strip() for line in lines]
-    return [line for line in stripped if line]
-
-
-def _rows_of(name: str, rows_of_stems: dict[str, list[int]]) -> list[int]:
-    """Rows of the images that are called so, with or without the suffix of an image file."""
-    path = PurePosixPath(name)
-    names = [path.name]
-    if path.suffix.lower() in SUFFIXES:
-        names.append(path.stem)
-    for candidate in names:
-        if candidate in rows_of_stems:
-            return rows_of_stems[candidate]
-    return []
 
 
 def labelled_rows(data: shards.ShardSet, labels: Labels, *, seed: int) -> Rows:

@@ -6,13 +6,13 @@ import numpy as np
 import shards
 from care.encoders import Encoder
 from care.evaluate.choice import Labelled, choose, shuffle_labelled
-from care.evaluate.evaluation import Evaluation, accuracy_of, comparable
+from care.evaluate.evaluation import Evaluation, classification, comparable
 from care.evaluate.features import device_of
 from care.evaluate.few_labels import Labels, labelled_rows
 from care.evaluate.images import Crops
+from care.evaluate.predictions import Predictions, predictions_of
 from care.evaluate.recipes import RECIPES, Candidate, Recipe, candidates_of, changed_recipe
-from care.evaluate.resampling import resampled_mean
-from care.evaluate.trial import Plan, Scores, train_and_score
+from care.evaluate.trial import Plan, train_and_score
 from care.train.machine import Machine
 from care.train.precision import Precision, fastest_precision
 from care.train.weights import digest_of
@@ -64,7 +64,9 @@ def finetune(  # noqa: PLR0913 (a public verb)
         machine: what decides no result; the device is the encoder's.
 
     Returns:
-        ``top1`` and ``top5`` of val, per cent, and the rates and epochs that were chosen.
+        ``top1`` of val, per cent, ``top5`` where there are more than five classes, ``balanced``
+        where these differ in number, and the rates and epochs that were chosen. Accuracy by class,
+        and the predictions.
 
     Raises:
         Misuse: ``labels`` has not exactly one field, or rates of encoder and head do not pair.
@@ -96,7 +98,8 @@ def finetune(  # noqa: PLR0913 (a public verb)
     candidate = choose(plan, labelled, chosen_recipe, run)
     folder = f"{storage.locate(run)}/all labels"
     scores = train_and_score(plan, labelled.rows, candidate, folder, val, np.arange(len(val)))
-    result = describe(plan, labelled, chosen_recipe, candidate, scores)
+    predictions = predictions_of(val, scores.ranking)
+    result = describe(plan, labelled, chosen_recipe, candidate, predictions)
     return result._replace(protocol=result.protocol + remark)
 
 
@@ -105,7 +108,7 @@ def describe(
     labelled: Labelled,
     recipe: Recipe,
     candidate: Candidate,
-    scores: Scores,
+    predictions: Predictions,
 ) -> Evaluation:
     """The record of a fine-tuning.
 
@@ -114,7 +117,7 @@ def describe(
         labelled: the images that were learned from.
         recipe: of which one candidate was chosen.
         candidate: that one.
-        scores: of the images of val.
+        predictions: of the images of val.
     """
     count = len(labelled.rows)
     all_labels = int((plan.train.labels >= 0).sum())
@@ -122,15 +125,21 @@ def describe(
     choice = "as given"
     if candidates > 1:
         choice = f"the best of {candidates} on held-out ones"
-    return Evaluation(
-        task=f"{100 * count / all_labels:.0f} % of the labels",
+    return classification(
+        predictions,
+        task=f"{share_text(count / all_labels)} of the labels",
         protocol=f"the whole network fine-tuned on {count} labelled images, crops of {plan.size} "
         f"px, batch {min(plan.batch_size, count)}, learning rates and epochs {choice}",
-        measures=accuracy_of(scores.right)._asdict(),
         chosen={
             "lrs": (candidate.lr,),
             "head_lrs": (candidate.head_lr,),
             "epochs": (candidate.epochs,),
         },
-        resampled=resampled_mean(scores.right[:, 0]),
     )
+
+
+def share_text(share: float) -> str:
+    """A share of 1 in per cent as it is: with a decimal, below 1 % with two digits that say it."""
+    percent = 100 * share
+    text = f"{percent:.1f}" if percent >= 0.95 else f"{percent:.2g}"
+    return f"{text.removesuffix('.0')} %"

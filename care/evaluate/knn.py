@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 import torch
-from jaxtyping import Bool
+from jaxtyping import Int
 from torch import Tensor
 import shards
 from care.encoders import Encoder
@@ -12,14 +12,15 @@ from care.evaluate.evaluation import (
     Evaluation,
     accuracy_of,
     check_labels,
+    classification,
     comparable,
-    hits,
 )
 from care.evaluate.features import Features, device_of, extract
 from care.evaluate.neighbours import nearest
-from care.evaluate.resampling import resampled_mean
+from care.evaluate.predictions import TOP, predictions_of, rank_classes
 from care.train.precision import Precision
 from shards.bounds import NonNegativeInt, PixelSide, PositiveInt, Range
+from shards.progress import warn
 
 VOTES_AT_ONCE = 1024  # images, each with a float32 for every class
 
@@ -46,14 +47,16 @@ def knn(  # noqa: PLR0913 (a public verb)
         train: set whose labels vote.
         val: set to classify.
         size: side of the crops, pixels; by default that of the encoder's training.
-        k: neighbours; DINO's protocol has 20, instance discrimination's 200.
+        k: neighbours; DINO's protocol has 20, instance discrimination's 200. All images of train
+            vote where there are fewer, which is said.
         temperature: of the votes' weights; DINO's is 0.07, instance discrimination's 0.1.
         precision: of the encoder's arithmetic.
         workers: processes that decode images, by default what is best here.
         cache: see ``extract``.
 
     Returns:
-        ``top1`` and ``top5`` of val, per cent.
+        ``top1`` of val, per cent, ``top5`` where there are more than five classes, ``balanced``
+        where these differ in number; accuracy by class, and the predictions.
 
     Raises:
         CareError: images of val have classes that train does not have, or none has any.
@@ -68,16 +71,24 @@ def knn(  # noqa: PLR0913 (a public verb)
         extract(encoder, data, size=size, workers=workers, precision=precision, cache=cache)
         for data in (sets.train, sets.val)
     )
-    device = device_of(encoder)
-    right = knn_hits(train_features, val_features, k=k, temperature=temperature, device=device)
-    return Evaluation(
-        task="kNN",
-        protocol=f"weighted nearest neighbours on frozen features (k {k}, temperature "
-        f"{temperature:g}), centre crops of {size} px; nothing is trained or chosen"
-        f"{sets.remark}",
-        measures=accuracy_of(right)._asdict(),
-        resampled=resampled_mean(right[:, 0]),
+    ranking = knn_ranking(
+        train_features, val_features, k=k, temperature=temperature, device=device_of(encoder)
     )
+    return classification(
+        predictions_of(sets.val, ranking),
+        task="kNN",
+        protocol="weighted nearest neighbours on frozen features "
+        f"({_voters(k, len(sets.train))}, temperature {temperature:g}), centre crops of {size} px; "
+        f"nothing is trained or chosen{sets.remark}",
+    )
+
+
+def _voters(k: int, images: int) -> str:
+    """How many neighbours vote, in words; that there are fewer than wanted is also printed."""
+    if k <= images:
+        return f"k {k}"
+    warn(f"k {k:,} is more than train has: all its {images:,} images vote")
+    return f"k {images}, all of train, where {k} were wanted"
 
 
 def weighted_knn(
@@ -88,19 +99,20 @@ def weighted_knn(
     temperature: float = 0.07,
     device: torch.device | str = "cpu",
 ) -> Accuracy:
-    """Accuracy of ``knn_hits``, whose arguments these are."""
-    return accuracy_of(knn_hits(train, val, k=k, temperature=temperature, device=device))
+    """Accuracy of ``knn_ranking``, whose arguments these are."""
+    ranking = knn_ranking(train, val, k=k, temperature=temperature, device=device)
+    return accuracy_of(ranking, val.y, train.classes)
 
 
-def knn_hits(
+def knn_ranking(
     train: Features,
     val: Features,
     *,
     k: int = 20,
     temperature: float = 0.07,
     device: torch.device | str = "cpu",
-) -> Bool[Tensor, "n 2"]:
-    """Which of val's images are classified rightly by a vote of their nearest training images.
+) -> Int[Tensor, "n m"]:
+    """Classes of val's images by a vote of their nearest training images.
 
     The ``k`` training images (or all) of highest cosine vote with weight exp(cosine / temperature)
     for their class (Wu et al. 2018).
@@ -113,19 +125,20 @@ def knn_hits(
         device: where the cosines are computed, in the memory that ``choose_blocks`` allows.
 
     Returns:
-        ``hits`` of the votes.
+        ``rank_classes`` of the votes.
 
     Raises:
-        CareError: a label of val is no class of train.
+        CareError: a label is no class of train.
     """
     check_labels(val.y, train.classes)
+    check_labels(train.y, train.classes)
     neighbours = nearest(val.x, train.x, k, device=device)
-    right = [torch.empty(0, 2, dtype=torch.bool)]
+    ranking = [torch.empty(0, min(TOP, train.classes), dtype=torch.int64)]
     # on the CPU, where the votes of a class are always added in the same order
     for rows in torch.split(torch.arange(len(val.x)), VOTES_AT_ONCE):
         # relative to a cosine of 1, or far neighbours would all have weight 0
         weights = ((neighbours.cosines[rows] - 1) / temperature).exp()
         votes = torch.zeros(len(rows), train.classes)
         votes.scatter_add_(1, train.y[neighbours.rows[rows]], weights)
-        right.append(hits(votes, val.y[rows]))
-    return torch.cat(right)
+        ranking.append(rank_classes(votes))
+    return torch.cat(ranking)

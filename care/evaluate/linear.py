@@ -9,19 +9,18 @@ import shards
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.errors import CareError
-from care.evaluate.evaluation import Accuracy, Evaluation, comparable
+from care.evaluate.evaluation import Evaluation, classification, comparable
 from care.evaluate.features import Features, device_of, extract
 from care.evaluate.images import Crops
-from care.evaluate.linear_features import FAST_LRS, linear_hits
+from care.evaluate.linear_features import FAST_LRS, linear_ranking
 from care.evaluate.linear_heads import (
     ROWS_AT_ONCE,
     HeadTraining,
     LinearHeads,
     held_out_rows,
-    percent,
 )
 from care.evaluate.linear_training import LinearPlan, held_out_features, steps_of_epoch, train_heads
-from care.evaluate.resampling import resampled_mean
+from care.evaluate.predictions import as_percent, predictions_of
 from care.train.machine import Machine
 from care.train.precision import Precision
 from care.train.weights import digest_of
@@ -76,8 +75,9 @@ def linear(  # noqa: PLR0913 (a public verb)
         cache: see ``extract``.
 
     Returns:
-        ``top1`` and ``top5`` of val, per cent, ``best1``, the top-1 of the best epoch, and the
-        learning rate that was chosen; with ``fast`` no ``best1``.
+        ``top1`` of val, per cent, ``top5`` where there are more than five classes, ``balanced``
+        where these differ in number, ``best1``, the top-1 of the best epoch, and the learning rate
+        that was chosen; with ``fast`` no ``best1``. Accuracy by class, and the predictions.
 
     Raises:
         CareError: images of val have classes that train does not have, or those of train are too
@@ -113,7 +113,9 @@ def linear(  # noqa: PLR0913 (a public verb)
     )
     val_features = extract_from(val)
     if fast:
-        result = _on_cached_features(extract_from(train), val_features, plan, device_of(encoder))
+        result = _on_cached_features(
+            extract_from(train), val_features, val, plan, device_of(encoder)
+        )
         return result._replace(protocol=result.protocol + remark)
     settings = {
         "encoder": encoder_digest,
@@ -129,31 +131,32 @@ def linear(  # noqa: PLR0913 (a public verb)
         "seed": seed,
         "precision": precision,
     }
-    result = _on_random_crops(encoder, train, val_features, run, plan, settings)
+    result = _on_random_crops(encoder, train, val, val_features, run, plan, settings)
     return result._replace(protocol=result.protocol + remark)
 
 
 def _on_cached_features(
     train_features: Features,
     val_features: Features,
+    val: shards.ShardSet,
     plan: LinearPlan,
     device: torch.device,
 ) -> Evaluation:
     """The fast protocol, on features of centre crops."""
-    right, lr = linear_hits(train_features, val_features, plan.training, device=device)
-    return Evaluation(
+    ranking, lr = linear_ranking(train_features, val_features, plan.training, device=device)
+    return classification(
+        predictions_of(val, ranking),
         task="linear on cached features",
         protocol="one linear layer on standardised frozen features of centre crops of "
         f"{plan.size} px, {_recipe(plan)}; not the paper's protocol",
-        measures=Accuracy(*percent(right).tolist())._asdict(),
         chosen={"lrs": (lr,)},
-        resampled=resampled_mean(right[:, 0]),
     )
 
 
 def _on_random_crops(
     encoder: Encoder,
     train: shards.ShardSet,
+    val: shards.ShardSet,
     val_features: Features,
     run: str | Path,
     plan: LinearPlan,
@@ -179,26 +182,25 @@ def _on_random_crops(
         )
     labels = torch.from_numpy(train.labels[plan.held_out])
     held_out_scores = heads.scores(torch.split(features, ROWS_AT_ONCE), labels)
-    chosen = int(held_out_scores[0, 0].argmax())
-    val_hits = heads.hits(torch.split(val_features.x, ROWS_AT_ONCE), val_features.y)
-    right = val_hits[:, :, 1, chosen]
-    top1, top5 = percent(right).tolist()
+    chosen = int(held_out_scores[0].argmax())
+    rankings = heads.rankings(torch.split(val_features.x, ROWS_AT_ONCE))
     lr = training.lrs[chosen]
     norm = " and batch norm" if training.norm else ""
-    return Evaluation(
+    return classification(
+        predictions_of(val, rankings[:, 1, chosen]),
         task="linear",
         protocol=f"one linear layer{norm} on the frozen encoder, random crops of {plan.size} px "
         f"and flips, {_recipe(plan)}",
-        measures={"top1": top1, "top5": top5, "best1": _best_epoch(log, lr)},
         chosen={"lrs": (lr,)},
-        resampled=resampled_mean(right[:, 0]),
+        more={"best1": _best_epoch(log, lr)},
     )
 
 
 def _best_epoch(log: Path, lr: float) -> float:
     """The highest top-1 of val that was logged for a learning rate, per cent."""
     rows = [json.loads(line) for line in log.read_text().splitlines()]
-    return max(float(row.get(f"val {lr:g}", 0)) for row in rows)
+    best = max(float(row.get(f"val {lr:g}", 0)) for row in rows)
+    return as_percent(best / 100)
 
 
 def _recipe(plan: LinearPlan) -> str:

@@ -3,17 +3,16 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 import shards
-from care.evaluate.evaluation import Accuracy, check_labels
+from care.evaluate.evaluation import Accuracy, accuracy_of, check_labels
 from care.evaluate.features import Features
 from care.evaluate.linear_heads import (
     ROWS_AT_ONCE,
     HeadTraining,
     LinearHeads,
     held_out_rows,
-    percent,
 )
 from care.schedules import lr_at
 from care.train.sgd import set_rate
@@ -23,15 +22,15 @@ SUMMED_AT_ONCE = 8192  # rows on the device while mean and deviation are compute
 SMALLEST_DEVIATION = 1e-6  # of a feature that is constant
 
 
-class LinearHits(NamedTuple):
-    """What the classifier of the best learning rate does.
+class LinearRanking(NamedTuple):
+    """What the classifier of the best learning rate predicts.
 
     Attributes:
-        right: ``hits`` of val's images.
+        ranking: the first predictions of val's images, see ``rank_classes``.
         lr: that learning rate, for 256 images a step.
     """
 
-    right: Bool[Tensor, "n 2"]
+    ranking: Int[Tensor, "n m"]
     lr: float
 
 
@@ -69,18 +68,18 @@ def linear_on_features(  # noqa: PLR0913 (a public verb)
         CareError: a label is no class, or train is too small to hold a part of it out.
     """
     training = HeadTraining(lrs, epochs, batch_size, norm, held_out, seed)
-    right, lr = linear_hits(train, val, training, device=device)
-    return Accuracy(*percent(right).tolist()), lr
+    ranking, lr = linear_ranking(train, val, training, device=device)
+    return accuracy_of(ranking, val.y, train.classes), lr
 
 
-def linear_hits(
+def linear_ranking(
     train: Features,
     val: Features,
     training: HeadTraining,
     *,
     device: torch.device | str,
-) -> LinearHits:
-    """Which of val's images ``linear_on_features`` classifies rightly.
+) -> LinearRanking:
+    """The classes that ``linear_on_features`` predicts of val's images.
 
     The features stay on the CPU as they are: the batches of a step, or 1,024 rows to score, are
     sent to the device and standardised there by train's mean and deviation.
@@ -109,9 +108,9 @@ def linear_hits(
         optimizer.step()
         optimizer.zero_grad()
     scores = heads.scores(standardise.parts(train.x[held_out]), train.y[held_out])
-    best = int(scores[0, 0].argmax())
-    right = heads.hits(standardise.parts(val.x), val.y)
-    return LinearHits(right[:, :, 1, best], training.lrs[best])
+    best = int(scores[0].argmax())
+    rankings = heads.rankings(standardise.parts(val.x))
+    return LinearRanking(rankings[:, 1, best], training.lrs[best])
 
 
 class _Standardisation:

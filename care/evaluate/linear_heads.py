@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from care.encoded import evaluating
 from care.errors import CareError
-from care.evaluate.evaluation import TOP
+from care.evaluate.predictions import TOP
 from shards.order import permutation
 
 MOST_HELD_OUT = 10_000  # images that choose the learning rate; BYOL's number
@@ -108,20 +108,15 @@ class LinearHeads(nn.Module):
         return (cross_entropies * weights * self.rates.to(cross_entropies)).sum()
 
     @torch.no_grad()
-    def hits(
-        self,
-        parts: Iterable[Float[Tensor, "b d"]],
-        y: Int[Tensor, " n"],
-    ) -> Bool[Tensor, "n 2 2 m"]:
-        """Whether an image is among the first and the five first predictions of all classifiers.
+    def rankings(self, parts: Iterable[Float[Tensor, "b d"]]) -> Int[Tensor, "n 2 m top"]:
+        """The first predictions of all classifiers, the surest first.
 
         Args:
             parts: features of all images, in order; each is sent to the layer's device.
-            y: classes by number.
 
         Returns:
-            By image, first or five first, part of train, and learning rate, on the CPU, with the
-            running statistics of the norm.
+            Five classes, or all where fewer, by image, part of train and learning rate, on the CPU,
+            with the running statistics of the norm.
         """
         most = min(TOP, self.shape[2])
         predictions = []
@@ -129,21 +124,16 @@ class LinearHeads(nn.Module):
             for part in parts:
                 logits = self(part.to(self.linear.weight))
                 predictions.append(logits.topk(most, 3).indices.cpu())
-        right = torch.cat(predictions) == y[:, None, None, None].cpu()
-        return torch.stack((right[..., 0], right.any(3)), 1)
+        return torch.cat(predictions)
 
     def scores(
         self,
         parts: Iterable[Float[Tensor, "b d"]],
         y: Int[Tensor, " n"],
-    ) -> Float[Tensor, "2 2 m"]:
-        """Top-1 and top-5, per cent, of all classifiers: the mean of ``hits``."""
-        return percent(self.hits(parts, y))
-
-
-def percent(right: Bool[Tensor, "n ..."]) -> Float[Tensor, "..."]:
-    """How many of the images, by whatever else there is."""
-    return 100 * right.float().mean(0)
+    ) -> Float[Tensor, "2 m"]:
+        """Top-1 of all classifiers, per cent, by part of train and learning rate."""
+        right = self.rankings(parts)[..., 0] == y[:, None, None].cpu()
+        return 100 * right.float().mean(0)
 
 
 def held_out_rows(count: int, share: float, seed: int) -> Int[Tensor, " n"]:

@@ -16,6 +16,7 @@ from care.evaluate.linear_heads import (
     HeadTraining,
     LinearHeads,
 )
+from care.evaluate.predictions import DECIMALS
 from care.schedules import lr_at
 from care.train.loading import worker_count
 from care.train.machine import Machine
@@ -126,7 +127,8 @@ def _val_scores(
 ) -> dict[str, float]:
     """Top-1 of val, per cent, of the classifiers that see all of train, as the log names it."""
     scores = heads.scores(torch.split(val_features.x, ROWS_AT_ONCE), val_features.y)
-    return {f"val {lr:g}": top1 for lr, top1 in zip(lrs, scores[0, 1].tolist(), strict=True)}
+    of_all = scores[1].tolist()
+    return {f"val {lr:g}": round(top1, DECIMALS) for lr, top1 in zip(lrs, of_all, strict=True)}
 
 
 def held_out_features(

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 import shards
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.errors import Diverged
-from care.evaluate.evaluation import hits
+from care.evaluate.evaluation import accuracy_of, check_labels
 from care.evaluate.images import Rows, centre_crops, random_crops
+from care.evaluate.predictions import rank_classes
 from care.evaluate.recipes import Candidate
 from care.schedules import lr_at
 from care.train.loading import worker_count
@@ -76,11 +77,13 @@ class Scores(NamedTuple):
     """How a classifier does on images of a set.
 
     Attributes:
-        right: ``hits`` of these images.
+        ranking: its first predictions, see ``rank_classes``.
+        top1: per cent of the images whose class is the first one.
         likelihood: mean logarithm of the probability that it gives to their classes.
     """
 
-    right: Bool[Tensor, "n 2"]
+    ranking: Int[Tensor, "n m"]
+    top1: float
     likelihood: float
 
 
@@ -113,7 +116,10 @@ def train_and_score(
         rates = (candidate.lr, candidate.head_lr)
         raise Diverged(f"{_title(rows)} diverged at the learning rates {rates}; try lower ones")
     labels = torch.from_numpy(data.labels[scored_rows].astype(np.int64))
-    return Scores(hits(logits, labels), -float(nn.functional.cross_entropy(logits, labels)))
+    check_labels(labels, logits.shape[1])
+    ranking = rank_classes(logits)
+    top1 = accuracy_of(ranking, labels, logits.shape[1]).top1
+    return Scores(ranking, top1, -float(nn.functional.cross_entropy(logits, labels)))
 
 
 def train_one(plan: Plan, rows: Rows, candidate: Candidate, folder: str | Path) -> Classifier:

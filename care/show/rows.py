@@ -17,6 +17,7 @@ Figure = Any
 MEASURES = {
     "top1": "top-1 %",
     "top5": "top-5 %",
+    "balanced": "balanced %",
     "best1": "best epoch's top-1 %",
     "ap": "AP %",
     "ap50": "AP50 %",

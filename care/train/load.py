@@ -11,7 +11,7 @@ from care.train.checkpoint import latest
 from care.train.foreign import WANTED, read_weights, recognise_resnet
 from care.train.mirror import pull
 from care.train.supervised import supervised_encoder
-from care.train.weights import load_exactly
+from care.train.weights import load_encoder_state
 from shards import storage
 
 # in the state of ``Losses``, of which a run's checkpoints are
@@ -67,7 +67,7 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
     else:
         raise CareError(f"{path} does not exist; wanted {WANTED}")
     encoder = build_encoder(stored.encoder)
-    load_exactly(encoder, stored.tensors, source=str(path))
+    load_encoder_state(encoder, stored.tensors, source=str(path))
     encoder.size = stored.size
     return encoder.eval()
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from care.errors import CareError
+from care.tapped import TappedEncoder
 from shards import storage
 
 
@@ -82,7 +83,9 @@ def cpu_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_encoder(path: str | Path, encoder: nn.Module, *, size: int) -> None:
-    """Commit an encoder as one safetensors file, by torchvision's key names.
+    """Commit an encoder as one safetensors file, by the names that its network has elsewhere.
+
+    These are torchvision's of a ResNet, and of a ``TappedEncoder`` those of the model in it.
 
     Args:
         path: of the file, or its URL.
@@ -91,7 +94,26 @@ def save_encoder(path: str | Path, encoder: nn.Module, *, size: int) -> None:
     """
     note = {"encoder": getattr(encoder, "name", ""), "size": size}
     metadata = {"care": json.dumps(note)}  # one entry: several are written in any order
-    storage.write_bytes(path, save_tensors(cpu_copies(encoder.state_dict()), metadata))
+    network = encoder.model if isinstance(encoder, TappedEncoder) else encoder
+    storage.write_bytes(path, save_tensors(cpu_copies(network.state_dict()), metadata))
+
+
+def load_encoder_state(encoder: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy what ``save_encoder`` or a checkpoint holds into an encoder, all or none.
+
+    Args:
+        encoder: keeps its device and memory format.
+        tensors: by the encoder's own names, which checkpoints have and files of version 0.1 had, or
+            by those of the model in a ``TappedEncoder``.
+        source: where they are from, for the message.
+
+    Raises:
+        CareError: Some are missing, unexpected or of another shape.
+    """
+    network = encoder
+    if isinstance(encoder, TappedEncoder) and encoder.state_dict().keys() != tensors.keys():
+        network = encoder.model
+    load_exactly(network, tensors, source=source)
 
 
 def digest_of(module: nn.Module) -> str:

@@ -34,6 +34,10 @@ _LAZY = {
         "flows.cli.evaluate",
         ABOUT,
     ),
+    "features": _Lazy(
+        "flows.cli.features",
+        "Features of a set's images, labelled or not, as NumPy, Parquet or safetensors.",
+    ),
     "pipeline": _Lazy(
         "flows.cli.pipeline",
         "The whole chain as one Prefect flow, here or from deployments; killed, it continues.",

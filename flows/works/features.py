@@ -29,7 +29,7 @@ def features(
     """
     for data in (train, val):
         network = loaded_encoder(encoder, seed)
-        extract(network, shards.open(data), size=size, workers=workers, cache=out)
+        extract(network, shards.open(data).labelled(), size=size, workers=workers, cache=out)
     return {"text": "features of centre crops"}
 
 
@@ -43,6 +43,6 @@ def extract_shard(out: str, inputs: Result, part: str, number: int) -> None:
         number: of the shard in that set.
     """
     encoder = loaded_encoder(inputs["encoder"], inputs["seed"])
-    data = shards.open(inputs[part])
+    data = shards.open(inputs[part]).labelled()
     # pieces are spread over the cores already
     extract(encoder, data, size=inputs["size"], cache=out, only=[number], workers=0)

@@ -7,7 +7,7 @@ import inspect
 import json
 import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -16,6 +16,7 @@ import torch
 import shards
 from care.encoders import Encoder
 from care.evaluate import Evaluation
+from care.evaluate.predictions import DECIMALS
 from care.evaluate.resampling import rounded
 from care.train import ranks
 from care.train.launch import process_group, torchrun
@@ -92,7 +93,8 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
     title = f"{row['task']}: {row['encoder']}"
     storage.write_json(f"{out}/results.json", {"title": title, "evaluations": [row]})
     text = ", ".join(f"{measure} {row[measure]:.1f}" for measure in results[0]["measures"])
-    return {"outputs": outputs(out, "results.json"), "rows": [row], "text": text}
+    files = [name for result in results for name in result["files"]]
+    return {"outputs": outputs(out, "results.json", *files), "rows": [row], "text": text}
 
 
 def _open_data(verb: str, train: str, val: str) -> tuple[Data, Data]:
@@ -136,7 +138,12 @@ class _Trials:
             evaluation = evaluate(self.encoder, *self.data, **keywords)
             self.settings = self.settings | evaluation.chosen
             result = evaluation._asdict()
+            outcomes = result.pop("outcomes")
+            files = outcomes.files() if outcomes else {}
+            result["files"] = [f"seed-{seed}/{name}" for name in files]
             if ranks.rank() == 0:
+                for name, content in files.items():
+                    storage.write_bytes(f"{run}/{name}", content)
                 storage.write_json(f"{run}/result.json", result)
         return result
 
@@ -159,15 +166,29 @@ def _with_tuples(settings: Result) -> Result:
 def _with_means(row: Result, results: Sequence[Result]) -> Result:
     """The row with each measure's mean over the trials, and its deviation where there are more."""
     row = {**row}
+    row.pop("files")
     for measure in row.pop("measures"):
         values = [result["measures"][measure] for result in results]
-        row[measure] = statistics.fmean(values)
+        row[measure] = round(statistics.fmean(values), DECIMALS)
         if len(results) > 1:
-            row[f"{measure}_std"] = statistics.stdev(values)
+            row[f"{measure}_std"] = round(statistics.stdev(values), DECIMALS)
+    for part in ("by_class", "by_size"):
+        means = _means([result[part] for result in results])
+        row.pop(part)
+        if means:
+            row[part] = means
     # the trials are of the same images, and so of the same draws
     by_draw = zip(*(result["resampled"] for result in results), strict=True)
     row["resampled"] = rounded([statistics.fmean(figures) for figures in by_draw])
     return row
+
+
+def _means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over the trials by name, which are the same in all."""
+    return {
+        name: round(statistics.fmean(trial[name] for trial in figures), DECIMALS)
+        for name in figures[0]
+    }
 
 
 def _left_out(data: tuple[Any, Any]) -> str:

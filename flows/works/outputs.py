@@ -9,9 +9,9 @@ def outputs(out: str, *names: str) -> dict[str, Result]:
 
     Args:
         out: their folder, path or URL.
-        *names: of the files.
+        *names: of the files, perhaps with those of folders before them.
     """
-    sizes = storage.listing(out)
+    sizes = storage.listing(out, deep=any("/" in name for name in names))
     return {
         name: {"size": sizes[name], "sha256": storage.sha256(f"{out}/{name}")} for name in names
     }

@@ -15,7 +15,7 @@ def test_classes_of_val_that_train_does_not_have_are_refused_by_name(data, make_
 
 
 def test_equal_names_are_equal_classes_whatever_their_order(data, make_image, tmp_path):
-    assert comparable(data, data) == (data, data, "; with 3 classes every top5 is 100")
+    assert comparable(data, data) == (data, data, "")
     fewer = build(tmp_path, make_image, ["cat/2.png", "bee/1.png"])
     val = comparable(data, fewer).val
     assert val.classes == data.classes
@@ -57,15 +57,15 @@ def test_accuracy_is_sklearns(classes):
     got = accuracy(scores, labels)
     for k, value in ((1, got.top1), (5, got.top5)):
         want = top_k_accuracy_score(labels.numpy(), scores.numpy(), k=k, labels=range(classes))
-        assert value == pytest.approx(100 * want, abs=1e-4)
+        assert value == pytest.approx(100 * want, abs=1e-3)
     assert 0 < got.top1 < got.top5 < 100
 
 
 @pytest.mark.parametrize("classes", [1, 3, 5])
-def test_the_first_five_of_at_most_five_classes_are_all(classes):
+def test_of_at_most_five_classes_there_is_no_top5(classes):
     scores = torch.eye(classes).roll(1, 1) if classes > 1 else torch.zeros(1, 1)
     got = accuracy(scores, torch.arange(classes))
-    assert got == (100 if classes == 1 else 0, 100)
+    assert got == (100 if classes == 1 else 0, None)
 
 
 @pytest.mark.parametrize(("labels", "said"), [([0, 3, 1], "0 to 3"), ([2, -1, 0], "-1 to 2")])

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision import transforms
 import shards
 from care import CareError, resnet18
-from care.evaluate import extract
+from care.evaluate import extract, weighted_knn
 
 SIZE = 32
 NORMALIZE = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -83,13 +83,27 @@ def test_reduced_precision_gives_nearly_the_same_features_in_float32(encoder, da
     assert not torch.equal(features["bf16"], features["fp16"])
 
 
-def test_a_set_without_classes_is_refused(encoder, make_image, tmp_path):
+def test_images_without_a_class_have_features_too(encoder, make_image, tmp_path):
+    names = ["ant/1.png", "loose.png", "bee/2.png", "bee/sub.v2.png"]
+    mixed = build(tmp_path, make_image, names)
+    features = extract(encoder, mixed, size=SIZE)
+    assert dict(zip(features.keys.tolist(), features.y.tolist(), strict=True)) == {
+        "ant/1": 0,
+        "loose": -1,
+        "bee/2": 1,
+        "bee/sub%2Ev2": 1,
+    }
+    labelled = extract(encoder, mixed.labelled(), size=SIZE)
+    torch.testing.assert_close(labelled.x, features.x[features.y >= 0])
+    with pytest.raises(CareError, match="wanted labels from 0 to 1, got some from -1 to 1"):
+        weighted_knn(features, labelled)
+
+
+def test_a_set_without_classes_has_features_by_name(encoder, make_image, tmp_path):
     flat = build(tmp_path, make_image, ["1.png", "2.png"])
-    with pytest.raises(
-        CareError,
-        match="set has no image with a class; evaluation needs a set built from class folders",
-    ):
-        extract(encoder, flat, size=SIZE)
+    features = extract(encoder, flat, size=SIZE)
+    assert sorted(features.keys) == ["1", "2"]
+    assert (features.x.shape, features.y.tolist(), features.classes) == ((2, 256), [-1, -1], 0)
 
 
 def files(cache):

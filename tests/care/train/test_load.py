@@ -1,15 +1,16 @@
 """Encoders of our runs and files; what is refused."""
 
 import argparse
+import json
 import os
 import re
 import pytest
 import torch
 from foreign_weights import TWINS, WANTED, assert_same, found, save_old, small_file
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision import models
-from care import BYOL, ENCODERS, CareError, CStream, MomentumPair, resnet18
+from care import BYOL, ENCODERS, CareError, CStream, MomentumPair, build_encoder, resnet18
 from care.train import checkpoint, load_encoder, weights
 
 pytestmark = pytest.mark.usefixtures("skeletons_once")
@@ -42,6 +43,44 @@ def test_an_encoder_comes_back_from_its_file(tmp_path, capsys):
     assert_same(loaded.state_dict(), encoder.state_dict())
     assert (loaded.name, loaded.size, loaded.training) == ("resnet18-small-half", 32, False)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("torchvision:resnet18:layer3", {"fc.weight", "fc.bias"}),
+        ("torchvision:mobilenet_v3_small:features.8", {"classifier.3.weight", "classifier.3.bias"}),
+    ],
+)
+def test_the_file_of_any_cnn_has_the_names_of_its_model(tmp_path, name, missing):
+    encoder = build_encoder(name).eval()
+    weights.save_encoder(tmp_path / "encoder.safetensors", encoder, size=64)
+    tensors = load_file(tmp_path / "encoder.safetensors")
+    own = models.get_model(name.split(":")[1])
+    result = own.load_state_dict(tensors, strict=False)
+    assert (set(result.missing_keys), result.unexpected_keys) == (missing, [])
+    loaded = load_encoder(tmp_path / "encoder.safetensors")
+    assert_same(loaded.state_dict(), encoder.state_dict())
+    assert (loaded.name, loaded.size) == (name, 64)
+    # as files were before: by the names of the module around the model
+    note = {"care": json.dumps({"encoder": name, "size": 64})}
+    save_file(encoder.state_dict(), tmp_path / "old.safetensors", note)
+    assert_same(load_encoder(tmp_path / "old.safetensors").state_dict(), encoder.state_dict())
+    tensors.popitem()
+    save_file(tensors, tmp_path / "part.safetensors", note)
+    with pytest.raises(CareError, match=r"part\.safetensors is of another architecture: 1 missing"):
+        load_encoder(tmp_path / "part.safetensors")
+
+
+def test_timm_loads_the_file_of_its_model_strictly(tmp_path):
+    timm = pytest.importorskip("timm", reason="timm makes the model")
+    encoder = build_encoder("timm:resnet10t:layer3").eval()
+    path = tmp_path / "encoder.safetensors"
+    weights.save_encoder(path, encoder, size=64)
+    model = timm.create_model("resnet10t", num_classes=0, checkpoint_path=str(path)).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), encoder(images).features)
 
 
 def test_equal_encoders_make_equal_files(tmp_path):

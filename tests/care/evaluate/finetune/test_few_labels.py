@@ -107,6 +107,55 @@ def test_a_name_that_several_images_have_is_refused(make_image, tmp_path):
     assert missing == ["3.jpg"]
 
 
+@pytest.fixture(scope="module")
+def cameras(make_image, tmp_path_factory):
+    """Images of equal names in their classes, one of them in a folder of its class."""
+    root = tmp_path_factory.mktemp("cameras")
+    names = ("ash/1.png", "ash/2.png", "bay/1.png", "bay/2.png", "bay/day.1/2.png", "bay/a b.png")
+    for n, name in enumerate(names):
+        (root / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        make_image(n).save(root / "photos" / name)
+    shards.build(root / "photos", root / "set", workers=1)
+    return shards.open(root / "set")
+
+
+@pytest.mark.parametrize(
+    ("lines", "keys", "missing"),
+    [
+        (["ash/1.png", "bay/2.jpg"], ["ash/1", "bay/2"], []),
+        (["train/ash/1.png", "./bay/1"], ["ash/1", "bay/1"], []),
+        (["ash\\2.png", "bay/day.1/2.png"], ["ash/2", "bay/day%2E1/2"], []),
+        # as of lists with labels, whose numbers are not read
+        (["ash/1.png 0", "bay/1.png 7"], ["ash/1", "bay/1"], []),
+        (["ash/1.png,ash", "bay/a b.png,bay"], ["ash/1", "bay/a b"], []),
+        (["bay/a b.png"], ["bay/a b"], []),
+        # what lies elsewhere is another image
+        (["ash/1.png", "cat/1.png", "ash/9.png"], ["ash/1"], ["cat/1.png", "ash/9.png"]),
+        (["ash/1.png", "a b.png"], ["ash/1", "bay/a b"], []),
+        # no folder of the list is one of the set
+        (["flat/a b.png", "flat/c.png"], ["bay/a b"], ["flat/c.png"]),
+    ],
+)
+def test_a_name_with_a_folder_is_the_image_in_that_folder(cameras, tmp_path, lines, keys, missing):
+    rows, absent = listed(cameras, write_list(tmp_path, *lines))
+    assert sorted(cameras.keys[rows]) == keys
+    assert absent == missing
+
+
+@pytest.mark.parametrize("head", [["label,path"], [], ["id,file_name"]])
+def test_the_column_of_a_table_that_names_images_is_the_list(cameras, tmp_path, head):
+    path = tmp_path / "few.csv"
+    path.write_text("\n".join([*head, "1,ash/1.png", "2,bay/a b.png", "1,ash/gone.png"]))
+    rows, missing = listed(cameras, path)
+    assert sorted(cameras.keys[rows]) == ["ash/1", "bay/a b"]
+    assert missing == ["ash/gone.png"]
+
+
+def test_a_folder_that_leaves_several_images_is_refused_with_their_names(cameras, tmp_path):
+    with pytest.raises(CareError, match=r"names 1\.png, but .* 2 images .*ash/1 and bay/1; write"):
+        listed(cameras, write_list(tmp_path, "1.png", "bay/a b.png"))
+
+
 def test_names_with_dots_and_equal_stems_are_told_apart(make_image, tmp_path):
     for n, name in enumerate(("3.jpg", "3.png", "x.v2.png", "4.png")):
         (tmp_path / "photos" / "a").mkdir(parents=True, exist_ok=True)
@@ -133,7 +182,7 @@ def test_a_list_of_another_set_and_one_that_cannot_be_read_are_refused(train, tm
         "another set",
     ):
         listed(train, write_list(tmp_path, "n01440764_1.JPEG", "", "n01440764_2.JPEG"))
-    with pytest.raises(CareError, match="none of the 0 names"):
+    with pytest.raises(CareError, match=r"wanted a name .* in each line of .*, got no line"):
         listed(train, write_list(tmp_path, "", " "))
     for path in (tmp_path / "none.txt", tmp_path):
         with pytest.raises(CareError, match=f"cannot read the list {path}"):
