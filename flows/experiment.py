@@ -44,6 +44,8 @@ class Training:
         protocol: quick suits hundreds of steps on a CPU and is the default for scenes, photos for
             images; paper has the paper's settings.
         encoder: a name as for care pretrain; by default that of the protocol, like what follows.
+        init: what the encoder starts from instead of random weights: a run, a file of weights or
+            supervised:NAME, of the same architecture.
         size: side of the views and of the evaluation's crops, pixels.
         hidden: hidden width of projectors and predictors (the paper 4096).
         steps: pre-training steps.
@@ -57,6 +59,7 @@ class Training:
 
     protocol: ProtocolName | None = None
     encoder: str | None = None
+    init: str | None = None
     size: PixelSide | None = None
     hidden: PositiveInt | None = None
     steps: PositiveInt | None = None

@@ -129,6 +129,8 @@ def training_stages(experiment: Experiment, facts: Facts) -> list[Stage]:
         "seed": experiment.seed,
         **training_settings(experiment, facts)._asdict(),
     }
+    if experiment.training.init is not None:
+        inputs["init"] = experiment.training.init
     stages = [Stage("pretrain", "pretrain", "pretrain", inputs, exclusive=True)]
     if experiment.trains_c_stream:
         alone = inputs | {"t_stream": False, "attention_weight": 0}

@@ -13,7 +13,7 @@ from shards import boxes, storage
 from shards.contents import identity_of
 
 # inputs that are a path or URL: what lies there counts, not where it lies
-_PLACES = ("source", "train", "val", "encoder", "names")
+_PLACES = ("source", "train", "val", "encoder", "init", "names")
 # already a digest, or a name that says all
 _DIGEST_OR_NAME = re.compile("[0-9a-f]{64}|(scenes|random|supervised):.*")
 
@@ -53,16 +53,24 @@ def input_identity(name: str, value: Any, inputs: Result) -> Any:
         return storage.digest([plan.digest, identity_of(plan.source.samples)])
     if "index.json" in storage.listing(value):
         return storage.sha256(f"{value}/index.json")
-    if name in ("encoder", "names"):
+    if name in ("encoder", "init", "names"):
         return _file_identity(value)
     data = boxes.load(value) if inputs.get("verb") == "detect" else shards.open(value)
     return data.digest
 
 
 def _file_identity(url: str) -> str:
-    """The digest of a file, or of a run that goes on: of its newest checkpoint; else its place."""
-    files = storage.listing(f"{url}/checkpoints", deep=True)
-    manifests = [name for name in files if name.endswith("/manifest.json")]
+    """The digest of a file, or of a run that goes on: of its newest checkpoint; else its place.
+
+    A checkpoint's own folder is known by its manifest, and a fine-tuning by its last training.
+    """
+    if "manifest.json" in storage.listing(url):
+        return storage.sha256(f"{url}/manifest.json")
+    for run in (url, f"{url}/all labels"):
+        files = storage.listing(f"{run}/checkpoints", deep=True)
+        manifests = [name for name in files if name.endswith("/manifest.json")]
+        if manifests:
+            return storage.sha256(f"{run}/checkpoints/{max(manifests)}")
     with suppress(FileNotFoundError, IsADirectoryError):
-        return storage.sha256(f"{url}/checkpoints/{max(manifests)}" if manifests else url)
+        return storage.sha256(url)
     return url

@@ -22,6 +22,7 @@ from care.train.machine import Machine
 from care.train.precision import Precision, autocast
 from care.train.run import Run
 from care.train.sgd import set_rate
+from care.train.stored import set_size
 from shards import storage
 
 SCORED_AT_ONCE = 256  # images
@@ -125,6 +126,7 @@ def train_and_score(
 def train_one(plan: Plan, rows: Rows, candidate: Candidate, folder: str | Path) -> Classifier:
     """A classifier that has learned from some images of train (see ``train_and_score``)."""
     model = Classifier(plan.encoder, len(plan.train.classes)).train()
+    set_size(model.encoder, plan.size)
     device = model.head.weight.device
     batch_size = min(plan.batch_size, len(rows))
     steps = candidate.epochs * (len(rows) // batch_size)

@@ -128,8 +128,28 @@ def latest(run: Path) -> Checkpoint | None:
     return None
 
 
-def _verified_manifest(path: Path) -> dict[str, Any]:
-    """The manifest in a checkpoint's directory, once all files are what it says."""
+def read(path: Path) -> Checkpoint:
+    """Read the checkpoint in a local directory, such as one that ``keep_every`` has kept.
+
+    Files that are not there are not verified: the optimizer's may have been left behind.
+
+    Raises:
+        CareError: It is damaged, or of a newer version of this package.
+    """
+    try:
+        manifest = _verified_manifest(path, needs_all=False)
+    except DAMAGE as error:
+        raise CareError(f"{path} is a damaged checkpoint: {error}; use another one") from None
+    return Checkpoint(path, manifest["step"], manifest)
+
+
+def _verified_manifest(path: Path, *, needs_all: bool = True) -> dict[str, Any]:
+    """The manifest in a checkpoint's directory, once all files are what it says.
+
+    Args:
+        path: the directory.
+        needs_all: whether the optimizer's file must be there, too.
+    """
     manifest: dict[str, Any] = storage.read_json(path / "manifest.json")
     # first, as a newer version may have other keys
     if manifest["schema"] > SCHEMA:
@@ -137,9 +157,11 @@ def _verified_manifest(path: Path) -> dict[str, Any]:
             f"{path} is of a newer version (schema {manifest['schema']}, this one reads {SCHEMA}); "
             "upgrade care-ssl"
         )
-    damaged = [
-        name for name, digest in manifest["files"].items() if storage.sha256(path / name) != digest
-    ]
+    damaged = []
+    for name, digest in manifest["files"].items():
+        is_left_out = not needs_all and name != "model.safetensors" and not (path / name).exists()
+        if not is_left_out and storage.sha256(path / name) != digest:
+            damaged.append(name)
     if damaged:
         raise ShardError(f"{', '.join(damaged)} does not match the manifest")
     return manifest

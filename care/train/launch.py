@@ -141,6 +141,8 @@ def torchrun(
     except SignalException:
         death = "stopped by a signal before it could save"
     ended = outcome(run)
+    for refusal in local_copy(run).glob("status-refused*.json"):
+        refusal.unlink()
     if ended.state == "stopped":
         raise Stopped(ended.message)
     if ended.state != "done":

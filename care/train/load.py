@@ -2,37 +2,20 @@
 
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 import torch
-from torch import Tensor
 from care.encoders import Encoder, build_encoder
 from care.errors import CareError
-from care.train.checkpoint import latest
+from care.train.checkpoint import Checkpoint, latest, read
 from care.train.foreign import WANTED, read_weights, recognise_resnet
 from care.train.mirror import pull
+from care.train.stored import USUAL_SIZE, Stored, stored_encoder
 from care.train.supervised import supervised_encoder
 from care.train.weights import load_encoder_state
 from shards import storage
 
-# in the state of ``Losses``, of which a run's checkpoints are
-ONLINE_ENCODER = "c.backbone.online."
-# pixels, of what others trained
-USUAL_SIZE = 224
-
-
-class Stored(NamedTuple):
-    """An encoder as it was found.
-
-    Attributes:
-        encoder: name of its architecture; "" of one that no table knows.
-        size: side of the views that it was trained on, pixels.
-        tensors: its state.
-    """
-
-    encoder: str
-    size: int
-    tensors: dict[str, Tensor]
-
+# where a fine-tuning has its last training, below its run directory
+OF_ALL_LABELS = "all labels"
+MANIFEST = "manifest.json"  # of a checkpoint
 
 def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
     """Load an encoder, or make it: in eval mode, on the CPU.
@@ -73,28 +56,50 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
 
 
 def _read_run(source: str | Path) -> Stored:
-    """The online encoder in a run's newest whole checkpoint."""
+    """The encoder in a run's newest whole checkpoint, or in the checkpoint of a folder."""
     # not the run's local copy: other processes read that, too, and one may train it here
     with tempfile.TemporaryDirectory(prefix="care-") as near:
         folder = Path(source)
         if storage.is_remote(source):
-            folder = Path(near)
-            pull(source, folder)
-        checkpoint = latest(folder)
-        if checkpoint is None:
-            raise CareError(f"{storage.locate(source)} holds no checkpoint; wanted {WANTED}")
-        tensors = checkpoint.tensors("model")
-    online = {
-        key.removeprefix(ONLINE_ENCODER): tensor
-        for key, tensor in tensors.items()
-        if key.startswith(ONLINE_ENCODER)
-    }
-    settings = checkpoint.manifest["settings"]
-    return Stored(settings.get("encoder", ""), int(settings.get("size", USUAL_SIZE)), online)
+            folder = _fetched(str(source), Path(near))
+        return stored_encoder(_checkpoint_in(folder, source), source)
+
+
+def _checkpoint_in(folder: Path, source: str | Path) -> Checkpoint:
+    """The checkpoint that a local folder is, or has.
+
+    Raises:
+        CareError: There is none.
+    """
+    if (folder / MANIFEST).is_file():
+        return read(folder)
+    for place in (folder, folder / OF_ALL_LABELS):
+        checkpoint = latest(place)
+        if checkpoint is not None:
+            return checkpoint
+    below = sorted({path.parent.parent for path in folder.glob("**/checkpoints/step-*")})
+    advice = f"; there is one in {below[0].relative_to(folder)}" if below else ""
+    raise CareError(f"{storage.locate(source)} holds no checkpoint{advice}; wanted {WANTED}")
+
+
+def _fetched(url: str, near: Path) -> Path:
+    """A local copy of the checkpoint at a URL, or of the run there with its newest one."""
+    names = storage.listing(url)
+    if MANIFEST in names:
+        for name in (MANIFEST, "model.safetensors"):
+            storage.copy(f"{url}/{name}", near / name)
+        return near
+    if not any(name.startswith("checkpoints/") for name in storage.listing(url, deep=True)):
+        url = f"{url}/{OF_ALL_LABELS}"
+    pull(url, near)
+    return near
 
 
 def _read_file(source: str | Path) -> Stored:
     """The encoder in a file of ours or of other people."""
+    place, _, name = str(source).rpartition("/")
+    if name == "model.safetensors" and MANIFEST in storage.listing(place or "."):
+        return _read_run(place or ".")
     with storage.nearby(source) as near:
         note, tensors = read_weights(near, source)
     if note:

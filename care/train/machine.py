@@ -4,6 +4,7 @@ import ctypes
 from dataclasses import dataclass
 from typing import Literal
 import torch
+from care.errors import CareError
 from shards.bounds import NonNegativeInt, PositiveInt
 
 M_TRIM_THRESHOLD = -1
@@ -29,7 +30,17 @@ class Machine:
 
 
 def torch_device(name: str | None = None) -> torch.device:
-    """The device of a name, or without one CUDA's where there is one, else the CPU."""
+    """The device of a name, or without one CUDA's where there is one, else the CPU.
+
+    Raises:
+        CareError: CUDA is wanted and there is none.
+    """
+    if name is not None and name.startswith("cuda") and not torch.cuda.is_available():
+        raise CareError(
+            f"wanted the device {name}, got none that torch {torch.__version__} can use here; leave"
+            " --device out for the CPU, or see whether nvidia-smi lists a GPU and torch is built"
+            " for CUDA"
+        )
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 

@@ -14,6 +14,8 @@ from care.momentum import update_targets
 from care.train import ranks
 from care.train.batches import batches
 from care.train.collapse import CollapseGuard
+from care.train.growth import describe_growth
+from care.train.initial import start_from
 from care.train.losses import TERMS, Losses
 from care.train.machine import Machine, keep_freed_memory, torch_device
 from care.train.measured_precision import measured_precisions
@@ -23,6 +25,7 @@ from care.train.origin import write_origin
 from care.train.precision import Precision, StreamPrecisions, can_compute
 from care.train.run import Run
 from care.train.sgd import SGD, fused_sgd, set_rate
+from care.train.stored import set_size
 from care.train.views import VIEWS, View
 from care.train.weights import save_encoder
 from shards import ShardSet
@@ -34,6 +37,7 @@ from shards.bounds import (
     PixelSide,
     PositiveInt,
 )
+from shards.progress import console
 
 Probe = Callable[[Encoder], dict[str, float]]
 
@@ -69,6 +73,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     seed: NonNegativeInt = 0,
     precision: Precision | None = None,
     accumulate: PositiveInt = 1,
+    init: str | Path | None = None,
     machine: Machine = Machine(),
     allow_change: Sequence[str] = (),
     probe: Probe | None = None,
@@ -100,8 +105,11 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         precision: of the networks' arithmetic; by default what is fastest on this machine.
         accumulate: parts in which a process takes its slice, for less memory; batch norm sees one
             part (of all processes) at a time.
+        init: what the encoder starts from instead of random weights: a run, a file of weights or
+            supervised:NAME, of the same architecture; heads and transformer start at random.
         machine: device, workers and checkpoints, none of which decides the result.
-        allow_change: settings that may differ from those that ``run`` was started with.
+        allow_change: settings that may differ from those that ``run`` was started with, by their
+            names here or on the command line.
         probe: judges the online encoder, in eval mode, on the first process; its numbers join the
             step's line in ``losses.jsonl``.
         probe_every: steps between two probes; 0 is never.
@@ -116,6 +124,8 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     """
     _check_parts(steps, batch_size, accumulate)
     device = torch_device(machine.device)
+    init_digest = None if init is None else start_from(init, c)
+    set_size(c.backbone.online, size)
     model = Losses(c, t, attention_weight).to(device).to(memory_format=torch.channels_last).train()
     synchronise(model)
     precisions = _precisions(run, c, t, precision, size=size, images=batch_size // accumulate)
@@ -134,6 +144,8 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         "seed": seed,
         "accumulate": accumulate,
     }
+    if init_digest is not None:
+        settings["init"] = init_digest
     with (
         model.computing(precisions.t, size),
         Run(
@@ -151,6 +163,9 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     ):
         if state.lead:
             write_origin(state.path, data)
+        growth = describe_growth(state.before, settings, start=state.start)
+        if growth and state.lead:
+            console.print(f"{run}: {growth}", markup=False, soft_wrap=True)
         guard = CollapseGuard(state.log, warns=state.lead)
         losses = ranks.parallel(model)
         stream = batches(

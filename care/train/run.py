@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from care.errors import CareError
 from care.train import checkpoint, mirror, ranks
+from care.train.disk import check_room
 from care.train.loading import worker_count
 from care.train.machine import Machine
 from care.train.position import Position, position_of
@@ -21,6 +22,7 @@ from care.train.run_log import LOSSES, opened_log
 from care.train.settings import Settings, refuse_other_settings, settings_of
 from care.train.signals import stop_requests
 from care.train.step import Losses, Stepper
+from care.train.stored import encoder_note
 from shards import ShardError, locks, storage
 from shards.errors import Failure, Stopped
 from shards.progress import console
@@ -28,6 +30,8 @@ from shards.progress import console
 Batch = TypeVar("Batch")
 # the loader workers of a run that was killed hold its lock for seconds
 LOCK_PATIENCE = 15
+# the file in which a process that is not admitted says why, beside ``status.json``
+REFUSAL = "status-refused"
 
 
 class Run:
@@ -51,7 +55,8 @@ class Run:
         title: what is said beside the progress.
         precision: of the arithmetic, by autocast.
         machine: what decides no result; its device is the model's.
-        allow_change: names of settings that may differ from those of earlier calls.
+        allow_change: settings that may differ from those of earlier calls, as for
+            ``care.train.settings.allowed_settings``; None: the caller has no such option.
         threads: tells how many threads compute, once a checkpoint's are set; by default torch's
             number.
         images: of the set that is trained on, so that a run goes on where its images end when its
@@ -60,12 +65,14 @@ class Run:
     Attributes:
         start: steps that were done before; where the batch size has changed, those that the images
             seen so far are in batches of this size.
+        before: settings of the checkpoint that this run goes on from, empty of a new one.
         lead: whether this process writes.
         workers: processes to decode with.
 
     Raises:
         ShardError: Another process is training in the directory.
-        CareError: The directory is one of other settings, or processes see different checkpoints.
+        CareError: The directory is one of other settings, its disk has no room for checkpoints, or
+            processes see different ones. A call that is refused leaves all as it was.
     """
 
     def __init__(  # noqa: PLR0913
@@ -78,7 +85,7 @@ class Run:
         title: str,
         precision: Precision,
         machine: Machine = Machine(),
-        allow_change: Sequence[str] = (),
+        allow_change: Sequence[str] | None = None,
         threads: Callable[[], int] = torch.get_num_threads,
         images: int | None = None,
     ) -> None:
@@ -93,10 +100,12 @@ class Run:
         self.precision = precision
         self.device = next(model.parameters()).device
         self.lead = ranks.rank() == 0
+        self.before: Settings = {}
         self.workers = machine.workers or 0
         self._images = images
         self._position = Position()
         self._allow_change = allow_change
+        self._is_admitted = False
         self._threads = threads
         self._stepper = Stepper(optimizer, self.device, precision, self.settings["seed"])
         self._saving: Future[None] | None = None
@@ -120,6 +129,12 @@ class Run:
             stack.push(self._leave_word)
             ranks.max_over_ranks(0)  # the others wait for what was fetched
             self._restore()
+            if self.lead:
+                self._check_room()
+                for old in self.path.glob("status*.json"):
+                    old.unlink()
+            ranks.max_over_ranks(0)  # what the others say from here on is not removed
+            self._is_admitted = True
             self._choose_workers()
             self._waited = 0.0
             self._stop_requests = stack.enter_context(stop_requests())
@@ -222,9 +237,6 @@ class Run:
         is_first_of_its_machine = os.environ.get("LOCAL_RANK", str(ranks.rank())) == "0"
         if storage.is_remote(self.url) and is_first_of_its_machine:
             mirror.pull(self.url, self.path)
-        if self.lead:
-            for old in self.path.glob("status*.json"):
-                old.unlink()
 
     def _restore(self) -> None:
         """Go back to the newest whole checkpoint, on all processes."""
@@ -232,6 +244,7 @@ class Run:
         if newest is not None:
             before = settings_of(newest.manifest)
             refuse_other_settings(self.url, before, self.settings, self._allow_change)
+            self.before = before
             checkpoint.restore(newest, self.model, self.optimizer)
             scaler = newest.manifest["scaler"]
             if scaler:  # empty after another precision, which --allow-change admits
@@ -245,6 +258,16 @@ class Run:
                 f"the processes see different checkpoints in {self.url}; "
                 "give a RUN that all machines share"
             )
+
+    def _check_room(self) -> None:
+        """Raise a ``CareError`` where the disk has no room for what is going to be saved."""
+        check_room(
+            self.path,
+            self.model,
+            self.machine,
+            start=self.start,
+            steps=self.settings["steps"],
+        )
 
     def _choose_workers(self) -> None:
         """Settle how many processes decode, and say with what the steps that are left are taken."""
@@ -312,6 +335,7 @@ class Run:
             "threads": torch.get_num_threads(),
             "precision": self.precision,
             "workers": self.workers,
+            "encoder": encoder_note(self.model),
         }
         if self._position.offset:
             manifest["offset"] = self._position.offset
@@ -338,10 +362,10 @@ class Run:
                 keep_every=self.machine.keep_every,
             )
 
-    def _write_status(self, state: str, message: str = "") -> None:
+    def _write_status(self, state: str, message: str = "", *, kind: str = "status") -> None:
         process = "" if self.lead else f"-{ranks.rank()}"
         status = {"state": state, "message": message}
-        storage.write_json(self.path / f"status{process}.json", status)
+        storage.write_json(self.path / f"{kind}{process}.json", status)
 
     def _leave_word(
         self,
@@ -351,9 +375,14 @@ class Run:
     ) -> None:
         """Leave how the run ended for whoever started it.
 
-        What is no error of ours counts as a crash: the state stays ``running``.
+        What is no error of ours counts as a crash: the state stays ``running``. A call that was
+        refused is no part of the run: it leaves a word to who started it, and the status as it was.
         """
-        if isinstance(error, Failure):
+        if not self._is_admitted:
+            if isinstance(error, Failure) and "TORCHELASTIC_RUN_ID" in os.environ:
+                with suppress(ShardError):
+                    self._write_status("failed", str(error), kind=REFUSAL)
+        elif isinstance(error, Failure):
             state = "stopped" if isinstance(error, Stopped) else "failed"
             with suppress(ShardError):  # a full disk, which is what the error says already
                 self._write_status(state, str(error))

@@ -11,8 +11,13 @@ import shards
 from care import BYOL, streams_for
 from care.encoders import ENCODERS, Encoder
 from care.evaluate import knn
+from care.evaluate.evaluation import comparable
 from care.train import pretrain
+from care.train.checks import check_encoder, check_processes
+from care.train.growth import grows
 from care.train.launch import process_group, torchrun
+from care.train.mirror import recorded_settings
+from care.train.settings import PRETRAINING_SETTINGS, allowed_settings
 from flows.cli.options import SetPath, add_command, new_app
 from flows.exits import exit_on_failure
 from flows.flatten import gathered
@@ -37,7 +42,9 @@ def _run(  # noqa: PLR0913 (the options of a command)
             help=f"{', '.join(ENCODERS)}, NAME:TAP, torchvision:MODEL:TAP or timm:MODEL:TAP."
         ),
     ] = "resnet50",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the set.")] = 100,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes over the set; more than before make a run longer.")
+    ] = 100,
     warmup_epochs: Annotated[
         float | None, typer.Option(min=0, help="Default: 10, at most a tenth of the run.")
     ] = None,
@@ -48,7 +55,8 @@ def _run(  # noqa: PLR0913 (the options of a command)
         int, typer.Option(min=1, help="Training processes on this machine, such as one a GPU.")
     ] = 1,
     allow_change: Annotated[
-        list[str] | None, typer.Option(help="A setting that may differ from the run's.")
+        list[str] | None,
+        typer.Option(help="A setting that may differ from the run's, such as lr; repeatable."),
     ] = None,
     knn_every: Annotated[
         int, typer.Option(min=0, help="Epochs between kNN evaluations on the way; 0: none.")
@@ -60,37 +68,57 @@ def _run(  # noqa: PLR0913 (the options of a command)
 ) -> None:
     """Pre-train in this process, or start the processes that do it together."""
     data = shards.open(path)
-    size = settings["size"]
-    _check_batch_size(len(data), path, nproc, settings["batch_size"], settings["accumulate"])
+    batch_size = settings["batch_size"]
+    _check_batch_size(len(data), path, nproc, batch_size, settings["accumulate"])
     if bool(knn_every) != bool(knn_val):
         raise typer.BadParameter("give both or none of them", param_hint="--knn-every, --knn-val")
+    allowed_settings(allow_change or (), PRETRAINING_SETTINGS)
+    check_processes(nproc, settings["device"])
+    val = shards.open(knn_val) if knn_val else data
+    if knn_val and os.environ.get("RANK", "0") == "0":
+        comparable(data, val)  # which an evaluation after hours would refuse
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        check_encoder(encoder, size=settings["size"], init=settings["init"])
         torchrun(run, nproc, _typed_arguments(), module="flows.cli.pretrain")
         return
-    steps_per_epoch = len(data) // settings["batch_size"]
-    if warmup_epochs is None:
-        warmup_epochs = min(10, epochs / 10)
-    settings["warmup"] = round(steps_per_epoch * warmup_epochs)
+    steps_per_epoch = len(data) // batch_size
+    steps = epochs * steps_per_epoch
+    before = recorded_settings(run)
+    is_longer = grows(before, steps=steps, batch_size=batch_size)
+    settings["warmup"] = _warmup_steps(warmup_epochs, epochs, steps_per_epoch)
+    if before is not None and is_longer and warmup_epochs is None:
+        settings["warmup"] = before["warmup"]  # which is over
     with process_group(run):
-        val = shards.open(knn_val) if knn_val else data
 
         def probe(network: Encoder) -> dict[str, float]:
-            return {"knn": knn(network, data, val, size=size).measures["top1"]}
+            return {"knn": knn(network, data, val, size=settings["size"]).measures["top1"]}
 
-        c, t = streams_for(encoder, size=size, seed=settings["seed"], objective=BYOL(hidden=hidden))
+        c, t = streams_for(
+            encoder,
+            size=settings["size"],
+            seed=settings["seed"],
+            objective=BYOL(hidden=hidden),
+        )
         trained = pretrain(
             data,
             run,
             c,
             t,
-            steps=epochs * steps_per_epoch,
-            allow_change=allow_change or (),
+            steps=steps,
+            allow_change=[*(allow_change or ()), *(["steps"] if is_longer else ())],
             probe=probe,
             probe_every=knn_every * steps_per_epoch,
             **gathered(pretrain, settings),
         )
         if os.environ.get("RANK", "0") == "0":
             typer.echo(f"{trained.steps} steps done, encoder: {trained.encoder}")
+
+
+def _warmup_steps(warmup_epochs: float | None, epochs: int, steps_per_epoch: int) -> int:
+    """Steps of the warm-up: ten epochs, at most a tenth of the run, unless asked for."""
+    if warmup_epochs is None:
+        warmup_epochs = min(10, epochs / 10)
+    return round(steps_per_epoch * warmup_epochs)
 
 
 def _check_batch_size(images: int, path: str, nproc: int, batch_size: int, accumulate: int) -> None:

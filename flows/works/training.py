@@ -71,7 +71,7 @@ def pretrain(  # noqa: PLR0913 (the inputs of a stage)
         objective: of the C-stream, a name in ``OBJECTIVES``.
         seed: of weights, order and views.
         nproc: training processes; 0: one a GPU.
-        **settings: those of ``care.train.pretrain``.
+        **settings: those of ``care.train.pretrain``, such as ``init``.
 
     Returns:
         Digest and files of the encoder, its last losses, and how long it took on what.
