@@ -5,34 +5,39 @@ the time. Who has seen it unchanged for ``LEASE_SECONDS`` takes its writer for d
 next generation, which a store lets only one do. Clocks are not compared.
 """
 
-import math
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 from shards import objects, storage
-from shards.errors import ShardError
-from shards.progress import say
+from shards.errors import ShardError, StoreError
+from shards.progress import say, warn
 
-# a holder that could not renew its lease for so long has lost it; it tries four times as often
+# a holder that could not renew its lease for so long may be followed; it tries four times as often
 LEASE_SECONDS = 20.0
 
 
 @contextmanager
-def leased(folder: str, busy: ShardError, deadline: float) -> Iterator[None]:
+def leased(folder: str, busy: ShardError, deadline: float) -> Iterator[Callable[[], None]]:
     """Hold the lease of a folder for the length of the block.
 
-    If it is lost meanwhile, stderr says so at once, and an error at the end of the block.
+    If another process takes the folder over meanwhile, stderr says so at once, and an error at the
+    end of the block. While the store is not reached, nobody knows; once it is again, a lease that
+    nobody took goes on.
 
     Args:
         folder: its URL, without a slash at the end.
         busy: what to raise if another process holds it.
         deadline: until when to wait for that, by ``time.monotonic()``.
 
+    Yields:
+        What raises a ``ShardError`` if another process has taken the folder over, and a
+        ``StoreError`` if nobody knows, for those who are about to write there after a while.
+
     Raises:
-        ShardError: ``busy``, or the lease was lost.
+        ShardError: ``busy``, or the folder was taken over, or the store is not reached at the end.
     """
     lease = _Lease(folder)
     lease.acquire(busy, deadline)
@@ -40,15 +45,15 @@ def leased(folder: str, busy: ShardError, deadline: float) -> Iterator[None]:
     thread.start()
     try:
         lease.remove_older()
-        yield
+        yield lease.check
     finally:
         lease.ended.set()
         thread.join()
-        lost = lease.is_lost()
-        if not lost:
+        doubt = lease.doubt()
+        if doubt is None:
             lease.release()
-    if lost:
-        raise ShardError(lease.loss)
+    if doubt is not None:
+        raise doubt
 
 
 def wait_for_holder(seconds: float, busy: ShardError) -> None:
@@ -75,15 +80,13 @@ class _Lease:
 
     Attributes:
         ended: set when it is no longer to be renewed.
-        loss: what to say if it is lost.
     """
 
     def __init__(self, folder: str) -> None:
         self.ended = threading.Event()
-        self.loss = (
-            f"{folder} was taken over by another process, or not reached for "
-            f"{LEASE_SECONDS:g} s; let only one write there, and run it again"
-        )
+        self._folder = folder
+        self._is_taken = False
+        self._was_unreached = False
         self._prefix = f"{folder}/.lease"
         self._token = uuid.uuid4().hex
         self._url = ""
@@ -116,21 +119,67 @@ class _Lease:
                 self._put("create")
 
     def renew_until_ended(self) -> None:
-        """Rewrite the lease until it is lost or ``ended`` is set, in a thread."""
+        """Rewrite the lease until another process has taken it or ``ended`` is set, in a thread."""
+        was_unreached = False
         while not self.ended.wait(LEASE_SECONDS / 4):
-            now = time.monotonic()
-            with suppress(ShardError, OSError):  # the next time may be better
-                ours = self._is_ours(self._newest())
-                if ours:
-                    self._put("overwrite")
-                self._renewed = now if ours and not self.is_lost() else -math.inf
-            if self.is_lost():
-                say(self.loss, "red")
+            self._renew()
+            if self._is_taken:
+                say(self._loss(), "red")
                 break
+            is_unreached = self._seconds_unreached() > LEASE_SECONDS
+            if is_unreached and not was_unreached:
+                warn(
+                    f"{self._folder} was not reached for {LEASE_SECONDS:g} s; if it is again, and "
+                    "nobody took it over, all goes on"
+                )
+            elif was_unreached and not is_unreached:
+                say(f"{self._folder} is reached again, and nobody took it over")
+            was_unreached = is_unreached
 
-    def is_lost(self) -> bool:
-        """Whether it was not renewed for so long that another process may have taken it."""
-        return time.monotonic() - self._renewed > LEASE_SECONDS
+    def check(self) -> None:
+        """Raise a ``ShardError`` where this process may not be alone in the folder."""
+        doubt = self.doubt()
+        if doubt is not None:
+            raise doubt
+
+    def doubt(self) -> ShardError | None:
+        """Why this process may not be alone in the folder, None if it is.
+
+        After an outage the store is asked once more. The lease of a process that another one has
+        followed is gone, or older than the newest one: so that tells.
+        """
+        if self._seconds_unreached() > LEASE_SECONDS or self._was_unreached:
+            self._renew()
+        if self._is_taken:
+            return ShardError(self._loss())
+        if self._seconds_unreached() > LEASE_SECONDS:
+            return StoreError(
+                f"{self._folder} was not reached for {self._seconds_unreached():.0f} s, so it is "
+                "not known whether another process took it over; check the network, and run it "
+                "again"
+            )
+        return None
+
+    def _renew(self) -> None:
+        """Rewrite the lease if the newest one is ours; what fails may succeed the next time."""
+        now = time.monotonic()
+        self._was_unreached |= now - self._renewed > LEASE_SECONDS
+        with suppress(ShardError, OSError):
+            if self._is_taken or not self._is_ours(self._newest()):
+                self._is_taken = True
+            else:
+                self._put("overwrite")
+                self._renewed = now
+
+    def _seconds_unreached(self) -> float:
+        """For how long the lease could not be renewed."""
+        return time.monotonic() - self._renewed
+
+    def _loss(self) -> str:
+        return (
+            f"{self._folder} was taken over by another process; let only one write there, and run "
+            "it again"
+        )
 
     def remove_older(self) -> None:
         """Remove the leases of the dead."""

@@ -7,7 +7,7 @@ stores have no locks; there a lease does (``leases``).
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shards import storage
@@ -18,7 +18,9 @@ SECONDS_BETWEEN_TRIES = 0.1
 
 
 @contextmanager
-def exclusive(folder: str | Path, doing: str, *, patience: float = 0) -> Iterator[None]:
+def exclusive(
+    folder: str | Path, doing: str, *, patience: float = 0
+) -> Iterator[Callable[[], None]]:
     """Keep all other processes out of this block with the same folder.
 
     Args:
@@ -26,14 +28,18 @@ def exclusive(folder: str | Path, doing: str, *, patience: float = 0) -> Iterato
         doing: what is done in the block, for the message: "another process is ``doing`` FOLDER".
         patience: seconds to wait for another process.
 
+    Yields:
+        What raises a ``ShardError`` if another process has taken the folder over all the same,
+        which in an object store it does where this one was not heard of for long.
+
     Raises:
         ShardError: Another process is still in such a block, or the folder cannot be made.
     """
     deadline = time.monotonic() + patience
     busy = ShardError(f"another process is {doing} {folder}; wait until it ends, or stop it")
     if storage.is_remote(folder):
-        with leased(str(folder).rstrip("/"), busy, deadline):
-            yield
+        with leased(str(folder).rstrip("/"), busy, deadline) as check:
+            yield check
         return
     path = Path(folder)
     with storage.readable_errors(path):
@@ -44,9 +50,13 @@ def exclusive(folder: str | Path, doing: str, *, patience: float = 0) -> Iterato
             if time.monotonic() >= deadline:
                 raise busy
             wait_for_holder(SECONDS_BETWEEN_TRIES, busy)
-        yield
+        yield _check_nothing
     finally:
         os.close(descriptor)
+
+
+def _check_nothing() -> None:
+    """A kernel's lock is not lost while its process lives."""
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -31,13 +31,14 @@ def check_room(run: Path, model: nn.Module, machine: Machine, *, start: int, ste
     here = len(steps_in(run / "checkpoints"))
     count = min(max(CHECKPOINTS_AT_ONCE - here, 1), saves)
     count += max(_kept_for_good(machine, start, steps) - CHECKPOINTS_AT_ONCE + 1, 0)
-    wanted = count * checkpoint_bytes(model)
+    size = checkpoint_bytes(model)
     free = shutil.disk_usage(run).free
-    if free < wanted:
+    lacking = count * size - free
+    if lacking > 0:
         raise CareError(
-            f"wanted room for {count} checkpoints of {_gigabytes(checkpoint_bytes(model))} in {run},"
-            f" got {_gigabytes(free)} on its disk; free {_gigabytes(wanted - free)} of it, keep fewer"
-            " by --keep-every, or choose a run directory on another disk"
+            f"wanted room for {count} checkpoints of {_gigabytes(size)} in {run}, got "
+            f"{_gigabytes(free)} on its disk; free {_gigabytes(lacking)} more, keep fewer by "
+            "--keep-every, or choose a run directory on another disk"
         )
 
 

@@ -17,6 +17,7 @@ from shards import storage
 OF_ALL_LABELS = "all labels"
 MANIFEST = "manifest.json"  # of a checkpoint
 
+
 def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
     """Load an encoder, or make it: in eval mode, on the CPU.
 

@@ -37,7 +37,7 @@ from shards.bounds import (
     PixelSide,
     PositiveInt,
 )
-from shards.progress import console
+from shards.progress import warn
 
 Probe = Callable[[Encoder], dict[str, float]]
 
@@ -165,7 +165,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             write_origin(state.path, data)
         growth = describe_growth(state.before, settings, start=state.start)
         if growth and state.lead:
-            console.print(f"{run}: {growth}", markup=False, soft_wrap=True)
+            warn(f"{run}: {growth}")
         guard = CollapseGuard(state.log, warns=state.lead)
         losses = ranks.parallel(model)
         stream = batches(

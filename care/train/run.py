@@ -24,8 +24,8 @@ from care.train.signals import stop_requests
 from care.train.step import Losses, Stepper
 from care.train.stored import encoder_note
 from shards import ShardError, locks, storage
-from shards.errors import Failure, Stopped
-from shards.progress import console
+from shards.errors import Failure, Stopped, StoreError
+from shards.progress import console, warn
 
 Batch = TypeVar("Batch")
 # the loader workers of a run that was killed hold its lock for seconds
@@ -106,6 +106,8 @@ class Run:
         self._position = Position()
         self._allow_change = allow_change
         self._is_admitted = False
+        # that no other process has taken the directory over
+        self._checks = list[Callable[[], None]]()
         self._threads = threads
         self._stepper = Stepper(optimizer, self.device, precision, self.settings["seed"])
         self._saving: Future[None] | None = None
@@ -233,7 +235,7 @@ class Run:
         if self.lead:
             for place in sorted({str(self.url), str(self.path)}):
                 lock = locks.exclusive(place, "training in", patience=LOCK_PATIENCE)
-                stack.enter_context(lock)
+                self._checks.append(stack.enter_context(lock))
         is_first_of_its_machine = os.environ.get("LOCAL_RANK", str(ranks.rank())) == "0"
         if storage.is_remote(self.url) and is_first_of_its_machine:
             mirror.pull(self.url, self.path)
@@ -340,12 +342,25 @@ class Run:
         if self._position.offset:
             manifest["offset"] = self._position.offset
         state = checkpoint.snapshot(self.model, self.optimizer)
-        self._saving = self._writer.submit(self._save, state, manifest)
+        self._saving = self._writer.submit(self._save, state, manifest, must_push=waits)
         if waits:
             self._saving.result()
 
-    def _save(self, state: dict[str, dict[str, Tensor]], manifest: dict[str, Any]) -> None:
-        """Write a checkpoint, and bring the run to its URL if it has one."""
+    def _save(
+        self,
+        state: dict[str, dict[str, Tensor]],
+        manifest: dict[str, Any],
+        *,
+        must_push: bool,
+    ) -> None:
+        """Write a checkpoint, and bring the run to its URL if it has one.
+
+        Args:
+            state: tensors of model and optimizer.
+            manifest: JSON values of the checkpoint.
+            must_push: whether it is the last one; of any other a store that is not reached is told,
+                and gets it with the next one.
+        """
         checkpoint.save(
             self.path,
             state,
@@ -354,13 +369,24 @@ class Run:
             intact=self._intact,
         )
         self._intact.add(manifest["step"])
-        if storage.is_remote(self.url):
-            mirror.push(
-                self.path,
-                str(self.url),
-                rewritten=manifest["step"],
-                keep_every=self.machine.keep_every,
+        if not storage.is_remote(self.url):
+            return
+        try:
+            self._push(manifest["step"])
+        except StoreError as error:
+            if must_push:
+                raise
+            warn(
+                f"{self.url}: the checkpoint of step {manifest['step']} is only in {self.path} "
+                f"until the next one is put there: {error}"
             )
+
+    def _push(self, step: int) -> None:
+        """Bring the run to its URL, unless another process has taken it over."""
+        for check in self._checks:
+            check()
+        keep_every = self.machine.keep_every
+        mirror.push(self.path, str(self.url), rewritten=step, keep_every=keep_every)
 
     def _write_status(self, state: str, message: str = "", *, kind: str = "status") -> None:
         process = "" if self.lead else f"-{ranks.rank()}"

@@ -188,40 +188,76 @@ def test_a_lease_that_is_lost_is_told_at_once_and_at_the_end(url, quick, capsys,
             loss(url)
             wait_for_word("taken over", capsys)
 
-    message = r"f was taken over by another process, or not reached for 2 s"
-    with pytest.raises(ShardError, match=message):
+    with pytest.raises(ShardError, match=r"f was taken over by another process; let only one"):
         hold()
     assert lease_names(url) == names
 
 
-def test_a_store_that_is_not_reached_loses_the_lease_and_a_short_failure_does_not(
-    url, quick, monkeypatch, capsys
-):
+@pytest.fixture
+def outage(monkeypatch, quick):
+    """An event: while it is set, the store fails, and ``failures`` has what was tried."""
     attempt = objects.attempt
     failing = threading.Event()
-    failures = []
+    failing.failures = []
 
     def flaky(what, *rest):
-        if failing.is_set() and threading.current_thread() is not threading.main_thread():
-            failures.append(what)
+        if failing.is_set():
+            failing.failures.append(what)
             raise StoreError("no")
         return attempt(what, *rest)
 
     monkeypatch.setattr(objects, "attempt", flaky)
-    with locks.exclusive(url, "testing"):
-        before = storage.read_bytes(f"{url}/.lease/00000001")
-        failing.set()
-        wait_for(lambda: failures)
-        failing.clear()
-        wait_for(lambda: storage.read_bytes(f"{url}/.lease/00000001") not in (before, b""))
-    assert capsys.readouterr().err == ""
+    return failing
 
+
+def test_a_short_failure_of_the_store_is_not_even_told(url, outage, capsys):
+    with locks.exclusive(url, "testing") as check:
+        before = storage.read_bytes(f"{url}/.lease/00000001")
+        outage.set()
+        wait_for(lambda: outage.failures)
+        outage.clear()
+        wait_for(lambda: storage.read_bytes(f"{url}/.lease/00000001") not in (before, b""))
+        check()
+    assert capsys.readouterr().err == ""
+    assert lease_names(url) == []
+
+
+def test_a_long_outage_with_nobody_else_there_loses_nothing(url, outage, capsys):
+    with locks.exclusive(url, "testing") as check:
+        outage.set()
+        wait_for_word("not reached for 2 s; if it is again, and nobody took it over", capsys)
+        with pytest.raises(StoreError, match="not known whether another process took it over"):
+            check()
+        outage.clear()
+        wait_for_word("is reached again, and nobody took it over", capsys)
+        check()
+    assert lease_names(url) == []
+
+
+def test_an_outage_that_lasts_to_the_end_says_that_nobody_knows(url, outage, capsys):
     def hold():
         with locks.exclusive(url, "testing"):
-            failing.set()
+            outage.set()
             wait_for_word("not reached", capsys)
 
-    with pytest.raises(ShardError, match="not reached for 2 s"):
+    with pytest.raises(StoreError, match=r"f was not reached for [2-9] s, so it is not known"):
+        hold()
+    outage.clear()
+    assert lease_names(url) == ["00000001"]
+
+
+@pytest.mark.parametrize("loss", [write_a_higher_one, remove_it])
+def test_who_was_followed_in_an_outage_learns_it_before_it_writes(url, outage, capsys, loss):
+    def hold():
+        with locks.exclusive(url, "testing") as check:
+            outage.set()
+            wait_for_word("not reached", capsys)
+            outage.clear()
+            loss(url)
+            with pytest.raises(ShardError, match="was taken over by another process"):
+                check()
+
+    with pytest.raises(ShardError, match="was taken over by another process"):
         hold()
 
 

@@ -206,6 +206,10 @@ def test_a_container_quota_limits_the_threads(data, tmp_path, monkeypatch):
     assert checkpoint.latest(tmp_path).manifest["threads"] == 1
 
 
+def crash_of_ours():
+    raise CareError("of ours")
+
+
 def test_how_a_run_ended_is_recorded(whole, data, tmp_path, at_step):
     def status():
         return json.loads((tmp_path / "status.json").read_text())
@@ -221,12 +225,18 @@ def test_how_a_run_ended_is_recorded(whole, data, tmp_path, at_step):
     with pytest.raises(CrashError):
         train(data, tmp_path)
     assert status()["state"] == "running"  # to whoever reads it later: it crashed
-    with pytest.raises(CareError):
+    with pytest.raises(CareError):  # a call that is refused is no part of the run
         train(data, tmp_path, lr=1.0)
-    assert status()["state"] == "failed"
-    assert "was trained with lr" in status()["message"]
+    assert status()["state"] == "running"
+    at_step(3, crash_of_ours)
+    with pytest.raises(CareError):
+        train(data, tmp_path)
+    assert status() == {"state": "failed", "message": "of ours"}
     at_step(None, crash)
     train(data, tmp_path)
+    assert status() == {"state": "done", "message": ""}
+    with pytest.raises(CareError):
+        train(data, tmp_path, lr=1.0)
     assert status() == {"state": "done", "message": ""}
 
 
