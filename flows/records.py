@@ -150,7 +150,7 @@ def _with_tables(work: str, result: Result) -> Result:
 
 def locked(
     stage: KeyedStage, patience: float = SECONDS_FOR_ANOTHER
-) -> AbstractContextManager[None]:
+) -> AbstractContextManager[object]:
     """No other process at this stage in the block.
 
     Args:

@@ -42,9 +42,7 @@ def _run(  # noqa: PLR0913 (the options of a command)
             help=f"{', '.join(ENCODERS)}, NAME:TAP, torchvision:MODEL:TAP or timm:MODEL:TAP."
         ),
     ] = "resnet50",
-    epochs: Annotated[
-        int, typer.Option(min=1, help="Passes over the set; more than before make a run longer.")
-    ] = 100,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the set.")] = 100,
     warmup_epochs: Annotated[
         float | None, typer.Option(min=0, help="Default: 10, at most a tenth of the run.")
     ] = None,
@@ -56,7 +54,7 @@ def _run(  # noqa: PLR0913 (the options of a command)
     ] = 1,
     allow_change: Annotated[
         list[str] | None,
-        typer.Option(help="A setting that may differ from the run's, such as lr; repeatable."),
+        typer.Option(help="A setting that may differ from the run's."),
     ] = None,
     knn_every: Annotated[
         int, typer.Option(min=0, help="Epochs between kNN evaluations on the way; 0: none.")
