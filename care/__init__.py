@@ -22,7 +22,18 @@ from care.errors import CareError
 from care.heads import mlp_head
 from care.loss import CareLoss, attention_loss, care_loss
 from care.momentum import MomentumPair, Siamese
-from care.objectives import BYOL, BarlowTwins, MoCoV3, Objective, SimCLR, SimSiam
+from care.objectives import (
+    BYOL,
+    BarlowTwins,
+    Criterion,
+    MoCoV1,
+    MoCoV2,
+    MoCoV3,
+    Objective,
+    SimCLR,
+    SimSiam,
+    SwAV,
+)
 from care.positions import AbsolutePosition, NoPosition, RelativePosition, SinCosPosition
 from care.schedules import lr_at, momentum_at
 from care.similarity import similarity_loss
@@ -38,7 +49,10 @@ __all__ = [
     "CStreamOut",
     "CareError",
     "CareLoss",
+    "Criterion",
     "Encoded",
+    "MoCoV1",
+    "MoCoV2",
     "MoCoV3",
     "MomentumPair",
     "NoPosition",
@@ -48,6 +62,7 @@ __all__ = [
     "SimCLR",
     "SimSiam",
     "SinCosPosition",
+    "SwAV",
     "TStream",
     "TStreamOut",
     "TappedEncoder",

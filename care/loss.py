@@ -73,7 +73,7 @@ def care_loss(
 
     Source: Eq. 5, Sec. 3.3.
     """
-    cnn = c.objective.loss(c.online, c.target)
+    cnn = c.criterion(c.online, c.target)
     if t is None:
         return CareLoss(cnn, cnn, torch.zeros_like(cnn), torch.zeros_like(cnn))
     c_width = c.online[0].shape[1]
@@ -83,6 +83,6 @@ def care_loss(
             f"Eq. 4 needs embeddings of one width, got {c_width} and {t_width}; give both"
             " objectives one dim"
         )
-    transformer = t.objective.loss(t.online, t.target)
+    transformer = t.criterion(t.online, t.target)
     attention = attention_loss(c.online, t.online, norm=norm)
     return CareLoss(cnn + transformer + attention_weight * attention, cnn, transformer, attention)

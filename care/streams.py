@@ -14,6 +14,7 @@ from care.encoded import map_shape
 from care.encoders import Encoder, build_encoder
 from care.momentum import MomentumPair, Pair, update_targets
 from care.objectives import BYOL, Objective
+from care.objectives.criterion import Loss
 from care.positions import Position, RelativePosition
 from care.similarity import Embeddings
 
@@ -37,13 +38,13 @@ class CStreamOut(NamedTuple):
         online: predictor's outputs, f₁ of Eq. 1.
         target: target projector's outputs, f₂ of Eq. 1, without gradient.
         maps: for the T-stream.
-        objective: whose loss the embeddings are for.
+        criterion: the loss that the embeddings are for.
     """
 
     online: Embeddings
     target: Embeddings
     maps: Maps
-    objective: Objective = BYOL()
+    criterion: Loss = BYOL().loss
 
 
 class TStreamOut(NamedTuple):
@@ -52,12 +53,12 @@ class TStreamOut(NamedTuple):
     Attributes:
         online: predictor's outputs, f₃ of Eq. 3.
         target: target projector's outputs, f₄ of Eq. 3, without gradient.
-        objective: whose loss the embeddings are for.
+        criterion: the loss that the embeddings are for.
     """
 
     online: Embeddings
     target: Embeddings
-    objective: Objective = BYOL()
+    criterion: Loss = BYOL().loss
 
 
 class Stream(nn.Module):
@@ -76,18 +77,22 @@ class Stream(nn.Module):
         projector = self.objective.projector(int(backbone.online.features))  # type: ignore[arg-type]
         self.projector = type(backbone)(projector)
         self.predictor = self.objective.predictor()
+        self.criterion = self.objective.criterion()
 
     def online_parameters(self) -> list[nn.Parameter]:
-        """List what gradients train: encoder or transformer, projector, predictor."""
+        """List what gradients train: encoder or transformer, heads, perhaps prototypes."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def update(self, momentum: float) -> None:
-        """Move both targets towards their online twins.
+        """Go on to the next step: both targets move towards their online twins.
+
+        A queue or prototypes of the objective go on, too.
 
         Args:
             momentum: the coefficient τ, see ``care.momentum_at``.
         """
         update_targets([self.backbone, self.projector], momentum)
+        self.criterion.after_step()
 
     def embed(
         self,
@@ -131,7 +136,7 @@ class CStream(Stream):
             (online1.features, online2.features),
             (target1.features, target2.features),
         )
-        return CStreamOut(_of_two(online), _of_two(target), maps, self.objective)
+        return CStreamOut(_of_two(online), _of_two(target), maps, self.criterion)
 
 
 class TStream(Stream):
@@ -153,7 +158,7 @@ class TStream(Stream):
     def forward(self, maps: Maps) -> TStreamOut:
         """Embed the maps of the two views."""
         online, target = self.embed_maps(maps.online, maps.target)
-        return TStreamOut(_of_two(online), _of_two(target), self.objective)
+        return TStreamOut(_of_two(online), _of_two(target), self.criterion)
 
     def embed_maps(
         self,

@@ -31,6 +31,7 @@ class Losses(nn.Module):
 
     Attributes:
         pairs: all networks that may have a target.
+        criteria: the losses of the streams, and what these keep from step to step.
     """
 
     def __init__(self, c: CStream, t: TStream | None, attention_weight: float) -> None:
@@ -40,6 +41,7 @@ class Losses(nn.Module):
         self.weight = attention_weight
         streams = [c] if t is None else [c, t]
         self.pairs = [pair for stream in streams for pair in (stream.backbone, stream.projector)]
+        self.criteria = [stream.criterion for stream in streams]
         self._view_threads: ViewThreads | None = None
         self._t_precision: Precision | None = None
 

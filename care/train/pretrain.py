@@ -128,6 +128,8 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     set_size(c.backbone.online, size)
     model = Losses(c, t, attention_weight).to(device).to(memory_format=torch.channels_last).train()
     synchronise(model)
+    for criterion in model.criteria:
+        criterion.check(batch_size // accumulate)
     precisions = _precisions(run, c, t, precision, size=size, images=batch_size // accumulate)
     optimizer = fused_sgd(model, sgd)
     keep_freed_memory(device)
@@ -185,6 +187,8 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             terms = state.take_step(step, losses, *_parts(x1, x2, model, accumulate))
             guard.check(step, terms["spread"])
             update_targets(model.pairs, momentum_at(step + 1, total=steps, base=momentum))
+            for criterion in model.criteria:
+                criterion.after_step(accumulate)
             is_probed = probe_every > 0 and (step + 1) % probe_every == 0
             probed = _judge(probe, c) if probe and is_probed and state.lead else {}
             state.record(step, terms, probed, note=_note(terms, t))

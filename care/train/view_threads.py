@@ -238,12 +238,12 @@ class ViewThreads:
         )
         c_online = (online[0], online[streams])
         c_target = (first.target[0], second.target[0])
-        c_out = CStreamOut(c_online, c_target, maps, self._first.c.objective)
+        c_out = CStreamOut(c_online, c_target, maps, self._first.c.criterion)
         if self._first.t is None:
             return c_out, None
         t_online = (online[1], online[streams + 1])
         t_target = (first.target[1], second.target[1])
-        return c_out, TStreamOut(t_online, t_target, self._first.t.objective)
+        return c_out, TStreamOut(t_online, t_target, self._first.t.criterion)
 
     def _gradients(
         self,

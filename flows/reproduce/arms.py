@@ -9,6 +9,9 @@ from shards.errors import Misuse
 
 REFERENCE = "c-stream"  # the arm from which the others' differences are taken by default
 CARE = "care"
+ObjectiveName = Literal[
+    "byol", "simsiam", "simclr", "moco-v1", "moco-v2", "moco-v3", "swav", "barlow-twins"
+]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Arm:
     tap: Literal["layer2", "layer3", "layer4"] = "layer3"
     detach: bool = False
     zero_gamma: bool = True
-    objective: Literal["byol", "simsiam", "simclr", "moco-v3", "barlow-twins"] = "byol"
+    objective: ObjectiveName = "byol"
     step_share: float | None = 1
 
     def encoder(self, base: str) -> str:
@@ -120,13 +123,19 @@ _READINGS = (
 _OBJECTIVES = (
     Arm("objective-simsiam", "SimSiam as the C-stream of CARE", objective="simsiam"),
     Arm("objective-simclr", "SimCLR as the C-stream of CARE", objective="simclr"),
+    Arm("objective-moco-v1", "MoCo v1 as the C-stream of CARE", objective="moco-v1"),
+    Arm("objective-moco-v2", "MoCo v2 as the C-stream of CARE", objective="moco-v2"),
     Arm("objective-moco-v3", "MoCo v3 as the C-stream of CARE", objective="moco-v3"),
+    Arm("objective-swav", "SwAV with two crops as the C-stream of CARE", objective="swav"),
     Arm("objective-barlow-twins", "Barlow Twins as the C-stream of CARE", objective="barlow-twins"),
 )
 _OBJECTIVES_ALONE = (
     Arm("objective-simsiam-alone", "SimSiam alone", t_stream=False, objective="simsiam"),
     Arm("objective-simclr-alone", "SimCLR alone", t_stream=False, objective="simclr"),
+    Arm("objective-moco-v1-alone", "MoCo v1 alone", t_stream=False, objective="moco-v1"),
+    Arm("objective-moco-v2-alone", "MoCo v2 alone", t_stream=False, objective="moco-v2"),
     Arm("objective-moco-v3-alone", "MoCo v3 alone", t_stream=False, objective="moco-v3"),
+    Arm("objective-swav-alone", "SwAV with two crops alone", t_stream=False, objective="swav"),
     Arm(
         "objective-barlow-twins-alone",
         "Barlow Twins alone",

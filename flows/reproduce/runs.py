@@ -132,6 +132,16 @@ class RunResult:
     timing: Result | None
     rows: list[Result]
 
+    @classmethod
+    def from_json(cls, content: Result) -> Self:
+        """Take up what ``keep`` wrote.
+
+        Args:
+            content: of the JSON of a run.
+        """
+        values = {"arm": Arm(**content["arm"]), "settings": Regime(**content["settings"])}
+        return cls(**content | values)
+
     @property
     def name(self) -> str:
         """What its file is called, without its ending."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import care
 import shards
+from care.objectives.by_name import objective_for
 from care.positions import Position
 from care.sequential import SequentialEncoder, sequential_stream
 from care.train import VIEWS, View, ranks
@@ -22,13 +23,6 @@ POSITIONS: dict[str, type[Position]] = {
     "sin-cos": care.SinCosPosition,
     "absolute": care.AbsolutePosition,
     "relative": care.RelativePosition,
-}
-OBJECTIVES: dict[str, type[care.Objective]] = {
-    "byol": care.BYOL,
-    "simsiam": care.SimSiam,
-    "simclr": care.SimCLR,
-    "moco-v3": care.MoCoV3,
-    "barlow-twins": care.BarlowTwins,
 }
 
 
@@ -68,7 +62,7 @@ def pretrain(  # noqa: PLR0913 (the inputs of a stage)
         position: its encoding of positions, a name in ``POSITIONS``.
         zero_gamma: each of its blocks starts as its shortcut.
         detach: its gradient ends at the encoder.
-        objective: of the C-stream, a name in ``OBJECTIVES``.
+        objective: of the C-stream, a name in ``care.objectives.by_name.OBJECTIVES``.
         seed: of weights, order and views.
         nproc: training processes; 0: one a GPU.
         **settings: those of ``care.train.pretrain``, such as ``init``.
@@ -87,11 +81,15 @@ def pretrain(  # noqa: PLR0913 (the inputs of a stage)
     # what those processes have trained is only loaded here, and told
     with process_group(out):
         shape["position"] = POSITIONS[position]
-        shape["objective"] = OBJECTIVES[objective](hidden=hidden)
+        data = shards.open(train)
+        batch_size = settings["batch_size"]
+        shape["objective"] = objective_for(
+            objective, hidden=hidden, images=len(data), batch_size=batch_size
+        )
         c, t = _streams(shape, t_stream=t_stream, detach=detach, design=design)
         keywords = {"size": size, "steps": steps, "views": _both_views(views or {}), "seed": seed}
         trained = pretrain_streams(
-            shards.open(train),
+            data,
             out,
             c,
             t,
@@ -104,7 +102,7 @@ def pretrain(  # noqa: PLR0913 (the inputs of a stage)
     return {
         "digest": files["encoder.safetensors"]["sha256"],
         "outputs": files,
-        "text": f"{encoder} at {size} px, {steps:,} steps of {settings['batch_size']} images",
+        "text": f"{encoder} at {size} px, {steps:,} steps of {batch_size} images",
         "losses": trained.losses,
         "timing": timing(out)._asdict(),
     }

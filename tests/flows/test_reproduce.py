@@ -228,7 +228,7 @@ def test_an_image_folder_and_its_shards_give_the_same_table(photos: Path, tmp_pa
 def test_an_arm_of_every_kind_runs_to_its_end(tmp_path: Path) -> None:
     kinds = ("random", "c-stream", "care", "c-stream-equal-compute", "lambda-0", "blocks-2")
     kinds += ("position-sin-cos", "tap-layer2", "sequential", "detach", "released")
-    kinds += ("objective-simsiam", "objective-simclr-alone", "objective-moco-v3")
+    kinds += ("objective-simsiam", "objective-moco-v2-alone", "objective-swav")
     grid = TINY | SCENES | {"arms": kinds, "seeds": (0,), "steps": 1}
     content = care_reproduce.fn(out=str(tmp_path), **grid)
     assert content["failed"] == []

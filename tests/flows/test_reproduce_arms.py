@@ -6,11 +6,12 @@ import pytest
 from PIL import Image
 import shards
 from care import AbsolutePosition, NoPosition, SinCosPosition, streams_for
+from care.objectives.by_name import OBJECTIVES
 from flows.reproduce.arms import ARMS, GROUPS, Arm, chosen_arms
 from flows.reproduce.images import folder_images, label_counts, scene_images
 from flows.reproduce.regime import FewLabels, RegimeChoice, regime_for
 from flows.reproduce.runs import Run, reference_arm
-from flows.works.training import OBJECTIVES, POSITIONS
+from flows.works.training import POSITIONS
 from shards.errors import Misuse, ShardError
 
 

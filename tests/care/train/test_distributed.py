@@ -10,7 +10,7 @@ import torch
 from flat import gathered
 from processes import together
 import shards
-from care import BYOL, BarlowTwins, CareError, SimCLR, care_loss, lr_at, streams_for
+from care import BYOL, BarlowTwins, CareError, MoCoV2, SimCLR, SwAV, care_loss, lr_at, streams_for
 from care.train import Stopped, batches, load_encoder, pretrain, ranks
 
 module = import_module("care.train.pretrain")
@@ -59,7 +59,15 @@ def test_the_losses_are_those_of_one_process(image_set, tmp_path, world):
 
 
 @pytest.mark.resume
-@pytest.mark.parametrize("objective", [SimCLR(hidden=32, dim=16), BarlowTwins(hidden=32, dim=16)])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        SimCLR(hidden=32, dim=16),
+        BarlowTwins(hidden=32, dim=16),
+        MoCoV2(hidden=32, dim=16, queue=48),
+        SwAV(hidden=32, dim=16, prototypes=12, frozen_steps=1, queue=24),
+    ],
+)
 def test_losses_across_the_batch_see_all_of_it(image_set, tmp_path, objective):
     train(image_set, tmp_path / "one", objective)
     together(2, lambda: train(image_set, tmp_path / "two", objective))

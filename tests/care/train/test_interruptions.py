@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 from flat import gathered
-from small_runs import SETTINGS, STEPS, CrashError, crash, result, saved, train
+from small_runs import SETTINGS, STEPS, CrashError, crash, make_streams, result, saved, train
 from torch import nn
 import shards
 from care import (
     BYOL,
     CareError,
     CStream,
+    MoCoV2,
     MomentumPair,
+    SwAV,
     TappedEncoder,
 )
 from care.train import Stopped, checkpoint, pretrain
@@ -35,6 +37,31 @@ def test_a_run_that_crashed_ends_with_the_same_bits(whole, data, tmp_path, at_st
     torch.rand(3)
     train(data, tmp_path, workers=workers)
     assert result(tmp_path) == result(whole)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        MoCoV2(hidden=32, dim=16, queue=32),
+        SwAV(hidden=32, dim=16, prototypes=12, frozen_steps=4, queue=16),
+    ],
+    ids=["queue", "prototypes"],
+)
+def test_what_an_objective_keeps_resumes_to_the_same_bits(objective, data, tmp_path, at_step):
+    def run(path):
+        streams = make_streams(objective=objective)
+        pretrain(data, path, *streams, **gathered(SETTINGS))
+        return {name: tensor.clone() for name, tensor in streams[0].criterion.state_dict().items()}
+
+    unbroken = run(tmp_path / "unbroken")
+    at_step(3, crash)
+    with pytest.raises(CrashError):
+        run(tmp_path / "broken")
+    at_step(None, crash)
+    state = run(tmp_path / "broken")
+    assert state.keys() == unbroken.keys()
+    assert all(torch.equal(state[name], unbroken[name]) for name in state)
+    assert result(tmp_path / "broken") == result(tmp_path / "unbroken")
 
 
 def test_networks_that_draw_random_numbers_resume_to_the_same_bits(

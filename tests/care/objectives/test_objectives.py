@@ -7,11 +7,14 @@ from care import (
     BarlowTwins,
     CareError,
     CStream,
+    MoCoV1,
+    MoCoV2,
     MoCoV3,
     MomentumPair,
     Siamese,
     SimCLR,
     SimSiam,
+    SwAV,
     Transformer,
     TStream,
     care_loss,
@@ -25,6 +28,9 @@ SMALL = [
     SimCLR(hidden=16, dim=8),
     MoCoV3(hidden=16, dim=8),
     BarlowTwins(hidden=16, dim=8),
+    MoCoV2(hidden=16, dim=8, queue=16),
+    MoCoV1(hidden=16, dim=8, queue=16),
+    SwAV(hidden=16, dim=8, prototypes=6),
 ]
 ids = [type(objective).__name__ for objective in SMALL]
 
@@ -102,14 +108,17 @@ def test_the_loss_is_that_of_its_paper(objective, naive):
     assert float(objective.loss(online, target)) == pytest.approx(want, rel=1e-9)
 
 
+WITH_STATE = [MoCoV2(dim=7, queue=10), SwAV(dim=7, prototypes=6)]
+
+
 @pytest.mark.parametrize(
-    "objective", [BYOL(), SimSiam(), SimCLR(), MoCoV3(), BarlowTwins()], ids=ids
+    "objective", [BYOL(), SimSiam(), SimCLR(), MoCoV3(), BarlowTwins(), *WITH_STATE], ids=repr
 )
 def test_targets_get_no_gradient_and_reduced_precision_is_computed_in_float32(objective):
     online, target = (
         tuple(x.float().bfloat16().requires_grad_() for x in embeddings(n)) for n in (1, 2)
     )
-    loss = objective.loss(online, target)
+    loss = objective.criterion()(online, target)
     assert loss.dtype == torch.float32
     loss.backward()
     assert all(x.grad is not None and x.grad.isfinite().all() for x in online)
@@ -141,6 +150,9 @@ def test_the_heads_are_those_of_the_papers():
         assert described(MoCoV3().predictor()) == "256→4096 norm relu 4096→256"
         three_layers = "2048→8192 norm relu 8192→8192 norm relu 8192→8192"
         assert described(BarlowTwins().projector(2048)) == three_layers
+        assert described(MoCoV2().projector(2048)) == "2048→2048 relu 2048→128"
+        assert described(nn.Sequential(MoCoV1().projector(2048))) == "2048→128"
+        assert described(SwAV().projector(2048)) == "2048→2048 norm relu 2048→128"
         assert not MoCoV3().projector(8)[-1].affine
         assert not SimSiam().projector(8)[-1].affine
         assert isinstance(SimCLR().predictor(), nn.Identity)
@@ -157,16 +169,17 @@ def test_the_t_stream_and_its_supervision_work_on_every_c_stream(objective):
     c, t = streams_for("resnet18-small-half", size=32, blocks=1, objective=objective)
     c_out = c(*views())
     loss = care_loss(c_out, t(c_out.maps), attention_weight=100)
-    assert float(loss.cnn.detach()) == float(objective.loss(c_out.online, c_out.target).detach())
+    assert float(loss.cnn.detach()) == float(c.criterion(c_out.online, c_out.target).detach())
     assert loss.attention > 0
     loss.total.backward()
     trained = [*c.online_parameters(), *t.online_parameters()]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
     torch.optim.SGD(trained, lr=0.1).step()
-    before = [p.clone() for p in c.parameters()]
+    networks = nn.ModuleList([c.backbone, c.projector, c.predictor])
+    before = [p.clone() for p in networks.parameters()]
     c.update(0.9)
     t.update(0.9)
-    moved = [not torch.equal(a, b) for a, b in zip(before, c.parameters(), strict=True)]
+    moved = [not torch.equal(a, b) for a, b in zip(before, networks.parameters(), strict=True)]
     assert any(moved) == (objective.pair is MomentumPair)  # only a momentum encoder follows
 
 

@@ -1,0 +1,50 @@
+"""Objectives by name, those with a queue or prototypes fitted to a set of images."""
+
+from dataclasses import replace
+from care.objectives.barlow_twins import BarlowTwins
+from care.objectives.byol import BYOL
+from care.objectives.moco import MoCoV1, MoCoV2
+from care.objectives.moco_v3 import MoCoV3
+from care.objectives.objective import Objective
+from care.objectives.simclr import SimCLR
+from care.objectives.simsiam import SimSiam
+from care.objectives.swav import SwAV
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "byol": BYOL,
+    "simsiam": SimSiam,
+    "simclr": SimCLR,
+    "moco-v1": MoCoV1,
+    "moco-v2": MoCoV2,
+    "moco-v3": MoCoV3,
+    "swav": SwAV,
+    "barlow-twins": BarlowTwins,
+}
+# of which a prototype is the mean, at least: ImageNet has 427
+IMAGES_OF_A_PROTOTYPE = 10
+
+
+def objective_for(name: str, *, hidden: int, images: int, batch_size: int) -> Objective:
+    """Make the objective of a name, in proportion to the images that it is trained on.
+
+    The papers' queues and prototypes are for ImageNet. Of a small set a queue of 65,536 would hold
+    every image many times, each then told from itself: it is cut to one key an image, in whole
+    batches, and prototypes to one for ten images. These rules are ours. Prototypes rest for one
+    epoch, as in the released code at batch 4,096.
+
+    Args:
+        name: key of ``OBJECTIVES``.
+        hidden: channels between the layers of the heads.
+        images: to train on.
+        batch_size: images a step.
+    """
+    objective = OBJECTIVES[name](hidden=hidden)
+    if isinstance(objective, MoCoV2):
+        keys = 2 * batch_size
+        queue = min(objective.queue, images) // keys * keys
+        return replace(objective, queue=max(queue, keys))
+    if isinstance(objective, SwAV):
+        prototypes = min(objective.prototypes, max(images // IMAGES_OF_A_PROTOTYPE, 2))
+        epoch = max(images // batch_size, 1)
+        return replace(objective, prototypes=prototypes, frozen_steps=epoch)
+    return objective

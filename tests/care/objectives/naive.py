@@ -1,0 +1,13 @@
+"""Embeddings, and what is said of them by plain loops."""
+
+import torch
+
+
+def random_embeddings(seed, b=5, d=7, dtype=torch.float64):
+    """Embeddings [b, d] of two views."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(b, d, generator=generator, dtype=dtype) * 3 for _ in range(2))
+
+
+def cosine(x, y):
+    return float((x * y).sum() / ((x * x).sum() * (y * y).sum()) ** 0.5)
