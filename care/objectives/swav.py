@@ -132,7 +132,7 @@ class SwappedAssignments(Criterion):
         if self.queues:
             queue = self.queues[view]
             if queue.is_full():  # type: ignore[operator]
-                earlier = queue.keys.to(scores.dtype) @ self.prototypes.T  # type: ignore[union-attr, operator]
+                earlier = queue.keys.to(scores.dtype) @ self.prototypes.T  # type: ignore[operator]
                 scores = torch.cat((earlier, scores))
         objective = self.objective
         assigned = sinkhorn(scores, epsilon=objective.epsilon, rounds=objective.rounds)
