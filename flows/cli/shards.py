@@ -4,8 +4,10 @@ from typing import Annotated, Any
 import typer
 import shards
 from flows.cli.options import Json, SetPath, add_command, new_app
+from flows.cli.survey import show_surveys, survey_sets
 from flows.cli.tables import print_json, table
 from shards import boxes, storage
+from shards.errors import Misuse
 from shards.printable import printable
 
 _NAMED = 20  # rejected files of one reason that are shown
@@ -22,7 +24,7 @@ def _build(
     ],
     dest: Annotated[
         str, typer.Argument(metavar="DEST", help="New or empty folder for the set; path or URL.")
-    ],
+    ] = "",
     val_share: Annotated[
         float | None,
         typer.Option(
@@ -37,9 +39,29 @@ def _build(
             help="A set of each part of SRC where there are some, DEST/train, DEST/val; or one."
         ),
     ] = True,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show what would be read, and build nothing."),
+    ] = False,
+    preview: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw some images as networks will see them, with their classes and boxes.",
+        ),
+    ] = None,
     as_json: Json = False,
     **settings: Any,
 ) -> None:
+    if not dest and not dry_run:
+        raise Misuse(f"wanted DEST, the folder for the set of {src}, or --dry-run; got neither")
+    if dry_run or preview is not None:
+        surveys = survey_sets(
+            src, val_share=val_share, parts=parts, settings=settings, preview=preview
+        )
+        if dry_run:
+            show_surveys(src, surveys, settings["max_rejects"], as_json)
+            return
     indexes = shards.build_sets(src, dest, val_share=val_share, parts=parts, **settings)
     if "" in indexes:
         info(dest, as_json)

@@ -1,0 +1,177 @@
+"""A contact sheet: what a network will see of some images, with their classes and boxes."""
+
+import io
+import math
+from collections.abc import Sequence
+from PIL import Image, ImageDraw, ImageFont
+from shards.boxes import Picture
+from shards.survey import Look
+
+# pixels
+_TILE = 160
+_GAP = 10
+_LINE = 15
+_CAPTION = 2 * _LINE + 4
+_COLUMNS = 8
+_FONT_SIZE = 12
+_INK = (40, 40, 40)
+_PALE_INK = (125, 125, 125)
+_REJECTED = (250, 225, 225)
+_PAPER = (255, 255, 255)
+# told apart on dark and light pictures; those of other classes repeat them
+_COLOURS = (
+    (255, 80, 60),
+    (60, 150, 255),
+    (60, 200, 90),
+    (255, 190, 30),
+    (200, 90, 240),
+    (0, 210, 210),
+    (255, 120, 190),
+    (170, 210, 40),
+)
+_IGNORED = (170, 170, 170)
+
+
+def contact_sheet(looks: Sequence[Look], classes: Sequence[str], title: str) -> bytes:
+    """Draw the images that were looked at side by side.
+
+    Each is upright and scaled to its tile, small ones by a whole number so that their pixels are
+    seen. Boxes have the colour of their class, those that no evaluation counts are grey. A rejected
+    image is a red tile with the reason.
+
+    Args:
+        looks: the images, at least one.
+        classes: the names of the boxes' classes.
+        title: what stands above.
+
+    Returns:
+        The bytes of a PNG.
+    """
+    columns = min(_COLUMNS, math.ceil(math.sqrt(len(looks))))
+    rows = math.ceil(len(looks) / columns)
+    width = columns * (_TILE + _GAP) + _GAP
+    height = rows * (_TILE + _CAPTION + _GAP) + 2 * _GAP + _LINE
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(_FONT_SIZE)
+    draw.text((_GAP, _GAP), _fitted(title, width - 2 * _GAP, font), _INK, font)
+    for number, look in enumerate(looks):
+        row, column = divmod(number, columns)
+        left = _GAP + column * (_TILE + _GAP)
+        top = 2 * _GAP + _LINE + row * (_TILE + _CAPTION + _GAP)
+        _draw_look(sheet, (left, top), look, classes, font)
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()
+
+
+def _draw_look(
+    sheet: Image.Image,
+    corner: tuple[int, int],
+    look: Look,
+    classes: Sequence[str],
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+) -> None:
+    """Draw an image and its caption.
+
+    Args:
+        sheet: is drawn on.
+        corner: left and top of the tile in pixels.
+        look: the image.
+        classes: names of the boxes' classes.
+        font: of the caption.
+    """
+    left, top = corner
+    draw = ImageDraw.Draw(sheet)
+    size = ""
+    if look.image is None:
+        draw.rectangle((left, top, left + _TILE - 1, top + _TILE - 1), _REJECTED)
+        draw.text((left + 6, top + _TILE // 2 - _LINE), "rejected:", _INK, font)
+        draw.text((left + 6, top + _TILE // 2), _fitted(look.reason, _TILE - 12, font), _INK, font)
+    else:
+        tile = _tile_of(look, classes, font)
+        offset = (left + (_TILE - tile.width) // 2, top + (_TILE - tile.height) // 2)
+        sheet.paste(tile, offset)
+        # the font has no ×
+        size = f"  {look.image.width} x {look.image.height} px"
+    class_name = look.class_name or "no class"
+    if look.picture is not None:
+        class_name = f"{len(look.picture.boxes)} boxes"
+    room = _TILE - draw.textlength(size, font)
+    first = _fitted(class_name, room, font) + size
+    draw.text((left, top + _TILE + 2), first, _INK, font)
+    name = _fitted(look.sample.name, _TILE, font, keep_end=True)
+    draw.text((left, top + _TILE + 2 + _LINE), name, _PALE_INK, font)
+
+
+def _tile_of(
+    look: Look, classes: Sequence[str], font: ImageFont.ImageFont | ImageFont.FreeTypeFont
+) -> Image.Image:
+    """An image at the size of a tile, with its boxes."""
+    image = look.image
+    assert image is not None
+    scale = _TILE / max(image.size)
+    if scale >= 1:
+        scale = math.floor(scale)
+    size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
+    method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
+    tile = image.resize(size, method)
+    if look.picture is not None:
+        _draw_boxes(tile, look.picture, scale, classes, font)
+    return tile
+
+
+def _draw_boxes(
+    tile: Image.Image,
+    picture: Picture,
+    scale: float,
+    classes: Sequence[str],
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+) -> None:
+    """Draw the boxes of an image, the largest first, with their classes.
+
+    Args:
+        tile: the image, is drawn on.
+        picture: its boxes.
+        scale: pixels of the tile for one of the image.
+        classes: the names by label.
+        font: of the names.
+    """
+    draw = ImageDraw.Draw(tile)
+    boxes = picture.boxes * scale
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    for number in (-areas).argsort(kind="stable"):
+        x_min, y_min, x_max, y_max = (round(float(side)) for side in boxes[number])
+        label = int(picture.labels[number])
+        colour = _IGNORED if picture.ignored[number] else _COLOURS[label % len(_COLOURS)]
+        corners = (x_min, y_min, max(x_max - 1, x_min), max(y_max - 1, y_min))
+        draw.rectangle(corners, outline=colour, width=2)
+        name = _fitted(classes[label], max(x_max - x_min, 24), font)
+        place = (x_min, max(y_min - _LINE, 0))
+        draw.rectangle(draw.textbbox(place, name, font), colour)
+        draw.text(place, name, _INK, font)
+
+
+def _fitted(
+    text: str,
+    width: float,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    *,
+    keep_end: bool = False,
+) -> str:
+    """A text, cut where it is wider than there is room.
+
+    Args:
+        text: of one line.
+        width: room in pixels.
+        font: its font.
+        keep_end: whether its beginning is cut, as of a path.
+    """
+    line = " ".join(text.encode(errors="replace").decode().split())
+    if font.getlength(line) <= width:
+        return line
+    for length in range(len(line) - 1, 0, -1):
+        shorter = f"…{line[-length:]}" if keep_end else f"{line[:length]}…"
+        if font.getlength(shorter) <= width:
+            return shorter
+    return ""
