@@ -1,17 +1,18 @@
 """What a build would read, before it is built: what was recognised, and a look at some images."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from PIL import Image
 from shards.boxes import Picture, make_picture
+from shards.fetch import reading
 from shards.images import decode
 from shards.plan import Plan
 from shards.rejects import NO_IMAGES, RejectError, group_by_reason
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate
-from shards.write import read_sample
+from shards.write import make_sample
 
 
 class Look(NamedTuple):
@@ -80,7 +81,6 @@ def survey(plan: Plan, *, looks: int = 64) -> Survey:
     boxes = dict[str, int]()
     if plan.annotations is not None:
         pictures, boxes = _boxes_of(plan.annotations)
-    samples = _draw(plan, looks)
     return Survey(
         form=plan.source.form,
         images=len(plan.source.samples),
@@ -89,7 +89,7 @@ def survey(plan: Plan, *, looks: int = 64) -> Survey:
         boxes=boxes,
         rejects=group_by_reason(plan.source.rejects),
         notes=plan.source.notes,
-        looks=[_look_at(sample, plan, pictures.get(Path(sample.path))) for sample in samples],
+        looks=_look_at(_draw(plan, looks), plan, pictures),
     )
 
 
@@ -130,11 +130,25 @@ def _by_class(sample: Candidate) -> tuple[int, str]:
     return sample.label, sample.name
 
 
-def _look_at(sample: Candidate, plan: Plan, picture: Picture | None) -> Look:
-    """Read and decode an image as the build and the training do."""
-    class_name = plan.source.classes[sample.label] if sample.label >= 0 else ""
-    try:
-        image = decode(read_sample(sample, plan).data)
-    except RejectError as error:
-        return Look(sample, class_name, None, str(error.reason), picture)
-    return Look(sample, class_name, image, "", picture)
+def _look_at(
+    samples: Sequence[Candidate], plan: Plan, pictures: Mapping[Path, Picture]
+) -> list[Look]:
+    """Read and decode images as the build and the training do.
+
+    Args:
+        samples: the images.
+        plan: of the build.
+        pictures: their boxes, where there are some.
+    """
+    looks = list[Look]()
+    with reading(samples) as read:
+        for sample in samples:
+            class_name = plan.source.classes[sample.label] if sample.label >= 0 else ""
+            picture = pictures.get(Path(sample.path))
+            try:
+                image = decode(make_sample(sample, read(sample), plan).data)
+            except RejectError as error:
+                looks.append(Look(sample, class_name, None, str(error.reason), picture))
+            else:
+                looks.append(Look(sample, class_name, image, "", picture))
+    return looks

@@ -12,7 +12,7 @@ from shards.images import check, shrink
 from shards.index import Shard
 from shards.plan import Plan, record_name, tar_name
 from shards.rejects import RejectError, Rejection
-from shards.sources.candidates import Candidate, file_suffix, read_image
+from shards.sources.candidates import Candidate, file_suffix
 from shards.tar_writer import TarWriter
 
 
@@ -96,7 +96,7 @@ def write_shard(
                     original = read(image)
                     crc32 = zlib.crc32(original)
                     contents[-1] = crc32 if is_comparable(image) else UNKNOWN
-                    sample = _make_sample(image, original, plan)
+                    sample = make_sample(image, original, plan)
                 except RejectError as error:
                     rejects.append(Rejection(error.reason, image.name))
                     continue
@@ -123,11 +123,12 @@ def read_record(file: Path) -> ShardRecord:
     )
 
 
-def read_sample(image: Candidate, plan: Plan) -> SampleFile:
-    """The bytes of an image as they go into the set.
+def make_sample(image: Candidate, original: bytes, plan: Plan) -> SampleFile:
+    """What becomes of the bytes of an image in the set.
 
     Args:
         image: one of the plan's.
+        original: the bytes of its file.
         plan: says what every image has to pass, and how large it may be.
 
     Returns:
@@ -136,11 +137,6 @@ def read_sample(image: Candidate, plan: Plan) -> SampleFile:
     Raises:
         RejectError: It cannot be a sample.
     """
-    return _make_sample(image, read_image(image), plan)
-
-
-def _make_sample(image: Candidate, original: bytes, plan: Plan) -> SampleFile:
-    """What becomes of the bytes of an image, or a ``RejectError``."""
     if plan.max_side is None:
         own_suffix = file_suffix(image.name, original)
         return SampleFile(original, own_suffix, check(original, plan.validate))

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 import typer
-from rich.markup import escape
 from flows.cli.tables import print_json, table
 from shards import storage
 from shards.build_sets import plan_sets
 from shards.errors import Misuse
 from shards.plan import make_plan
 from shards.preview import contact_sheet
-from shards.progress import console
+from shards.progress import warn
 from shards.rejects import group_by_reason
 from shards.survey import Look, Survey, survey
 
@@ -53,7 +52,7 @@ def survey_sets(
     for name, plan in plans.items():
         surveys[name] = survey(plan)
         for note in plan.source.notes:
-            console.print(f"[yellow]{escape(f'{src}: {note}')}", soft_wrap=True)
+            warn(f"{src}: {note}")
         if preview is None:
             continue
         file = preview if not name else f"{preview[: -len('.png')]}-{name}.png"
