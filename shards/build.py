@@ -4,10 +4,8 @@ A build can be resumed at any moment, and every input is kept or rejected by nam
 """
 
 import os
-import threading
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 from shards import locks, storage
@@ -20,11 +18,11 @@ from shards.hold_out import HoldOut
 from shards.images import Validation
 from shards.index import Index, read_index
 from shards.plan import Plan, is_built_file, is_record, make_plan, missing_shards, plan_of
-from shards.progress import progress, warn
+from shards.progress import warn
 from shards.sources import arrange
 from shards.sources.iterables import refuse_other
 from shards.spool import collect, remove_spool
-from shards.write import write_shard
+from shards.writers import write_shards
 
 
 def build(  # noqa: PLR0913 (a public verb)
@@ -57,7 +55,8 @@ def build(  # noqa: PLR0913 (a public verb)
             the number of a class, or None.
         dest: a new or empty folder, or what an earlier run with the same arguments left; a path or
             a URL.
-        workers: threads; by default one a core that it may use.
+        workers: shards that are written at a time; by default one a core that it may use. On Linux
+            each has a process, but for few images, and for those and sets in object stores.
         shard_size: images a shard, before rejects.
         seed: of the order.
         share: see ``shards.sources.find``.
@@ -115,7 +114,7 @@ def build(  # noqa: PLR0913 (a public verb)
         if index is None:
             began = time.time()
             missing = missing_shards(plan, forget_changed(plan, root, names))
-            _write_shards(plan, root, missing, workers or available_cores())
+            write_shards(plan, root, missing, workers or available_cores())
             index = commit(plan, root, max_rejects=max_rejects, began=began)
         else:
             refuse_changed(plan, index)
@@ -178,30 +177,3 @@ def _finished(plan: Plan, root: Path, names: Sequence[str]) -> Index | None:
         for record in records:  # left by a kill after the index was committed
             storage.remove(record)
     return index
-
-
-def _write_shards(plan: Plan, root: Path, numbers: Sequence[int], workers: int) -> None:
-    """Write some shards of a plan by threads, which the first failure stops."""
-    count = len(plan.source.samples)
-    todo = sum(len(plan.shards[number]) for number in numbers)
-    stopped = threading.Event()
-    lock = threading.Lock()
-    with (
-        progress("building", count, start=count - todo) as advance,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-
-        def tick() -> None:
-            if stopped.is_set():
-                raise CancelledError
-            with lock:
-                advance(1, "")
-
-        def write(number: int) -> None:
-            write_shard(plan, root, number, tick)
-
-        try:
-            # taking the results raises the first failure, which cancels what has not begun
-            list(pool.map(write, numbers))
-        finally:
-            stopped.set()

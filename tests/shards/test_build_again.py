@@ -1,7 +1,6 @@
 """A build that was killed, one that is called again, and those that are refused."""
 
 import errno
-import importlib
 import json
 import os
 import signal
@@ -12,9 +11,7 @@ import pytest
 from made_images import image_bytes, populate, spoil
 from made_lists import boxes_of_photos
 import shards
-from shards import ShardError, locks, storage
-
-build_module = importlib.import_module("shards.build")  # shards.build is the function
+from shards import ShardError, locks, storage, writers
 
 
 def content(folder):
@@ -38,7 +35,7 @@ def test_a_build_killed_at_any_write_goes_on_to_the_same_bytes(
     shards.build(src, tmp_path / "whole", shard_size=8)
     assert (tmp_path / "whole" / "annotations.json").exists() == boxes
     replace = storage.Path.replace
-    write_shard = build_module.write_shard
+    write_shard = writers.write_shard
     replaced = []
     written = []
 
@@ -58,7 +55,7 @@ def test_a_build_killed_at_any_write_goes_on_to_the_same_bytes(
             shards.build(src, tmp_path / "set", shard_size=8, workers=1)
     with pytest.raises(ShardError):
         shards.open(tmp_path / "set")
-    monkeypatch.setattr(build_module, "write_shard", recording)
+    monkeypatch.setattr(writers, "write_shard", recording)
     shards.build(src, tmp_path / "set", shard_size=8)
     assert content(tmp_path / "set") == content(tmp_path / "whole")
     assert sorted(written) == list(range(min(after // 2, 3), 3))
@@ -81,7 +78,7 @@ def test_a_larger_limit_of_rejects_reuses_the_work(tmp_path, monkeypatch):
     dest = tmp_path / "set"
     with pytest.raises(ShardError, match="4 of 7 images"):
         shards.build(src, dest)
-    monkeypatch.setattr(build_module, "write_shard", None)
+    monkeypatch.setattr(writers, "write_shard", None)
     assert len(shards.build(src, dest, max_rejects=0.6).samples) == 3
 
 
@@ -99,7 +96,7 @@ def test_a_finished_set_returns_at_once(photos, tmp_path, monkeypatch):
     index = shards.build(photos, tmp_path / "set")
     record = tmp_path / "set" / ".shard-000000.json"
     record.write_text("left by a kill after the index was committed")
-    monkeypatch.setattr(build_module, "write_shard", None)
+    monkeypatch.setattr(writers, "write_shard", None)
     again = shards.build(photos, tmp_path / "set", workers=3, max_rejects=0.5)
     assert again.digest == index.digest
     assert not list((tmp_path / "set").glob(".*"))

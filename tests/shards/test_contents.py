@@ -9,7 +9,7 @@ import pytest
 from made_images import image_bytes, populate
 from PIL import Image
 import shards
-from shards import ShardError, contents, storage
+from shards import ShardError, contents, storage, writers
 from shards.contents import UNKNOWN, contents_of, identity_of
 from shards.plan import make_plan
 from shards.sources.candidates import Candidate
@@ -229,13 +229,13 @@ def test_an_interrupted_build_writes_the_shards_of_changed_images_again(
             shards.build(bitmaps, tmp_path / "set", shard_size=2)
     replace_by_another(bitmaps / "a/2.bmp")
     written = []
-    write_shard = build_module.write_shard
+    write_shard = writers.write_shard
 
     def recording(plan, dest, number, tick):
         written.append(number)
         write_shard(plan, dest, number, tick)
 
-    monkeypatch.setattr(build_module, "write_shard", recording)
+    monkeypatch.setattr(writers, "write_shard", recording)
     assert build_module.commit is commit
     index = shards.build(bitmaps, tmp_path / "set", shard_size=2)
     assert len(written) == 1
