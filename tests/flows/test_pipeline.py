@@ -235,10 +235,16 @@ def test_own_images_and_own_boxes(tmp_path: Path) -> None:
     assert "1 left out of train: box without area" in results["evaluations"][-1]["protocol"]
 
 
-def test_too_few_labels_skip_aloud_and_bad_boxes_are_told_before_training(tmp_path: Path) -> None:
+@pytest.fixture
+def photos(tmp_path: Path) -> str:
+    """Class folders of noise."""
     for n in range(20):
         image(tmp_path / "photos" / "ab"[n % 2] / f"{n}.png")
-    photos = str(tmp_path / "photos")
+    return str(tmp_path / "photos")
+
+
+@pytest.mark.flows
+def test_too_few_labels_skip_aloud(tmp_path: Path, photos: str) -> None:
     results = care_pipeline.fn(
         out=str(tmp_path / "run"), images=photos, **TINY | {"labels": (0.01, 0.5)}
     )
@@ -248,6 +254,9 @@ def test_too_few_labels_skip_aloud_and_bad_boxes_are_told_before_training(tmp_pa
         "linear on cached features",
         "50 % of the labels",
     }
+
+
+def test_bad_boxes_are_told_before_training(tmp_path: Path, photos: str) -> None:
     with pytest.raises(Failure, match="wanted a COCO JSON"):
         care_pipeline.fn(
             out=str(tmp_path / "other"), images=photos, coco_train=photos, coco_val=photos, **TINY

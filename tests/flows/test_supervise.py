@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 import pytest
 import torch
 from commands import environment
@@ -36,9 +37,10 @@ class Origin:
 def slots(monkeypatch, gpus, cores, **given):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.setattr("shards.cores.cgroup_quota", lambda: None)
+    monkeypatch.setattr(Children, "_start_origin", lambda _: None)  # which needs seconds
     children = Children(**given)
-    children._connection.close()
     children._connection = Origin(gpus)
+    children._origin = SimpleNamespace(kill=lambda: None, wait=lambda: None)
     found = [children._take_slot()] + [
         children._slots.get() for _ in range(children._slots.qsize())
     ]

@@ -136,6 +136,7 @@ def test_each_process_gets_its_slice_of_every_batch(image_set):
             assert torch.equal(torch.cat([torch.from_numpy(part[step][n]) for part in parts]), x)
 
 
+@pytest.mark.resume
 def test_a_stop_asked_of_one_process_stops_all_at_the_same_step(image_set, tmp_path, monkeypatch):
     def ask(step, **given):
         if step == 2 and ranks.rank() == 1:

@@ -291,7 +291,8 @@ def test_two_processes_train_as_one_where_nothing_is_sampled(
         )
 
 
-@pytest.mark.parametrize("head", [pytest.param("c4", marks=pytest.mark.slow), "fpn"])
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["c4", "fpn"])
 def test_it_learns_to_find_squares_by_their_colour(tmp_path, head):
     rng, pictures = np.random.default_rng(0), []
     for n in range(24):
