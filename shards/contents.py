@@ -57,14 +57,15 @@ def contents_of(images: Sequence[Candidate]) -> list[int]:
     began = time.time()
     versions = _versions(images)
     known = _look_up(images, versions)
-    missing = [image for image in images if _key(image) not in known]
+    keys = _keys(images)
+    missing = [image for image, key in zip(images, keys, strict=True) if key not in known]
     if len(missing) > _MANY:
         console.print(f"reading {len(missing):,} files to know their contents", soft_wrap=True)
     with ThreadPoolExecutor(available_cores()) as pool:
-        read = dict(zip(map(_key, missing), pool.map(_read, missing), strict=True))
+        read = dict(zip(_keys(missing), pool.map(_read, missing), strict=True))
     _keep(missing, versions, read, began)
     contents = {**known, **read}
-    return [contents[_key(image)] for image in images]
+    return [contents[key] for key in keys]
 
 
 def remember(images: Sequence[Candidate], contents: Sequence[int], began: float) -> None:
@@ -75,7 +76,7 @@ def remember(images: Sequence[Candidate], contents: Sequence[int], began: float)
         contents: theirs.
         began: when the first of them was opened, in seconds since the epoch.
     """
-    by_key = {_key(image): content for image, content in zip(images, contents, strict=True)}
+    by_key = dict(zip(_keys(images), contents, strict=True))
     _keep(images, _versions(images), by_key, began)
 
 
@@ -92,13 +93,19 @@ def identity_of(images: Sequence[Candidate]) -> list[int | str]:
     remote = [image for image in images if storage.is_remote(image.path)]
     tags = {path: version.text for path, version in _versions(remote).items()}
     others = [image for image in images if image.path not in tags]
-    contents = dict(zip(map(_key, others), contents_of(others), strict=True))
-    return [tags.get(image.path) or contents[_key(image)] for image in images]
+    contents = iter(contents_of(others))
+    return [tags.get(image.path) or next(contents) for image in images]
 
 
-def _key(image: Candidate) -> Key:
-    path = image.path if storage.is_remote(image.path) else str(Path(image.path).absolute())
-    return path, image.offset
+def _keys(images: Iterable[Candidate]) -> list[Key]:
+    """Where the files are, whichever folder a later process is in."""
+    here = Path.cwd()
+    keys = list[Key]()
+    for image in images:
+        path = image.path
+        is_whole = path.startswith("/") or storage.is_remote(path)
+        keys.append((path if is_whole else f"{here}/{path}", image.offset))
+    return keys
 
 
 def _versions(images: Iterable[Candidate]) -> dict[str, Version]:
@@ -121,12 +128,11 @@ def _look_up(images: Sequence[Candidate], versions: Mapping[str, Version]) -> di
     known = dict[Key, int]()
     query = "select crc32 from contents where path=? and offset=? and size=? and version=?"
     with suppress(sqlite3.Error, OSError), closing(_open()) as database:
-        for image in images:
+        for image, key in zip(images, _keys(images), strict=True):
             version = versions.get(image.path)
             if version is not None:
-                row = (*_key(image), image.size, version.text)
-                for (crc32,) in database.execute(query, row):
-                    known[_key(image)] = crc32
+                for (crc32,) in database.execute(query, (*key, image.size, version.text)):
+                    known[key] = crc32
     return known
 
 
@@ -141,12 +147,12 @@ def _keep(
     A cache that cannot be written costs time later, never a result.
     """
     rows = list[tuple[str, int, int, str, int]]()
-    for image in images:
-        content = contents[_key(image)]
+    for image, key in zip(images, _keys(images), strict=True):
+        content = contents[key]
         version = versions.get(image.path)
         is_settled = version is not None and version.changed < began - _SECONDS_TO_SETTLE
         if version is not None and is_settled and content != UNKNOWN:
-            rows.append((*_key(image), image.size, version.text, content))
+            rows.append((*key, image.size, version.text, content))
     if not rows:
         return
     with suppress(sqlite3.Error, OSError), closing(_open()) as database, database:

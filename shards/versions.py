@@ -1,9 +1,9 @@
 """What tells a file from its successor without reading it, on a disk or in an object store."""
 
+import os
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 from shards import objects, storage
 
@@ -45,7 +45,7 @@ def versions_of(paths: Collection[str]) -> dict[str, Version]:
     versions = _remote_versions(remote) if remote else {}
     for path in set(paths).difference(remote):
         with suppress(OSError):
-            status = Path(path).stat()
+            status = os.stat(path)  # noqa: PTH116 (a Path for each takes as long again)
             times = (status.st_mtime_ns, status.st_ctime_ns)
             text = f"{status.st_ino}-{status.st_size}-{times[0]}-{times[1]}"
             versions[path] = Version(text, max(times) / 1e9)
