@@ -57,9 +57,9 @@ def contact_sheet(looks: Sequence[Look], classes: Sequence[str], title: str) -> 
     draw.text((_GAP, _GAP), _fitted(title, width - 2 * _GAP, font), _INK, font)
     for number, look in enumerate(looks):
         row, column = divmod(number, columns)
-        left = _GAP + column * (_TILE + _GAP)
-        top = 2 * _GAP + _LINE + row * (_TILE + _CAPTION + _GAP)
-        _draw_look(sheet, (left, top), look, classes, font)
+        x = _GAP + column * (_TILE + _GAP)
+        y = 2 * _GAP + _LINE + row * (_TILE + _CAPTION + _GAP)
+        _draw_look(sheet, (x, y), look, classes, font)
     file = io.BytesIO()
     sheet.save(file, "PNG")
     return file.getvalue()
@@ -76,21 +76,21 @@ def _draw_look(
 
     Args:
         sheet: is drawn on.
-        corner: left and top of the tile in pixels.
+        corner: x and y of the tile in pixels.
         look: the image.
         classes: names of the boxes' classes.
         font: of the caption.
     """
-    left, top = corner
+    x, y = corner
     draw = ImageDraw.Draw(sheet)
     size = ""
     if look.image is None:
-        draw.rectangle((left, top, left + _TILE - 1, top + _TILE - 1), _REJECTED)
-        draw.text((left + 6, top + _TILE // 2 - _LINE), "rejected:", _INK, font)
-        draw.text((left + 6, top + _TILE // 2), _fitted(look.reason, _TILE - 12, font), _INK, font)
+        draw.rectangle((x, y, x + _TILE - 1, y + _TILE - 1), _REJECTED)
+        draw.text((x + 6, y + _TILE // 2 - _LINE), "rejected:", _INK, font)
+        draw.text((x + 6, y + _TILE // 2), _fitted(look.reason, _TILE - 12, font), _INK, font)
     else:
         tile = _tile_of(look, classes, font)
-        offset = (left + (_TILE - tile.width) // 2, top + (_TILE - tile.height) // 2)
+        offset = (x + (_TILE - tile.width) // 2, y + (_TILE - tile.height) // 2)
         sheet.paste(tile, offset)
         # the font has no ×
         size = f"  {look.image.width} x {look.image.height} px"
@@ -99,9 +99,9 @@ def _draw_look(
         class_name = f"{len(look.picture.boxes)} boxes"
     room = _TILE - draw.textlength(size, font)
     first = _fitted(class_name, room, font) + size
-    draw.text((left, top + _TILE + 2), first, _INK, font)
+    draw.text((x, y + _TILE + 2), first, _INK, font)
     name = _fitted(look.sample.name, _TILE, font, keep_end=True)
-    draw.text((left, top + _TILE + 2 + _LINE), name, _PALE_INK, font)
+    draw.text((x, y + _TILE + 2 + _LINE), name, _PALE_INK, font)
 
 
 def _tile_of(

@@ -53,6 +53,7 @@ def _build(
     as_json: Json = False,
     **settings: Any,
 ) -> None:
+    """Build the sets of a source, or show what they would be."""
     if not dest and not dry_run:
         raise Misuse(f"wanted DEST, the folder for the set of {src}, or --dry-run; got neither")
     if dry_run or preview is not None:
