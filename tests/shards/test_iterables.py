@@ -104,15 +104,14 @@ def test_a_stopped_build_goes_on_and_writes_no_image_again(tmp_path, monkeypatch
 
 def test_a_build_goes_on_that_was_stopped_while_shards_were_written(tmp_path, monkeypatch):
     shards.build(yielded(), tmp_path / "wanted", shard_size=5)
-    write_shard = shards.build.__globals__["write_shard"]
+    write_shards = shards.build.__globals__["write_shards"]
 
-    def first_only(plan, dest, number, tick):
-        if number:
-            raise StopError
-        write_shard(plan, dest, number, tick)
+    def first_only(plan, dest, numbers, workers):
+        write_shards(plan, dest, numbers[:1], workers)
+        raise StopError
 
     with monkeypatch.context() as patch:
-        patch.setitem(shards.build.__globals__, "write_shard", first_only)
+        patch.setitem(shards.build.__globals__, "write_shards", first_only)
         with pytest.raises(StopError):
             shards.build(yielded(), tmp_path / "set", shard_size=5, workers=1)
     first = (tmp_path / "set" / "shard-000000.tar").stat()
