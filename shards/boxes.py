@@ -18,6 +18,9 @@ from PIL import Image
 from shards import images, reader, storage
 from shards.contents import contents_of
 from shards.errors import ShardError
+from shards.pixel_rules import decide_rule
+from shards.pixels import PixelRule
+from shards.progress import warn
 from shards.rejects import Reject, Rejection, describe, group_by_reason
 from shards.sources.annotated import read_annotations
 from shards.sources.annotations import AnnotatedImage, AnnotatedObject, Annotations
@@ -69,6 +72,7 @@ class BoxSet(NamedTuple):
         voc: whether Pascal VOC's metric is due.
         shards: the set that the images are in, or None if they are files.
         samples: their numbers in that set.
+        rule: how files become 8 bits and three channels.
     """
 
     path: Path
@@ -79,6 +83,7 @@ class BoxSet(NamedTuple):
     voc: bool = False
     shards: reader.ShardSet | None = None
     samples: Sequence[int] = ()
+    rule: PixelRule = PixelRule()
 
     def image(self, number: int) -> Image.Image:
         """Decode a picture.
@@ -95,7 +100,7 @@ class BoxSet(NamedTuple):
         picture = self.pictures[number]
         try:
             if self.shards is None:
-                image = images.decode(storage.read_bytes(picture.path))
+                image = images.decode(storage.read_bytes(picture.path), self.rule)
             else:
                 image = self.shards.image(self.samples[number])
         except (OSError, ShardError) as error:
@@ -155,7 +160,9 @@ def load(
         pictures.append(picture)
         rejections += rejected_boxes
     samples = list[int]()
+    rule = PixelRule()
     if shard_set is None:
+        rule = _pixel_rule(pictures)
         files = [_candidate(picture.path) for picture in pictures]
         contents = contents_of(files)
     else:
@@ -170,7 +177,18 @@ def load(
         voc=annotations.voc,
         shards=shard_set,
         samples=samples,
+        rule=rule,
     )
+
+
+def _pixel_rule(pictures: Sequence[Picture]) -> PixelRule:
+    """The rule that a build would decide for the files of these pictures."""
+    names = sorted(str(picture.path) for picture in pictures)
+    candidates = [Candidate(name, name, size=0) for name in names]
+    rule, notes = decide_rule(candidates)
+    for note in notes:
+        warn(note)
+    return rule
 
 
 def _annotations_of_set(shard_set: reader.ShardSet, path: Path) -> Annotations:

@@ -17,6 +17,9 @@ from shards.errors import ShardError
 from shards.hold_out import HoldOut
 from shards.images import Validation
 from shards.index import Index, read_index
+from shards.pixel_report import warnings
+from shards.pixel_rules import Choice
+from shards.pixels import Alpha
 from shards.plan import Plan, is_built_file, is_record, make_plan, missing_shards, plan_of
 from shards.progress import warn
 from shards.sources import arrange
@@ -41,6 +44,10 @@ def build(  # noqa: PLR0913 (a public verb)
     image_root: str | None = None,
     columns: tuple[str, ...] | None = None,
     hold_out: HoldOut | None = None,
+    min_side: PositiveInt | None = None,
+    value_range: str | None = None,
+    bands: tuple[int, ...] | None = None,
+    alpha: Alpha = "auto",
 ) -> Index:
     """Build the images of a source into a shard set, in an order drawn from a seed.
 
@@ -74,6 +81,13 @@ def build(  # noqa: PLR0913 (a public verb)
         columns: names of a table's columns of the image and of the class, or their numbers from 1.
         hold_out: which part of the source, where some images of each class are held out; see
             ``shards.build_sets``.
+        min_side: px; images with a shorter side are left out.
+        value_range: values that become black and white, LOW,HIGH, or LOW%,HIGH% of each image's
+            own; of images of more than 8 bits a channel, and of floats. By default decided for all
+            of them, and told.
+        bands: which bands, counted from 1, become red, green and blue, or gray; of every image.
+        alpha: white composites on white, drop takes a band called alpha for another colour; auto
+            drops it where it is no transparency, such as near infrared.
 
     Returns:
         The index of the set.
@@ -94,22 +108,23 @@ def build(  # noqa: PLR0913 (a public verb)
         "validate": validate,
         "max_side": max_side,
         "quality": quality,
+        "min_side": min_side,
     }
+    choice = Choice(value_range, bands or (), alpha)
     part: dict[str, Any] = {"share": share, "classes": classes, "hold_out": hold_out}
     lists: dict[str, Any] = {"image_root": image_root, "columns": columns}
     plan: Plan | None = None
     if isinstance(src, str | os.PathLike):
         refuse_inside(src, dest)
-        plan = make_plan(src, **part, **lists, **options)
+        plan = make_plan(src, **part, **lists, **options, **choice._asdict())
     else:
         refuse_other(src, lists)
     with locks.exclusive(root, "building"):
         names = _names_in(root)
         if plan is None:
             listing = collect(src, root, names)
-            plan = plan_of(arrange(listing, _title(src), **part), **options)
-        for note in plan.source.notes:
-            warn(f"{_title(src)}: {note}")
+            plan = plan_of(arrange(listing, _title(src), **part), **options, choice=choice)
+        _tell(src, [*plan.source.notes, *plan.pixel_notes])
         index = _finished(plan, root, names)
         if index is None:
             began = time.time()
@@ -118,6 +133,7 @@ def build(  # noqa: PLR0913 (a public verb)
             index = commit(plan, root, max_rejects=max_rejects, began=began)
         else:
             refuse_changed(plan, index)
+        _tell(src, warnings(index.pixels))
         remove_spool(root, _names_in(root))
         return index
 
@@ -125,6 +141,12 @@ def build(  # noqa: PLR0913 (a public verb)
 def _title(src: object) -> str:
     """What a source is called in messages."""
     return str(src) if isinstance(src, str | os.PathLike) else "the samples"
+
+
+def _tell(src: object, notes: Iterable[str]) -> None:
+    """Print what a user might not expect of a source."""
+    for note in notes:
+        warn(f"{_title(src)}: {note}")
 
 
 def refuse_inside(src: str | os.PathLike[str], dest: str | Path) -> None:

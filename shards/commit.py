@@ -11,11 +11,14 @@ from shards import storage
 from shards.contents import UNKNOWN, is_comparable, remember
 from shards.errors import ShardError
 from shards.index import ROW, SCHEMA, Index, read_index
+from shards.pixel_report import PixelReport, refuse_faded, total
 from shards.plan import Plan, record_name
 from shards.rejects import NO_IMAGES, Reject, Rejection, describe, group_by_reason
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate
 from shards.write import Entry, ShardRecord, read_record
+
+_TRIED_AGAIN = frozenset((Reject.NOT_FETCHED, Reject.ODD_TIFF, Reject.HEIF, Reject.JPEG_XL))
 
 
 def commit(plan: Plan, dest: Path, *, max_rejects: float, began: float) -> Index:
@@ -47,6 +50,9 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float, began: float) -> Index
     except ShardError:
         _forget_unfetched(record_files, records)
         raise
+    _refuse_lost_classes(plan, entries, rejections, max_rejects)
+    if not plan.rule.is_chosen:
+        refuse_faded(total(record.pixels for record in records), dest)
     side_files = {"samples.npy": _samples(entries), "keys.txt": _keys(entries)}
     if plan.annotations is not None:
         side_files["annotations.json"] = _annotations(plan, plan.annotations, entries)
@@ -79,10 +85,29 @@ def _refuse_too_many(
     )
 
 
+def _refuse_lost_classes(
+    plan: Plan, entries: Sequence[Entry], rejections: Sequence[Rejection], max_rejects: float
+) -> None:
+    """A ``ShardError`` if all images of a class were rejected, unless all may be."""
+    numbers = {image.label for image in plan.source.samples} - {entry.label for entry in entries}
+    lost = sorted(number for number in numbers if number >= 0)
+    if not lost or max_rejects >= 1:
+        return
+    names = {image.name for image in plan.source.samples if image.label in lost}
+    why = group_by_reason(rejection for rejection in rejections if rejection.name in names)
+    classes = ", ".join(plan.source.classes[number] for number in lost[:3])
+    more = ", …" if len(lost) > 3 else ""
+    raise ShardError(
+        f"no image is left of {len(lost)} of {len(plan.source.classes)} classes ({classes}{more}): "
+        f"{describe(why)}. Repair them, or remove their folders; --max-rejects 1 builds the set "
+        "without them"
+    )
+
+
 def _forget_unfetched(files: Sequence[Path], records: Sequence[ShardRecord]) -> None:
-    """Remove the records of shards that lack links, which a next run then fetches again."""
+    """Remove the records of shards that lack what a next run may have: links, and plugins."""
     for file, record in zip(files, records, strict=True):
-        if any(reason == Reject.NOT_FETCHED for reason, _ in record.rejects):
+        if any(reason in _TRIED_AGAIN for reason, _ in record.rejects):
             storage.remove(file)
 
 
@@ -149,6 +174,10 @@ def _document(
     rejected = {reason: len(names) for reason, names in rejects.items()}
     hold_out = plan.source.hold_out
     part = {} if hold_out is None else {"hold_out": hold_out._asdict()}
+    # an index of ordinary images has no such part
+    pixels = PixelReport(plan.rule.document(), total(record.pixels for record in records))
+    if pixels.document():
+        part["pixels"] = pixels.document()
     return {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,

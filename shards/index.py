@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shards import storage
 from shards.errors import ShardError
 from shards.hold_out import HoldOut
+from shards.pixel_report import PixelCounts, PixelReport, parse_report
 
 SCHEMA = 2
 ROW = np.dtype(
@@ -65,6 +66,7 @@ class Index(NamedTuple):
         hold_out: which part of its source it is, where some images of each class were held out.
         contents: a digest of what was read of every image, see ``shards.contents``; "" where the
             checksums of the samples say it, and in sets of versions before 0.2.
+        pixels: how the images became 8 bits and three channels, and how many show little.
     """
 
     path: Path
@@ -81,6 +83,7 @@ class Index(NamedTuple):
     starts: NDArray[np.int64]
     hold_out: HoldOut | None = None
     contents: str = ""
+    pixels: PixelReport = PixelReport({}, PixelCounts())
 
 
 def read_index(path: str | Path, *, for_audit: bool = False) -> Index:
@@ -190,6 +193,7 @@ def _parse(root: Path, document: dict[str, Any], side_files: dict[str, bytes]) -
         starts=np.cumsum([0, *(shard.nsamples for shard in shards)]),
         hold_out=HoldOut(**document["hold_out"]) if "hold_out" in document else None,
         contents=document.get("contents", ""),
+        pixels=parse_report(document.get("pixels", {})),
     )
 
 

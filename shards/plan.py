@@ -14,6 +14,9 @@ from shards.hold_out import HoldOut
 from shards.images import Validation
 from shards.index import SCHEMA
 from shards.order import permutation
+from shards.pixel_rules import Choice, decide_rule
+from shards.pixels import Alpha, PixelRule
+from shards.samples import Making
 from shards.sources.annotated import read_annotations
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate
@@ -38,6 +41,9 @@ class Plan(NamedTuple):
         max_side: images with a longer side, in pixels, are made smaller; None: no image is.
         quality: quality of those JPEGs, 1…100.
         digest: digest of all of this.
+        min_side: images with a shorter side, in pixels, are left out; None: none is.
+        rule: how images become 8 bits and three channels.
+        pixel_notes: what a user might not expect of that, one line each.
     """
 
     source: sources.Source
@@ -48,6 +54,14 @@ class Plan(NamedTuple):
     max_side: int | None
     quality: int
     digest: str
+    min_side: int | None = None
+    rule: PixelRule = PixelRule()
+    pixel_notes: Sequence[str] = ()
+
+    @property
+    def making(self) -> Making:
+        """What is made of every image."""
+        return Making(self.validate, self.max_side, self.min_side, self.quality, self.rule)
 
 
 def make_plan(  # noqa: PLR0913 (the options of build)
@@ -63,6 +77,10 @@ def make_plan(  # noqa: PLR0913 (the options of build)
     image_root: str | Path | None = None,
     columns: Sequence[str] | None = None,
     hold_out: HoldOut | None = None,
+    min_side: int | None = None,
+    value_range: str | None = None,
+    bands: Sequence[int] | None = None,
+    alpha: Alpha = "auto",
 ) -> Plan:
     """List a source and cut it into shards.
 
@@ -78,6 +96,10 @@ def make_plan(  # noqa: PLR0913 (the options of build)
         image_root: the folder of the images of a COCO JSON or a table, where they are not found.
         columns: the names of a table's columns of the image and of the class.
         hold_out: which part of the source, where some images of each class are held out.
+        min_side: images with a shorter side, in pixels, are left out.
+        value_range: values of more than 8 bits that become black and white, see ``build``.
+        bands: which bands become red, green and blue, or gray.
+        alpha: what is done with a band that is called alpha.
 
     Returns:
         The plan.
@@ -121,10 +143,12 @@ def make_plan(  # noqa: PLR0913 (the options of build)
         validate=validate,
         max_side=max_side,
         quality=quality,
+        min_side=min_side,
+        choice=Choice(value_range, bands or (), alpha),
     )
 
 
-def plan_of(
+def plan_of(  # noqa: PLR0913 (the options of a plan)
     source: sources.Source,
     *,
     annotations: Annotations | None = None,
@@ -133,6 +157,8 @@ def plan_of(
     validate: Validation = "decode",
     max_side: int | None = None,
     quality: int = 90,
+    min_side: int | None = None,
+    choice: Choice | None = None,
 ) -> Plan:
     """Cut a source that is listed into shards.
 
@@ -144,6 +170,8 @@ def plan_of(
         validate: what every image has to pass.
         max_side: images with a longer side, in pixels, are made smaller and JPEG.
         quality: quality of those JPEGs, 1…100.
+        min_side: images with a shorter side, in pixels, are left out.
+        choice: what the user says of how images become 8 bits and three channels.
 
     Returns:
         The plan.
@@ -152,10 +180,15 @@ def plan_of(
         ShardError: An argument is out of range.
     """
     _check_options(shard_size, max_side, quality, validate)
+    rule, pixel_notes = decide_rule(source.samples, choice)
     order = permutation(len(source.samples), seed=seed, stream=0)
     shuffled = [source.samples[number] for number in order]
     starts = range(0, len(shuffled), shard_size)
-    options = [seed, shard_size, validate, max_side, quality]
+    options: list[Any] = [seed, shard_size, validate, max_side, quality]
+    if min_side is not None:
+        options.append({"min_side": min_side})
+    if rule.document():
+        options.append(rule.document())
     return Plan(
         source=source,
         annotations=annotations,
@@ -165,6 +198,9 @@ def plan_of(
         max_side=max_side,
         quality=quality,
         digest=_digest(source, annotations, options),
+        min_side=min_side,
+        rule=rule,
+        pixel_notes=pixel_notes,
     )
 
 

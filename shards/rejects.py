@@ -33,6 +33,17 @@ class Reject(StrEnum):
     SHARED_ID = "id of several images"
     SHARED_FILE = "file of several entries"
     OTHER_SIZE = "not of the annotated size"
+    TOO_SMALL = "smaller than --min-side"
+    BANDS = "bands that are not red, green and blue (choose them by --bands 3,2,1)"
+    FEW_BANDS = "fewer bands than --bands names"
+    ODD_TIFF = "TIFF that Pillow cannot read (pip install 'care-ssl[tiff]', or convert it)"
+    HEIF = "HEIC (pip install 'care-ssl[heif]', or convert it to JPEG)"
+    JPEG_XL = "JPEG XL (pip install 'care-ssl[jxl]', or convert it to PNG)"
+    RAW = "raw file of a camera (develop it to JPEG or TIFF)"
+    UNUSUAL = "TGA or another rare format (convert it to PNG)"
+    HDR = "OpenEXR or Radiance HDR (convert it to TIFF of 32 bits)"
+    DICOM = "DICOM (convert it to TIFF or PNG of 16 bits)"
+    LAYERED = "file of an image editor (export it as PNG or TIFF)"
 
 
 class Rejection(NamedTuple):

@@ -8,12 +8,16 @@ from typing import NamedTuple
 from shards import storage
 from shards.contents import UNKNOWN, is_comparable
 from shards.fetch import reading
-from shards.images import check, shrink
 from shards.index import Shard
+from shards.kinds import refuse_unread
+from shards.pixel_report import PixelCounts
 from shards.plan import Plan, record_name, tar_name
 from shards.rejects import RejectError, Rejection
-from shards.sources.candidates import Candidate, file_suffix
+from shards.samples import SampleFile, prepare_sample
+from shards.sources.candidates import Candidate, file_suffix, suffix
 from shards.tar_writer import TarWriter
+
+_LOOKED_AT = 256  # images of a set, about, that are looked at for whether they are nearly constant
 
 
 class Entry(NamedTuple):
@@ -45,6 +49,7 @@ class ShardRecord(NamedTuple):
         entries: the samples in it, in order.
         rejects: the images that were left out.
         contents: what was read of each image of the shard, see ``shards.contents``.
+        pixels: what the samples are like.
     """
 
     plan: str
@@ -52,20 +57,7 @@ class ShardRecord(NamedTuple):
     entries: list[Entry]
     rejects: list[Rejection]
     contents: list[int]
-
-
-class SampleFile(NamedTuple):
-    """A sample as a file of the set.
-
-    Attributes:
-        data: its bytes.
-        suffix: of their format.
-        orientation: EXIF's, 1…8, or 0 where it was not looked at.
-    """
-
-    data: bytes
-    suffix: str
-    orientation: int
+    pixels: PixelCounts = PixelCounts()
 
 
 def write_shard(
@@ -86,26 +78,29 @@ def write_shard(
     entries = list[Entry]()
     rejects = list[Rejection]()
     contents = list[int]()
+    pixels = PixelCounts()
+    every = max(1, len(plan.source.samples) // _LOOKED_AT)
     with storage.writing(dest / name) as file:
         tar = TarWriter(file)
         with reading(plan.shards[number]) as read:
-            for image in plan.shards[number]:
+            for place, image in enumerate(plan.shards[number]):
                 tick()
                 contents.append(UNKNOWN)
                 try:
                     original = read(image)
                     crc32 = zlib.crc32(original)
                     contents[-1] = crc32 if is_comparable(image) else UNKNOWN
-                    sample = make_sample(image, original, plan)
+                    sample = make_sample(image, original, plan, look=place % every == 0)
                 except RejectError as error:
                     rejects.append(Rejection(error.reason, image.name))
                     continue
                 if sample.data is not original:
                     crc32 = zlib.crc32(sample.data)
                 entries.append(_append_sample(tar, image, sample, crc32))
+                pixels = pixels.plus(sample)
         sha256 = tar.finish()
     shard = Shard(name, len(entries), tar.size, sha256)
-    record = ShardRecord(plan.digest, shard, entries, rejects, contents)
+    record = ShardRecord(plan.digest, shard, entries, rejects, contents, pixels)
     # not write_json: indenting takes ten times as long
     text = json.dumps(record._asdict())
     storage.write_bytes(dest / record_name(number), text.encode())
@@ -120,16 +115,18 @@ def read_record(file: Path) -> ShardRecord:
         entries=[Entry(*entry) for entry in content["entries"]],
         rejects=[Rejection(*rejection) for rejection in content["rejects"]],
         contents=content.get("contents", []),
+        pixels=PixelCounts(*content.get("pixels", ())),
     )
 
 
-def make_sample(image: Candidate, original: bytes, plan: Plan) -> SampleFile:
+def make_sample(image: Candidate, original: bytes, plan: Plan, *, look: bool = False) -> SampleFile:
     """What becomes of the bytes of an image in the set.
 
     Args:
         image: one of the plan's.
         original: the bytes of its file.
-        plan: says what every image has to pass, and how large it may be.
+        plan: says what every image has to pass, and what is made of it.
+        look: whether to see if it is nearly constant.
 
     Returns:
         The file of the sample.
@@ -137,12 +134,9 @@ def make_sample(image: Candidate, original: bytes, plan: Plan) -> SampleFile:
     Raises:
         RejectError: It cannot be a sample.
     """
-    if plan.max_side is None:
-        own_suffix = file_suffix(image.name, original)
-        return SampleFile(original, own_suffix, check(original, plan.validate))
-    data, orientation = shrink(original, plan.max_side, plan.quality)
-    new_suffix = file_suffix(image.name, data) if data is original else ".jpg"
-    return SampleFile(data, new_suffix, orientation)
+    refuse_unread(suffix(image.name))
+    sample = prepare_sample(original, plan.making, look=look)
+    return sample._replace(suffix=sample.suffix or file_suffix(image.name, sample.data))
 
 
 def _append_sample(tar: TarWriter, image: Candidate, sample: SampleFile, crc32: int) -> Entry:

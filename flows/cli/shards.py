@@ -81,6 +81,7 @@ add_command(
     _build,
     "care shards build photos sets --val-share 0.1",
     skip=["share", "hold_out"],
+    names={"value_range": "--range"},
 )
 
 
@@ -145,17 +146,34 @@ def _facts(index: shards.Index) -> dict[str, Any]:
     """What a set holds, for people and as JSON."""
     labels = index.samples["label"]
     part = {} if index.hold_out is None else {"part": str(index.hold_out)}
-    return part | {
-        "kept": len(index.samples),
-        "seen": index.seen,
-        "rejected": {reason: len(names) for reason, names in index.rejects.items()},
-        "shards": len(index.shards),
-        "bytes": sum(shard.filesize for shard in index.shards),
-        "classes": {name: int((labels == label).sum()) for label, name in enumerate(index.classes)},
-        "without class": int((labels < 0).sum()),
-        "digest": index.digest,
-        "seed": index.seed,
-    }
+    return (
+        part
+        | {
+            "kept": len(index.samples),
+            "seen": index.seen,
+            "rejected": {reason: len(names) for reason, names in index.rejects.items()},
+            "shards": len(index.shards),
+            "bytes": sum(shard.filesize for shard in index.shards),
+            "classes": {
+                name: int((labels == label).sum()) for label, name in enumerate(index.classes)
+            },
+            "without class": int((labels < 0).sum()),
+            "digest": index.digest,
+            "seed": index.seed,
+        }
+        | _pixels(index)
+    )
+
+
+def _pixels(index: shards.Index) -> dict[str, Any]:
+    """How images became 8 bits and three channels, and how many show little."""
+    document = index.pixels.document()
+    if not document:
+        return {}
+    names = {"looked_at": "looked at", "flat": "nearly constant"}
+    rule = document.pop("rule")
+    counts = {names.get(name, name): count for name, count in document.items()}
+    return {"pixels": counts | rule}
 
 
 def _boxes(path: str) -> dict[str, int]:

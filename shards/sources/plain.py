@@ -5,6 +5,7 @@ from pathlib import Path
 from shards import storage
 from shards.errors import ShardError
 from shards.images import SUFFIXES
+from shards.kinds import UNREAD_SUFFIXES, companions
 from shards.rejects import Reject, Rejection
 from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.junk import is_junk
@@ -35,9 +36,10 @@ def list_folder(folder: str | Path) -> Listing:
     """
     sizes = storage.listing(folder, deep=True)
     root = str(folder).rstrip("/")
-    candidates = [name for name in sizes if suffix(name) in SUFFIXES]
+    candidates = [name for name in sizes if suffix(name) in SUFFIXES | UNREAD_SUFFIXES]
     junk = {name for name in candidates if is_junk(name)}
-    names = [name for name in candidates if name not in junk]
+    raw_twins = companions(candidates, SUFFIXES) - junk
+    names = [name for name in candidates if name not in junk | raw_twins]
     tars = find_tars(sizes)
     if outweigh(tars, names, sizes):
         listing = list_tars(root, sizes)
@@ -55,7 +57,7 @@ def list_folder(folder: str | Path) -> Listing:
         for name, class_name in zip(names, layout.class_names, strict=True)
     ]
     rejects = [Rejection(Reject.JUNK, name) for name in junk]
-    others = sizes.keys() - {*candidates}
+    others = (sizes.keys() - {*candidates}) | raw_twins
     rejects += [Rejection(Reject.OTHER_FILE, name) for name in others]
     labels = read_metadata(root, sizes)
     notes = [*layout.notes, *labels.notes]
