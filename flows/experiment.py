@@ -30,10 +30,13 @@ class Images:
         images: class folders, or a flat one, or train beside val or test folders of either kind,
             or other sources; else procedural scenes.
         val: labelled images to evaluate on, where they are not beside those to train on.
+        image_root: folder of the images, where images or val is a table or a COCO JSON and they are
+            not found around it.
     """
 
     images: str | None = None
     val: str | None = None
+    image_root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ class Detection:
         voc_val: the same, to score them on.
         coco_train: COCO JSON, or shards of one, to train detectors on; the scenes have their own.
         coco_val: the same, to score them on.
+        coco_image_root: folder of the images of these two, or of the folders train2017, val2017, …,
+            where they are not found around the lists.
         detection_size: short side of their images, pixels.
         detection_iterations: training steps of the detectors.
     """
@@ -119,6 +124,7 @@ class Detection:
     voc_val: str | None = None
     coco_train: str | None = None
     coco_val: str | None = None
+    coco_image_root: str | None = None
     detection_size: PixelSide | None = None
     detection_iterations: PositiveInt | None = None
 
@@ -198,7 +204,7 @@ class Experiment:
     def split(self) -> Split:
         """What is trained and evaluated on."""
         if self.images.images:
-            return split_images(self.images.images, self.images.val)
+            return split_images(self.images.images, self.images.val, self.images.image_root)
         return split_scenes(self.scenes.train_scenes, self.scenes.val_scenes)
 
     @property

@@ -94,6 +94,8 @@ def data_stages(experiment: Experiment) -> list[Stage]:
     for pair, (train, val) in experiment.annotated_pairs.items():
         for part, source in ((f"{pair}-train", train), (f"{pair}-val", val)):
             inputs = {"source": source, "annotated": True, **seed}
+            if pair == "coco" and experiment.detection.coco_image_root:
+                inputs["image_root"] = experiment.detection.coco_image_root
             stages.append(Stage("build", part, "build", inputs, group=part))
     return stages
 

@@ -46,6 +46,8 @@ def input_identity(name: str, value: Any, inputs: Result) -> Any:
     Returns:
         For a path or URL a digest of what is there, else the value itself.
     """
+    if name == "image_root":  # its images are in the digest of the list that they belong to
+        return None
     if name not in _PLACES or value is None or _DIGEST_OR_NAME.fullmatch(str(value)):
         return value
     if name == "source":
@@ -55,8 +57,9 @@ def input_identity(name: str, value: Any, inputs: Result) -> Any:
         return storage.sha256(f"{value}/index.json")
     if name in ("encoder", "init", "names"):
         return _file_identity(value)
-    data = boxes.load(value) if inputs.get("verb") == "detect" else shards.open(value)
-    return data.digest
+    if inputs.get("verb") == "detect":
+        return boxes.load(value, image_root=inputs.get("image_root")).digest
+    return shards.open(value).digest
 
 
 def _file_identity(url: str) -> str:

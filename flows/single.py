@@ -83,7 +83,7 @@ def evaluation_flow(line: EvaluationKind) -> Flow[..., Result]:
     return stage_flow("judge", function, paths, line.hidden_parameters(), **defaults)
 
 
-care_build = stage_flow("build", shards.build, ("source",))
+care_build = stage_flow("build", shards.build, ("source",), {"hold_out"})
 care_pretrain = stage_flow(
     "pretrain",
     pretrain,

@@ -5,8 +5,10 @@ from typing import NamedTuple
 from flows.result import Result
 from shards import sources, storage
 from shards.errors import ShardError
+from shards.sources.candidates import suffix
 from shards.sources.junk import is_junk
 from shards.sources.parts import part_folders
+from shards.sources.rows import is_table
 
 _RANKS = {"train": 0, "val": 1, "test": 2, "pool": 3}  # what is evaluated first
 EVALUATIONS = "kNN, linear and few-label evaluation"
@@ -34,20 +36,25 @@ def split_scenes(train: int, val: int) -> Split:
     return Split(parts, [])
 
 
-def split_images(images: str, val: str | None = None) -> Split:
+def split_images(images: str, val: str | None = None, image_root: str | None = None) -> Split:
     """A folder with parts in it, such as ``train`` and ``Testing``, or one source of both.
 
     Args:
         images: a source, or a folder of parts, perhaps within others; path or URL.
         val: labelled images to evaluate on; None: a part that has classes, or a share of those to
             train on.
+        image_root: folder of the images of tables and COCO JSONs.
 
     Raises:
         ShardError: There are no images.
     """
     folders = _part_folders(images)
     source = folders["train"][0] if folders["train"] else images
-    content = sources.find(source)
+    inputs = _inputs(source, image_root)
+    # a folder that no source has a use for is refused
+    is_used = any("image_root" in _inputs(name, image_root) for name in (source, val or source))
+    root = inputs.get("image_root") if is_used else image_root
+    content = sources.find(source, image_root=root)
     skipped = [f"classes: {note}" for note in content.notes]
     for name in folders["train"][1:] + folders["pool"]:
         skipped.append(f"the folder {Path(name).name}: {Path(source).name} is trained on")
@@ -56,7 +63,7 @@ def split_images(images: str, val: str | None = None) -> Split:
         if content.classes:
             why = f"all images are of one class, {content.classes[0]}: any encoder would be right"
         skipped.append(f"{EVALUATIONS}: {why}")
-        return Split({"train": {"source": source}}, skipped)
+        return Split({"train": inputs}, skipped)
     candidates = [val] if val else []
     for folder in folders["val"]:
         if _has_classes(folder):
@@ -66,25 +73,34 @@ def split_images(images: str, val: str | None = None) -> Split:
     for name in candidates[1:]:
         skipped.append(f"the folder {Path(name).name}: {Path(candidates[0]).name} is evaluated")
     if candidates:
-        return Split({"train": {"source": source}, "val": {"source": candidates[0]}}, skipped)
-    if any(image.label < 0 for image in content.samples) and not _can_hold_out(source):
+        return Split({"train": inputs, "val": _inputs(candidates[0], image_root)}, skipped)
+    if any(image.label < 0 for image in content.samples) and not _can_hold_out(inputs):
         why = "too few images have labels to hold some out; name others by --val"
-        return Split({"train": {"source": source}}, [*skipped, f"{EVALUATIONS}: {why}"])
+        return Split({"train": inputs}, [*skipped, f"{EVALUATIONS}: {why}"])
     parts: dict[str, Result] = {
-        "train": {"source": source, "share": [0, TRAIN_SHARE]},
-        "val": {"source": source, "share": [TRAIN_SHARE, 1]},
+        "train": inputs | {"share": [0, TRAIN_SHARE]},
+        "val": inputs | {"share": [TRAIN_SHARE, 1]},
     }
     return Split(parts, skipped)
 
 
-def _can_hold_out(source: str) -> bool:
+def _inputs(source: str, image_root: str | None) -> Result:
+    """The inputs of the stage that builds a source, the folder of its images if it may have one."""
+    if image_root is not None and (is_table(source) or suffix(source) == ".json"):
+        return {"source": source, "image_root": image_root}
+    return {"source": source}
+
+
+def _can_hold_out(inputs: Result) -> bool:
     """Whether both shares of a source have images with a class."""
     for share in ((0, TRAIN_SHARE), (TRAIN_SHARE, 1)):
         try:
-            images = sources.find(source, share=share).samples
+            source = sources.find(
+                inputs["source"], image_root=inputs.get("image_root"), share=share
+            )
         except ShardError:
             return False
-        if all(image.label < 0 for image in images):
+        if all(image.label < 0 for image in source.samples):
             return False
     return True
 

@@ -22,6 +22,7 @@ from shards.pixel_rules import decide_rule
 from shards.pixels import PixelRule
 from shards.progress import warn
 from shards.rejects import Reject, Rejection, describe, group_by_reason
+from shards.sources import refuse_image_root
 from shards.sources.annotated import read_annotations
 from shards.sources.annotations import AnnotatedImage, AnnotatedObject, Annotations
 from shards.sources.candidates import Candidate
@@ -129,7 +130,8 @@ def load(
             set built of one.
         classes: the names that count, in the order of their labels; boxes of others are rejected.
             By default COCO's categories by id, or all VOC names, sorted.
-        image_root: the folder of a COCO JSON's images, where they are not found around it.
+        image_root: the folder of a COCO JSON's images, where they are not found around it; a shard
+            set has its own.
 
     Returns:
         The images with their boxes.
@@ -207,6 +209,7 @@ def _annotations_of_list(
 ) -> Annotations:
     """What the list at ``path``, which the user calls ``data``, says."""
     annotations = read_annotations(path, image_root=image_root)
+    refuse_image_root(data, annotations, image_root)
     if annotations is not None and not annotations.is_labels:
         return annotations
     if annotations is not None:

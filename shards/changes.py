@@ -7,7 +7,7 @@ from shards.contents import contents_of
 from shards.errors import ShardError
 from shards.index import Index
 from shards.plan import Plan, missing_shards, record_name
-from shards.sources.candidates import Candidate
+from shards.sources.candidates import Candidate, is_elsewhere
 from shards.write import read_record
 
 _NAMED = 3  # names in a message
@@ -70,7 +70,7 @@ def forget_changed(plan: Plan, root: Path, names: Collection[str]) -> list[str]:
         images = plan.shards[number]
         name = record_name(number)
         contents = read_record(root / name).contents
-        if contents and any(storage.is_remote(image.path) for image in images):
+        if contents and any(is_elsewhere(image.path) for image in images):
             continue
         if contents != contents_of(images):
             storage.remove(root / name)

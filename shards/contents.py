@@ -13,12 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from shards import storage
 from shards.cache import Cache
 from shards.cores import available_cores
 from shards.progress import console
 from shards.rejects import RejectError
-from shards.sources.candidates import Candidate, is_link, read_image
+from shards.sources.candidates import Candidate, is_elsewhere, is_link, read_image
 from shards.versions import Version, versions_of
 
 # of an image without a file that could be compared, and of a file that cannot be an image's
@@ -90,7 +89,7 @@ def identity_of(images: Sequence[Candidate]) -> list[int | str]:
         The content of each local file; of an object that has one its store's tag, so that no bucket
         is read; the content of any other object.
     """
-    remote = [image for image in images if storage.is_remote(image.path)]
+    remote = [image for image in images if is_elsewhere(image.path)]
     tags = {path: version.text for path, version in _versions(remote).items()}
     others = [image for image in images if image.path not in tags]
     contents = iter(contents_of(others))
@@ -103,7 +102,7 @@ def _keys(images: Iterable[Candidate]) -> list[Key]:
     keys = list[Key]()
     for image in images:
         path = image.path
-        is_whole = path.startswith("/") or storage.is_remote(path)
+        is_whole = path.startswith("/") or is_elsewhere(path)
         keys.append((path if is_whole else f"{here}/{path}", image.offset))
     return keys
 

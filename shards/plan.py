@@ -110,11 +110,6 @@ def make_plan(  # noqa: PLR0913 (the options of build)
     """
     _check_options(shard_size, max_side, quality, validate)
     annotations = read_annotations(src, image_root=image_root)
-    if annotations is None and image_root is not None and not is_table(src):
-        raise ShardError(
-            f"wanted a COCO JSON or a table as the source whose images are in {image_root}, got "
-            f"{src}; leave --image-root out, or name the file"
-        )
     if columns and not is_table(src):
         raise ShardError(
             f"wanted a table as the source with the columns {', '.join(columns)}, got {src}; leave "

@@ -43,12 +43,21 @@ def _add(line: EvaluationKind) -> None:
                 min=1, help="Processes that train a detector together, such as one a GPU."
             ),
         ] = 1,
+        image_root: Annotated[
+            str | None,
+            typer.Option(
+                help="Folder of the images of COCO JSONs, or of the folders train2017, val2017, …,"
+                " where they are not found around the lists."
+            ),
+        ] = None,
         as_json: Json = False,
         **settings: Any,
     ) -> None:
         """Judge the encoders and show their rows."""
         inputs = {"verb": line.kind, "train": train, "val": val, "trials": trials}
         inputs |= {name: value for name, value in settings.items() if value is not None}
+        if image_root is not None:
+            inputs["image_root"] = image_root
         # neither decides the result
         inputs |= {"cache": f"{out}/features", "nproc": nproc}
         show_results(_judge(encoder, out, inputs), as_json)
@@ -58,8 +67,8 @@ def _add(line: EvaluationKind) -> None:
         evaluation,
         run,
         f"care evaluate {line.kind} {line.example}",
-        # several processes train detectors only
-        skip=line.hidden_parameters() | (set() if line.annotated else {"nproc"}),
+        # several processes train detectors only, whose images alone are looked for
+        skip=line.hidden_parameters() | (set() if line.annotated else {"nproc", "image_root"}),
         names={"names": "--list"},
     )
 

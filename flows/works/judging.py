@@ -44,6 +44,7 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
     seed: int = 0,
     trials: int = 1,
     nproc: int = 1,
+    image_root: str | None = None,
     **settings: Any,
 ) -> Result:
     """An encoder judged by an evaluation.
@@ -59,12 +60,13 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
         seed: the first one.
         trials: seeds, whose mean counts.
         nproc: processes that train a detector together; 0: one a GPU.
+        image_root: the folder of the images of COCO JSONs, where they are not around them.
         **settings: keywords of the evaluation.
 
     Returns:
         The row and the files.
     """
-    data = _open_data(verb, train, val)
+    data = _open_data(verb, train, val, image_root)
     network = loaded_encoder(encoder, seed)
     digests = {"encoder": digest_of(network), "train": data[0].digest, "val": data[1].digest}
     nproc = nproc or torch.cuda.device_count() or 1
@@ -72,7 +74,7 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
     evaluation = _Trials(out, verb, network, data, cache, _with_tuples(settings))
     if nproc > 1 and verb == BY_SEVERAL_PROCESSES and not in_group:
         inputs: Result = {"verb": verb, "encoder": encoder, "train": train, "val": val}
-        inputs |= {"nproc": nproc, **evaluation.settings}
+        inputs |= {"nproc": nproc, "image_root": image_root, **evaluation.settings}
         results = [_run_in_group(out, inputs | {"seed": seed + n}) for n in range(trials)]
     else:
         results = [evaluation.run(seed + number) for number in range(trials)]
@@ -97,12 +99,13 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
     return {"outputs": outputs(out, "results.json", *files), "rows": [row], "text": text}
 
 
-def _open_data(verb: str, train: str, val: str) -> tuple[Data, Data]:
+def _open_data(verb: str, train: str, val: str, image_root: str | None = None) -> tuple[Data, Data]:
     """What an evaluation learns from and what it is scored on; of boxes with the same classes."""
     if verb != "detect":
         return shards.open(train), shards.open(val)
-    train_boxes = boxes.load(train)
-    return train_boxes, boxes.load(val, classes=train_boxes.classes)
+    train_boxes = boxes.load(train, image_root=image_root)
+    val_boxes = boxes.load(val, classes=train_boxes.classes, image_root=image_root)
+    return train_boxes, val_boxes
 
 
 @dataclass

@@ -87,7 +87,8 @@ def find(
             whole.
         annotations: what ``read_annotations`` gave of ``src``, so that it is not read again.
         classes: whether images have the classes that the source says, or none.
-        image_root: the folder of a table's images, where they are not around it.
+        image_root: the folder of the images of a table or a COCO JSON, where they are not around
+            it.
         columns: the names of a table's columns of the image and of the class.
         hold_out: which part, where some images of each class are held out.
 
@@ -101,6 +102,8 @@ def find(
         root = None if image_root is None else storage.locate(image_root)
         listing = list_table(storage.locate(src), image_root=root, columns=columns)
     else:
+        annotations = annotations or read_annotations(src, image_root=image_root)
+        refuse_image_root(src, annotations, image_root)
         listing = _list_images(src, annotations)
     return arrange(listing, str(src), share=share, classes=classes, hold_out=hold_out)
 
@@ -176,9 +179,19 @@ def _take_part(source: Source, hold_out: HoldOut) -> Source:
     return Source(samples, source.classes, rejects, notes, hold_out, source.form)
 
 
+def refuse_image_root(
+    src: str | Path, annotations: Annotations | None, image_root: str | Path | None
+) -> None:
+    """A ``ShardError`` if a source, that is no table, has no use for a folder of images."""
+    if image_root is not None and (annotations is None or annotations.voc):
+        raise ShardError(
+            f"wanted a COCO JSON or a table as the source whose images are in {image_root}, got "
+            f"{src}; leave --image-root out, or name the file"
+        )
+
+
 def _list_images(src: str | Path, annotations: Annotations | None) -> Listing:
     """Everything that a source lists which is no table."""
-    annotations = annotations or read_annotations(src)
     if annotations is not None:
         folder = storage.locate(src)
         if folder.is_dir():

@@ -105,6 +105,11 @@ def is_link(name: str) -> bool:
     return name.startswith(("http://", "https://"))
 
 
+def is_elsewhere(path: str) -> bool:
+    """Whether the file of an image is on the web or in a store; a link may have secrets."""
+    return is_link(path) or storage.is_remote(path)
+
+
 def file_suffix(name: str, data: bytes) -> str:
     """The suffix for an image's file in a set: its own, or if it has none its format's."""
     ending = suffix(name)

@@ -51,7 +51,8 @@ def find_files(path: Path, names: Sequence[str], image_root: Path | None = None)
     Args:
         path: path of the list.
         names: the images as it names them.
-        image_root: their folder, where the user says it; nothing is looked for elsewhere.
+        image_root: their folder, or that of the folders of all parts, where the user says it;
+            nothing is looked for elsewhere.
 
     Returns:
         The files that are there.
@@ -59,7 +60,7 @@ def find_files(path: Path, names: Sequence[str], image_root: Path | None = None)
     if image_root is None:
         usual, others = _usual_folders(path), _other_folders(path)
     else:
-        usual, others = [image_root.absolute()], []
+        usual, others = _folders_in_root(image_root.absolute(), path), []
     files = [_first_file(folder / name for folder in usual) for name in names]
     missing = [number for number, file in enumerate(files) if file is None]
     folders = list(dict.fromkeys([*usual, *others]))
@@ -104,6 +105,12 @@ def _usual_folders(path: Path) -> list[Path]:
     list_folder = path.absolute().parent
     part = path.stem.removeprefix("instances_")
     return [list_folder, list_folder / "images", list_folder.parent / part]
+
+
+def _folders_in_root(root: Path, path: Path) -> list[Path]:
+    """Where images are in a folder that the user names, perhaps for the lists of several parts."""
+    part = _part(path)
+    return list(dict.fromkeys([root, root / part, root / "images" / part, root / "images"]))
 
 
 def _other_folders(path: Path) -> list[Path]:

@@ -63,7 +63,7 @@ def list_folder(folder: str | Path) -> Listing:
     notes = [*layout.notes, *labels.notes]
     if labels.class_names:
         images = [image._replace(class_name=labels.class_names.get(image.name)) for image in images]
-        notes = labels.notes
+        notes = [f"the classes are those of {labels.files[0]}", *labels.notes]
     notes += _notes_on_tables(sizes, labels.files)
     if tars:
         notes.append(note_of_unread(tars))
@@ -82,9 +82,10 @@ def _notes_on_tables(names: Collection[str], read: Collection[str]) -> list[str]
     ]
     if not tables:
         return []
+    more = f" and {len(tables) - 3:,} more" if len(tables) > 3 else ""
     return [
-        f"{len(tables)} tables were not read, such as {min(tables)}; if it has the classes, name "
-        "it as the source"
+        f"tables that were not read: {', '.join(sorted(tables)[:3])}{more}; if the classes are in "
+        "one, name it as the source"
     ]
 
 

@@ -8,7 +8,7 @@ from shards import objects, storage
 from shards.errors import ShardError
 from shards.images import SUFFIXES
 from shards.rejects import Reject, Rejection
-from shards.sources.candidates import Candidate, Listing, is_link, suffix
+from shards.sources.candidates import Candidate, Listing, is_elsewhere, is_link, suffix
 from shards.sources.columns import Columns, read_columns
 from shards.sources.junk import is_junk
 from shards.sources.links import public_names
@@ -46,7 +46,7 @@ def list_table(
         objects.file_system("https://localhost")  # or what is missing is told now
     listing = _list_rows(table, files)
     if listing.images and not files.remote and all(image.size < 0 for image in listing.images):
-        links = any(_is_elsewhere(image.path) for image in listing.images)
+        links = any(is_elsewhere(image.path) for image in listing.images)
         if not links:
             raise _nothing_there(location, table, files)
     if table.by_id and not listing.images:
@@ -92,11 +92,6 @@ def _link_names(names: Sequence[str]) -> dict[str, str]:
     """The names that links have in a set, by the links."""
     links = list(filter(is_link, names))
     return dict(zip(links, public_names(links), strict=True))
-
-
-def _is_elsewhere(path: str) -> bool:
-    """Whether an image is on the web or in a store, where nobody has looked for it."""
-    return is_link(path) or storage.is_remote(path)
 
 
 def _list_numbers(location: Path, rows: Rows, files: "_Files") -> Listing:
@@ -191,7 +186,7 @@ class _Files:
 
     def search(self, name: str) -> Candidate | None:
         """The only image that a name may mean, by its path, its name or its stem."""
-        if not name or _is_elsewhere(name):
+        if not name or is_elsewhere(name):
             return None
         path = PurePosixPath(name.replace("\\", "/"))
         stem = path.stem if path.suffix.lower() in SUFFIXES else path.name

@@ -3,6 +3,7 @@
 import pytest
 from PIL import Image
 from flows.splits import split_images
+from shards import ShardError
 
 
 def photos(root, *names):
@@ -49,6 +50,28 @@ def test_one_class_is_told_and_not_evaluated(tmp_path):
     parts, skipped = split_images(photos(tmp_path / "images", "ant/1", "ant/2"))
     assert parts.keys() == {"train"}
     assert "all images are of one class, ant: any encoder would be right" in skipped[-1]
+
+
+def test_the_images_of_a_table_may_be_anywhere(tmp_path):
+    root = photos(tmp_path / "elsewhere", *(f"{number}" for number in range(20)))
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables/labels.csv"
+    lines = [f"{number}.png,{'ant' if number % 2 else 'bee'}" for number in range(20)]
+    table.write_text("".join(f"{line}\n" for line in ("image,label", *lines)))
+    with pytest.raises(ShardError, match="--image-root"):
+        split_images(str(table))
+    parts, _ = split_images(str(table), image_root=root)
+    inputs = {"source": str(table), "image_root": root}
+    assert parts == {"train": inputs | {"share": [0, 0.8]}, "val": inputs | {"share": [0.8, 1]}}
+    parts, _ = split_images(str(table), str(table), root)
+    assert parts == {"train": inputs, "val": inputs}
+    folder = photos(tmp_path / "folder", "ant/1", "bee/1")
+    assert split_images(folder, str(table), root).parts == {
+        "train": {"source": folder},
+        "val": inputs,
+    }
+    with pytest.raises(ShardError, match="leave --image-root out"):
+        split_images(folder, image_root=root)
 
 
 def test_too_few_labels_to_hold_some_out_are_told(tmp_path):

@@ -4,7 +4,7 @@ import json
 import shutil
 import pytest
 from made_images import image_bytes
-from made_lists import BOX, HEIGHT, WIDTH, coco, counted
+from made_lists import BOX, HEIGHT, WIDTH, coco, counted, voc
 from PIL import Image
 import shards
 from shards import Reject, ShardError
@@ -104,10 +104,29 @@ def test_a_folder_can_be_named(tmp_path):
     root = str(tmp_path / "data" / "elsewhere" / "deep")
     assert counted(load(file, image_root=root)) == 3
     assert len(shards.build(file, tmp_path / "set", image_root=root).samples) == 3
-    with pytest.raises(ShardError, match=r"no image that .* looked in .*/nowhere; name"):
+    with pytest.raises(ShardError, match=r"no image that .* looked in .*/nowhere, .*; name"):
         load(file, image_root=tmp_path / "nowhere")
     with pytest.raises(ShardError, match=r"wanted a COCO JSON .* as the source"):
         shards.build(root, tmp_path / "other", image_root=root)
+
+
+def test_a_named_folder_may_be_that_of_the_folders_of_all_parts(tmp_path):
+    for part in ("train2017", "val2017"):
+        list_file = f"lists/{part}/instances_{part}.json"
+        file = laid_out(tmp_path, list_file, f"data/images/{part}", "")
+        for folder in ("data", "data/images", f"data/images/{part}"):
+            pictures = load(file, image_root=tmp_path / folder).pictures
+            assert {picture.path.parent.name for picture in pictures} == {part}
+
+
+def test_a_folder_of_images_for_a_list_that_has_no_use_for_it_is_refused(tmp_path):
+    things = {"a": [("dog", (2, 3, 9, 8))]}
+    for path in (voc(tmp_path / "voc", things), tmp_path / "voc"):
+        with pytest.raises(ShardError, match="leave --image-root out"):
+            load(path, image_root=tmp_path / "voc/JPEGImages")
+    file = coco(tmp_path / "coco", things)
+    shards.build(file, tmp_path / "set")
+    assert counted(load(tmp_path / "set", image_root=tmp_path)) == 1  # which has its own
 
 
 def test_what_is_not_found_is_listed_with_the_folders(tmp_path, capsys):

@@ -179,7 +179,7 @@ def test_metadata_without_classes_leave_those_of_the_folders(tmp_path):
 
 def test_tables_beside_images_that_are_not_read_are_told(photos):
     written(photos / "labels.csv", TABLES["ids.csv"])
-    assert "1 tables were not read, such as labels.csv" in find(photos).notes[0]
+    assert "tables that were not read: labels.csv; if" in find(photos).notes[0]
 
 
 def test_a_voc_list_is_no_table(tmp_path):
