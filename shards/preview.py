@@ -14,6 +14,7 @@ _LINE = 15
 _CAPTION = 2 * _LINE + 4
 _COLUMNS = 8
 _FONT_SIZE = 12
+_NAMED = 24  # a narrower box has no room for a name
 _INK = (40, 40, 40)
 _PALE_INK = (125, 125, 125)
 _REJECTED = (250, 225, 225)
@@ -93,15 +94,15 @@ def _draw_look(
         offset = (x + (_TILE - tile.width) // 2, y + (_TILE - tile.height) // 2)
         sheet.paste(tile, offset)
         # the font has no ×
-        size = f"  {look.image.width} x {look.image.height} px"
+        size = f"  {look.image.width} x {look.image.height}"
     class_name = look.class_name or "no class"
     if look.picture is not None:
-        class_name = f"{len(look.picture.boxes)} boxes"
+        count = len(look.picture.boxes)
+        class_name = "1 box" if count == 1 else f"{count} boxes"
+    draw.text((x, y + _TILE + 2), _fitted(class_name, _TILE, font), _INK, font)
     room = _TILE - draw.textlength(size, font)
-    first = _fitted(class_name, room, font) + size
-    draw.text((x, y + _TILE + 2), first, _INK, font)
-    name = _fitted(look.sample.name, _TILE, font, keep_end=True)
-    draw.text((x, y + _TILE + 2 + _LINE), name, _PALE_INK, font)
+    name = _fitted(look.sample.name, room, font, keep_end=True)
+    draw.text((x, y + _TILE + 2 + _LINE), name + size, _PALE_INK, font)
 
 
 def _tile_of(
@@ -146,7 +147,9 @@ def _draw_boxes(
         colour = _IGNORED if picture.ignored[number] else _COLOURS[label % len(_COLOURS)]
         corners = (x_min, y_min, max(x_max - 1, x_min), max(y_max - 1, y_min))
         draw.rectangle(corners, outline=colour, width=2)
-        name = _fitted(classes[label], max(x_max - x_min, 24), font)
+        if x_max - x_min < _NAMED:
+            continue
+        name = _fitted(classes[label], x_max - x_min, font)
         place = (x_min, max(y_min - _LINE, 0))
         draw.rectangle(draw.textbbox(place, name, font), colour)
         draw.text(place, name, _INK, font)

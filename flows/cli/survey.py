@@ -117,7 +117,8 @@ def _show(title: str, content: Survey, max_rejects: float) -> None:
     examples = decoded[:: -(-len(decoded) // _EXAMPLES) or 1]  # of several classes
     content_column = "boxes" if content.boxes else "class"
     lines = [_example(look) for look in examples]
-    table("examples", ("image", content_column, "pixels"), lines)
+    if lines:
+        table("examples", ("image", content_column, "pixels"), lines)
 
 
 def _facts(content: Survey) -> dict[str, Any]:
