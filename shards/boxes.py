@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,8 @@ class BoxSet(NamedTuple):
         shards: the set that the images are in, or None if they are files.
         samples: their numbers in that set.
         rule: how files become 8 bits and three channels.
+        image_ids: what the list calls the pictures: COCO's numbers, or VOC's names.
+        category_ids: COCO's numbers of the classes by name; of VOC the names.
     """
 
     path: Path
@@ -85,6 +88,8 @@ class BoxSet(NamedTuple):
     shards: reader.ShardSet | None = None
     samples: Sequence[int] = ()
     rule: PixelRule = PixelRule()
+    image_ids: Sequence[int | str] = ()
+    category_ids: Mapping[str, int | str] = MappingProxyType({})
 
     def image(self, number: int) -> Image.Image:
         """Decode a picture.
@@ -180,6 +185,10 @@ def load(
         shards=shard_set,
         samples=samples,
         rule=rule,
+        image_ids=[image.entry["id"] for image in annotations.images],
+        category_ids={
+            str(category["name"]): category["id"] for category in annotations.document["categories"]
+        },
     )
 
 

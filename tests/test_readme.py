@@ -2,8 +2,13 @@ import importlib
 import pkgutil
 import re
 from pathlib import Path
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 import shards
+from care import resnet50
+from care.train.weights import save_encoder
 from shards import scenes
 
 README = Path(__file__).parent.parent / "README.md"
@@ -12,7 +17,7 @@ README = Path(__file__).parent.parent / "README.md"
 def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenes.write(tmp_path / "images", count=40, size=64)
     shards.build(tmp_path / "images" / "images", tmp_path / "demo" / "train")
-    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    _, block = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     shorter = block.replace("total = 200 ", "total = 2 ").replace("batch_size=32", "batch_size=8")
     assert shorter != block
     monkeypatch.chdir(tmp_path)
@@ -20,6 +25,27 @@ def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     exec(compile(shorter, "README.md", "exec"), seen)
     assert seen["step"] == 1
     assert float(seen["loss"].total.detach()) > 0
+
+
+def test_the_encoder_is_used_as_the_readme_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same features by this package and by torchvision's model, loaded strictly."""
+    block, _ = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    torch.manual_seed(0)
+    save_encoder(tmp_path / "runs" / "r50" / "encoder.safetensors", resnet50().eval(), size=224)
+    noise = np.random.default_rng(0).integers(0, 255, (300, 260, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    # of a run there would be a checkpoint, too
+    of_file = block.replace(
+        'load_encoder("runs/r50")', 'load_encoder("runs/r50/encoder.safetensors")'
+    )
+    assert of_file != block
+    seen: dict[str, torch.Tensor] = {}
+    exec(compile(of_file, "README.md", "exec"), seen)
+    assert seen["features"].shape == (1, 2048)
+    torch.testing.assert_close(seen["features"], seen["same"], rtol=1e-4, atol=1e-5)
 
 
 def test_the_commands_exist() -> None:

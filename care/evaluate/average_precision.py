@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from care.errors import CareError
-from care.evaluate.matches import Matches, resampled_precision
+from care.evaluate.matches import Matches, mean_precision, resampled_precision
+from care.evaluate.predictions import as_percent
 from care.evaluate.resampling import DETECTION_DRAWS
 from shards.boxes import BoxSet
 from shards.rejects import describe
@@ -54,11 +55,29 @@ class Judged(NamedTuple):
         precision: of the pictures as they are.
         classes: matches of each class.
         recalls: the points of recall at which precision is taken.
+        labels: positions of these classes in the set's; [] where they are taken together.
+        by_size: average precision of ``small``, ``medium`` and ``large`` objects, per cent, of
+            those sizes that there are; COCO's metric alone has it.
     """
 
     precision: AveragePrecision
     classes: list[Matches]
     recalls: NDArray[np.float64]
+    labels: Sequence[int] = ()
+    by_size: dict[str, float] = {}  # noqa: RUF012 (a NamedTuple's default is never changed)
+
+    def by_class(self, names: Sequence[str]) -> dict[str, float]:
+        """Average precision of each class that has an object that counts, per cent, by its name.
+
+        Args:
+            names: of the set's classes.
+        """
+        precisions = dict[str, float]()
+        for label, matches in zip(self.labels, self.classes, strict=False):
+            every_picture_once = np.ones(len(matches.objects), np.int64)
+            by_threshold = mean_precision([matches], self.recalls, every_picture_once)
+            precisions[names[label]] = as_percent(float(by_threshold.mean()))
+        return precisions
 
     def resampled(self, draws: int = DETECTION_DRAWS) -> list[float]:
         """``resampled_precision`` of these matches."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
 import numpy as np
-from numpy.typing import NDArray
 from care.errors import CareError
 from care.evaluate.average_precision import (
     THRESHOLDS,
@@ -14,13 +13,14 @@ from care.evaluate.average_precision import (
     check_countable,
     check_finite,
 )
+from care.evaluate.coco_results import Json, coco_box
 from care.evaluate.matches import Matches
+from care.evaluate.predictions import as_percent
 from shards.boxes import BoxSet, Picture
 
 RECALLS = np.linspace(0, 1, 101)  # pycocotools' own
-
-# one annotation or result, as COCO's files have it
-Json = dict[str, Any]
+# areas below 32², below 96² and from there on, in pixels
+SIZES = ("small", "medium", "large")
 
 
 def average_precision(
@@ -66,13 +66,21 @@ def judge_coco(truth: BoxSet, detections: Sequence[Detections], *, masks: bool =
                 picture = truth.pictures[annotation["image_id"]]
                 annotation["segmentation"] = _run_lengths(coco, annotation, picture)
         if not results:
-            return Judged(AveragePrecision(0, 0, 0), _nothing_found(truth), RECALLS)
+            nothing = _nothing_found(truth)
+            return Judged(AveragePrecision(0, 0, 0), [*nothing.values()], RECALLS, [*nothing])
         evaluation = COCOeval(coco, coco.loadRes(results), "segm" if masks else "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     precision = AveragePrecision(*(100 * float(value) for value in evaluation.stats[:3]))
-    return Judged(precision, _matches(evaluation, len(truth.pictures)), RECALLS)
+    matches = _matches(evaluation, len(truth.pictures))
+    return Judged(precision, [*matches.values()], RECALLS, [*matches], _by_size(evaluation))
+
+
+def _by_size(evaluation: Any) -> dict[str, float]:
+    """COCO's average precision of small, medium and large objects, of the sizes that there are."""
+    figures = dict(zip(SIZES, evaluation.stats[3:6].tolist(), strict=True))
+    return {size: as_percent(share) for size, share in figures.items() if share >= 0}
 
 
 def _dataset(truth: BoxSet) -> Json:
@@ -82,7 +90,7 @@ def _dataset(truth: BoxSet) -> Json:
         for box, label, ignored, mask in zip(
             picture.boxes, picture.labels, picture.ignored, picture.masks, strict=True
         ):
-            bbox = _bbox(box)
+            bbox = coco_box(box)
             annotations.append(
                 {
                     "id": len(annotations) + 1,  # an id of 0 would read as "no match"
@@ -112,7 +120,7 @@ def _results(truth: BoxSet, detections: Sequence[Detections], masks: bool) -> li
             if masks:
                 result["segmentation"] = shape
             else:
-                result["bbox"] = _bbox(shape)
+                result["bbox"] = coco_box(shape)
             results.append(result)
     return results
 
@@ -138,22 +146,22 @@ def _run_lengths(coco: Any, annotation: Json, picture: Picture) -> Json:
     return mask
 
 
-def _matches(evaluation: Any, pictures: int) -> list[Matches]:
-    """The matches that a ``COCOeval`` has found, of objects of every size.
+def _matches(evaluation: Any, pictures: int) -> dict[int, Matches]:
+    """The matches that a ``COCOeval`` has found, of objects of every size, by label.
 
     Args:
         evaluation: after ``evaluate``.
         pictures: in the set.
     """
-    classes = list[Matches]()
+    classes = dict[int, Matches]()
     sizes = len(evaluation.params.areaRng)
-    for number in range(len(evaluation.params.catIds)):
+    for number, label in enumerate(evaluation.params.catIds):
         # the first range of a class is that of all sizes
         first = number * sizes * pictures
         images = evaluation.evalImgs[first : first + pictures]
         matches = _matches_of_class(images)
         if matches is not None:
-            classes.append(matches)
+            classes[int(label)] = matches
     return classes
 
 
@@ -183,14 +191,14 @@ def _matches_of_class(images: list[Json | None]) -> Matches | None:
     )
 
 
-def _nothing_found(truth: BoxSet) -> list[Matches]:
-    """The matches of no detection at all."""
+def _nothing_found(truth: BoxSet) -> dict[int, Matches]:
+    """The matches of no detection at all, by label."""
     nothing = np.zeros((len(THRESHOLDS), 0), np.bool_)
-    objects = [np.count_nonzero(~picture.ignored) for picture in truth.pictures]
-    return [Matches(nothing, nothing, np.zeros(0, np.int64), np.array(objects, np.int64))]
-
-
-def _bbox(box: NDArray[np.float32]) -> list[float]:
-    """COCO's left, top, width and height of left, top, right and bottom."""
-    x1, y1, x2, y2 = map(float, box)
-    return [x1, y1, x2 - x1, y2 - y1]
+    counted = [picture.labels[~picture.ignored] for picture in truth.pictures]
+    classes = dict[int, Matches]()
+    for label in np.unique(np.concatenate(counted)).tolist():
+        objects = [np.count_nonzero(labels == label) for labels in counted]
+        classes[label] = Matches(
+            nothing, nothing, np.zeros(0, np.int64), np.array(objects, np.int64)
+        )
+    return classes

@@ -11,11 +11,13 @@ from care.encoders import Encoder
 from care.errors import CareError
 from care.evaluate.average_precision import Detections, check_countable
 from care.evaluate.coco_metric import judge_coco
+from care.evaluate.coco_results import DetectionResults
 from care.evaluate.detector import Detector
 from care.evaluate.detector_forms import DetectorShape
 from care.evaluate.evaluation import Evaluation
 from care.evaluate.inference import average_statistics, find_objects
 from care.evaluate.pictures import Examples, training_batches
+from care.evaluate.predictions import DECIMALS
 from care.evaluate.voc_metric import judge_voc
 from care.train import ranks
 from care.train.machine import Machine, torch_device
@@ -107,7 +109,8 @@ def detect(  # noqa: PLR0913 (a public verb)
         machine: what decides no result.
 
     Returns:
-        ``ap``, ``ap50`` and ``ap75`` of the boxes, per cent, and with masks those of the masks.
+        ``ap``, ``ap50`` and ``ap75`` of the boxes, per cent, and with masks those of the masks; AP
+        by class and by COCO's sizes; and the detections.
 
     Raises:
         CareError: the sets name different classes; one has no box that counts, or with masks lacks
@@ -257,10 +260,20 @@ def _score(
     """The record of a detector, its boxes by the metric of the set, its masks by COCO's."""
     judged = judge_voc(val, detections) if val.voc else judge_coco(val, detections)
     measures = judged.precision._asdict()
+    by_size = judged.by_size
     if shape.mask:
-        of_masks = judge_coco(val, detections, masks=True).precision._asdict()
-        measures |= {f"mask_{name}": value for name, value in of_masks.items()}
-    return Evaluation(_task(val, shape), protocol, measures, resampled=judged.resampled())
+        of_masks = judge_coco(val, detections, masks=True)
+        measures |= {f"mask_{name}": value for name, value in of_masks.precision._asdict().items()}
+        by_size = by_size | {f"mask {name}": ap for name, ap in of_masks.by_size.items()}
+    return Evaluation(
+        task=_task(val, shape),
+        protocol=protocol,
+        measures={name: round(value, DECIMALS) for name, value in measures.items()},
+        resampled=judged.resampled(),
+        by_class=judged.by_class(val.classes),
+        by_size=by_size,
+        outcomes=DetectionResults(val, detections),
+    )
 
 
 def _task(val: BoxSet, shape: DetectorShape) -> str:

@@ -78,14 +78,12 @@ def judge_voc(truth: BoxSet, detections: Sequence[Detections]) -> Judged:
     check_finite(detections)
     objects = _objects(truth)
     claims = _claims(truth, detections)
-    classes = [
-        _matches(label, claims, objects, pictures=len(detections))
-        for label in np.unique(objects.labels[objects.counts]).tolist()
-    ]
+    labels = np.unique(objects.labels[objects.counts]).tolist()
+    classes = [_matches(label, claims, objects, pictures=len(detections)) for label in labels]
     every_picture_once = np.ones(len(detections), np.int64)
     ap = 100 * mean_precision(classes, RECALLS, every_picture_once)
     precision = AveragePrecision(float(ap.mean()), float(ap[0]), float(ap[5]))
-    return Judged(precision, classes, RECALLS)
+    return Judged(precision, classes, RECALLS, labels)
 
 
 def _objects(truth: BoxSet) -> _Objects:

@@ -110,34 +110,62 @@ def status(
     table(f"stages of {out}", columns, rows)
 
 
-@app.command()
-def serve() -> None:
-    """Let a Prefect server start pipeline, grid and stages in this folder, until Ctrl-C.
+CronText = Annotated[
+    str | None,
+    typer.Option(
+        help="When the pipeline is run with these options without being asked: '0 3 * * *' is three"
+        " o'clock every night."
+    ),
+]
+Timezone = Annotated[str, typer.Option(help="That of --cron, such as Europe/Berlin.")]
 
-    The grid is that of `care reproduce`.
 
-    Example: care pipeline serve, and in another terminal:
-    prefect deployment run care-pipeline/care-pipeline
-    """
+def serve(cron: CronText = None, timezone: Timezone = "UTC", **options: Any) -> None:
+    """Serve the flows until Ctrl-C; the options are the pipeline's."""
+    pipeline = deployments.scheduled_pipeline(options, cron, timezone)
     with deployments.configured_server():
-        deployments.serve()
+        deployments.serve(pipeline)
 
 
-@app.command()
+add_command(
+    app,
+    care_pipeline.fn,
+    serve,
+    "care pipeline serve --images photos --out lab --cron '0 3 * * *', or without any option, and"
+    " in another terminal: prefect deployment run care-pipeline/care-pipeline",
+    name="serve",
+    about="Let a Prefect server start pipeline, grid and stages in this folder, until Ctrl-C. The"
+    " grid is that of care reproduce; the options are what the pipeline runs with, unless a run is"
+    " given others.",
+)
+
+
 def deploy(
     pool: Annotated[
         str, typer.Option(help="Process work pool, made where there is none.")
     ] = "care",
+    cron: CronText = None,
+    timezone: Timezone = "UTC",
+    **options: Any,
 ) -> None:
-    """Deploy pipeline, grid and stages to a work pool, whose workers run them in this folder.
-
-    The grid is that of `care reproduce`.
-
-    Example: care pipeline deploy, then: prefect worker start --pool care
-    """
+    """Deploy the flows; the options are the pipeline's."""
+    pipeline = deployments.scheduled_pipeline(options, cron, timezone)
     with deployments.configured_server() as address:
-        for name in deployments.deploy(pool):
+        for name in deployments.deploy(pool, pipeline):
             typer.echo(f"deployed {name}")
         console.print(
             f"at {address}; start a worker: prefect worker start --pool {pool}", soft_wrap=True
         )
+
+
+add_command(
+    app,
+    care_pipeline.fn,
+    deploy,
+    "care pipeline deploy --images photos --out lab --cron '0 3 * * *', then:"
+    " prefect worker start --pool care",
+    name="deploy",
+    about="Deploy pipeline, grid and stages to a work pool, whose workers run them in this folder."
+    " The grid is that of care reproduce; the options are what the pipeline runs with, unless a"
+    " run is given others.",
+)

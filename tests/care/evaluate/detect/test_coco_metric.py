@@ -151,6 +151,41 @@ def test_crowds_and_false_alarms_on_resampled_pictures():
         assert got == pytest.approx(want, abs=1e-3)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_the_precision_of_each_class_is_that_of_the_class_alone(seed):
+    data, detections = draw(seed)
+    by_class = judge_coco(data, detections).by_class(data.classes)
+    assert len(by_class) > 1
+    for name, value in by_class.items():
+        label = data.classes.index(name)
+        alone = []
+        for picture in data.pictures:
+            rows = picture.labels == label
+            alone.append(
+                picture._replace(
+                    boxes=picture.boxes[rows],
+                    labels=picture.labels[rows],
+                    difficult=picture.difficult[rows],
+                    crowd=picture.crowd[rows],
+                    masks=[[]] * int(rows.sum()),
+                )
+            )
+        want = average_precision(data._replace(pictures=alone), detections)
+        assert value == pytest.approx(want.ap, abs=1e-3)
+    assert np.mean([*by_class.values()]) == pytest.approx(
+        average_precision(data, detections).ap, abs=1e-3
+    )
+
+
+def test_the_precision_of_sizes_is_of_those_that_there_are():
+    """Areas are below 32 ² pixels, below 96 ², and larger; A has 600 of them."""
+    data = truth([(A, 0), (BIG, 1)])
+    judged = judge_coco(data, [found((A, 0, 0.9), (B, 1, 0.5))])
+    assert judged.by_size == {"small": 100.0, "medium": 0.0}
+    assert judge_coco(truth([(A, 0)]), [found()]).by_size == {}
+
+
 def test_without_detections_every_draw_is_zero():
-    judged = judge_coco(truth([(A, 0)], [(B, 1)]), [found()] * 2)
+    judged = judge_coco(truth([(A, 0)], [(B, 1)], [(A, 3, True)]), [found()] * 3)
+    assert judged.by_class(("ant", "bee", "cat", "dog")) == {"ant": 0.0, "bee": 0.0}
     assert judged.resampled() == [0.0] * DETECTION_DRAWS
