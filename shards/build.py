@@ -22,6 +22,7 @@ from shards.pixel_rules import Choice
 from shards.pixels import Alpha
 from shards.plan import Plan, is_built_file, is_record, make_plan, missing_shards, plan_of
 from shards.progress import warn
+from shards.refused import LIST, forget_refused
 from shards.sources import arrange
 from shards.sources.iterables import refuse_other
 from shards.spool import collect, remove_spool
@@ -125,6 +126,7 @@ def build(  # noqa: PLR0913 (a public verb)
             listing = collect(src, root, names)
             plan = plan_of(arrange(listing, _title(src), **part), **options, choice=choice)
         _tell(src, [*plan.source.notes, *plan.pixel_notes])
+        names = forget_refused(plan, root, names)
         index = _finished(plan, root, names)
         if index is None:
             began = time.time()
@@ -192,10 +194,12 @@ def _finished(plan: Plan, root: Path, names: Sequence[str]) -> Index | None:
         digests = {storage.read_json(record)["plan"] for record in records}
     if digests - {plan.digest}:
         raise ShardError(
-            f"{root} holds a set built from other input or options; "
-            "remove it or choose another DEST"
+            f"{root} holds {'a set' if index else 'a part of a set'} built from other input or "
+            "options; remove it or choose another DEST"
         )
     if index is not None:
+        if LIST in names:
+            records.append(root / LIST)
         for record in records:  # left by a kill after the index was committed
             storage.remove(record)
     return index

@@ -13,6 +13,7 @@ from shards.errors import ShardError
 from shards.index import ROW, SCHEMA, Index, read_index
 from shards.pixel_report import PixelReport, refuse_faded, total
 from shards.plan import Plan, record_name
+from shards.refused import LIST, remove_list, write_list
 from shards.rejects import NO_IMAGES, Reject, Rejection, describe, group_by_reason
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate
@@ -48,6 +49,7 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float, began: float) -> Index
     try:
         _refuse_too_many(rejects, len(entries), max_rejects, dest)
     except ShardError:
+        write_list(dest, rejects)
         _forget_unfetched(record_files, records)
         raise
     _refuse_lost_classes(plan, entries, rejections, max_rejects)
@@ -66,6 +68,7 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float, began: float) -> Index
     storage.write_json(dest / "index.json", document | {"own": storage.digest(document)})
     for file in record_files:
         storage.remove(file)
+    remove_list(dest)
     remember(images, contents, began)
     return read_index(dest)
 
@@ -80,8 +83,8 @@ def _refuse_too_many(
         return
     raise ShardError(
         f"{count} of {count + kept} images were rejected, {max_rejects:.2%} may be: "
-        f"{describe(images)}. Repair or remove them, or raise --max-rejects; "
-        f"{dest} is not a set yet, and a next run reuses its shards"
+        f"{describe(images)}. All of them are in {dest / LIST}. Repair or remove them, or raise "
+        f"--max-rejects, and give the same command again; {dest} is not a set yet"
     )
 
 

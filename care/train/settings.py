@@ -94,7 +94,7 @@ def allowed_settings(words: Iterable[str], settings: Collection[str]) -> set[str
         if not names:
             raise Misuse(
                 f"wanted --allow-change with a setting of the run, got {word!r}; there are "
-                f"{', '.join(_words_of(settings))}"
+                f"{', '.join(_word(name) for name in settings)}"
             )
         allowed |= names
     return allowed
@@ -160,14 +160,16 @@ def _phrase(name: str, value: Any, has_options: bool) -> str:
 
 
 def _words_of(settings: Iterable[str]) -> list[str]:
-    """What a user calls these settings, each word once."""
+    """What a user calls these settings, without those that follow from others of them."""
     names = list(settings)
-    words = {name: name.replace("_", "-") for name in names}
-    for word, covered in _WORDS.items():
-        if covered[0] in words:
-            words[covered[0]] = word.replace("_", "-")
-    for first, *following in _WORDS.values():
+    following = set[str]()
+    for first, *others in _WORDS.values():
         if first in names:
-            for name in following:
-                words.pop(name, None)
-    return list(words.values())
+            following.update(others)
+    return [_word(name) for name in names if name not in following]
+
+
+def _word(name: str) -> str:
+    """What a user calls a setting."""
+    words = {first: word for word, (first, *_) in _WORDS.items()}
+    return words.get(name, name).replace("_", "-")

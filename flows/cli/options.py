@@ -71,8 +71,8 @@ def add_command(
     Args:
         app: where it is added.
         function: gives the command its name, help and options; it is not called here.
-        run: what the command does. Its own parameters are options, too, and come first; it gets the
-            function's as further keywords.
+        run: what the command does. Its own parameters are options, too, and come first, also in the
+            place of the function's of the same name; it gets the others as further keywords.
         example: how the command is typed.
         skip: parameters of the function, or of ``run``, that are no options.
         names: the options' names by parameter, where these differ.
@@ -89,8 +89,9 @@ def add_command(
         for parameter in inspect.signature(run).parameters.values()
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in skip
     ]
+    names_of_run = {option.name for option in options}
     for parameter in flat_parameters(function).values():
-        if parameter.name not in skip:
+        if parameter.name not in {*skip, *names_of_run}:
             flag = (names or {}).get(parameter.name)
             options.append(_option(parameter, help_texts[parameter.name], flag))
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]

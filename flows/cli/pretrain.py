@@ -5,7 +5,7 @@
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 import typer
 import shards
 from care import BYOL, streams_for
@@ -66,57 +66,84 @@ def _run(  # noqa: PLR0913 (the options of a command)
 ) -> None:
     """Pre-train in this process, or start the processes that do it together."""
     data = shards.open(path)
-    batch_size = settings["batch_size"]
+    size, batch_size = settings["size"], settings["batch_size"]
     _check_batch_size(len(data), path, nproc, batch_size, settings["accumulate"])
     if bool(knn_every) != bool(knn_val):
         raise typer.BadParameter("give both or none of them", param_hint="--knn-every, --knn-val")
     allowed_settings(allow_change or (), PRETRAINING_SETTINGS)
     check_processes(nproc, settings["device"])
-    val = shards.open(knn_val) if knn_val else data
-    if knn_val and os.environ.get("RANK", "0") == "0":
-        comparable(data, val)  # which an evaluation after hours would refuse
+    val = _probe_set(data, knn_val)
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
-        check_encoder(encoder, size=settings["size"], init=settings["init"])
+        check_encoder(encoder, size=size, init=settings["init"])
         torchrun(run, nproc, _typed_arguments(), module="flows.cli.pretrain")
         return
-    steps_per_epoch = len(data) // batch_size
-    steps = epochs * steps_per_epoch
-    before = recorded_settings(run)
-    is_longer = grows(before, steps=steps, batch_size=batch_size)
-    settings["warmup"] = _warmup_steps(warmup_epochs, epochs, steps_per_epoch)
-    if before is not None and is_longer and warmup_epochs is None:
-        settings["warmup"] = before["warmup"]  # which is over
+    length = _length_of(run, len(data), batch_size, epochs, warmup_epochs)
+    settings["warmup"] = length.warmup
+
+    def probe(network: Encoder) -> dict[str, float]:
+        return {"knn": knn(network, data, val, size=size).measures["top1"]}
+
     with process_group(run):
-
-        def probe(network: Encoder) -> dict[str, float]:
-            return {"knn": knn(network, data, val, size=settings["size"]).measures["top1"]}
-
-        c, t = streams_for(
-            encoder,
-            size=settings["size"],
-            seed=settings["seed"],
-            objective=BYOL(hidden=hidden),
-        )
+        c, t = streams_for(encoder, size=size, seed=settings["seed"], objective=BYOL(hidden=hidden))
         trained = pretrain(
             data,
             run,
             c,
             t,
-            steps=steps,
-            allow_change=[*(allow_change or ()), *(["steps"] if is_longer else ())],
+            steps=length.steps,
+            allow_change=[*(allow_change or ()), *length.changes],
             probe=probe,
-            probe_every=knn_every * steps_per_epoch,
+            probe_every=knn_every * (len(data) // batch_size),
             **gathered(pretrain, settings),
         )
         if os.environ.get("RANK", "0") == "0":
             typer.echo(f"{trained.steps} steps done, encoder: {trained.encoder}")
 
 
-def _warmup_steps(warmup_epochs: float | None, epochs: int, steps_per_epoch: int) -> int:
-    """Steps of the warm-up: ten epochs, at most a tenth of the run, unless asked for."""
+def _probe_set(data: shards.ShardSet, knn_val: str | None) -> shards.ShardSet:
+    """The set of the kNN evaluations on the way, of which one after hours would be refused."""
+    val = shards.open(knn_val) if knn_val else data
+    if knn_val and os.environ.get("RANK", "0") == "0":
+        comparable(data, val)
+    return val
+
+
+class _Length(NamedTuple):
+    """How long a run is to be.
+
+    Attributes:
+        steps: of all.
+        warmup: of them, in which the learning rate rises.
+        changes: what of an earlier call's settings is meant to differ.
+    """
+
+    steps: int
+    warmup: int
+    changes: list[str]
+
+
+def _length_of(
+    run: str, images: int, batch_size: int, epochs: int, warmup_epochs: float | None
+) -> _Length:
+    """The length that is asked for; a run that only grows keeps its warm-up.
+
+    Args:
+        run: directory or URL, new or of an earlier call.
+        images: of the set.
+        batch_size: images a step.
+        epochs: passes over the set.
+        warmup_epochs: by default ten, at most a tenth of the run.
+    """
+    steps_per_epoch = images // batch_size
+    steps = epochs * steps_per_epoch
+    before = recorded_settings(run)
+    is_longer = before is not None and grows(before, steps=steps, batch_size=batch_size)
+    changes = ["steps"] if is_longer else []
+    if before is not None and is_longer and warmup_epochs is None:
+        return _Length(steps, before["warmup"], changes)
     if warmup_epochs is None:
         warmup_epochs = min(10, epochs / 10)
-    return round(steps_per_epoch * warmup_epochs)
+    return _Length(steps, round(steps_per_epoch * warmup_epochs), changes)
 
 
 def _check_batch_size(images: int, path: str, nproc: int, batch_size: int, accumulate: int) -> None:
@@ -145,7 +172,7 @@ add_command(
     _run,
     "care pretrain sets/train runs/small --encoder resnet18 --size 96 --batch-size 256 --nproc 2",
     # those that ``_run`` gives
-    skip=["steps", "warmup", "views", "allow_change", "probe", "probe_every"],
+    skip=["steps", "warmup", "views", "probe", "probe_every"],
 )
 
 

@@ -176,7 +176,7 @@ def test_other_settings_of_a_run_are_refused(care, photos: Path, tmp_path: Path)
     code, _, error = care(*command, "--encoder", "resnet18-small-half", "--lr", 1)
     assert code == 1
     assert one_line(error)
-    assert "lr=0.05" in error
+    assert "--lr 0.05; this call has --lr 1.0" in error
     code, _, error = care(*command, "--encoder", "resnet18")
     assert code == 1
     assert one_line(error)

@@ -1,6 +1,8 @@
 """A build that was killed, one that is called again, and those that are refused."""
 
+import csv
 import errno
+import io
 import json
 import os
 import signal
@@ -80,6 +82,71 @@ def test_a_larger_limit_of_rejects_reuses_the_work(tmp_path, monkeypatch):
         shards.build(src, dest)
     monkeypatch.setattr(writers, "write_shard", None)
     assert len(shards.build(src, dest, max_rejects=0.6).samples) == 3
+
+
+REPAIRS = {
+    "removed": lambda file: file.unlink(),
+    "repaired": lambda file: file.write_bytes(image_bytes(90)),
+}
+
+
+def bad_files(src, dest):
+    """The files that a refused build has listed, as its reader finds them."""
+    with (dest / "rejects.tsv").open(newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t"))
+    assert rows[0] == ["reason", "name"]
+    return [src / name for reason, name in rows[1:] if reason != "other file"]
+
+
+@pytest.mark.parametrize("repair", ["removed", "repaired"])
+def test_after_a_repair_the_same_command_builds_what_a_new_one_would(tmp_path, repair):
+    src = spoil(tmp_path / "src")
+    dest = tmp_path / "set"
+    with pytest.raises(ShardError, match=r"All of them are in .*rejects\.tsv\. Repair or remove"):
+        shards.build(src, dest, shard_size=2)
+    files = bad_files(src, dest)
+    assert len(files) == 4
+    for file in files:
+        REPAIRS[repair](file)
+    shards.build(src, dest, shard_size=2)
+    shards.build(src, tmp_path / "new", shard_size=2)
+    assert content(dest) == content(tmp_path / "new")
+    assert "rejects.tsv" not in content(dest)
+
+
+def test_what_is_still_bad_is_listed_again_and_what_was_interrupted_is_not_forgotten(tmp_path):
+    src = spoil(tmp_path / "src")
+    dest = tmp_path / "set"
+    with pytest.raises(ShardError):
+        shards.build(src, dest)
+    repaired, *_ = bad_files(src, dest)
+    repaired.unlink()
+    with pytest.raises(ShardError, match="3 of 6 images"):
+        shards.build(src, dest)
+    assert len(bad_files(src, dest)) == 3
+    (dest / "rejects.tsv").unlink()  # as of a build that was interrupted
+    with pytest.raises(ShardError, match="holds a part of a set built from other input"):
+        shards.build(src, dest, seed=1)
+
+
+def test_the_list_of_rejects_has_every_name_whatever_is_in_it(tmp_path):
+    names = ["tab\there.jpg", "line\nend.jpg", 'quote".jpg', "byte\udcff.jpg", "é.jpg"]
+    (tmp_path / "src").mkdir()
+    for name in names:
+        (tmp_path / "src" / name).write_bytes(b"\xff\xd8\xff no image")
+    with pytest.raises(ShardError):
+        shards.build(tmp_path / "src", tmp_path / "set")
+    data = (tmp_path / "set" / "rejects.tsv").read_bytes().decode(errors="surrogateescape")
+    rows = csv.reader(io.StringIO(data, newline=""), delimiter="\t")
+    assert sorted(name for _, name in list(rows)[1:]) == sorted(names)
+
+
+def test_a_list_that_a_kill_left_beside_the_index_goes(photos, tmp_path):
+    shards.build(photos, tmp_path / "set")
+    before = content(tmp_path / "set")
+    (tmp_path / "set" / "rejects.tsv").write_text("reason\tname\n")
+    shards.build(photos, tmp_path / "set")
+    assert content(tmp_path / "set") == before
 
 
 def test_an_unfinished_build_writes_a_shard_again_that_was_removed(tmp_path):
