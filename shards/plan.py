@@ -182,8 +182,9 @@ def plan_of(  # noqa: PLR0913 (the options of a plan)
     options: list[Any] = [seed, shard_size, validate, max_side, quality]
     if min_side is not None:
         options.append({"min_side": min_side})
-    if rule.document():
-        options.append(rule.document())
+    document = _pixel_document(source, rule, choice)
+    if document:
+        options.append(document)
     return Plan(
         source=source,
         annotations=annotations,
@@ -197,6 +198,21 @@ def plan_of(  # noqa: PLR0913 (the options of a plan)
         rule=rule,
         pixel_notes=pixel_notes,
     )
+
+
+def _pixel_document(
+    source: sources.Source, rule: PixelRule, choice: Choice | None
+) -> dict[str, Any]:
+    """What decides the pixels of a set, {} of usual images by the usual rule.
+
+    It is the rule; but where Python code yields the images, they are not there to decide a rule on
+    once the set is finished, and so it is what the user says.
+    """
+    if not any(image.content for image in source.samples):
+        return rule.document()
+    usual = Choice()._asdict()
+    chosen = (choice or Choice())._asdict()
+    return {name: value for name, value in chosen.items() if value != usual[name]}
 
 
 def _check_options(

@@ -88,7 +88,7 @@ def survey(plan: Plan, *, looks: int = 64) -> Survey:
         unclassified=labels[-1],
         boxes=boxes,
         rejects=group_by_reason(plan.source.rejects),
-        notes=plan.source.notes,
+        notes=[*plan.source.notes, *plan.pixel_notes],
         looks=_look_at(_draw(plan, looks), plan, pictures),
     )
 

@@ -51,7 +51,7 @@ def survey_sets(
     surveys = dict[str, Survey]()
     for name, plan in plans.items():
         surveys[name] = survey(plan)
-        for note in plan.source.notes:
+        for note in surveys[name].notes:
             warn(f"{src}: {note}")
         if preview is None:
             continue

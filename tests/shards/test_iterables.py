@@ -228,8 +228,9 @@ def test_classes_that_are_numbers_are_sorted_as_numbers(tmp_path):
         ([("a", PIXELS[0], 1.5)], "the label of a, got 1.5"),
         ([("a", object(), 1)], "the image of a, got object"),
         ([("a", PIXELS[0].transpose(2, 0, 1), 1)], "permute(1, 2, 0)"),
-        ([("a", PIXELS[0] / 255, 1)], "astype('uint8')"),
-        ([("a", PIXELS[..., 0], 1)], "one or three channels"),
+        ([("a", PIXELS, 1)], "choose one of its images"),
+        ([("a", PIXELS[..., 0].astype(complex), 1)], "got complex128"),
+        ([("a", np.full((2, 2), 2**40), 1)], "numbers of 32 bits"),
         ([], "got none"),
     ],
 )
@@ -296,3 +297,73 @@ def test_equal_pixels_are_equal_content_and_others_are_not():
     assert memory_image(image, "a")[0] == memory_image(PIXELS[0], "b")[0]
     others = [PIXELS[1], PIXELS[0].reshape(8, 10, 3), PIXELS[0, :, :, 0], image.convert("RGBA")]
     assert len({memory_image(other, "a")[0] for other in [image, *others]}) == 5
+
+
+# more than eight bits, other bands
+
+
+def gray16(number):
+    return PIXELS[number, :, :, 0].astype(np.uint16) * 16  # as a sensor of 12 bits has it
+
+
+def test_arrays_of_16_bits_become_what_the_same_files_become(tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number in range(6):
+        Image.fromarray(gray16(number)).save(folder / f"{number}.png")
+    wanted = shards.build(folder, tmp_path / "wanted")
+    samples = [(number, gray16(number), None) for number in range(6)]
+    index = shards.build(samples, tmp_path / "set")
+    assert index.shards == wanted.shards
+    brightest = max(np.asarray(sample).max() for sample in images_of(tmp_path / "set"))
+    assert brightest > 200
+
+
+def images_of(folder):
+    data = shards.open(folder)
+    return [data.image(number) for number in range(len(data.keys))]
+
+
+@pytest.mark.parametrize("options", [{}, {"value_range": "0,4095"}, {"alpha": "drop"}], ids=repr)
+def test_a_finished_set_of_other_pixels_returns_with_the_same_options_only(tmp_path, options):
+    def samples():
+        for number in range(4):
+            yield number, gray16(number), None
+            yield f"rgba{number}", np.dstack([PIXELS[number], PIXELS[0, :, :, 0]]), None
+
+    digest = shards.build(samples(), tmp_path / "set", **options).digest
+    assert shards.build(samples(), tmp_path / "set", **options).digest == digest
+    with pytest.raises(ShardError, match="other input or options"):
+        shards.build(samples(), tmp_path / "set", value_range="1,99")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        PIXELS[0] / 255,
+        PIXELS[0].astype(np.uint16) * 257,
+        np.dstack([PIXELS[0, :, :, 0]] * 7).astype(np.int16),
+        np.dstack([PIXELS[0], PIXELS[1]]),
+        PIXELS[0, :, :, :2],
+    ],
+    ids=lambda values: f"{values.dtype}{[*values.shape]}",
+)
+def test_an_array_of_any_bands_keeps_all_its_numbers(values):
+    tifffile = pytest.importorskip("tifffile", reason="pip install 'care-ssl[tiff]'")
+    _, array = memory_image(values, "a")
+    read = tifffile.imread(io.BytesIO(file_bytes(array)))
+    assert np.array_equal(read, values.astype(np.float32) if values.dtype.kind == "f" else values)
+
+
+def test_colours_from_0_to_1_are_those_of_bytes(tmp_path):
+    pytest.importorskip("tifffile", reason="pip install 'care-ssl[tiff]'")
+    shards.build([(n, PIXELS[n] / 255, None) for n in range(4)], tmp_path / "set")
+    for sample in shards.open(tmp_path / "set"):
+        difference = np.asarray(shards.decode(sample.data)).astype(int) - PIXELS[int(sample.key)]
+        assert np.abs(difference).max() <= 1
+
+
+def test_without_tifffile_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("shards.memory_images.find_spec", lambda name: None)
+    with pytest.raises(ShardError, match=r"care-ssl\[tiff\]"):
+        shards.build([("a", PIXELS[0] / 255, 1)], tmp_path / "set")
