@@ -87,8 +87,9 @@ def _draw_look(
     size = ""
     if look.image is None:
         draw.rectangle((x, y, x + _TILE - 1, y + _TILE - 1), _REJECTED)
-        draw.text((x + 6, y + _TILE // 2 - _LINE), "rejected:", _INK, font)
-        draw.text((x + 6, y + _TILE // 2), _fitted(look.reason, _TILE - 12, font), _INK, font)
+        lines = ["rejected:", *_wrapped(look.reason, _TILE - 12, font)]
+        for number, line in enumerate(lines[: _TILE // _LINE]):
+            draw.text((x + 6, y + 4 + number * _LINE), line, _INK, font)
     else:
         tile = _tile_of(look, classes, font)
         offset = (x + (_TILE - tile.width) // 2, y + (_TILE - tile.height) // 2)
@@ -153,6 +154,20 @@ def _draw_boxes(
         place = (x_min, max(y_min - _LINE, 0))
         draw.rectangle(draw.textbbox(place, name, font), colour)
         draw.text(place, name, _INK, font)
+
+
+def _wrapped(
+    text: str, width: float, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
+) -> list[str]:
+    """The lines of a text that are no wider than there is room, but for longer words."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [_fitted(line, width, font) for line in lines if line]
 
 
 def _fitted(
