@@ -1,8 +1,8 @@
-"""Builds of small and of common images beside webdataset's ShardWriter (nox -s bench -- shards).
+"""Builds of small and of common images beside ShardWriter (python -m tests.bench.builds).
 
 Each peer is a process that builds when it is asked to, so that builds of one package can be
-interleaved: with --before, another checkout of this project. ShardWriter writes the same members
-without index, digests or checks; a plain byte copy is the least that anybody can do.
+interleaved: with --before, another checkout of this project. webdataset's ShardWriter writes the
+same members without index, digests or checks; a plain byte copy is the least that anybody can do.
 """
 
 import argparse
@@ -40,7 +40,8 @@ class Kind(NamedTuple):
 
 
 FILES = 9_000
-KINDS = (Kind("small", (160, 120), 85, 1.0), Kind("common", (500, 375), 90, 0.25))
+SMALL = Kind("small", (160, 120), 85, 1.0)
+COMMON = Kind("common", (500, 375), 90, 0.25)
 
 
 class Builder:
@@ -89,7 +90,7 @@ def compare(before: Path | None = None, rounds: int = ROUNDS, files: int = FILES
         files: how many small images there are.
     """
     with tempfile.TemporaryDirectory() as name:
-        for kind in KINDS:
+        for kind in (SMALL, COMMON):
             images = Path(name) / kind.name
             count = round(files * kind.share)
             size = lay_out(kind, images, count)

@@ -1,15 +1,13 @@
 """Shard building, reading and opening beside webdataset and wids (nox -s bench -- shards).
 
-All are interleaved in one process: 5,000 JPEGs of about 110 KB in ten classes, all in the page
-cache, and a set of 1.3 million samples for the opening.
+The builds are those of ``tests.bench.builds``, with --before beside another checkout. The reads are
+interleaved in one process: 5,000 JPEGs of about 90 KB in ten classes, all in the page cache. The
+opening is of a set of 1.3 million samples.
 """
 
-import hashlib
-import os
-import shutil
+import argparse
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 import numpy as np
@@ -21,86 +19,22 @@ from shards.commit import commit
 from shards.index import Shard
 from shards.plan import Plan
 from shards.sources import Source
+from tests.bench import builds
 from tests.bench.timing import interleaved, show
-from tests.bench.views import photograph
 
 COUNT, ROUNDS, MANY = 5_000, 3, 1_300_000
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--before", type=Path, help="another checkout of this project")
+    builds.compare(parser.parse_args().before)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        photographs = [photograph(seed) for seed in range(50)]
-        for number in range(COUNT):
-            file = folder / "images" / f"class{number % 10}" / f"{number:05}.jpg"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(photographs[number % 50])
-        build(folder)
+        builds.lay_out(builds.COMMON, folder / "images", COUNT)
+        shards.build(folder / "images", folder / "set")
         read(folder)
         opened(folder)
-
-
-def build(folder: Path) -> None:
-    images = folder / "images"
-    files = sorted(images.rglob("*.jpg"))
-    labels = {
-        name: number for number, name in enumerate(sorted(path.name for path in images.iterdir()))
-    }
-
-    def fresh() -> Path:
-        shutil.rmtree(folder / "set", ignore_errors=True)
-        (folder / "set").mkdir()
-        return folder / "set"
-
-    def ours(validate: str, workers: int | None = None) -> Callable[[], object]:
-        return lambda: shards.build(images, fresh(), validate=validate, workers=workers)  # type: ignore[arg-type]
-
-    def writer() -> None:
-        with webdataset.ShardWriter(f"{fresh()}/%06d.tar", maxcount=1000, verbose=0) as sink:
-            for file in files:
-                sink.write(
-                    {
-                        "__key__": file.stem,
-                        "jpg": file.read_bytes(),
-                        "cls": labels[file.parent.name],
-                    }
-                )
-
-    def digested_writer() -> None:
-        with webdataset.ShardWriter(f"{fresh()}/%06d.tar", maxcount=1000, verbose=0) as sink:
-            for file in files:
-                zlib.crc32(data := file.read_bytes())
-                sink.write({"__key__": file.stem, "jpg": data, "cls": labels[file.parent.name]})
-        for tar in (folder / "set").iterdir():
-            with tar.open("rb") as opened:
-                hashlib.file_digest(opened, "sha256")
-
-    def copy() -> None:
-        with (fresh() / "all").open("wb") as sink:
-            for file in files:
-                sink.write(file.read_bytes())
-
-    work = {
-        "webdataset.ShardWriter": writer,
-        "ShardWriter, then the same digests": digested_writer,
-        "plain byte copy into one file": copy,
-        "care --validate none": ours("none"),
-        "care --validate none, one thread": ours("none", 1),
-        "care --validate header": ours("header"),
-        "care --validate decode": ours("decode"),
-    }
-    size = sum(file.stat().st_size for file in files)
-    title = (
-        f"building {COUNT:,} files of {size // COUNT // 1000} KB with labels, "
-        f"one process, {os.cpu_count()} cores"
-    )
-    show(
-        title,
-        interleaved(work, ROUNDS),
-        count=COUNT,
-        unit="file",
-        reference="webdataset.ShardWriter",
-    )
 
 
 def read(folder: Path) -> None:
@@ -154,7 +88,7 @@ def opened(folder: Path) -> None:
         }
         storage.write_json(folder / "many" / f".shard-{number:06}.json", record)
         (folder / "many" / f"shard-{number:06}.tar").touch()
-    commit(plan, folder / "many", max_rejects=0)
+    commit(plan, folder / "many", max_rejects=0, began=0)
     times = interleaved({"care": lambda: shards.open(folder / "many")}, 5)
     bytes_ = {
         name: (folder / "many" / name).stat().st_size
