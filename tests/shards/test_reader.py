@@ -126,8 +126,8 @@ def rename_a_class(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (shutil.rmtree, "no index.json; check the path"),
-        (remove("index.json"), "no index.json; check the path"),
+        (shutil.rmtree, "got nothing of that name; check the path"),
+        (remove("index.json"), "got no index.json; if it is images, build a set of them"),
         (write("index.json", b"{"), "cannot be read as JSON"),
         (write("index.json", b"[]"), "not the index of a shard set"),
         (edit(lambda d: d.pop("schema")), "not the index of a shard set"),

@@ -38,7 +38,8 @@ def test_images_beside_class_folders_have_no_class(tmp_path):
 def test_a_flat_folder_has_no_labels(tmp_path):
     populate(tmp_path, ["b.jpg", "a.png"])
     (tmp_path / "empty").mkdir()
-    assert find(tmp_path)[1:] == ([], [], [])
+    source = find(tmp_path)
+    assert (source.classes, source.rejects, [*source.notes]) == ([], [], [])
     assert listing(find(tmp_path)) == [("a.png", -1), ("b.jpg", -1)]
 
 
