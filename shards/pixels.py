@@ -282,7 +282,7 @@ def _some(values: NDArray[Any]) -> NDArray[Any]:
 def _is_valid(values: NDArray[Any], no_data: float | None) -> NDArray[np.bool_]:
     """Which values are ones: finite, not huge, and not the file's word for none."""
     if np.issubdtype(values.dtype, np.floating):
-        valid = np.abs(np.nan_to_num(values, nan=np.inf)) < _HUGE
+        valid = np.isfinite(values) & (np.abs(values.astype(np.float64)) < _HUGE)
     else:
         valid = np.ones(values.shape, bool)
     return valid if no_data is None else valid & (values != no_data)
