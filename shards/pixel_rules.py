@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from shards import images, storage
 from shards.errors import ShardError
+from shards.kinds import UNREAD_SUFFIXES
 from shards.pixels import (
     Alpha,
     PixelRule,
@@ -23,8 +24,8 @@ from shards.pixels import (
 from shards.rejects import RejectError
 from shards.sources.candidates import Candidate, is_link, read_image, suffix
 
-# files of these suffixes have 8 bits and no band but red, green and blue
-_PLAIN = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".gif"))
+# files of 8 bits that have no band but red, green and blue, and those that are never read
+_NOT_LOOKED_AT = UNREAD_SUFFIXES.union((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".gif"))
 _LOOKED_AT = 32  # files
 _LOOKED_AT_REMOTE = 8
 _VALUES = 4096  # of each file
@@ -105,7 +106,7 @@ def _look_at(candidates: Sequence[Candidate]) -> list[Raster]:
     likely = [
         image
         for image in candidates
-        if suffix(image.name) not in _PLAIN and not is_link(image.path)
+        if suffix(image.name) not in _NOT_LOOKED_AT and not is_link(image.path)
     ]
     remote = bool(likely) and storage.is_remote(likely[0].path)
     count = min(len(likely), _LOOKED_AT_REMOTE if remote else _LOOKED_AT)

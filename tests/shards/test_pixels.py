@@ -171,7 +171,7 @@ def test_a_build_whose_images_would_go_black_stops(tmp_path):
     files = {f"{n}.png": png(scene(n, 1, 0, 2000)) for n in range(5)}
     files |= {f"bright{n}.png": png(scene(n, 1, 0, 65535)) for n in range(5)}
     src = write(tmp_path / "src", files)
-    with pytest.raises(ShardError, match="5 of 10 images .* fewer than 16 of 256.*--range"):
+    with pytest.raises(ShardError, match=r"5 of 10 images .* fewer than 16 of 256.*--range"):
         shards.build(src, tmp_path / "set")
     index = shards.build(src, tmp_path / "chosen", value_range="0,65535")
     assert index.pixels.counts.faded == 5
