@@ -119,12 +119,9 @@ def list_annotated_folder(annotations: Annotations, folder: Path) -> Listing:
     annotated = list_annotated(annotations)
     every = list_folder(folder)
     listed = {image.path: image for image in annotated.images}
-    unlisted = sum(image.path not in listed for image in every.images)
-    if not unlisted:
-        return annotated
     paths = {image.path for image in every.images}
-    outside = {path: image for path, image in listed.items() if path not in paths}
-    images = [*every.images, *outside.values()]
+    outside = [image for path, image in listed.items() if path not in paths]
+    images = [*every.images, *outside]
     if annotations.is_labels:
         no_class = Candidate("", "")
         images = [
@@ -135,14 +132,22 @@ def list_annotated_folder(annotations: Annotations, folder: Path) -> Listing:
     named = [image._replace(name=image.path.removeprefix(root)) for image in images]
     counts = Counter(image.path for image in annotated.images)
     repeated = [path for path, count in counts.items() for _ in range(count - 1)]
-    rejects = [reject for reject in every.rejects if not _is_read(reject, annotations)]
+    rejects = [
+        Rejection(reason, _name_seen_from(root, f"{folder}/{name}"))
+        for reason, name in every.rejects
+        if not _is_read(Rejection(reason, name), annotations)
+    ]
     rejects += _rejects_without_file(annotated.rejects, named)
     rejects += [Rejection(Reject.DUPLICATE, path.removeprefix(root)) for path in repeated]
-    note = (
-        f"the annotations are of {len(listed):,} images; {unlisted:,} others are in the set "
-        "without boxes, and no evaluation of boxes uses them"
-    )
-    notes = [*every.notes, *annotated.notes, note]
+    notes = [*annotated.notes]
+    unlisted = len(paths - listed.keys())
+    if unlisted:
+        notes = [
+            *every.notes,
+            *notes,
+            f"the annotations are of {len(listed):,} images; {unlisted:,} others are in the set "
+            "without boxes, and no evaluation of boxes uses them",
+        ]
     return Listing(named, rejects, notes, is_table=annotated.is_table, form=annotated.form)
 
 
@@ -191,6 +196,13 @@ def _common_folder(paths: Iterable[str]) -> str:
     # of characters up to a slash: commonpath would make s3:/ of s3://
     prefix = os.path.commonprefix(folders)  # noqa: RUF071
     return prefix.rpartition("/")[0] + "/"
+
+
+def _name_seen_from(root: str, path: str) -> str:
+    """The name of a file as seen from the folder of all images, which it may be outside of."""
+    if path.startswith(root):
+        return path.removeprefix(root)
+    return os.path.relpath(path, root)
 
 
 def _document_in(folder: Path) -> Path | None:

@@ -40,7 +40,7 @@ def read_coco(path: Path, image_root: Path | None = None) -> Annotations:
         raise ShardError(
             f"no image that {path} lists is there ({len(located.rejects)} entries left out: "
             f"{why}); looked in {list_folders(located.folders)}; name their folder by "
-            "--image-root of care shards build, or check the layout"
+            "--image-root, or check the layout"
         )
     rejects = [*form.rejects, *located.rejects]
     sized = list[dict[str, Any]]()

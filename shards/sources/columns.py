@@ -42,7 +42,11 @@ class Columns(NamedTuple):
 
 
 def read_columns(
-    location: Path, rows: Rows, is_there: Callable[[str], bool], wanted: Sequence[str] = ()
+    location: Path,
+    rows: Rows,
+    is_there: Callable[[str], bool],
+    wanted: Sequence[str] = (),
+    place: str = "",
 ) -> Columns:
     """Find the columns of a table.
 
@@ -51,6 +55,7 @@ def read_columns(
         rows: its content.
         is_there: whether there is an image of some name or number.
         wanted: the names of the column of the image and, perhaps, of the class.
+        place: where images are looked for, for messages.
 
     Raises:
         ShardError: There are none, or it is not clear which they are.
@@ -66,7 +71,7 @@ def read_columns(
         image, by_id = numbers[0], not any(_is_image_name(row[numbers[0]]) for row in cells)
         rest = numbers[1:]
     else:
-        image, by_id = _image_column(location, head, cells, is_there)
+        image, by_id = _image_column(location, head, cells, is_there, place)
         rest = _class_columns(location, head, cells, image, has_head=bool(table.head))
     names = [row[image] for row in cells]
     notes = list[str]()
@@ -118,6 +123,7 @@ def _image_column(
     head: Sequence[str],
     cells: Sequence[Sequence[str]],
     is_there: Callable[[str], bool],
+    place: str,
 ) -> tuple[int, bool]:
     """The column of the images, and whether its names are without a suffix."""
     sample = cells[:_SAMPLE]
@@ -131,8 +137,8 @@ def _image_column(
     raise ShardError(
         f"{location}: wanted a column of image files, got {', '.join(head)} with "
         f"{[*sample[0]]}; looked for {' '.join(sorted(SUFFIXES)[:4])} … and for images of such a "
-        f"name, with any suffix, in {location.parent} and around it. Name the folder of the images "
-        "by --image-root, or the columns by --columns IMAGE,CLASS"
+        f"name, with any suffix, {place}. Name the folder of the images by --image-root, or the "
+        "columns by --columns IMAGE,CLASS"
     )
 
 

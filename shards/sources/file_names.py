@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 from shards import storage
+from shards.errors import ShardError
 from shards.images import SUFFIXES
 from shards.sources.candidates import suffix
 
@@ -48,6 +49,19 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except ValueError:  # with a zero byte
         return False
+
+
+def existing_folder(folder: Path) -> Path:
+    """A folder that the user names, if it is one.
+
+    Raises:
+        ShardError: It is none; of one in a store, nothing is asked.
+    """
+    if not storage.is_remote(folder) and not folder.is_dir():
+        raise ShardError(
+            f"wanted a folder of images (--image-root), got {folder}, which is none; check the path"
+        )
+    return folder
 
 
 class Looker:

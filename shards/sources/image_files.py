@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from shards import storage
 from shards.rejects import Reject, Rejection
-from shards.sources.file_names import Looker, is_file, name_variants
+from shards.sources.file_names import Looker, existing_folder, is_file, name_variants
 
 # what tools put before or behind the name of the part in the name of a list
 _PREFIX = re.compile(
@@ -60,7 +60,7 @@ def find_files(path: Path, names: Sequence[str], image_root: Path | None = None)
     if image_root is None:
         usual, others = _usual_folders(path), _other_folders(path)
     else:
-        usual, others = _folders_in_root(image_root.absolute(), path), []
+        usual, others = _folders_in_root(existing_folder(image_root).absolute(), path), []
     files = [_first_file(folder / name for folder in usual) for name in names]
     missing = [number for number, file in enumerate(files) if file is None]
     folders = list(dict.fromkeys([*usual, *others]))

@@ -10,10 +10,12 @@ from shards.images import SUFFIXES
 from shards.rejects import Reject, Rejection
 from shards.sources.candidates import Candidate, Listing, is_elsewhere, is_link, suffix
 from shards.sources.columns import Columns, read_columns
+from shards.sources.file_names import existing_folder
 from shards.sources.junk import is_junk
 from shards.sources.links import public_names
 from shards.sources.parts import is_generic, part_folders
 from shards.sources.rows import Rows, read_rows
+from shards.sources.synsets import devkit_synsets, sorted_synsets
 
 
 def list_table(
@@ -41,9 +43,13 @@ def list_table(
     rows = read_rows(location)
     if rows.cells and all(len(row) == 1 and row[0].isdecimal() for row in rows.cells):
         return _list_numbers(location, rows, files)
-    table = read_columns(location, rows, files.has, columns)
+    table = read_columns(location, rows, files.has, columns, files.place)
     if any(map(is_link, table.names)):
         objects.file_system("https://localhost")  # or what is missing is told now
+    synsets = sorted_synsets(location, [name for name in table.classes if name is not None])
+    if synsets.names:
+        classes = [name and synsets.names[name] for name in table.classes]
+        table = table._replace(classes=classes, notes=[*table.notes, *synsets.notes])
     listing = _list_rows(table, files)
     if listing.images and not files.remote and all(image.size < 0 for image in listing.images):
         links = any(is_elsewhere(image.path) for image in listing.images)
@@ -103,16 +109,28 @@ def _list_numbers(location: Path, rows: Rows, files: "_Files") -> Listing:
             f"{location}: wanted an image for each of {len(numbers):,} numbers, got {len(names):,} "
             f"in {files.root}; name their folder by --image-root"
         )
+    synsets = devkit_synsets(location, numbers)
     images = [
-        Candidate(f"{files.root}/{name}", name, size=files.sizes[name], class_name=number)
+        Candidate(
+            f"{files.root}/{name}",
+            name,
+            size=files.sizes[name],
+            class_name=synsets.names.get(number, number),
+        )
         for name, number in zip(names, numbers, strict=True)
     ]
-    note = (
+    notes = [
         "the list has numbers alone: they are the classes of the images in the order of their "
-        "names. Numbers of ImageNet's devkit are not the positions of the sorted synsets, which "
-        "other lists have"
-    )
-    return Listing(images, [], [note], is_table=True, form="a list of numbers")
+        "names",
+        *synsets.notes,
+    ]
+    if not synsets.names:
+        notes.append(
+            "numbers of ImageNet's devkit are not the positions of the sorted synsets, which "
+            "folders and other lists have: with its meta.mat or map_clsloc.txt beside the list, "
+            "the classes are synsets"
+        )
+    return Listing(images, [], notes, is_table=True, form="a list of numbers")
 
 
 def _nothing_there(location: Path, table: Columns, files: "_Files") -> ShardError:
@@ -144,10 +162,15 @@ class _Files:
     """
 
     def __init__(self, location: Path, image_root: Path | None) -> None:
-        self.root = location.parent if image_root is None else image_root
+        self.root = location.parent if image_root is None else existing_folder(image_root)
         self.remote = storage.is_remote(self.root)
         self._alone = image_root is not None
         self._location = location
+
+    @property
+    def place(self) -> str:
+        """Where images are looked for, for messages."""
+        return f"in {self.root}" + ("" if self._alone else " and around it")
 
     @cached_property
     def sizes(self) -> dict[str, int]:

@@ -149,6 +149,7 @@ def test_the_bytes_of_a_set_never_change(tmp_path):
     (src / "notes.txt").write_text("notes")
     index = shards.build(src, tmp_path / "set", shard_size=5, seed=7, validate="none")
     assert index.digest == "6cda393b4be7db052ecc8916c2d8fe4d7603e41370b19ae36befe95255ad6da9"
+    (src / "notes.txt").unlink()
     images = [
         {"id": number, "file_name": f"class {number % 3}/{number}.a.jpg", "width": 9, "height": 8}
         for number in range(13)

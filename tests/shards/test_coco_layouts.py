@@ -104,7 +104,10 @@ def test_a_folder_can_be_named(tmp_path):
     root = str(tmp_path / "data" / "elsewhere" / "deep")
     assert counted(load(file, image_root=root)) == 3
     assert len(shards.build(file, tmp_path / "set", image_root=root).samples) == 3
-    with pytest.raises(ShardError, match=r"no image that .* looked in .*/nowhere, .*; name"):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ShardError, match=r"no image that .* looked in .*/empty, .*; name"):
+        load(file, image_root=tmp_path / "empty")
+    with pytest.raises(ShardError, match=r"a folder of images \(--image-root\), got .*/nowhere"):
         load(file, image_root=tmp_path / "nowhere")
     with pytest.raises(ShardError, match=r"wanted a COCO JSON .* as the source"):
         shards.build(root, tmp_path / "other", image_root=root)

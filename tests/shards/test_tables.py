@@ -1,6 +1,8 @@
 """Tables as people bring them: columns, delimiters, and names that are not those of the files."""
 
 import json
+import sys
+import numpy as np
 import pytest
 from made_images import populate
 import shards
@@ -70,6 +72,11 @@ def test_a_table_beside_the_folder_of_images_finds_them(photos):
 def test_a_table_far_from_its_images_needs_their_folder(photos, tmp_path):
     (tmp_path / "far/away").mkdir(parents=True)
     table = written(tmp_path / "far/away/ids.csv", TABLES["ids.csv"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ShardError, match=r"with any suffix, in .*/empty\. Name"):
+        find(table, image_root=tmp_path / "empty")
+    with pytest.raises(ShardError, match=r"\(--image-root\), got .*/nowhere, which is none"):
+        find(table, image_root=tmp_path / "nowhere")
     with pytest.raises(ShardError, match=r"wanted a column of image files.*--image-root"):
         find(table)
     index = shards.build(table, tmp_path / "set", image_root=str(photos / "train"))
@@ -136,9 +143,69 @@ def test_a_list_of_numbers_alone_is_of_the_sorted_images(photos, tmp_path):
     table = written(tmp_path / "kit/ground_truth.txt", ["9", "10", "11", "9", "10", "11"])
     source = find(table, image_root=photos / "train")
     check(source, ["9", "10", "11"])
-    assert "not the positions of the sorted synsets" in source.notes[0]
+    assert "not the positions of the sorted synsets" in source.notes[1]
     with pytest.raises(ShardError, match=r"an image for each of 6 numbers, got 0 .*--image-root"):
         find(table)
+
+
+SYNSETS = ["n02119789", "n02100735", "n02110185"]  # in the order of the devkit, not sorted
+
+
+def devkit(tmp_path):
+    """ImageNet's list of numbers alone, as its devkit has it."""
+    folder = tmp_path / "kit/data"
+    folder.mkdir(parents=True)
+    return written(folder / "ILSVRC2012_validation_ground_truth.txt", [3, 1, 2, 3, 1, 2])
+
+
+def check_synsets(source):
+    assert source.classes == sorted(SYNSETS)
+    names = [source.classes[image.label] for image in source.samples]
+    assert names == [SYNSETS[number - 1] for number in (3, 1, 2, 3, 1, 2)]
+
+
+def test_numbers_of_imagenets_devkit_are_looked_up_in_its_meta_mat(photos, tmp_path):
+    io = pytest.importorskip("scipy.io")
+    records = [(n, name, "words") for n, name in enumerate(SYNSETS, 1)]
+    records.append((4, "n00001740", "a node above"))
+    kinds = [("ILSVRC2012_ID", object), ("WNID", object), ("words", object)]
+    table = devkit(tmp_path)
+    io.savemat(table.parent / "meta.mat", {"synsets": np.array(records, kinds).reshape(-1, 1)})
+    source = find(table, image_root=photos / "train")
+    check_synsets(source)
+    assert "their numbers are looked up in" in source.notes[1]
+    (table.parent / "meta.mat").write_bytes(b"another file")
+    with pytest.raises(ShardError, match=r"meta\.mat is no meta\.mat of ImageNet"):
+        find(table, image_root=photos / "train")
+
+
+def test_without_scipy_the_numbers_stay_and_that_is_told(photos, tmp_path, monkeypatch):
+    table = devkit(tmp_path)
+    (table.parent / "meta.mat").touch()
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    source = find(table, image_root=photos / "train")
+    assert source.classes == ["1", "2", "3"]
+    assert "pip install 'care-ssl[imagenet]'" in source.notes[1]
+
+
+def test_numbers_of_imagenets_devkit_are_looked_up_in_a_text(photos, tmp_path):
+    table = devkit(tmp_path)
+    lines = [f"{name} {number} a_name" for number, name in enumerate(SYNSETS, 1)]
+    written(table.parent / "map_clsloc.txt", lines)
+    check_synsets(find(table, image_root=photos / "train"))
+    written(table.parent / "map_clsloc.txt", lines[:2])
+    source = find(table, image_root=photos / "train")
+    assert source.classes == ["1", "2", "3"]
+    assert "it has no synset of 3" in source.notes[1]
+
+
+def test_numbers_of_other_lists_are_positions_of_the_sorted_synsets(photos):
+    lines = [f"train/{stem}.jpg {number % 3}" for number, stem in enumerate(STEMS)]
+    table = written(photos / "val.txt", lines)
+    check(find(table), ["0", "1", "2"])
+    written(photos / "synset_words.txt", [f"{name} a, b" for name in sorted(SYNSETS)])
+    check(find(table), sorted(SYNSETS))
+    check(find(written(photos / "names.csv", TABLES["ids.csv"])))
 
 
 def test_a_name_that_several_images_have_is_not_guessed(photos):
