@@ -78,11 +78,11 @@ def prepare_sample(data: bytes, making: Making, *, look: bool = False) -> Sample
             if max(header.size) > making.max_side:
                 return _make(data, making)
             validate = "decode"
-    orientation = images.check(data, validate)
-    is_flat = None
     if look and validate == "decode":
-        is_flat = is_nearly_constant(_small(images.decode(data)))
-    return SampleFile(data, orientation=orientation, is_flat=is_flat)
+        decoded = images.read(data)
+        is_flat = is_nearly_constant(_small(decoded.image))
+        return SampleFile(data, orientation=decoded.orientation, is_flat=is_flat)
+    return SampleFile(data, orientation=images.check(data, validate))
 
 
 def _make(data: bytes, making: Making) -> SampleFile:
@@ -106,7 +106,7 @@ def _make(data: bytes, making: Making) -> SampleFile:
 
 def _small(image: Image.Image) -> NDArray[np.uint8]:
     """The pixels of an image, or some of them, evenly over it."""
-    step = max(1, min(image.size) // 128)
+    step = max(1, min(image.size) // 64)
     return np.asarray(image)[::step, ::step]
 
 

@@ -17,7 +17,10 @@ from shards.samples import SampleFile, prepare_sample
 from shards.sources.candidates import Candidate, file_suffix, suffix
 from shards.tar_writer import TarWriter
 
-_LOOKED_AT = 256  # images of a set, about, that are looked at for whether they are nearly constant
+# which part of a set's images, and how many, are looked at for whether they are nearly constant:
+# that takes as long as to copy ten
+_LOOKED_AT_SHARE = 32
+_LEAST_LOOKED_AT, _MOST_LOOKED_AT = 32, 256
 
 
 class Entry(NamedTuple):
@@ -79,7 +82,7 @@ def write_shard(
     rejects = list[Rejection]()
     contents = list[int]()
     pixels = PixelCounts()
-    every = max(1, len(plan.source.samples) // _LOOKED_AT)
+    every = _distance_of_looks(len(plan.source.samples))
     with storage.writing(dest / name) as file:
         tar = TarWriter(file)
         with reading(plan.shards[number]) as read:
@@ -104,6 +107,12 @@ def write_shard(
     # not write_json: indenting takes ten times as long
     text = json.dumps(record._asdict())
     storage.write_bytes(dest / record_name(number), text.encode())
+
+
+def _distance_of_looks(count: int) -> int:
+    """From how many of the images of a set one is looked at."""
+    looks = min(max(count // _LOOKED_AT_SHARE, _LEAST_LOOKED_AT), _MOST_LOOKED_AT)
+    return max(1, count // looks)
 
 
 def read_record(file: Path) -> ShardRecord:

@@ -1,5 +1,6 @@
 """Builds by processes: the bytes of one by threads, and what happens where a process ends."""
 
+import faulthandler
 import multiprocessing
 import os
 import re
@@ -46,7 +47,11 @@ def ending(by, at):
 
 
 def kill(sent):
-    return lambda: os.kill(os.getpid(), sent)
+    def by_signal():
+        faulthandler.disable()  # pytest's, which would print
+        os.kill(os.getpid(), sent)
+
+    return by_signal
 
 
 # what is built
