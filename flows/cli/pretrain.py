@@ -6,19 +6,22 @@
 import os
 import sys
 from typing import Annotated, Any, NamedTuple
+import torch
 import typer
 import shards
 from care import BYOL, streams_for
-from care.encoders import ENCODERS, Encoder
+from care.encoders import ENCODERS, Encoder, build_encoder
 from care.evaluate import knn
 from care.evaluate.evaluation import comparable
-from care.train import pretrain
+from care.train import Pretrained, pretrain
 from care.train.checks import check_encoder, check_processes
 from care.train.growth import grows
 from care.train.launch import process_group, torchrun
 from care.train.mirror import recorded_settings
 from care.train.settings import PRETRAINING_SETTINGS, allowed_settings
-from flows.cli.options import SetPath, add_command, new_app
+from flows.cli.options import Json, Seed, SetPath, add_command, new_app
+from flows.cli.pretrain_hints import batch_size_for, warn_of_hours
+from flows.cli.tables import print_json
 from flows.exits import exit_on_failure
 from flows.flatten import gathered
 
@@ -62,12 +65,27 @@ def _run(  # noqa: PLR0913 (the options of a command)
     knn_val: Annotated[
         str | None, typer.Option(help="Labelled set for them; SET has the neighbours.")
     ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Images a step, on all processes together; by default the paper's 1024, or what"
+            " leaves an epoch of a smaller set four steps.",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
     **settings: Any,
 ) -> None:
     """Pre-train in this process, or start the processes that do it together."""
     data = shards.open(path)
-    size, batch_size = settings["size"], settings["batch_size"]
-    _check_batch_size(len(data), path, nproc, batch_size, settings["accumulate"])
+    with torch.random.fork_rng(devices=[]):
+        build_encoder(encoder)  # a wrong name is told first
+    batch_size = batch_size_for(
+        data, run, batch_size, nproc=nproc, accumulate=settings["accumulate"]
+    )
+    settings |= {"batch_size": batch_size, "seed": seed}
+    size = settings["size"]
     if bool(knn_every) != bool(knn_val):
         raise typer.BadParameter("give both or none of them", param_hint="--knn-every, --knn-val")
     allowed_settings(allow_change or (), PRETRAINING_SETTINGS)
@@ -84,7 +102,8 @@ def _run(  # noqa: PLR0913 (the options of a command)
         return {"knn": knn(network, data, val, size=size).measures["top1"]}
 
     with process_group(run):
-        c, t = streams_for(encoder, size=size, seed=settings["seed"], objective=BYOL(hidden=hidden))
+        c, t = streams_for(encoder, size=size, seed=seed, objective=BYOL(hidden=hidden))
+        warn_of_hours(run, (c, t), settings, encoder=encoder, steps=length.steps)
         trained = pretrain(
             data,
             run,
@@ -97,7 +116,7 @@ def _run(  # noqa: PLR0913 (the options of a command)
             **gathered(pretrain, settings),
         )
         if os.environ.get("RANK", "0") == "0":
-            typer.echo(f"{trained.steps} steps done, encoder: {trained.encoder}")
+            _show(trained, as_json)
 
 
 def _probe_set(data: shards.ShardSet, knn_val: str | None) -> shards.ShardSet:
@@ -146,19 +165,12 @@ def _length_of(
     return _Length(steps, round(steps_per_epoch * warmup_epochs), changes)
 
 
-def _check_batch_size(images: int, path: str, nproc: int, batch_size: int, accumulate: int) -> None:
-    """Refuse a batch that the set cannot fill, or that the processes cannot divide.
-
-    Raises:
-        typer.BadParameter: It is one of these.
-    """
-    if batch_size > images:
-        fault = f"more than the {images} images of {path}"
-    elif batch_size % (nproc * accumulate):
-        fault = f"no multiple of {nproc} processes × {accumulate} parts"
+def _show(trained: Pretrained, as_json: bool) -> None:
+    """Print what a training left behind."""
+    if as_json:
+        print_json(trained._asdict() | {"encoder": str(trained.encoder)})
     else:
-        return
-    raise typer.BadParameter(f"{batch_size} is {fault}", param_hint="--batch-size")
+        typer.echo(f"{trained.steps} steps done, encoder: {trained.encoder}")
 
 
 def _typed_arguments() -> list[str]:
@@ -173,6 +185,10 @@ add_command(
     "care pretrain sets/train runs/small --encoder resnet18 --size 96 --batch-size 256 --nproc 2",
     # those that ``_run`` gives
     skip=["steps", "warmup", "views", "probe", "probe_every"],
+    about="Pre-train an encoder by CARE: both streams together (Sec. 3.3) in the directory RUN."
+    "\n\nInterrupted, the same command continues from the last checkpoint. RUN gets"
+    " encoder.safetensors, losses.jsonl (a line a step) and checkpoints/; docs/training.md has all."
+    "\n\nSeveral processes share every batch; their number changes nothing but rounding.",
 )
 
 

@@ -48,8 +48,34 @@ def test_pretraining_to_kneighbours_and_report(care, shard_set: Path) -> None:
     assert rows[0]["digests"]["encoder"] != rows[1]["digests"]["encoder"]
     assert rows[0]["digests"]["train"] == rows[1]["digests"]["val"]
     assert rows[0]["settings"]["size"] == 32
-    code, out, _ = care("report", "run")
-    assert Path(out.strip()).read_text().startswith("<!doctype html>")
+    code, out, _ = care("report", "run", "--evaluations", "judged", "--json")
+    assert code == 0
+    page = Path(json.loads(out)["report"]).read_text()
+    assert page.startswith("<!doctype html>")
+    # its results beside those judged alike, and its settings
+    assert "<td>run</td>" in page
+    assert f"<td>{RANDOM}</td>" in page
+    for text in ("resnet18-small-half", "views of 32 px", "6 steps of 8 images", "24 of "):
+        assert text in page
+    assert "run/encoder.safetensors" in page
+    assert "torch " in page
+
+
+def test_hours_on_a_cpu_are_told_before_they_begin(care, shard_set: Path, monkeypatch) -> None:
+    from flows.cli import pretrain_hints as command
+
+    monkeypatch.setattr(command, "is_worth_a_forecast", lambda *_, **__: True)
+    monkeypatch.setattr(command, "forecast_seconds", lambda *_, **__: 31 * 3600.0)
+    small = "--encoder resnet18-small-half --size 32 --hidden 16 --epochs 1 --precision fp32"
+    code, out, error = care("pretrain", "set", "run", *small.split(), "--json")
+    assert code == 0, error
+    assert "4 images a step, for a set of 24 (the paper's are 1024)" in error
+    assert "about 31 hours on this CPU: resnet18-small-half at 32 px, 6 steps" in error
+    assert error.index("31 hours") < error.index("pre-training: ")
+    assert json.loads(out)["encoder"] == "run/encoder.safetensors"
+    assert json.loads(out)["steps"] == 6
+    # a run that goes on has been told
+    assert "hours" not in care("pretrain", "set", "run", *small.split())[2]
 
 
 def test_a_linear_layer_on_crops_and_on_features(care, shard_set: Path) -> None:

@@ -112,7 +112,8 @@ SMALL = "--size 32 --batch-size 8 --hidden 16 --precision fp32 --epochs 1"
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ([], "1024 is more than the 24 images"),
+        (["--batch-size", "1024"], "1024 is more than the 24 images"),
+        (["--batch-size", "32"], "leave it out for 4, which suits them"),
         (["--batch-size", "24", "--nproc", "5"], "24 is no multiple of 5 processes × 1 parts"),
         (["--batch-size", "9", "--accumulate", "2"], "9 is no multiple of 1 processes × 2 parts"),
         (["--batch-size", "8", "--knn-every", "1"], "give both or none of them"),

@@ -1,0 +1,82 @@
+"""How long a training will take on this CPU, measured on a few images before it starts."""
+
+import copy
+import time
+import torch
+from care.streams import CStream, TStream
+from care.train.losses import Losses
+from care.train.precision import Precision, fastest_precision
+
+# pixels of all images of a training: fewer are seen within the hour on any CPU
+FEW_PIXELS = 10**8
+# s: a round of at least so long is measured well enough
+LONG_ENOUGH = 1.0
+# a round has at most so many images
+MOST_IMAGES = 32
+
+
+def is_worth_a_forecast(device: torch.device, *, images: int, size: int) -> bool:
+    """Whether a training could take hours, so that measuring it is worth some seconds.
+
+    Args:
+        device: that it is to run on.
+        images: that it sees, an image once for each epoch.
+        size: side of the views, pixels.
+    """
+    return device.type == "cpu" and images * size**2 >= FEW_PIXELS
+
+
+def forecast_seconds(
+    c: CStream,
+    t: TStream | None,
+    *,
+    images: int,
+    size: int,
+    precision: Precision | None = None,
+) -> float:
+    """How long the steps of a training take on this machine's CPU, decoding not counted.
+
+    Copies of the streams take steps on random pixels, on ever more of them until a step is long
+    enough to be measured.
+
+    Args:
+        c: the C-stream; neither its statistics nor torch's global generator are changed.
+        t: the T-stream, or None.
+        images: that the training sees.
+        size: side of the views, pixels.
+        precision: of the arithmetic; by default what is fastest here.
+
+    Returns:
+        Seconds.
+    """
+    model = copy.deepcopy(Losses(c, t, 1)).to(memory_format=torch.channels_last).train()
+    is_bf16 = (precision or fastest_precision(torch.device("cpu"))) == "bf16"
+    measured = 2
+    with torch.random.fork_rng(devices=[]):
+        seconds = _seconds_of_step(model, measured, size, is_bf16=is_bf16)
+        while seconds < LONG_ENOUGH and measured < min(MOST_IMAGES, images):
+            measured *= 2
+            seconds = _seconds_of_step(model, measured, size, is_bf16=is_bf16)
+    return seconds * images / measured
+
+
+def describe_duration(seconds: float) -> str:
+    """A long time in words, such as "31 hours" or "13 days"."""
+    hours = seconds / 3600
+    if hours < 72:
+        return f"{hours:.0f} hours" if hours >= 1.5 else "an hour"
+    return f"{hours / 24:.0f} days"
+
+
+def _seconds_of_step(model: Losses, images: int, size: int, *, is_bf16: bool) -> float:
+    """Time the passes of one step forward and backward."""
+    x1, x2 = (
+        torch.randn(images, 3, size, size).contiguous(memory_format=torch.channels_last)
+        for _ in range(2)
+    )
+    began = time.perf_counter()
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+        total = model(x1, x2)["total"]
+    total.backward()
+    model.zero_grad()
+    return time.perf_counter() - began

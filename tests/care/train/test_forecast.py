@@ -1,0 +1,50 @@
+import copy
+import pytest
+import torch
+from care import BYOL, streams_for
+from care.train import forecast
+from care.train.forecast import describe_duration, forecast_seconds, is_worth_a_forecast
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [(1, "an hour"), (1.4, "an hour"), (31.2, "31 hours"), (312, "13 days")],
+)
+def test_a_duration_is_told_in_words(hours: float, words: str) -> None:
+    assert describe_duration(hours * 3600) == words
+
+
+def test_short_trainings_and_those_on_gpus_are_not_measured() -> None:
+    cpu = torch.device("cpu")
+    # ten epochs of a thousand photographs by the README's command
+    assert is_worth_a_forecast(cpu, images=10_000, size=224)
+    assert not is_worth_a_forecast(cpu, images=10_000, size=48)
+    assert not is_worth_a_forecast(torch.device("cuda"), images=10**9, size=224)
+
+
+@pytest.mark.parametrize("has_t_stream", [True, False])
+def test_time_grows_with_the_images_and_nothing_is_changed(monkeypatch, has_t_stream) -> None:
+    c, t = streams_for("resnet18-small-half", size=32, objective=BYOL(hidden=16))
+    t = t if has_t_stream else None
+    before = copy.deepcopy(c.state_dict())
+    generator = torch.get_rng_state()
+    ticks = iter(range(100))
+    # every step takes one second, whatever it does
+    monkeypatch.setattr(forecast.time, "perf_counter", lambda: float(next(ticks)))
+    seconds = forecast_seconds(c, t, images=7200, size=32)
+    assert seconds == 7200 / 2
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in c.state_dict().items())
+
+
+def test_quick_steps_are_measured_on_more_images(monkeypatch) -> None:
+    c, t = streams_for("resnet18-small-half", size=32, objective=BYOL(hidden=16))
+    measured = []
+
+    def seconds_of_step(model, images, size, *, is_bf16) -> float:
+        measured.append(images)
+        return images / 10
+
+    monkeypatch.setattr(forecast, "_seconds_of_step", seconds_of_step)
+    assert forecast_seconds(c, t, images=1000, size=32) == pytest.approx(100)
+    assert measured == [2, 4, 8, 16]
