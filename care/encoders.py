@@ -7,7 +7,7 @@ with the stride on the 3×3 convolution, as the paper's are.
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models, resnet
@@ -16,6 +16,9 @@ from care.errors import CareError
 from care.tapped import TappedEncoder
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
+# what is before the stages: a 7×7 convolution of stride 2 and pooling, or a 3×3 one without
+Stem = Literal["imagenet", "small", "cifar", "cifar-pad2"]
+_STRIDE_AND_PADDING = {"small": (2, 1), "cifar": (1, 1), "cifar-pad2": (1, 2)}
 
 
 class ResNetEncoder(resnet.ResNet):
@@ -26,8 +29,12 @@ class ResNetEncoder(resnet.ResNet):
         layers: blocks in each of the four stages.
         name: of the network in ``ENCODERS``, without variant and tap.
         tap: the stage whose map feeds the T-stream; the released code's is layer3.
-        small: a 3×3 stem of stride 2 and no pooling, for images of 32–96 px: layer3 then has an
-            eighth of the image's side, layer4 a sixteenth.
+        stem: ``imagenet`` is torchvision's. ``small`` is a 3×3 convolution of stride 2 without
+            pooling, for images of 48–96 px: layer3 then has an eighth of the image's side, layer4 a
+            sixteenth. ``cifar`` has stride 1, for 32 px: a quarter and an eighth; it is SimCLR's
+            (App. B.9) and that of most code for CIFAR. ``cifar-pad2`` is solo-learn's, with a
+            padding of 2.
+        small: the same as the stem ``small``.
         half: half of the channels in every stage.
         base_width: torchvision's ``width_per_group``; 128 is the paper's ResNet-50 (2×).
 
@@ -35,6 +42,7 @@ class ResNetEncoder(resnet.ResNet):
         name: what ``build_encoder`` rebuilds it from, recorded in checkpoints.
         features: channels of the pooled features.
         size: side of the images that it is trained on, pixels.
+        assumed: what is supposed of it that its weights do not tell; "" of our own.
 
     Raises:
         CareError: There is no stage of the tap's name.
@@ -47,6 +55,7 @@ class ResNetEncoder(resnet.ResNet):
         *,
         name: str = "",
         tap: str = "layer3",
+        stem: Stem = "imagenet",
         small: bool = False,
         half: bool = False,
         base_width: int = 64,
@@ -55,15 +64,18 @@ class ResNetEncoder(resnet.ResNet):
             raise CareError(f"wanted a tap among {', '.join(STAGES)}, got {tap!r}")
         self.half = half
         super().__init__(block, layers, zero_init_residual=True, width_per_group=base_width)
-        if small:
-            self.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
+        stem = "small" if small else stem
+        if stem != "imagenet":
+            stride, padding = _STRIDE_AND_PADDING[stem]
+            self.conv1 = nn.Conv2d(3, 64, 3, stride=stride, padding=padding, bias=False)
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
             self.maxpool = nn.Identity()
-        self.name = _full_name(name, tap=tap, small=small, half=half)
+        self.name = _full_name(name, tap=tap, stem=stem, half=half)
         self.tap = tap
         last_planes = 256 if half else 512
         self.features = last_planes * block.expansion
         self.size = 224
+        self.assumed = ""
         del self.fc
 
     def _make_layer(self, block: Any, planes: int, *more: Any, **options: Any) -> Any:
@@ -87,19 +99,20 @@ class ResNetEncoder(resnet.ResNet):
         return Encoded(maps[self.tap], maps["layer4"].mean((2, 3)))
 
 
-def _full_name(name: str, *, tap: str, small: bool, half: bool) -> str:
+def _full_name(name: str, *, tap: str, stem: Stem, half: bool) -> str:
     """What ``build_encoder`` takes, or "" of a network without a name."""
     if not name:
         return ""
-    if small:
-        name += "-small"
+    if stem != "imagenet":
+        name += f"-{stem}"
     if half:
         name += "-half"
     return name if tap == "layer3" else f"{name}:{tap}"
 
 
-# each takes ``tap``, ``small`` and ``half``
+# each takes ``tap``, ``stem`` and ``half``
 resnet18 = partial(ResNetEncoder, resnet.BasicBlock, [2, 2, 2, 2], name="resnet18")
+resnet34 = partial(ResNetEncoder, resnet.BasicBlock, [3, 4, 6, 3], name="resnet34")
 resnet50 = partial(ResNetEncoder, resnet.Bottleneck, [3, 4, 6, 3], name="resnet50")
 resnet50x2 = partial(resnet50, name="resnet50x2", base_width=128)
 resnet101 = partial(ResNetEncoder, resnet.Bottleneck, [3, 4, 23, 3], name="resnet101")
@@ -108,10 +121,20 @@ resnet152 = partial(ResNetEncoder, resnet.Bottleneck, [3, 8, 36, 3], name="resne
 # what --encoder takes and a checkpoint records
 ENCODERS: dict[str, Callable[..., ResNetEncoder]] = {
     "resnet18": resnet18,
-    "resnet18-small": partial(resnet18, small=True),
+    "resnet18-small": partial(resnet18, stem="small"),
     "resnet18-half": partial(resnet18, half=True),
-    "resnet18-small-half": partial(resnet18, small=True, half=True),
+    "resnet18-small-half": partial(resnet18, stem="small", half=True),
+    "resnet18-cifar": partial(resnet18, stem="cifar"),
+    "resnet18-cifar-half": partial(resnet18, stem="cifar", half=True),
+    "resnet18-cifar-pad2": partial(resnet18, stem="cifar-pad2"),
+    "resnet34": resnet34,
+    "resnet34-small": partial(resnet34, stem="small"),
+    "resnet34-cifar": partial(resnet34, stem="cifar"),
+    "resnet34-cifar-pad2": partial(resnet34, stem="cifar-pad2"),
     "resnet50": resnet50,
+    "resnet50-small": partial(resnet50, stem="small"),
+    "resnet50-cifar": partial(resnet50, stem="cifar"),
+    "resnet50-cifar-pad2": partial(resnet50, stem="cifar-pad2"),
     "resnet50x2": resnet50x2,
     "resnet101": resnet101,
     "resnet152": resnet152,

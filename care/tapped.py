@@ -31,6 +31,7 @@ class TappedEncoder(nn.Module):
         features: channels of the pooled features.
         size: side of the images that the network is trained on, pixels.
         stages: names of the last modules at each resolution, the finest first.
+        assumed: what is supposed of it that its weights do not tell; "" of our own.
 
     Raises:
         CareError: No module of that name gives a map, in which case the stages are listed, or the
@@ -43,6 +44,7 @@ class TappedEncoder(nn.Module):
         self.tap = tap
         self.name = name
         self.size = SIDE
+        self.assumed = ""
         with evaluating(model), torch.no_grad():
             blank = next(model.parameters()).new_zeros(1, 3, SIDE, SIDE)
             outputs, features = self._run(blank, _modules_with_weights(model))

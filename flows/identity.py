@@ -53,13 +53,24 @@ def input_identity(name: str, value: Any, inputs: Result) -> Any:
     if name == "source":
         plan = build_plan(inputs)
         return storage.digest([plan.digest, identity_of(plan.source.samples)])
+    if name in ("encoder", "init"):
+        return _encoder_identity(value)
     if "index.json" in storage.listing(value):
         return storage.sha256(f"{value}/index.json")
-    if name in ("encoder", "init", "names"):
+    if name == "names":
         return _file_identity(value)
     if inputs.get("verb") == "detect":
         return boxes.load(value, image_root=inputs.get("image_root")).digest
     return shards.open(value).digest
+
+
+def _encoder_identity(source: str) -> Any:
+    """What an encoder is: its file or run, and which network there it is asked for as."""
+    from care.train.encoder_source import parse_source  # torch, for stages that have an encoder
+
+    place, *parts = parse_source(source)
+    identity = _file_identity(place)
+    return [identity, *parts] if any(parts) else identity
 
 
 def _file_identity(url: str) -> str:

@@ -1,48 +1,28 @@
 """Other people's checkpoints: which of its tensors are a ResNet, and which ResNet it is.
 
-A file is read (``read_weights``), and the network in it is found by steps that each have a name:
-where ResNets begin (``find_branches``), which of them is the encoder (``choose_branch``), what its
-tensors are called here (``rename_branch``), what architecture they have (``match_architecture``).
+The network in a file is found by steps that each have a name: where ResNets begin
+(``find_branches``), which of them is the encoder (``choose_branch``), what its tensors are called
+here (``rename_branch``), what architecture they have (``match_architecture``). What weights do not
+tell is asked for, never guessed.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 import torch
-from safetensors import safe_open
 from torch import Tensor
-from care.encoders import ENCODERS, STAGES
+from care.encoders import ENCODERS, build_encoder
 from care.errors import CareError
+from care.train.encoder_source import EncoderSource
+from care.train.naming import DETECTRON2, Naming, find_branches, rename_branch
 from care.train.weights import Misfit, misfit
 from shards.progress import say
 
-WANTED = (
-    "a run of `care pretrain`, a file of weights (.safetensors, .pth, .pt, .tar, .ckpt), "
-    "supervised:NAME or random:NAME"
-)
 # words in the names of networks
 ONLINE = frozenset({"online", "student", "query", "q"})
 TARGET = frozenset({"target", "teacher", "momentum", "ema", "key", "k"})
 # beginnings of the names of what is put on an encoder; the last is CARE's transformer
 HEADS = ("fc", "head", "proj", "pred", "mlp", "neck", "linear", "class", "proto", "trans")
-# in nn.Sequential(*resnet.children()), whose others have no weights
-POSITIONS = dict(zip("014567", ("conv1", "bn1", *STAGES), strict=True))
-# a branch is told by any first convolution of a block, so that one that is missing can be named
-ANCHOR = re.compile(r"(?P<prefix>.*\.|)(?P<stage>layer[1-4]|[4-7])\.\d+\.conv1\.weight")
-
-
-class FileWeights(NamedTuple):
-    """What is in a file of weights.
-
-    Attributes:
-        note: what ``save_encoder`` has noted, encoder and size; empty in other people's files.
-        tensors: all of them by dotted name.
-    """
-
-    note: dict[str, Any]
-    tensors: dict[str, Tensor]
 
 
 class Recognised(NamedTuple):
@@ -51,10 +31,12 @@ class Recognised(NamedTuple):
     Attributes:
         encoder: name of its architecture in ``ENCODERS``.
         tensors: its state by torchvision's keys, with batch counters.
+        assumed: what is supposed of it that the weights do not tell.
     """
 
     encoder: str
     tensors: dict[str, Tensor]
+    assumed: str
 
 
 class Match(NamedTuple):
@@ -71,109 +53,189 @@ class Match(NamedTuple):
     misfit: Misfit
 
 
-def recognise_resnet(tensors: Mapping[str, Tensor], source: str | Path) -> Recognised:
+def recognise(tensors: Mapping[str, Tensor], source: EncoderSource) -> Recognised:
     """Find the encoder in other people's checkpoint, and say what was taken for what.
 
     Args:
         tensors: all of the checkpoint's, by dotted name.
-        source: where they are from, for messages.
+        source: where they are from, and what is wanted of them.
 
     Raises:
-        CareError: There is no ResNet or more than one, or it is none of ours.
+        CareError: There is no network, or more than one; it is none of ours; or its weights do not
+            tell which one it is.
     """
+    if source.architecture.startswith(("torchvision:", "timm:")):
+        return recognise_model(tensors, source)
     branches = find_branches(tensors)
     prefix = choose_branch(branches, source)
-    names = rename_branch(tensors, prefix, by_position=branches[prefix])
+    naming = branches[prefix]
+    names = rename_branch(tensors, prefix, naming)
     body = {key: name for key, name in names.items() if not name.startswith(HEADS)}
-    match = match_architecture({name: tensors[key] for key, name in body.items()})
+    match = match_architecture(
+        {name: tensors[key] for key, name in body.items()}, source.architecture
+    )
     if match.misfit.differing:
+        wanted = source.architecture or f"one of {', '.join(ENCODERS)}"
         raise CareError(
-            f"wanted one of {', '.join(ENCODERS)} under {prefix!r} in {source}, got one that "
+            f"wanted {wanted} under {prefix!r} in {source.place}, got one that "
             f"differs from {match.encoder}, the closest, by {match.misfit.text}; give it whole, "
             "with only heads beside it"
         )
+    if not source.architecture:
+        _ask_for_architecture(match.encoder, naming, prefix, source)
     others = passed_over((key for key in tensors if key not in body), prefix)
-    stem = ", its 3×3 stem taken for one of stride 2" if "small" in match.encoder else ""
     say(
-        f"{source}: {match.encoder} under {prefix!r}{stem}; "
+        f"{source.place}: {match.encoder} under {prefix!r}; "
         f"passed over: {', '.join(others) or 'nothing'}",
     )
-    return Recognised(match.encoder, match.tensors)
+    how = "as it was asked for" if source.architecture else "by its names and shapes"
+    assumed = (
+        f"{match.encoder} under {prefix!r}, {how}; strides and paddings as torchvision's but for "
+        "the stem"
+    )
+    return Recognised(source.architecture or match.encoder, match.tensors, assumed)
 
 
-def find_branches(keys: Iterable[str]) -> dict[str, bool]:
-    """Find where ResNets begin.
+def _ask_for_architecture(encoder: str, naming: Naming, prefix: str, source: EncoderSource) -> None:
+    """Ask for the name of a network that its weights leave open.
 
     Args:
-        keys: names of tensors, such as ``module.encoder_q.layer1.0.conv1.weight``.
+        encoder: the network of these shapes.
+        naming: how its parts are named.
+        prefix: where it is in the file.
+        source: as it was asked for.
 
-    Returns:
-        For the prefix of each, such as ``module.encoder_q.``, whether its parts are called by
-        their position, as in ``nn.Sequential(*resnet.children())``.
+    Raises:
+        CareError: Networks of the same shapes differ in their strides or paddings.
     """
-    anchors = (ANCHOR.fullmatch(key) for key in keys)
-    return {anchor["prefix"]: anchor["stage"].isdigit() for anchor in anchors if anchor}
+    network, _, stem = encoder.partition("-")
+    if stem and not stem.startswith("half"):
+        raise CareError(
+            f"{source.place} has a {network} with a 3×3 stem under {prefix!r}, of which weights "
+            "do not tell the stride; say which it is: "
+            f"{source.with_architecture(f'{network}-cifar')} of stride 1, as most code for images "
+            f"of 32 px, {source.with_architecture(f'{network}-cifar-pad2')} of stride 1 and "
+            f"padding 2, as solo-learn's, or {source.with_architecture(f'{network}-small')} of "
+            "stride 2"
+        )
+    if naming is DETECTRON2 and network not in ("resnet18", "resnet34"):
+        raise CareError(
+            f"{source.place} has a {network} by detectron2's names under {prefix!r}, of which "
+            "weights do not tell where its bottlenecks have their stride; give "
+            f"{source.with_architecture(network)} if it is on the 3×3 convolution "
+            "(STRIDE_IN_1X1: False, as of weights that come from torchvision or MoCo); that of "
+            "Caffe's (MSRA) is on the 1×1, which there is no encoder for"
+        )
 
 
-def choose_branch(prefixes: Iterable[str], source: str | Path) -> str:
-    """Choose the network that gradients trained among those of a checkpoint.
-
-    Of ``module.encoder_q.`` and ``module.encoder_k.`` it is the first one, of ``backbone.`` and
-    ``teacher.backbone.``, too.
+def recognise_model(tensors: Mapping[str, Tensor], source: EncoderSource) -> Recognised:
+    """Find the weights of a model of torchvision or timm, by the model's own names.
 
     Args:
-        prefixes: where ResNets begin.
-        source: where they are from, for messages.
+        tensors: all of the checkpoint's, by dotted name.
+        source: where they are from, and which model they are of.
+
+    Raises:
+        CareError: There is no such network, or more than one.
+    """
+    with torch.random.fork_rng(devices=[]):
+        encoder = build_encoder(source.architecture)
+    state = encoder.model.state_dict()
+    first = next(iter(state))
+    prefixes = [key.removesuffix(first) for key in tensors if f".{key}".endswith(f".{first}")]
+    prefix = choose_branch(prefixes, source)
+    counters = {key: torch.tensor(0) for key in state if key.endswith("num_batches_tracked")}
+    body = dict[str, Tensor]()
+    for key, tensor in tensors.items():
+        name = key.removeprefix(prefix)
+        if key.startswith(prefix) and (name in state or not name.startswith(HEADS)):
+            body[name] = tensor
+    difference = misfit(state, {**counters, **body})
+    if difference.differing:
+        raise CareError(
+            f"wanted {source.architecture} under {prefix!r} in {source.place}, got one that "
+            f"differs by {difference.text}; give it whole, with only heads beside it"
+        )
+    used = {prefix + name for name in body}
+    others = passed_over((key for key in tensors if key not in used), prefix)
+    say(
+        f"{source.place}: {source.architecture} under {prefix!r}; "
+        f"passed over: {', '.join(others) or 'nothing'}"
+    )
+    own_names = {f"model.{name}": tensor for name, tensor in {**counters, **body}.items()}
+    assumed = f"{source.architecture} under {prefix!r}, as it was asked for"
+    return Recognised(source.architecture, own_names, assumed)
+
+
+def choose_branch(prefixes: Iterable[str], source: EncoderSource) -> str:
+    """Choose the network that is asked for among those of a checkpoint.
+
+    Unless another is named, it is the one that gradients trained: of ``module.encoder_q.`` and
+    ``module.encoder_k.`` the first one, of ``backbone.`` and ``teacher.backbone.``, too.
+
+    Args:
+        prefixes: where networks begin.
+        source: where they are from, and which of them is asked for.
 
     Raises:
         CareError: There is none, or the names leave more than one.
     """
-    ranks = {prefix: _target_rank(prefix) for prefix in sorted(prefixes)}
+    every = sorted(set(prefixes))
+    named = [prefix for prefix in every if _has_name(prefix, source.branch)]
+    ranks = {prefix: _target_rank(prefix) for prefix in named}
     best = min(ranks.values(), default=0)
     chosen = [prefix for prefix, rank in ranks.items() if rank == best]
-    if len(chosen) != 1:
+    if len(chosen) == 1:
+        return chosen[0]
+    network = source.architecture or "ResNet by names of torchvision, transformers or detectron2"
+    if source.branch and not named:
         raise CareError(
-            f"wanted one ResNet by torchvision's keys in {source}, got {chosen or 'none'}; "
-            "save its state dict as a file"
+            f"wanted a network called {source.branch!r} in {source.place}, got "
+            f"{every or 'none'}; name it by a word or the beginning of one of these"
         )
-    return chosen[0]
+    advice = "check the file"
+    if chosen:
+        advice = f"name one, as in {source.place}:{chosen[0].rstrip('.')}"
+    raise CareError(f"wanted one {network} in {source.place}, got {chosen or 'none'}; {advice}")
+
+
+def _has_name(prefix: str, branch: str) -> bool:
+    """Whether a network is the one that is called so, by its beginning or by words."""
+    return prefix.startswith(branch) or _words(branch) <= _words(prefix)
+
+
+def _words(name: str) -> set[str]:
+    return {word for word in re.split(r"[._]", name) if word}
 
 
 def _target_rank(prefix: str) -> int:
     """−1 for the name of an online network, 1 for that of a target, 0 for what says nothing."""
-    words = set(re.split(r"[._]", prefix))
+    words = _words(prefix)
     return bool(TARGET & words) - bool(ONLINE & words)
 
 
-def rename_branch(keys: Iterable[str], prefix: str, *, by_position: bool) -> dict[str, str]:
-    """Name the tensors of a branch as torchvision does.
-
-    Args:
-        keys: names of all tensors.
-        prefix: that of the branch.
-        by_position: whether its parts are called by number: ``4.0.conv1.weight`` is
-            ``layer1.0.conv1.weight``.
-
-    Returns:
-        The new name for each key of the branch, also of its heads.
-    """
-    parts = POSITIONS if by_position else {}
-    names = {}
-    for key in keys:
-        if key.startswith(prefix):
-            first, dot, rest = key[len(prefix) :].partition(".")
-            names[key] = (parts.get(first, first) if dot else first) + dot + rest
-    return names
-
-
-def match_architecture(tensors: Mapping[str, Tensor]) -> Match:
+def match_architecture(tensors: Mapping[str, Tensor], architecture: str = "") -> Match:
     """Find the encoder of which these tensors are the state, or the one that is closest to it.
 
     Args:
         tensors: by torchvision's keys, perhaps without the counters of batch norms.
+        architecture: the only one that is wanted, perhaps with a tap; "" for any.
+
+    Raises:
+        CareError: No encoder has that name.
     """
+    wanted, _, _ = architecture.partition(":")
+    if wanted not in ENCODERS and architecture:
+        raise CareError(
+            f"no encoder is called {architecture!r}; choose one of {', '.join(ENCODERS)},"
+            " torchvision:MODEL:TAP or timm:MODEL:TAP"
+        )
     with torch.device("meta"):
-        states = {name: build().state_dict() for name, build in ENCODERS.items()}
+        states = {
+            name: build().state_dict()
+            for name, build in ENCODERS.items()
+            if name == wanted or not wanted
+        }
     matches = []
     for name, state in states.items():
         counters = {key: torch.tensor(0) for key in state if key.endswith("num_batches_tracked")}
@@ -199,64 +261,3 @@ def passed_over(keys: Iterable[str], prefix: str) -> list[str]:
             shared += 1
         networks.add(key[:shared] + key[shared:].partition(".")[0])
     return sorted(networks)
-
-
-def read_weights(file: Path, source: str | Path) -> FileWeights:
-    """Read all tensors of a file, whoever wrote it, and run no code in it.
-
-    Args:
-        file: a local one.
-        source: where it is from, for its kind and for messages.
-
-    Raises:
-        CareError: It holds other objects than tensors, or is no file of weights.
-    """
-    try:
-        if str(source).endswith(".safetensors"):
-            return _read_safetensors(file)
-        return FileWeights({}, flat_tensors(torch.load(file, "cpu", weights_only=True)))
-    except Exception as error:  # two parsers meet arbitrary bytes
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        if refused:
-            raise CareError(_conversion_advice(source, refused[1])) from None
-        why = str(error).split("Unpickler error:")[-1].strip().partition("\n")[0]
-        raise CareError(
-            f"{source} is no file of weights ({why or 'empty'}); wanted {WANTED}"
-        ) from None
-
-
-def _read_safetensors(file: Path) -> FileWeights:
-    with safe_open(file, "pt") as opened:
-        note = json.loads((opened.metadata() or {}).get("care", "{}"))
-        names = opened.keys()
-        return FileWeights(note, {name: opened.get_tensor(name) for name in names})
-
-
-def _conversion_advice(source: str | Path, held: str) -> str:
-    """What to do with a file that holds an object of a class."""
-    loaded = f"torch.load({Path(source).name!r}, 'cpu', weights_only=False)"
-    command = f"import torch; torch.save({loaded}['state_dict'], 'weights.pth')"
-    return (
-        f"{source} holds {held}, and reading objects could run any code; if you trust it, convert "
-        f'it on a spare machine by python -c "{command}" (or another key, or .state_dict() of a '
-        "network)"
-    )
-
-
-def flat_tensors(value: Any, path: str = "") -> dict[str, Tensor]:
-    """Collect the tensors in nested dictionaries and lists, by dotted path.
-
-    ``{"epoch": 3, "nets": [{"conv.weight": w}]}`` gives ``{"nets.0.conv.weight": w}``.
-    """
-    if isinstance(value, Tensor):
-        return {path.removeprefix("."): value}
-    tensors: dict[str, Tensor] = {}
-    if isinstance(value, dict):
-        items: Iterable[tuple[Any, Any]] = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    else:
-        items = ()
-    for key, inner in items:
-        tensors |= flat_tensors(inner, f"{path}.{key}")
-    return tensors

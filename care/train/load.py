@@ -6,10 +6,12 @@ import torch
 from care.encoders import Encoder, build_encoder
 from care.errors import CareError
 from care.train.checkpoint import Checkpoint, latest, read
-from care.train.foreign import WANTED, read_weights, recognise_resnet
+from care.train.encoder_source import EncoderSource, parse_source
+from care.train.foreign import recognise
 from care.train.mirror import pull
 from care.train.stored import USUAL_SIZE, Stored, stored_encoder
 from care.train.supervised import supervised_encoder
+from care.train.weight_files import WANTED, read_weights
 from care.train.weights import load_encoder_state
 from shards import storage
 
@@ -22,13 +24,14 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
     """Load an encoder, or make it: in eval mode, on the CPU.
 
     ``supervised:NAME`` is torchvision's first weights (V1, as the paper's supervised rows) or
-    timm's default. Other people's files have torchvision's keys or those of
-    ``nn.Sequential(*resnet.children())``, perhaps no batch counters; strides are taken for
-    v1.5's, 2 for a 3×3 stem.
+    timm's default. Other people's files have the names of torchvision, transformers, detectron2
+    or ``nn.Sequential(*resnet.children())``, perhaps no batch counters. What weights do not tell,
+    such as the stride of a 3×3 stem, is to be told: ``FILE:resnet18-cifar``.
 
     Args:
-        source: path or URL of a run or of a file of weights, ``supervised:NAME`` or
-            ``random:NAME``; see docs/evaluation.md.
+        source: path or URL of a run or of a file of weights, perhaps with the network of several
+            that is wanted and its architecture (``FILE:teacher:resnet18-cifar``, ``RUN:target``);
+            ``supervised:NAME`` or ``random:NAME``; see docs/evaluation.md.
         seed: of ``random:NAME``.
 
     Returns:
@@ -43,27 +46,31 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
             torch.default_generator.manual_seed(seed)
             made = build_encoder(name) if kind == "random" else supervised_encoder(name)
         return made.eval()
-    path = storage.locate(source)
+    wanted = parse_source(source)
+    path = storage.locate(wanted.place)
     if path.is_dir():
-        stored = _read_run(source)
+        stored = _read_run(wanted)
     elif path.is_file():
-        stored = _read_file(source)
+        stored = _read_file(wanted)
     else:
         raise CareError(f"{path} does not exist; wanted {WANTED}")
     encoder = build_encoder(stored.encoder)
     load_encoder_state(encoder, stored.tensors, source=str(path))
     encoder.size = stored.size
+    encoder.assumed = stored.assumed
     return encoder.eval()
 
 
-def _read_run(source: str | Path) -> Stored:
+def _read_run(source: EncoderSource) -> Stored:
     """The encoder in a run's newest whole checkpoint, or in the checkpoint of a folder."""
     # not the run's local copy: other processes read that, too, and one may train it here
     with tempfile.TemporaryDirectory(prefix="care-") as near:
-        folder = Path(source)
-        if storage.is_remote(source):
-            folder = _fetched(str(source), Path(near))
-        return stored_encoder(_checkpoint_in(folder, source), source)
+        folder = Path(source.place)
+        if storage.is_remote(source.place):
+            folder = _fetched(source.place, Path(near))
+        stored = stored_encoder(_checkpoint_in(folder, source.place), source)
+    _refuse_other_name(source, stored.encoder)
+    return stored
 
 
 def _checkpoint_in(folder: Path, source: str | Path) -> Checkpoint:
@@ -96,14 +103,25 @@ def _fetched(url: str, near: Path) -> Path:
     return near
 
 
-def _read_file(source: str | Path) -> Stored:
+def _read_file(source: EncoderSource) -> Stored:
     """The encoder in a file of ours or of other people."""
-    place, _, name = str(source).rpartition("/")
-    if name == "model.safetensors" and MANIFEST in storage.listing(place or "."):
-        return _read_run(place or ".")
-    with storage.nearby(source) as near:
-        note, tensors = read_weights(near, source)
+    folder, _, name = source.place.rpartition("/")
+    if name == "model.safetensors" and MANIFEST in storage.listing(folder or "."):
+        return _read_run(source._replace(place=folder or "."))
+    with storage.nearby(source.place) as near:
+        note, tensors = read_weights(near, source.place)
     if note:
-        return Stored(note.get("encoder", ""), int(note.get("size", USUAL_SIZE)), tensors)
-    recognised = recognise_resnet(tensors, source)
-    return Stored(recognised.encoder, USUAL_SIZE, recognised.tensors)
+        encoder = note.get("encoder", "")
+        _refuse_other_name(source, encoder)
+        return Stored(encoder, int(note.get("size", USUAL_SIZE)), tensors)
+    recognised = recognise(tensors, source)
+    return Stored(recognised.encoder, USUAL_SIZE, recognised.tensors, recognised.assumed)
+
+
+def _refuse_other_name(source: EncoderSource, encoder: str) -> None:
+    """A ``CareError`` if what knows its own architecture is asked for as another one."""
+    if source.architecture not in ("", encoder):
+        raise CareError(
+            f"wanted {source.architecture}, got {source.place}, which says of itself that it is "
+            f"{encoder}; leave the name out"
+        )

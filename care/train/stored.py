@@ -1,20 +1,23 @@
 """The encoder in a checkpoint: of a pre-training, of a fine-tuned classifier, or of a detector."""
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from torch import Tensor, nn
 from care.encoders import Encoder, ResNetEncoder
 from care.errors import CareError
 from care.tapped import TappedEncoder
 from care.train.checkpoint import Checkpoint
-from care.train.foreign import recognise_resnet
+from care.train.encoder_source import EncoderSource
+from care.train.foreign import match_architecture, recognise
 
 # pixels, of what others trained
 USUAL_SIZE = 224
 # where models have the encoder: the sequential design, both streams, a classifier, a detector
 PLACES = ("c.backbone.online.encoder.", "c.backbone.online.", "encoder.", "body.")
+# the same of the targets, which only pre-trainings have
+TARGET_PLACES = ("c.backbone.target.encoder.", "c.backbone.target.")
+PLACES_OF_ROLES = {"": PLACES, "online": PLACES, "target": TARGET_PLACES}
 # of a detector in the C4 form, which moves the encoder's last stage there
 C4_LAST_STAGE = "heads.box_head.0."
 # what evaluations record of the encoder that they judge
@@ -28,11 +31,13 @@ class Stored(NamedTuple):
         encoder: name of its architecture; "" of one that no table knows.
         size: side of the views that it was trained on, pixels.
         tensors: its state.
+        assumed: what is supposed of it that its weights do not tell.
     """
 
     encoder: str
     size: int
     tensors: dict[str, Tensor]
+    assumed: str = ""
 
 
 def encoder_note(model: nn.Module) -> dict[str, Any] | None:
@@ -59,22 +64,27 @@ def set_size(network: nn.Module, size: int) -> None:
             module.size = size
 
 
-def stored_encoder(checkpoint: Checkpoint, source: str | Path) -> Stored:
+def stored_encoder(checkpoint: Checkpoint, source: EncoderSource) -> Stored:
     """The encoder in a checkpoint, of whatever training it is.
 
     Args:
         checkpoint: a verified one.
-        source: where it is from, for messages.
+        source: where it is from; its branch is ``target`` for the network that follows the one that
+            gradients trained.
 
     Raises:
         CareError: There is none in it, or none that can be built by its name.
     """
     settings = checkpoint.manifest["settings"]
-    tensors = encoder_tensors(checkpoint.tensors("model"))
+    if source.branch not in PLACES_OF_ROLES:
+        raise CareError(
+            f"wanted online or target as the encoder of {source.place}, got {source.branch!r}"
+        )
+    tensors = encoder_tensors(checkpoint.tensors("model"), PLACES_OF_ROLES[source.branch])
     if not tensors:
         raise CareError(
-            f"{source} is a run without an encoder, such as one of linear classifiers on a frozen "
-            "encoder; give the run that trained the encoder"
+            f"{source.place} is a run without an encoder, such as one of linear classifiers on a "
+            "frozen encoder; give the run that trained the encoder"
         )
     note = checkpoint.manifest.get("encoder")
     if note:
@@ -85,13 +95,17 @@ def stored_encoder(checkpoint: Checkpoint, source: str | Path) -> Stored:
     size = USUAL_SIZE if is_detector else int(settings.get("size", USUAL_SIZE))
     if name and not DIGEST.fullmatch(name):
         return Stored(name, size, tensors)
-    recognised = recognise_resnet(tensors, source)
+    # the one 3×3 stem of those versions has a stride of 2, and is the first of its shape
+    named = match_architecture(tensors).encoder
+    recognised = recognise(tensors, EncoderSource(source.place, "", named))
     return Stored(recognised.encoder, size, recognised.tensors)
 
 
-def encoder_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def encoder_tensors(
+    state: Mapping[str, Tensor], places: Sequence[str] = PLACES
+) -> dict[str, Tensor]:
     """The state of the encoder in that of a model, by the encoder's own names; perhaps empty."""
-    for place in PLACES:
+    for place in places:
         tensors = _below(state, place)
         if tensors:
             last_stage = _below(state, C4_LAST_STAGE) if place == "body." else {}

@@ -85,6 +85,8 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
         "seed": seed,
         "trials": trials,
     }
+    if network.assumed:
+        row["assumed"] = network.assumed
     row = _with_means(row, results)
     if verb == "detect":
         row["protocol"] += _left_out(data)

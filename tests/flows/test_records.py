@@ -77,6 +77,9 @@ def test_a_run_is_known_by_its_newest_checkpoint_and_a_file_by_its_bytes(tmp_pat
     ]
     file = tmp_path / "run" / "encoder.safetensors"
     assert identity.input_identity("encoder", str(file), {}) == storage.sha256(file)
+    for parts in (["teacher", ""], ["", "resnet18-cifar"], ["teacher", "resnet18-cifar"]):
+        source = ":".join(filter(None, [str(file), *parts]))
+        assert identity.input_identity("encoder", source, {}) == [storage.sha256(file), *parts]
 
 
 def test_a_source_is_its_bytes_wherever_it_lies(tmp_path: Path, monkeypatch) -> None:

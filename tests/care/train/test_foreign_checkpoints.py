@@ -4,14 +4,12 @@ import pytest
 import torch
 from care import CareError, resnet18
 from care.train import foreign
-from care.train.foreign import (
-    choose_branch,
-    find_branches,
-    flat_tensors,
-    match_architecture,
-    passed_over,
-    rename_branch,
-)
+from care.train.encoder_source import EncoderSource
+from care.train.foreign import choose_branch, match_architecture, passed_over
+from care.train.naming import POSITIONAL, TORCHVISION, find_branches, rename_branch
+from care.train.weight_files import flat_tensors
+
+FILE = EncoderSource("file.pth")
 
 MOCO = [
     "module.queue",
@@ -23,8 +21,11 @@ MOCO = [
 
 
 def test_every_network_is_found_by_its_first_block():
-    assert find_branches(MOCO) == {"module.encoder_q.": False, "module.encoder_k.": False}
-    assert find_branches(["4.0.conv1.weight", "4.0.bn1.weight"]) == {"": True}
+    assert find_branches(MOCO) == {
+        "module.encoder_q.": TORCHVISION,
+        "module.encoder_k.": TORCHVISION,
+    }
+    assert find_branches(["4.0.conv1.weight", "4.0.bn1.weight"]) == {"": POSITIONAL}
     assert find_branches(["layer1.0.conv2.weight", "blocks.0.conv1.weight"]) == {}
 
 
@@ -38,21 +39,50 @@ def test_every_network_is_found_by_its_first_block():
     ],
 )
 def test_the_network_that_gradients_trained_is_chosen(prefixes, chosen):
-    assert choose_branch(prefixes, "file.pth") == chosen
+    assert choose_branch(prefixes, FILE) == chosen
+
+
+@pytest.mark.parametrize(
+    ("branch", "chosen"),
+    [
+        ("teacher", "teacher.backbone."),
+        ("teacher.backbone", "teacher.backbone."),
+        ("momentum", "state_dict.momentum_backbone."),
+        ("student", "student.module.backbone."),
+        ("state_dict", "state_dict.backbone."),  # of which gradients trained one
+        ("state_dict.m", "state_dict.momentum_backbone."),
+    ],
+)
+def test_a_network_is_chosen_by_a_word_of_its_name_or_its_beginning(branch, chosen):
+    prefixes = [
+        "student.module.backbone.",
+        "teacher.backbone.",
+        "state_dict.backbone.",
+        "state_dict.momentum_backbone.",
+    ]
+    assert choose_branch(prefixes, EncoderSource("file.pth", branch)) == chosen
+
+
+def test_a_name_that_no_network_has_is_an_error_with_those_that_there_are():
+    message = r"wanted a network called 'ema' in file.pth, got \['student.', 'teacher.'\]"
+    with pytest.raises(CareError, match=message):
+        choose_branch(["teacher.", "student."], EncoderSource("file.pth", "ema"))
 
 
 @pytest.mark.parametrize(("prefixes", "got"), [([], "none"), (["b.", "a."], r"\['a\.', 'b\.'\]")])
 def test_names_that_leave_more_than_one_or_none_are_an_error(prefixes, got):
-    message = f"wanted one ResNet by torchvision's keys in file.pth, got {got}; save its state dict"
+    message = (
+        f"wanted one ResNet by names of .* in file.pth, got {got}; (check the|name one, as in)"
+    )
     with pytest.raises(CareError, match=message):
-        choose_branch(prefixes, "file.pth")
+        choose_branch(prefixes, FILE)
 
 
 def test_a_branch_gets_torchvisions_names():
-    names = rename_branch(MOCO, "module.encoder_q.", by_position=False)
+    names = rename_branch(MOCO, "module.encoder_q.", TORCHVISION)
     assert names == {key: key.removeprefix("module.encoder_q.") for key in MOCO[1:4]}
     keys = ["f.0.weight", "f.1.bias", "f.7.1.conv2.weight", "f.8.weight", "g.0.weight"]
-    assert rename_branch(keys, "f.", by_position=True) == {
+    assert rename_branch(keys, "f.", POSITIONAL) == {
         "f.0.weight": "conv1.weight",
         "f.1.bias": "bn1.bias",
         "f.7.1.conv2.weight": "layer4.1.conv2.weight",
