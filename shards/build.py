@@ -115,15 +115,17 @@ def build(  # noqa: PLR0913 (a public verb)
     part: dict[str, Any] = {"share": share, "classes": classes, "hold_out": hold_out}
     lists: dict[str, Any] = {"image_root": image_root, "columns": columns}
     plan: Plan | None = None
+    samples: Iterable[Any] = ()
     if isinstance(src, str | os.PathLike):
         refuse_inside(src, dest)
         plan = make_plan(src, **part, **lists, **options, **choice._asdict())
     else:
         refuse_other(src, lists)
+        samples = src
     with locks.exclusive(root, "building"):
         names = _names_in(root)
         if plan is None:
-            listing = collect(src, root, names)
+            listing = collect(samples, root, names)
             plan = plan_of(arrange(listing, _title(src), **part), **options, choice=choice)
         _tell(src, [*plan.source.notes, *plan.pixel_notes])
         names = forget_refused(plan, root, names)
@@ -159,7 +161,7 @@ def refuse_inside(src: str | os.PathLike[str], dest: str | Path) -> None:
 
 def _resolved(path: str | os.PathLike[str]) -> str:
     """A path without links or dots, or a URL, without a slash at its end."""
-    if storage.is_remote(path):
+    if storage.is_remote(str(path)):
         return str(path).rstrip("/")
     return str(Path(path).resolve())
 

@@ -25,7 +25,7 @@ from shards.sources.rows import is_table
 # what a build leaves in a set's folder, finished or not
 _BUILT_FILE = re.compile(
     r"(\.part-)?(\.?shard-\d{6,}\.(tar|json)|samples\.npy|keys\.txt|(annotations|index)\.json)"
-    r"|\.samples-\d{6,}\.(bin|json)|\.lease|(\.part-)?rejects\.tsv"
+    r"|(\.part-)?(\.samples-\d{6,}\.(bin|json)|rejects\.tsv)|\.lease"
 )
 
 

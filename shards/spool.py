@@ -20,8 +20,8 @@ from shards.sources.candidates import Candidate, Listing
 from shards.sources.iterables import YieldedSample, read_samples
 
 PART_BYTES = 64 << 20  # a kill loses at most as many
-_RECORD = re.compile(r"\.samples-(\d{6})\.json")
-_PART = re.compile(r"\.samples-\d{6}\.(bin|json)")
+_RECORD = re.compile(r"\.samples-(\d{6,})\.json")
+_PART = re.compile(r"(\.part-)?\.samples-\d{6,}\.(bin|json)")
 
 
 class Place(NamedTuple):
@@ -93,7 +93,7 @@ class Spool:
 
 
 def is_spooled(name: str) -> bool:
-    """Whether a file in a set's folder is a part or its record."""
+    """Whether a file in a set's folder is a part or its record, be it unfinished."""
     return _PART.fullmatch(name) is not None
 
 

@@ -10,12 +10,13 @@ import multiprocessing
 import random
 import shutil
 import time
+import numpy as np
 import pytest
 import shards
 from care import BYOL, resnet18, streams_for
 from care.evaluate import Crops, DetectorShape, Labels, detect, finetune, knn, linear
 from care.train import Machine, pretrain
-from shards import boxes, scenes, storage
+from shards import boxes, scenes, spool, storage
 
 pytestmark = pytest.mark.crash
 KILLS = 40
@@ -72,6 +73,17 @@ def rendered(tmp_path_factory):
 def test_building(rendered, tmp_path):
     def work(out):
         shards.build(rendered / "train" / "images", out, shard_size=6, workers=2)
+
+    survives(work, tmp_path)
+
+
+def test_building_what_python_code_yields(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool, "PART_BYTES", 40_000)
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+
+    def work(out):
+        samples = ((number, image, number % 3) for number, image in enumerate(pixels))
+        shards.build(samples, out, shard_size=6, workers=2)
 
     survives(work, tmp_path)
 

@@ -130,6 +130,16 @@ def test_many_parts_of_the_spool_are_read_and_removed(tmp_path, monkeypatch):
     assert content(tmp_path / "set") == content(tmp_path / "wanted")
 
 
+def test_what_a_kill_leaves_of_the_spool_is_in_nobodys_way(tmp_path):
+    shards.build(yielded(), tmp_path / "wanted")
+    with pytest.raises(StopError):
+        shards.build(stopped(after=9), tmp_path / "set")
+    for name in (".part-.samples-000001.bin", ".part-.samples-000001.json", ".samples-000001.bin"):
+        (tmp_path / "set" / name).write_text("half")
+    shards.build(yielded(), tmp_path / "set")
+    assert content(tmp_path / "set") == content(tmp_path / "wanted")
+
+
 def test_a_finished_set_is_compared_and_not_written(tmp_path):
     wanted = shards.build(yielded(), tmp_path / "set")
     before = content(tmp_path / "set")
