@@ -120,6 +120,11 @@ def list_annotated_folder(annotations: Annotations, folder: Path) -> Listing:
     every = list_folder(folder)
     listed = {image.path: image for image in annotated.images}
     paths = {image.path for image in every.images}
+    unlisted = len(paths - listed.keys())
+    if not unlisted:
+        root = _common_folder(list(listed))
+        others = _others_in_folder(every, annotations, folder, root)
+        return annotated._replace(rejects=[*annotated.rejects, *others])
     outside = [image for path, image in listed.items() if path not in paths]
     images = [*every.images, *outside]
     if annotations.is_labels:
@@ -132,23 +137,33 @@ def list_annotated_folder(annotations: Annotations, folder: Path) -> Listing:
     named = [image._replace(name=image.path.removeprefix(root)) for image in images]
     counts = Counter(image.path for image in annotated.images)
     repeated = [path for path, count in counts.items() for _ in range(count - 1)]
-    rejects = [
-        Rejection(reason, _name_seen_from(root, f"{folder}/{name}"))
-        for reason, name in every.rejects
-        if not _is_read(Rejection(reason, name), annotations)
-    ]
+    rejects = _others_in_folder(every, annotations, folder, root)
     rejects += _rejects_without_file(annotated.rejects, named)
     rejects += [Rejection(Reject.DUPLICATE, path.removeprefix(root)) for path in repeated]
-    notes = [*annotated.notes]
-    unlisted = len(paths - listed.keys())
-    if unlisted:
-        notes = [
-            *every.notes,
-            *notes,
-            f"the annotations are of {len(listed):,} images; {unlisted:,} others are in the set "
-            "without boxes, and no evaluation of boxes uses them",
-        ]
+    note = (
+        f"the annotations are of {len(listed):,} images; {unlisted:,} others are in the set "
+        "without boxes, and no evaluation of boxes uses them"
+    )
+    notes = [*every.notes, *annotated.notes, note]
     return Listing(named, rejects, notes, is_table=annotated.is_table, form=annotated.form)
+
+
+def _others_in_folder(
+    every: Listing, annotations: Annotations, folder: Path, root: str
+) -> list[Rejection]:
+    """The files of an annotated folder that are neither images nor what was read.
+
+    Args:
+        every: all that is in the folder.
+        annotations: of the folder.
+        folder: the folder.
+        root: that of all images, which names are seen from.
+    """
+    return [
+        Rejection(reject.reason, _name_seen_from(root, f"{folder}/{reject.name}"))
+        for reject in every.rejects
+        if not _is_read(reject, annotations)
+    ]
 
 
 def notes_on_parts(listing: Listing) -> list[str]:
