@@ -155,8 +155,18 @@ def _tell(src: object, notes: Iterable[str]) -> None:
 
 def refuse_inside(src: str | os.PathLike[str], dest: str | Path) -> None:
     """A ``ShardError`` if a set would be built in its own source."""
-    if f"{_resolved(dest)}/".startswith(f"{_resolved(src)}/"):
+    if is_inside(dest, src):
         raise ShardError(f"{dest} lies in the source {src}; choose a DEST outside of it")
+
+
+def is_inside(path: str | Path, folder: str | os.PathLike[str]) -> bool:
+    """Whether a path or URL is a folder itself, or somewhere in it.
+
+    Args:
+        path: it may lead there over links.
+        folder: a path or URL.
+    """
+    return f"{_resolved(path)}/".startswith(f"{_resolved(folder)}/")
 
 
 def _resolved(path: str | os.PathLike[str]) -> str:

@@ -4,6 +4,7 @@ Parts are folders such as ``train`` and ``Testing``. A set of its own for each i
 need; which folders are parts is decided in ``shards.sources.parts``.
 """
 
+import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from shards import storage
@@ -46,6 +47,12 @@ def build_sets(
     Raises:
         ShardError: There are parts, of which something is to be held out; or as ``shards.build``.
     """
+    if not isinstance(src, str | os.PathLike):
+        raise ShardError(
+            f"wanted a path or a URL, got {type(src).__name__}; of an iterable shards.build makes "
+            'a set, and of all but a tenth of each class one with hold_out=HoldOut("train", 0.1), '
+            'of that tenth one with HoldOut("val", 0.1)'
+        )
     part_sources = find_parts(src) if parts else NO_PARTS
     sources = _sources_of_sets(src, part_sources, val_share)
     if "" in sources:

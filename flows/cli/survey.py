@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from flows.cli.tables import print_json, table
 from shards import storage
+from shards.build import is_inside
 from shards.build_sets import plan_sets
 from shards.errors import Misuse
 from shards.plan import make_plan
@@ -40,11 +41,16 @@ def survey_sets(
         What becomes of the source, by the folder of each set.
 
     Raises:
-        Misuse: The sheet is to be no PNG.
+        Misuse: The sheet is to be no PNG, or in the source.
         ShardError: As of the build.
     """
     if preview is not None and PurePath(preview).suffix.lower() != ".png":
         raise Misuse(f"wanted a file such as sheet.png for --preview, got {preview}")
+    if preview is not None and is_inside(preview, src):
+        raise Misuse(
+            f"the sheet {preview} would lie in the source {src}, and the next build take it for "
+            "one of its images; choose a place outside of it"
+        )
     names = inspect.signature(make_plan).parameters.keys() & settings.keys()
     options = {name: settings[name] for name in names}
     plans = plan_sets(src, val_share=val_share, parts=parts, **options)

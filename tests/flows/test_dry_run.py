@@ -60,10 +60,14 @@ def test_a_preview_is_drawn_before_a_build(care, photos, tmp_path) -> None:
     ("arguments", "code", "message"),
     [
         (["--preview", "sheet.pdf", "--dry-run"], 2, "sheet.png for --preview, got sheet.pdf"),
+        (["--preview", "photos/a/sheet.png", "--dry-run"], 2, "would lie in the source"),
         ([], 2, "wanted DEST"),
         (["--dry-run", "--columns", "a"], 1, "leave --columns out"),
     ],
 )
-def test_what_cannot_be_is_told(care, photos: Path, arguments, code, message) -> None:
+def test_what_cannot_be_is_told(
+    care, photos: Path, monkeypatch: pytest.MonkeyPatch, arguments, code, message
+) -> None:
+    monkeypatch.chdir(photos.parent)
     got, _, error = care("shards", "build", photos, *arguments)
     assert (got, message in error) == (code, True), error

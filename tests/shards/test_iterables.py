@@ -163,6 +163,18 @@ def test_a_set_in_an_object_store_is_the_same(tmp_path):
     ]
 
 
+def test_a_part_of_an_iterable_is_held_out(tmp_path):
+    keys = []
+    for part in ("train", "val"):
+        hold_out = shards.HoldOut(part, 0.25)
+        index = shards.build(yielded(), tmp_path / part, hold_out=hold_out)
+        assert index.classes == ("a", "b")
+        assert {*index.samples["label"].tolist()} == {0, 1}
+        keys.append({*index.keys})
+    assert keys[0] | keys[1] == {key for key, _, _ in yielded()}
+    assert not keys[0] & keys[1]
+
+
 # what is left out, and what is refused
 
 
@@ -248,6 +260,11 @@ def test_what_is_no_sample_is_refused_at_once(tmp_path, samples, message):
     with pytest.raises(ShardError) as refusal:
         shards.build(samples, tmp_path / "set")
     assert message in str(refusal.value)
+
+
+def test_sets_of_parts_are_of_paths(tmp_path):
+    with pytest.raises(ShardError, match="a path or a URL, got generator.*HoldOut"):
+        shards.build_sets(yielded(), tmp_path / "sets", val_share=0.1)
 
 
 def test_options_of_lists_are_refused(tmp_path):
