@@ -47,18 +47,40 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
             made = build_encoder(name) if kind == "random" else supervised_encoder(name)
         return made.eval()
     wanted = parse_source(source)
-    path = storage.locate(wanted.place)
-    if path.is_dir():
-        stored = _read_run(wanted)
-    elif path.is_file():
-        stored = _read_file(wanted)
-    else:
-        raise CareError(f"{path} does not exist; wanted {WANTED}")
+    stored = _read(wanted)
     encoder = build_encoder(stored.encoder)
-    load_encoder_state(encoder, stored.tensors, source=str(path))
+    load_encoder_state(encoder, stored.tensors, source=wanted.place)
     encoder.size = stored.size
     encoder.assumed = stored.assumed
     return encoder.eval()
+
+
+def trained_size(source: str | Path) -> int | None:
+    """The size of an encoder's training, as far as its run or file says it.
+
+    Args:
+        source: as for ``load_encoder``.
+
+    Returns:
+        Side of the views in pixels; None of what others trained, and of what nobody has.
+
+    Raises:
+        CareError: It cannot be had.
+    """
+    if str(source).startswith(("random:", "supervised:")):
+        return None
+    stored = _read(parse_source(source))
+    return None if stored.assumed else stored.size
+
+
+def _read(source: EncoderSource) -> Stored:
+    """What is in the place of an encoder."""
+    path = storage.locate(source.place)
+    if path.is_dir():
+        return _read_run(source)
+    if path.is_file():
+        return _read_file(source)
+    raise CareError(f"{path} does not exist; wanted {WANTED}")
 
 
 def _read_run(source: EncoderSource) -> Stored:

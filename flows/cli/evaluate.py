@@ -11,6 +11,7 @@ from flows.cli.options import Json, add_command, new_app
 from flows.cli.tables import show_results
 from flows.evaluations import ABOUT, JUDGED, EvaluationKind
 from flows.result import Result
+from flows.sizes import common_sizes
 
 app = new_app(ABOUT, no_args_is_help=True)
 _LABELLED = "Shard set with labels"
@@ -85,9 +86,12 @@ def _judge(sources: list[str], out: str, inputs: Result) -> list[Result]:
         The rows of their results; what is finished is only looked up.
     """
     rows: list[Result] = []
-    for source in sources:
+    has_own_size = inputs["verb"] != "detect" and "size" not in inputs
+    sizes = common_sizes(sources) if has_own_size else [inputs.get("size") for _ in sources]
+    for source, size in zip(sources, sizes, strict=True):
         name = _stage_name(inputs["verb"], source)
-        stage = records.key_stage(out, name, "judge", inputs | {"encoder": source})
+        of_encoder = {"encoder": source} | ({"size": size} if size else {})
+        stage = records.key_stage(out, name, "judge", inputs | of_encoder)
         rows += records.finish(stage)["rows"]
     return rows
 

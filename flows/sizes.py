@@ -1,0 +1,32 @@
+"""At which size encoders are judged that stand in one table: at that of the first that has one."""
+
+from collections.abc import Sequence
+from care.train.load import trained_size
+from shards.progress import say
+
+
+def common_sizes(sources: Sequence[str]) -> list[int | None]:
+    """Find a size for each encoder of a command that names none.
+
+    What was trained here is judged at the size of its training. All others, such as baselines, are
+    judged at that of the first of these, which is said: at another one they are other encoders.
+
+    Args:
+        sources: of the encoders.
+
+    Returns:
+        Sides of the images in pixels; None for all where no encoder has a size of its own.
+    """
+    own_sizes = [trained_size(source) for source in sources]
+    known = [(size, source) for size, source in zip(own_sizes, sources, strict=True) if size]
+    if not known:
+        return own_sizes
+    size, first = known[0]
+    others = [source for source, own in zip(sources, own_sizes, strict=True) if own is None]
+    if others:
+        verb = "is" if len(others) == 1 else "are"
+        say(
+            f"{', '.join(others)} {verb} judged at {size} px, the size of {first}; "
+            "--size sets another for all"
+        )
+    return [own or size for own in own_sizes]
