@@ -20,6 +20,7 @@ from shards.bounds import (
     PositiveInt,
 )
 from shards.errors import Misuse
+from shards.pixels import Alpha
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,30 @@ class Images:
         val: labelled images to evaluate on, where they are not beside those to train on.
         image_root: folder of the images, where images or val is a table or a COCO JSON and they are
             not found around it.
+        value_range: values of more than 8 bits that become black and white, LOW,HIGH, or LOW%,HIGH%
+            of each image's own; by default decided by the images, see care shards build.
+        bands: which bands, counted from 1, become red, green and blue, or gray.
+        alpha: what is done with a band called alpha; auto drops it where it is no transparency.
     """
 
     images: str | None = None
     val: str | None = None
     image_root: str | None = None
+    value_range: str | None = None
+    bands: tuple[int, ...] | None = None
+    alpha: Alpha = "auto"
+
+    @property
+    def pixel_options(self) -> Result:
+        """What of these is no default, as options of a build."""
+        options: Result = {}
+        if self.value_range is not None:
+            options["value_range"] = self.value_range
+        if self.bands:
+            options["bands"] = list(self.bands)
+        if self.alpha != "auto":
+            options["alpha"] = self.alpha
+        return options
 
 
 @dataclass(frozen=True)

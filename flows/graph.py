@@ -87,13 +87,14 @@ def check_refresh(names: Collection[str]) -> None:
 def data_stages(experiment: Experiment) -> list[Stage]:
     """The stages that build shard sets: of the images, then of annotated ones."""
     seed = {"seed": experiment.seed}
+    pixels = experiment.images.pixel_options
     stages = [
-        Stage("build", part, "build", inputs | seed, group=part)
+        Stage("build", part, "build", inputs | seed | pixels, group=part)
         for part, inputs in experiment.split.parts.items()
     ]
     for pair, (train, val) in experiment.annotated_pairs.items():
         for part, source in ((f"{pair}-train", train), (f"{pair}-val", val)):
-            inputs = {"source": source, "annotated": True, **seed}
+            inputs = {"source": source, "annotated": True, **seed, **pixels}
             if pair == "coco" and experiment.detection.coco_image_root:
                 inputs["image_root"] = experiment.detection.coco_image_root
             stages.append(Stage("build", part, "build", inputs, group=part))

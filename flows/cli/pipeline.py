@@ -16,6 +16,8 @@ from shards import storage
 from shards.errors import ShardError
 from shards.progress import console, warn
 
+_NAMES = {"value_range": "--range"}
+
 app = new_app(
     "The whole chain as one Prefect flow: here, or from deployments that a Prefect server starts.",
     no_args_is_help=True,
@@ -50,6 +52,7 @@ add_command(
     run_and_show,
     "care pipeline run --images s3://bucket/photos --out s3://bucket/lab",
     name="run",
+    names=_NAMES,
 )
 
 
@@ -76,6 +79,7 @@ add_command(
     show_plan,
     "care pipeline plan --images photos --out lab --refresh knn",
     name="plan",
+    names=_NAMES,
     about="What run would do with the same options: what is cached, what would run, and what is"
     " left out and why. Nothing is done, and no server is asked.",
 )
@@ -134,6 +138,7 @@ add_command(
     "care pipeline serve --images photos --out lab --cron '0 3 * * *', or without any option, and"
     " in another terminal: prefect deployment run care-pipeline/care-pipeline",
     name="serve",
+    names=_NAMES,
     about="Let a Prefect server start pipeline, grid and stages in this folder, until Ctrl-C. The"
     " grid is that of care reproduce; the options are what the pipeline runs with, unless a run is"
     " given others.",

@@ -11,7 +11,7 @@ from flows.experiment import Detection, Experiment, Images, Judging, Scenes, Tra
 from flows.facts import Facts, label_counts
 from flows.graph import data_stages, encoders, judging_stages, planned_stages, training_stages
 from flows.intentions import Intentions
-from flows.plan import plan, plan_of_options
+from flows.plan import experiment_of_options, plan, plan_of_options
 from flows.protocols import PAPER, PHOTOS, QUICK
 from flows.stages import Needs, Stage
 from flows.status import stage_states
@@ -242,6 +242,18 @@ def test_the_plan_says_what_is_left_out_and_why(tmp_path: Path) -> None:
         ),
         ("detection", "the images have no boxes"),
     ]
+
+
+def test_every_build_has_the_options_of_pixels(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    options = {"out": str(tmp_path.parent / "out"), "images": str(tmp_path)}
+    plain, changed = (
+        data_stages(experiment_of_options(options | of_pixels))
+        for of_pixels in ({}, {"value_range": "0,99", "bands": (3, 2, 1), "alpha": "drop"})
+    )
+    assert not {"value_range", "bands", "alpha"} & plain[0].inputs.keys()
+    pixels = {name: changed[0].inputs[name] for name in ("value_range", "bands", "alpha")}
+    assert pixels == {"value_range": "0,99", "bands": [3, 2, 1], "alpha": "drop"}
 
 
 def test_the_plan_takes_the_options_of_a_run(tmp_path: Path) -> None:

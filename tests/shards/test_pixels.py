@@ -239,6 +239,13 @@ def test_bands_are_chosen_by_number(tmp_path):
         shards.build(src, tmp_path / "none", bands=(5, 2, 1))
 
 
+def test_a_fourth_band_of_another_name_is_left_out(tmp_path, capsys):
+    value = scene(0, 4, 0, 255, np.uint8)
+    src = write(tmp_path / "src", {"0.tif": tiff(value)})
+    shards.build(src, tmp_path / "set")
+    np.testing.assert_array_equal(pixels_of(tmp_path / "set", "0"), value[..., :3])
+
+
 @pytest.mark.parametrize("bands", [(1, 2), (0, 1, 2), (1, 2, 3, 4)])
 def test_bands_that_are_none_are_refused(tmp_path, bands):
     src = populate(tmp_path / "src", ["0.png"])
