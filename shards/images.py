@@ -332,9 +332,14 @@ def _values(data: bytes) -> Raster | None:
         image = _open(data, _FORMATS)
     except UnidentifiedImageError:
         return rasters.read_tiff(data) if rasters.is_tiff(data) else None
-    more_bands = rasters.tiff_facts(image).bands > len(image.getbands())
-    if more_bands or image.mode == "RGBA" or rasters.is_wide(image):
+    if image.mode == "RGBA" or rasters.is_wide(image):
         return rasters.read_raster(data, image)
+    bands = rasters.tiff_facts(image).bands
+    if bands > len(image.getbands()):
+        # Pillow leaves the further ones out; what is in them decides nothing
+        colours = rasters.byte_raster(image).values
+        further = np.zeros((*colours.shape[:2], bands - colours.shape[2]), np.uint8)
+        return Raster(np.concatenate([colours, further], 2), 255)
     return None
 
 

@@ -244,6 +244,7 @@ def test_a_fourth_band_of_another_name_is_left_out(tmp_path, capsys):
     src = write(tmp_path / "src", {"0.tif": tiff(value)})
     shards.build(src, tmp_path / "set")
     np.testing.assert_array_equal(pixels_of(tmp_path / "set", "0"), value[..., :3])
+    assert "images have a fourth band, which is left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("bands", [(1, 2), (0, 1, 2), (1, 2, 3, 4)])
