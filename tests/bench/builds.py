@@ -7,6 +7,7 @@ same members without index, digests or checks; a plain byte copy is the least th
 
 import argparse
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -44,6 +45,18 @@ SMALL = Kind("small", (160, 120), 85, 1.0)
 COMMON = Kind("common", (500, 375), 90, 0.25)
 
 
+class Cost(NamedTuple):
+    """What a build takes.
+
+    Attributes:
+        seconds: on the clock.
+        cpu_seconds: of all cores together, which a busy neighbour hardly changes.
+    """
+
+    seconds: float
+    cpu_seconds: float
+
+
 class Builder:
     """A process that builds the same images again and again.
 
@@ -67,13 +80,14 @@ class Builder:
             cwd=root,
         )
 
-    def __call__(self) -> float:
-        """Seconds that a build takes."""
+    def __call__(self) -> Cost:
+        """Build once."""
         requests, answers = self._process.stdin, self._process.stdout
         assert requests and answers  # noqa: PT018 (they are pipes)
         requests.write("\n")
         requests.flush()
-        return float(answers.readline())
+        seconds, cpu_seconds = answers.readline().split()
+        return Cost(float(seconds), float(cpu_seconds))
 
     def close(self) -> None:
         """End the process."""
@@ -94,15 +108,12 @@ def compare(before: Path | None = None, rounds: int = ROUNDS, files: int = FILES
             images = Path(name) / kind.name
             count = round(files * kind.share)
             size = lay_out(kind, images, count)
-            times = measured(peers(before), images, rounds)
-            show(
-                f"building {count:,} files of {size / 1000:.0f} KB with labels, "
-                f"{os.cpu_count()} cores",
-                times,
-                count=count,
-                unit="file",
-                reference=REFERENCE,
-            )
+            costs = measured(peers(before), images, rounds)
+            files_of_size = f"{count:,} files of {size / 1000:.0f} KB with labels"
+            titles = (f"building {files_of_size}, {os.cpu_count()} cores", "its CPU time")
+            for title, field in zip(titles, Cost._fields, strict=True):
+                times = {name: getattr(cost, field) for name, cost in costs.items()}
+                show(title, times, count=count, unit="file", reference=REFERENCE)
 
 
 def peers(before: Path | None) -> dict[str, tuple[Path, str]]:
@@ -136,34 +147,43 @@ def lay_out(kind: Kind, folder: Path, count: int) -> int:
     return sum(map(len, files)) // len(files)
 
 
-def measured(rows: dict[str, tuple[Path, str]], images: Path, rounds: int) -> dict[str, float]:
-    """Median seconds of each peer, all in turn; a first round warms up."""
+def measured(rows: dict[str, tuple[Path, str]], images: Path, rounds: int) -> dict[str, Cost]:
+    """Median costs of each peer, all in turn; a first round warms up."""
     builders = {name: Builder(root, peer, images) for name, (root, peer) in rows.items()}
-    times: dict[str, list[float]] = {name: [] for name in builders}
+    costs: dict[str, list[Cost]] = {name: [] for name in builders}
     try:
         for round_number in range(rounds + 1):
             for name, builder in builders.items():
                 os.sync()  # what one peer left to be written does not slow the next one
-                seconds = builder()
+                cost = builder()
                 if round_number:
-                    times[name].append(seconds)
+                    costs[name].append(cost)
     finally:
         for builder in builders.values():
             builder.close()
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {
+        name: Cost(*map(statistics.median, zip(*values, strict=True)))
+        for name, values in costs.items()
+    }
 
 
 def serve(peer: str, images: Path) -> None:
-    """Answer each line by the seconds of a build."""
+    """Answer each line by the seconds of a build, on the clock and of the cores."""
     build = BUILDS[peer](images)
     with tempfile.TemporaryDirectory(dir=images.parent) as name:
         for _ in sys.stdin:
             folder = Path(name) / "set"
             folder.mkdir()
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), cpu_seconds()
             build(folder)
-            print(time.perf_counter() - began, flush=True)
+            print(time.perf_counter() - began, cpu_seconds() - cpu_began, flush=True)
             shutil.rmtree(folder)
+
+
+def cpu_seconds() -> float:
+    """What this process and those that it waited for have used."""
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def care_build(validate: str, workers: int | None) -> Callable[[Path], Callable[[Path], object]]:
