@@ -263,7 +263,7 @@ def test_what_is_no_sample_is_refused_at_once(tmp_path, samples, message):
 
 
 def test_sets_of_parts_are_of_paths(tmp_path):
-    with pytest.raises(ShardError, match="a path or a URL, got generator.*HoldOut"):
+    with pytest.raises(ShardError, match=r"a path or a URL, got generator.*HoldOut"):
         shards.build_sets(yielded(), tmp_path / "sets", val_share=0.1)
 
 
