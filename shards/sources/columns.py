@@ -20,7 +20,7 @@ _CLASS_HEADS = (
     *("breed", "species", "diagnosis", "wnid", "synset", "predictionstring"),
     *("classid", "labelid", "categoryid", "y"),
 )
-_INDEX_HEADS = ("", "index", "idx", "unnamed0", "row")
+_INDEX_HEADS = ("", "index", "idx", "unnamed0", "indexlevel0", "row")
 _PART_HEADS = ("split", "set", "dataset", "fold", "partition", "subset", "usage")
 _BLANKS = ("", "nan", "NaN", "<NA>")
 

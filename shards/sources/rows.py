@@ -126,16 +126,31 @@ def _read_parquet(location: Path) -> Rows:
             f"{location} is a Parquet file, which needs pyarrow: pip install 'care-ssl[parquet]'"
         ) from None
     with storage.nearby(location) as file:
+        inside = [
+            field.name
+            for field in parquet.read_schema(file)
+            if {"bytes", "path"} == {part.name for part in _parts_of(field.type)}
+        ]
+        if inside:
+            raise ShardError(
+                f"{location} has its images inside, in the column {inside[0]}, as Hugging Face's "
+                "data sets do; build it from Python by shards.build, see docs/data.md"
+            )
         return _of_records(parquet.read_table(file).to_pylist())
 
 
+def _parts_of(kind: Any) -> list[Any]:
+    """The fields of a column's values, if these are records."""
+    return [kind.field(number) for number in range(kind.num_fields)]
+
+
 def _of_records(records: list[dict[str, Any]]) -> Rows:
-    """Records as rows; columns that hold lists or records are left out."""
+    """Records as rows; columns that hold lists, records or bytes are left out."""
     names = dict.fromkeys(name for record in records for name in record)
     head = [
         name
         for name in names
-        if not any(isinstance(record.get(name), (list, dict)) for record in records)
+        if not any(isinstance(record.get(name), (list, dict, bytes)) for record in records)
     ]
     return Rows(head, [[_text(record.get(name)) for name in head] for record in records])
 

@@ -236,6 +236,55 @@ def test_hugging_faces_metadata_give_a_folder_its_classes(photos, name):
     assert find(photos).classes == source.classes
 
 
+def parquet(path, **columns):
+    """A Parquet file of some columns."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as writer
+
+    writer.write_table(pyarrow.table(columns), path)
+    return path
+
+
+def test_a_parquet_table_is_read_as_any_other(photos):
+    names = [f"{stem}.jpg" for stem in STEMS]
+    check(find(parquet(photos / "names.parquet", image=names, label=CLASSES)))
+    check(find(parquet(photos / "ids.parquet", id=STEMS, breed=CLASSES)))
+    numbers = [0.0, 1.0, 2.0] * 2
+    check(find(parquet(photos / "float.parquet", file=names, y=numbers)), ["0", "1", "2"])
+    index = {"__index_level_0__": list(range(6))}  # as pandas writes it
+    boxes = [[1, 2, 3, 4]] * 6
+    check(find(parquet(photos / "p.parquet", file=names, what=CLASSES, box=boxes, **index)))
+    half = [*CLASSES[:3], None, None, None]
+    source = find(parquet(photos / "half.parquet", file=names, label=half))
+    assert [image.label for image in source.samples] == [0, 1, 2, -1, -1, -1]
+
+
+def test_a_parquet_table_of_metadata_gives_a_folder_its_classes(photos):
+    names = [f"{stem}.jpg" for stem in STEMS]
+    parquet(photos / "train/metadata.parquet", file_name=names, label=CLASSES)
+    source = find(photos / "train")
+    assert [image.label for image in source.samples] == [0, 1, 2, 0, 1, 2]
+    assert source.rejects == [(Reject.OTHER_FILE, "metadata.parquet")]
+
+
+def test_a_parquet_table_that_is_none_or_has_images_inside_is_one_line(photos):
+    pytest.importorskip("pyarrow")
+    (photos / "bad.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(ShardError, match=r"bad\.parquet cannot be read as a table"):
+        find(photos / "bad.parquet")
+    images = [{"bytes": b"...", "path": None}] * 6
+    table = parquet(photos / "hub.parquet", image=images, label=[0, 1, 2] * 2)
+    with pytest.raises(ShardError, match="images inside, in the column image"):
+        find(table)
+
+
+def test_without_pyarrow_a_parquet_table_says_what_to_install(photos, monkeypatch):
+    (photos / "t.parquet").touch()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ShardError, match=r"needs pyarrow: pip install 'care-ssl\[parquet\]'"):
+        find(photos / "t.parquet")
+
+
 def test_metadata_without_classes_leave_those_of_the_folders(tmp_path):
     populate(tmp_path, ["ant/1.jpg", "bee/1.jpg"])
     written(tmp_path / "metadata.jsonl", ['{"file_name": "ant/1.jpg", "text": "an ant"}'])
