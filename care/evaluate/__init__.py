@@ -21,6 +21,7 @@ from care.evaluate.knn import knn, weighted_knn
 from care.evaluate.label_lists import listed
 from care.evaluate.linear import linear
 from care.evaluate.linear_features import linear_on_features
+from care.evaluate.multilabel import multilabel
 from care.evaluate.predictions import Predictions
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "linear",
     "linear_on_features",
     "listed",
+    "multilabel",
     "stratified",
     "weighted_knn",
     "write_features",

@@ -17,6 +17,7 @@ from care.train.batches import CroppedViews, load_examples
 from care.train.photometrics import normalize
 from care.train.views import View
 from shards.bounds import PixelSide, PositiveFloat
+from shards.boxes import BoxSet
 
 Rows = NDArray[np.int64]
 
@@ -51,7 +52,7 @@ class LabelledCrops(NamedTuple):
 class _CentreCrops(Dataset[np.ndarray]):
     """The centre crop of an image by its number, uint8 [3, size, size]."""
 
-    def __init__(self, data: shards.ShardSet, size: int) -> None:
+    def __init__(self, data: shards.ShardSet | BoxSet, size: int) -> None:
         self.data = data
         self.size = size
 
@@ -74,7 +75,7 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def centre_crops(
-    data: shards.ShardSet,
+    data: shards.ShardSet | BoxSet,
     batches: Iterable[list[int]],
     *,
     size: int,

@@ -93,7 +93,7 @@ def linear_ranking(
     held_out = held_out_rows(count, training.held_out, training.seed)
     kept = ~torch.isin(torch.arange(count), held_out)
     batch_size = min(training.batch_size, count)
-    standardise = _Standardisation(train.x, where)
+    standardise = Standardisation(train.x, where)
     heads = LinearHeads(width, train.classes, training.lrs, training.norm, training.seed)
     heads.to(where)
     optimizer = torch.optim.SGD(heads.parameters(), lr=0, momentum=0.9, fused=True)
@@ -113,7 +113,7 @@ def linear_ranking(
     return LinearRanking(rankings[:, 1, best], training.lrs[best])
 
 
-class _Standardisation:
+class Standardisation:
     """Standardises rows, on a device, by the mean and deviation of a set's features.
 
     Args:
@@ -134,6 +134,7 @@ class _Standardisation:
         self.deviation = (squares / len(x)).sqrt().float().clamp_min(SMALLEST_DEVIATION)
 
     def __call__(self, rows: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """Rows on the device, standardised."""
         return (_send(rows, self.device) - self.mean) / self.deviation
 
     def parts(self, x: Float[Tensor, "n d"]) -> Iterator[Float[Tensor, "b d"]]:
