@@ -42,7 +42,8 @@ class EvaluationKind(NamedTuple):
         on_features: whether it reads the features that a stage before has extracted.
         of_ablations: whether it also judges an encoder that is there for comparison alone.
         trials: seeds of ``care evaluate``, where no other number is asked for.
-        annotated: whether its data have boxes, not labels.
+        annotated: whether its data are annotated images, not sets with labels.
+        by_processes: whether several processes can train together.
         example: what follows ``care evaluate``'s name of it, in its help.
     """
 
@@ -55,6 +56,7 @@ class EvaluationKind(NamedTuple):
     of_ablations: bool = True
     trials: int = 1
     annotated: bool = False
+    by_processes: bool = False
     example: str = ""
 
     def hidden_parameters(self) -> set[str]:
@@ -102,6 +104,11 @@ def on_scenes(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Ite
         yield Case(line.kind, inputs | {"size": experiment.protocol.size})
 
 
+def by_command_only(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iterator[Case]:
+    """Nowhere in a pipeline: ``care evaluate`` and the flow of its own do it."""
+    yield from ()
+
+
 EVALUATIONS = (
     EvaluationKind(
         "knn",
@@ -134,6 +141,16 @@ EVALUATIONS = (
         on_boxes,
         rank=1,
         of_ablations=False,
+        annotated=True,
+        by_processes=True,
+        example="runs/r50 --train VOC2007/ImageSets/Main/trainval.txt"
+        " --val VOC2007/ImageSets/Main/test.txt",
+    ),
+    EvaluationKind(
+        "multilabel",
+        "several labels",
+        by_command_only,
+        rank=3,
         annotated=True,
         example="runs/r50 --train VOC2007/ImageSets/Main/trainval.txt"
         " --val VOC2007/ImageSets/Main/test.txt",

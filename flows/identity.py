@@ -7,6 +7,7 @@ from typing import Any
 import shards
 from flows.result import Result
 from flows.source_code import Code
+from flows.verbs import ON_BOXES
 from flows.works import WORKS
 from flows.works.data import build_plan
 from shards import boxes, storage
@@ -59,7 +60,7 @@ def input_identity(name: str, value: Any, inputs: Result) -> Any:
         return storage.sha256(f"{value}/index.json")
     if name == "names":
         return _file_identity(value)
-    if inputs.get("verb") == "detect":
+    if inputs.get("verb") in ON_BOXES:
         return boxes.load(value, image_root=inputs.get("image_root")).digest
     return shards.open(value).digest
 

@@ -19,6 +19,7 @@ MEASURES = {
     "top5": "top-5 %",
     "balanced": "balanced %",
     "best1": "best epoch's top-1 %",
+    "map": "mAP %",
     "ap": "AP %",
     "ap50": "AP50 %",
     "ap75": "AP75 %",
@@ -28,7 +29,7 @@ MEASURES = {
     "inside": "inside %",
 }
 # the first of these that a result has is what its resampled figures are of
-HEADLINES = ("top1", "ap", "inside", "pointing", "corloc")
+HEADLINES = ("top1", "map", "ap", "inside", "pointing", "corloc")
 FIGURES = tuple(dict.fromkeys((*MEASURES, *HEADLINES)))
 
 

@@ -68,10 +68,19 @@ def _add(line: EvaluationKind) -> None:
         evaluation,
         run,
         f"care evaluate {line.kind} {line.example}",
-        # several processes train detectors only, whose images alone are looked for
-        skip=line.hidden_parameters() | (set() if line.annotated else {"nproc", "image_root"}),
+        skip=line.hidden_parameters() | _hidden_options(line),
         names={"names": "--list"},
     )
+
+
+def _hidden_options(line: EvaluationKind) -> set[str]:
+    """Options of ``run`` that an evaluation has no use for."""
+    hidden = set[str]()
+    if not line.by_processes:
+        hidden.add("nproc")
+    if not line.annotated:
+        hidden.add("image_root")  # only lists' images are looked for
+    return hidden
 
 
 def _judge(sources: list[str], out: str, inputs: Result) -> list[Result]:

@@ -23,6 +23,7 @@ from care.train.launch import process_group, torchrun
 from care.train.weights import digest_of
 from flows.flatten import flat_parameters, gathered
 from flows.result import Result
+from flows.verbs import ON_BOXES
 from flows.works.encoders import loaded_encoder
 from flows.works.outputs import outputs
 from shards import boxes, storage
@@ -53,7 +54,7 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
         out: folder for ``results.json``, which has the row, and ``seed-N``, the runs.
         verb: the evaluation, a name in ``care.evaluate``.
         encoder: source of the encoder.
-        train: data to learn from: a shard set with labels, or with boxes for ``detect``.
+        train: data to learn from: a shard set with labels, or annotated images.
         val: data to be scored on.
         called: what the row calls the encoder; by default its source.
         cache: folder with features of earlier, if the evaluation uses such.
@@ -88,7 +89,7 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
     if network.assumed:
         row["assumed"] = network.assumed
     row = _with_means(row, results)
-    if verb == "detect":
+    if verb in ON_BOXES:
         row["protocol"] += _left_out(data)
     row["versions"] = _versions()
     row = json.loads(json.dumps(row))  # tuples are lists there, as in what is read back
@@ -103,7 +104,7 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
 
 def _open_data(verb: str, train: str, val: str, image_root: str | None = None) -> tuple[Data, Data]:
     """What an evaluation learns from and what it is scored on; of boxes with the same classes."""
-    if verb != "detect":
+    if verb not in ON_BOXES:
         return shards.open(train), shards.open(val)
     train_boxes = boxes.load(train, image_root=image_root)
     val_boxes = boxes.load(val, classes=train_boxes.classes, image_root=image_root)
@@ -197,7 +198,7 @@ def _means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _left_out(data: tuple[Any, Any]) -> str:
-    """What a detector's protocol says of objects that were left out, which is also told."""
+    """What the protocol says of objects that were left out, which is also told."""
     text = ""
     for part, of_part in zip(("train", "val"), data, strict=True):
         for reason, names in of_part.rejects.items():
