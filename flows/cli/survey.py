@@ -13,7 +13,7 @@ from shards.errors import Misuse
 from shards.plan import make_plan
 from shards.preview import contact_sheet
 from shards.progress import warn
-from shards.rejects import group_by_reason
+from shards.rejects import Rejection, group_by_reason
 from shards.survey import Look, Survey, survey
 
 _CLASSES = 30  # that are listed by name
@@ -139,7 +139,9 @@ def _facts(content: Survey) -> dict[str, Any]:
         "rejects": content.rejects,
         "notes": [*content.notes],
         "looked at": len(content.looks),
-        "rejected of these": group_by_reason([(look.reason, look.sample.name) for look in broken]),
+        "rejected of these": group_by_reason(
+            [Rejection(look.reason, look.sample.name) for look in broken]
+        ),
         "examples": [
             {"name": look.sample.name, "class": look.class_name or None, "size": look.image.size}
             for look in content.looks
