@@ -125,9 +125,9 @@ def _draw(plan: Plan, count: int) -> list[Candidate]:
     return sorted(drawn, key=_by_class)
 
 
-def _by_class(sample: Candidate) -> tuple[int, str]:
-    """Orders samples by class, then by name."""
-    return sample.label, sample.name
+def _by_class(sample: Candidate) -> tuple[bool, int, str]:
+    """Orders samples by class, those without one last, then by name."""
+    return sample.label < 0, sample.label, sample.name
 
 
 def _look_at(

@@ -107,9 +107,10 @@ def _show(title: str, content: Survey, max_rejects: float) -> None:
         rows.append(("boxes", _counts(content.boxes)))
     if content.lost:
         share = content.lost / (content.lost + content.images)
-        rows.append(
-            ("images left out", f"{content.lost:,} ({share:.2%}, {max_rejects:.2%} may be)")
-        )
+        text = f"{content.lost:,} ({share:.2%}, {max_rejects:.2%} may be)"
+        if share > max_rejects:
+            text += "\nthe build would be refused: repair them, or --max-rejects"
+        rows.append(("images left out", text))
     rows.append(("looked at", f"{len(content.looks):,} images, {len(broken)} of them are rejected"))
     table(title, ("", ""), rows)
     rejects = dict(content.rejects)

@@ -32,6 +32,18 @@ def test_as_json_it_lists_everything(care, photos) -> None:
     assert content["examples"][0]["size"] == [40, 40]
 
 
+def test_a_build_that_would_be_refused_is_told(care, photos) -> None:
+    table = photos / "labels.csv"
+    table.write_text("id,label\n0,x\n99,y\n")
+    command = ("shards", "build", table, "--dry-run")
+    code, out, _ = care(*command)
+    assert code == 0
+    assert "1 (50.00%, 1.00% may be)" in out
+    assert "would be refused" in out
+    _, out, _ = care(*command, "--max-rejects", 0.5)
+    assert "would be refused" not in out
+
+
 def test_each_set_of_several_is_shown_and_drawn(care, photos, tmp_path) -> None:
     sheet = tmp_path / "sheet.png"
     options = ("--val-share", 0.25, "--dry-run", "--json", "--preview", sheet)
