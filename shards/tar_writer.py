@@ -6,10 +6,9 @@ from typing import IO
 
 _PIECE = 1 << 20  # bytes that are written at a time
 _BLOCK = tarfile.BLOCKSIZE
-# GNU's form: names of any length and alphabet
-_FORM = tarfile.GNU_FORMAT
-# a header of tarfile's own, in which the name, the size and the checksum are put; no time, no owner
-_BLANK = tarfile.TarInfo().tobuf(_FORM)
+# tarfile's own header, in which the name, the size and the checksum are put: no time, no owner; in
+# GNU's form, for names of any length and alphabet
+_BLANK = tarfile.TarInfo().tobuf(tarfile.GNU_FORMAT)
 _NAME_BYTES = 100
 _MODE_AND_OWNER = _BLANK[100:124]
 _TIME = _BLANK[136:148]
@@ -84,7 +83,7 @@ def _header(name: str, size: int) -> bytes:
     if len(name_field) > _NAME_BYTES or size > _LARGEST_SIZE:
         info = tarfile.TarInfo(name)
         info.size = size
-        return info.tobuf(_FORM, "utf-8", "surrogateescape")
+        return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
     size_field = b"%011o\0" % size
     checksum = b"%06o\0 " % (_SUM_OF_REST + sum(name_field) + sum(size_field))
     name_field = name_field.ljust(_NAME_BYTES, b"\0")
