@@ -8,13 +8,16 @@ import torch
 from PIL import Image
 import shards
 from care import resnet50
-from care.train.weights import save_encoder
+from care.train import load_encoder
+from care.train.weights import digest_of, save_encoder
 from shards import scenes
 
 README = Path(__file__).parent.parent / "README.md"
 
 
-def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_block_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     scenes.write(tmp_path / "images", count=40, size=64)
     shards.build(tmp_path / "images" / "images", tmp_path / "demo" / "train")
     _, block = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
@@ -25,6 +28,10 @@ def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     exec(compile(shorter, "README.md", "exec"), seen)
     assert seen["step"] == 1
     assert float(seen["loss"].total.detach()) > 0
+    assert "step 0 of 2: loss " in capsys.readouterr().out
+    encoder = load_encoder("my-encoder.safetensors")
+    assert (encoder.name, encoder.size) == ("resnet18-small", 64)
+    assert digest_of(encoder) == digest_of(seen["c"].backbone.online)
 
 
 def test_the_encoder_is_used_as_the_readme_says(

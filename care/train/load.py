@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 import torch
-from care.encoders import Encoder, build_encoder
+from care.encoders import ENCODERS, Encoder, build_encoder
 from care.errors import CareError
 from care.train.checkpoint import Checkpoint, latest, read
 from care.train.encoder_source import EncoderSource, parse_source
@@ -73,6 +73,17 @@ def trained_size(source: str | Path) -> int | None:
     return None if stored.assumed else stored.size
 
 
+def _name_hint(source: str) -> str:
+    """What to say of a source that is the name of an architecture, not of weights."""
+    if source.partition(":")[0] not in {*ENCODERS, "torchvision", "timm"}:
+        return ""
+    return (
+        f"; {source} is the name of a network: supervised:{source} has ImageNet's weights,"
+        f" random:{source} has none (a model of torchvision or timm needs its tap,"
+        " torchvision:MODEL:TAP)"
+    )
+
+
 def _read(source: EncoderSource) -> Stored:
     """What is in the place of an encoder."""
     path = storage.locate(source.place)
@@ -80,7 +91,7 @@ def _read(source: EncoderSource) -> Stored:
         return _read_run(source)
     if path.is_file():
         return _read_file(source)
-    raise CareError(f"{path} does not exist; wanted {WANTED}")
+    raise CareError(f"{path} does not exist; wanted {WANTED}{_name_hint(str(path))}")
 
 
 def _read_run(source: EncoderSource) -> Stored:

@@ -12,6 +12,7 @@ from flows.cli.tables import show_results
 from flows.evaluations import ABOUT, JUDGED, EvaluationKind
 from flows.result import Result
 from flows.sizes import common_sizes
+from shards.progress import say
 
 app = new_app(ABOUT, no_args_is_help=True)
 _LABELLED = "Shard set with labels"
@@ -101,6 +102,9 @@ def _judge(sources: list[str], out: str, inputs: Result) -> list[Result]:
         name = _stage_name(inputs["verb"], source)
         of_encoder = {"encoder": source} | ({"size": size} if size else {})
         stage = records.key_stage(out, name, "judge", inputs | of_encoder)
+        if len(sources) > 1:
+            # whose progress it is that follows
+            say(f"{inputs['verb']} of {source}")
         rows += records.finish(stage)["rows"]
     return rows
 

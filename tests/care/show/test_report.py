@@ -177,6 +177,67 @@ def test_what_is_measured_now_and_then_stands_at_its_steps(tmp_path):
     assert drawn == pytest.approx([105, 145, 210, 5 + 140 * 10 / 15, 420, 5], abs=0.06)
 
 
+def test_the_settings_of_a_run_are_told(tmp_path):
+    write_losses(tmp_path, 3)
+    place = tmp_path / "checkpoints" / "step-00000003" / "manifest.json"
+    place.parent.mkdir(parents=True)
+    settings = {"encoder": "resnet18-small", "size": 48, "steps": 1500, "batch_size": 32}
+    settings |= {"lr": 0.05, "warmup": 150, "momentum": 0.99, "seed": 3, "objective": "BYOL()"}
+    place.write_text(json.dumps({"settings": settings}))
+    about = {"data": "sets/a<b>", "images": 240, "began": "2026-11-30T12:00:00+00:00"}
+    about["versions"] = {"care": "0.2.0", "torch": "2.14.1"}
+    (tmp_path / "about.json").write_text(json.dumps(about))
+    _, page = read(tmp_path)
+    cells = [text for tag, _, text in page.cells if tag == "td"]
+    assert cells[:5] == [
+        "resnet18-small",
+        "views of 48 px",
+        "1,500 steps of 32 images",
+        "0.05 for 256 images, after a warm-up of 150 steps",
+        "0.99 at first",
+    ]
+    # 1,500 × 32 / 240
+    assert "240 of sets/a<b>, each seen about 200.0 times" in cells
+    assert "2026-11-30T12:00:00+00:00" in cells
+    assert "care 0.2.0, torch 2.14.1" in cells
+
+
+def test_a_run_of_an_earlier_version_tells_what_it_recorded(tmp_path):
+    write_losses(tmp_path, 3)
+    place = tmp_path / "checkpoints" / "step-00000003" / "manifest.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps({"settings": {"objective": "BYOL()", "seed": 1}}))
+    _, page = read(tmp_path)
+    assert [text for tag, _, text in page.cells if tag == "td"] == ["BYOL()", "1"]
+
+
+def test_the_settings_of_a_pipeline_are_told(tmp_path):
+    settings = {"steps": 250, "batch_size": 32, "warmup": 25, "lr": 0.4, "momentum": 0.99}
+    encoder = {"name": "resnet18-small-half", "size": 48, "sha256": "ab12"}
+    results = RESULTS | {"settings": settings, "seed": 0, "encoder": encoder}
+    results["evaluations"] = [
+        row | {"versions": {"care": "0.2.0"}} for row in RESULTS["evaluations"]
+    ]
+    write(tmp_path, results)
+    _, page = read(tmp_path)
+    cells = [text for tag, _, text in page.cells if tag == "td"]
+    assert "0.4 for 256 images, after a warm-up of 25 steps" in cells
+    assert "care 0.2.0" in cells
+    assert "encoder.safetensors in this folder, SHA-256 ab12" in cells
+
+
+def test_results_beside_are_those_judged_alike(tmp_path):
+    from care.show.groups import rows_beside
+
+    ours = KNN | {"encoder": "a", "digests": {"encoder": "1", "val": "v"}, "top1": 1.0}
+    alike = KNN | {"encoder": "b", "digests": {"encoder": "2", "val": "v"}, "top1": 2.0}
+    other_data = KNN | {"encoder": "b", "digests": {"encoder": "2", "val": "w"}, "top1": 3.0}
+    other_task = LINEAR | {"encoder": "b", "digests": {"encoder": "2", "val": "v"}, "top1": 4.0}
+    rows = [alike, other_data, ours, other_task]
+    assert rows_beside(rows, "1") == [alike, ours]
+    assert rows_beside(rows, "3") == []
+
+
 def test_losses_alone_make_a_report(tmp_path):
     write_losses(tmp_path, 1)
     text, page = read(tmp_path)

@@ -326,3 +326,9 @@ def foreign_file(folder):
 def test_what_is_no_encoder_is_refused(tmp_path, source, message):
     with pytest.raises(CareError, match=message):
         load_encoder(source(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["resnet50", "torchvision:resnet18", "timm:regnety_002:s3"])
+def test_a_name_of_a_network_is_no_source_and_says_what_is(name) -> None:
+    with pytest.raises(CareError, match=f"supervised:{name} has ImageNet's weights"):
+        load_encoder(name)
