@@ -7,6 +7,7 @@ users become so by the rule of their set, see ``shards.pixels``; samples of a se
 import ctypes
 import io
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
@@ -56,8 +57,8 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
     try:
         # the libraries that Pillow's module is linked with are found through it
-        ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
-    except (AttributeError, OSError):  # Pillow without libtiff, or linked in another way
+        ctypes.CDLL(sys.modules["PIL._imaging"].__file__).TIFFSetErrorHandler(None)
+    except (AttributeError, KeyError, OSError):  # Pillow without libtiff, or linked in another way
         return
 
 

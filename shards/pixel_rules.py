@@ -92,7 +92,8 @@ def decide_rule(candidates: Sequence[Candidate], choice: Choice | None = None) -
     elif alpha == "drop":
         rule = replace(rule, alpha=alpha)
     if not rule.is_chosen:
-        rule = replace(rule, **_ranges(rasters, rule, notes))
+        ranges = _ranges(rasters, rule, notes)
+        rule = replace(rule, integers=ranges.get("integers"), floats=ranges.get("floats"))
     if not bands and any(_extra_band(raster) for raster in rasters):
         notes.append(
             "images have a fourth band, which is left out: the first three become red, green and "

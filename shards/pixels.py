@@ -228,7 +228,7 @@ def _scale(raster: Raster, colours: NDArray[Any], rule: PixelRule) -> NDArray[np
     low, high = _range_of(raster, colours, rule)
     valid = _is_valid(colours, raster.no_data)
     values = np.where(valid, colours, low).astype(np.float64)
-    span = max(high - low, np.finfo(np.float32).tiny)
+    span = max(high - low, float(np.finfo(np.float32).tiny))
     return np.clip((values - low) / span * 255, 0, 255).round().astype(np.uint8)
 
 
@@ -281,8 +281,11 @@ def _some(values: NDArray[Any]) -> NDArray[Any]:
 
 def _is_valid(values: NDArray[Any], no_data: float | None) -> NDArray[np.bool_]:
     """Which values are ones: finite, not huge, and not the file's word for none."""
+    valid: NDArray[np.bool_]
     if np.issubdtype(values.dtype, np.floating):
         valid = np.isfinite(values) & (np.abs(values.astype(np.float64)) < _HUGE)
     else:
         valid = np.ones(values.shape, bool)
-    return valid if no_data is None else valid & (values != no_data)
+    if no_data is not None:
+        valid &= values != no_data
+    return valid

@@ -157,7 +157,8 @@ def _import_tifffile(data: bytes) -> ModuleType:
         import tifffile
     except ImportError:
         raise RejectError(Reject.ODD_TIFF, "no package tifffile", data) from None
-    return tifffile
+    package: ModuleType = tifffile
+    return package
 
 
 def _gray(image: Image.Image, facts: TiffFacts) -> Raster:
@@ -177,12 +178,14 @@ def _sixteen_bits(data: bytes, image: Image.Image) -> NDArray[np.uint16]:
     """The values of a colour image of 16 bits, of which Pillow reads a byte each."""
     if _rawmodes(image) == {"LA;16B"}:  # Pillow has no mode for gray and alpha of 16 bits
         bytes_of_both = np.asarray(_with_rawmodes(image, {"LA;16B": "RGBA"}))
-        return np.ascontiguousarray(bytes_of_both).view(">u2").astype(np.uint16)
+        words: NDArray[np.uint16] = np.ascontiguousarray(bytes_of_both).view(">u2")
+        return words.astype(np.uint16)
     other: Image.Image = Image.open(io.BytesIO(data), formats=[image.format or ""])
     swapped = {mode: mode[:-1] + _OTHER_BYTE[mode[-1]] for mode in _rawmodes(image)}
-    high = np.asarray(image).astype(np.uint16)
-    low = np.asarray(_with_rawmodes(other, swapped))
-    return high << 8 | low
+    values = np.asarray(image).astype(np.uint16)
+    values <<= 8
+    values |= np.asarray(_with_rawmodes(other, swapped))
+    return values
 
 
 def _ppm(data: bytes, image: Image.Image) -> Raster:
