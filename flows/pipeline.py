@@ -63,6 +63,7 @@ def care_pipeline(
         seed=seed,
     )
     graph.check_refresh(execution.refresh or ())
+    check_encoders(experiment)
     for line in experiment.split.skipped:
         warn(line)
     with Schedule(out, execution) as schedule:
@@ -75,6 +76,24 @@ def care_pipeline(
         results |= schedule.run(judged, keep_going=True)
         results |= schedule.run([graph.report_stage(experiment, facts, results, judged)])
         return publish(out, results)
+
+
+def check_encoders(experiment: Experiment) -> None:
+    """Refuse encoders and weights that were asked for and cannot be had, before anything is done.
+
+    Raises:
+        CareError: One cannot.
+    """
+    training = experiment.training
+    baselines = experiment.judging.baselines or []
+    if training.encoder is None and training.init is None and not baselines:
+        return
+    # imports torch, which takes seconds: only where somebody has named an encoder
+    from care.train.checks import check_encoder, check_sources
+
+    protocol = experiment.protocol
+    check_encoder(protocol.encoder, size=protocol.size, init=training.init)
+    check_sources(baselines)
 
 
 def publish(out: str, results: Mapping[str, Result]) -> Result:

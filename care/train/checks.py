@@ -1,10 +1,12 @@
-"""What cannot work is told before a training begins, by the process that starts the others."""
+"""What cannot work is told before a training begins, by the process that starts it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 import torch
 from care.encoded import map_shape
 from care.encoders import build_encoder
 from care.errors import CareError
+from care.train.initial import initial_encoder
 from care.train.load import load_encoder
 from care.train.machine import torch_device
 
@@ -27,6 +29,25 @@ def check_processes(nproc: int, device: str | None) -> None:
         )
 
 
+def check_sources(sources: Iterable[str]) -> None:
+    """Refuse encoders that are to be judged after a training and cannot be.
+
+    Weights that ImageNet's labels gave are not fetched here, only their network is made.
+
+    Args:
+        sources: as for ``load_encoder``.
+
+    Raises:
+        CareError: There is nothing at a path, or nothing of that name.
+    """
+    for source in sources:
+        kind, _, name = source.partition(":")
+        if kind in ("random", "supervised"):
+            build_encoder(name)
+        else:
+            load_encoder(source)
+
+
 def check_encoder(name: str, *, size: int, init: str | Path | None) -> None:
     """Refuse an encoder that cannot be made, or whose initial weights cannot be had.
 
@@ -38,7 +59,7 @@ def check_encoder(name: str, *, size: int, init: str | Path | None) -> None:
     Raises:
         CareError: It is one of these, or such views have no map at its tap.
     """
-    with torch.random.fork_rng(devices=[]):
-        map_shape(build_encoder(name), size)
+    encoder = build_encoder(name)
+    map_shape(encoder, size)
     if init is not None:
-        load_encoder(init)
+        initial_encoder(init, encoder)

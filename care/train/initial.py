@@ -28,16 +28,11 @@ def start_from(source: str | Path, c: CStream) -> str:
     Raises:
         CareError: They cannot be had, or are of another architecture than the encoder.
     """
-    trained = load_encoder(source)
     network = c.backbone.online
     if isinstance(network, SequentialEncoder):
         network = network.encoder
     encoder = cast(Encoder, network)
-    if encoder.name and trained.name and architecture(encoder) != architecture(trained):
-        raise CareError(
-            f"wanted initial weights for the encoder {encoder.name}, got those of {trained.name} "
-            f"in {source}; give --encoder {trained.name}, or other weights"
-        )
+    trained = initial_encoder(source, encoder)
     load_exactly(encoder, trained.state_dict(), source=str(source))
     if isinstance(c.backbone, MomentumPair):
         c.backbone.target.load_state_dict(c.backbone.online.state_dict())
@@ -46,3 +41,25 @@ def start_from(source: str | Path, c: CStream) -> str:
             for target, online in c.backbone.followers():
                 target.copy_(online)
     return digest_of(trained)
+
+
+def initial_encoder(source: str | Path, encoder: Encoder) -> Encoder:
+    """Load the weights that an encoder is to start from.
+
+    Args:
+        source: as for ``care.train.load_encoder``.
+        encoder: that is to have them; it stays as it is.
+
+    Returns:
+        The encoder that has them.
+
+    Raises:
+        CareError: They cannot be had, or are of another architecture.
+    """
+    trained = load_encoder(source)
+    if encoder.name and trained.name and architecture(encoder) != architecture(trained):
+        raise CareError(
+            f"wanted initial weights for the encoder {encoder.name}, got those of {trained.name} "
+            f"in {source}; give --encoder {trained.name}, or other weights"
+        )
+    return trained

@@ -1,5 +1,6 @@
 """A run in an object store: the local copy that stands for its URL, and what goes to and fro."""
 
+import hashlib
 import re
 import shutil
 from contextlib import suppress
@@ -9,6 +10,8 @@ from care.train.checkpoint import latest, steps_in
 from shards import Cache, ShardError, storage
 
 MANIFEST = re.compile(r"checkpoints/(step-(\d{8,}))/manifest\.json")
+# in the local copy: the digest of the newest manifest that it has put at its URL
+PUSHED = ".pushed"
 STEP_FOLDER = re.compile(r"checkpoints/step-(\d{8,})")
 
 
@@ -55,18 +58,44 @@ def push(run: Path, url: str, *, rewritten: int | None = None, keep_every: int =
         step = STEP_FOLDER.fullmatch(folder)
         if not (step and keep_every and int(step[1]) % keep_every == 0):
             storage.remove(f"{url}/{name}")
+    manifests = [path / "manifest.json" for path in paths.values()]
+    newest = next((manifest for manifest in manifests if manifest.is_file()), None)
+    if newest is not None:
+        storage.write_bytes(run / PUSHED, storage.sha256(newest).encode())
 
 
-def pull(url: str | Path, run: Path) -> None:
-    """Make a local run what is at its URL: the logs, and the newest checkpoint that is whole.
+def is_ahead(url: str | Path, run: Path, step: int) -> bool:
+    """Whether a local run has gone on from what it last put at its URL, and nobody else has.
 
     Args:
         url: where the run is for everybody else.
         run: local directory.
+        step: of the newest checkpoint at the URL.
+    """
+    newest_here = max(steps_in(run / "checkpoints"), default=0)
+    if newest_here <= step or not (run / PUSHED).is_file():
+        return False
+    manifest = storage.read_bytes(f"{url}/checkpoints/step-{step:08d}/manifest.json")
+    return hashlib.sha256(manifest).hexdigest() == (run / PUSHED).read_text()
+
+
+def pull(url: str | Path, run: Path) -> bool:
+    """Make a local run what is at its URL: the logs, and the newest checkpoint that is whole.
+
+    What a store that was not reached did not get stays, if nobody went on from what is there.
+
+    Args:
+        url: where the run is for everybody else.
+        run: local directory.
+
+    Returns:
+        Whether the local run is ahead of what is at its URL, and was left as it is.
     """
     names = storage.listing(url, deep=True)
     manifests = [match for name in names if (match := MANIFEST.fullmatch(name))]
     steps = {int(match[2]): match[1] for match in manifests}
+    if steps and is_ahead(url, run, max(steps)):
+        return True
     for path in steps_in(run / "checkpoints").values():
         is_there = path.name in steps.values()
         # or it is of another run that had this URL, or was never put there
@@ -84,7 +113,8 @@ def pull(url: str | Path, run: Path) -> None:
                         storage.copy(f"{url}/{name}", stage / Path(name).name)
         newest = latest(run)
         if newest is not None and newest.path == folder:
-            return
+            break
+    return False
 
 
 def _has_manifest_of(path: Path, place: str) -> bool:

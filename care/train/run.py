@@ -106,6 +106,8 @@ class Run:
         self._position = Position()
         self._allow_change = allow_change
         self._is_admitted = False
+        # of what a store has that was not reached
+        self._is_ahead = False
         # that no other process has taken the directory over
         self._checks = list[Callable[[], None]]()
         self._threads = threads
@@ -137,6 +139,8 @@ class Run:
                     old.unlink()
             ranks.max_over_ranks(0)  # what the others say from here on is not removed
             self._is_admitted = True
+            if self.lead and self._is_ahead:
+                self._push(self._position.taken)
             self._choose_workers()
             self._waited = 0.0
             self._stop_requests = stack.enter_context(stop_requests())
@@ -238,7 +242,7 @@ class Run:
                 self._checks.append(stack.enter_context(lock))
         is_first_of_its_machine = os.environ.get("LOCAL_RANK", str(ranks.rank())) == "0"
         if storage.is_remote(self.url) and is_first_of_its_machine:
-            mirror.pull(self.url, self.path)
+            self._is_ahead = mirror.pull(self.url, self.path)
 
     def _restore(self) -> None:
         """Go back to the newest whole checkpoint, on all processes."""

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 import pytest
 from PIL import Image
+from care import CareError
 from flows import graph, records
 from flows.evaluations import EVALUATIONS, EvaluationKind, on_labels
 from flows.experiment import Detection, Experiment, Images, Judging, Scenes, Training
@@ -97,6 +98,37 @@ def test_encoders_have_roles_and_their_own_names(photos: str, tmp_path: Path) ->
     assert judged["knn"].inputs["encoder"] == Needs("pretrain", "encoder.safetensors")
     assert judged["knn"].inputs["cache"] == Needs("features")
     assert judged["knn-supervised-resnet50"].inputs["encoder"] == "supervised:resnet50"
+
+
+def test_initial_weights_are_an_input_of_each_training_where_they_are_asked_for(tmp_path) -> None:
+    def inits(**changes) -> list[str | None]:
+        experiment = Experiment(out=str(tmp_path), training=Training(**changes))
+        stages = training_stages(experiment, FACTS)
+        assert len(stages) == 2
+        return [stage.inputs.get("init") for stage in stages]
+
+    assert inits(init="supervised:resnet18") == ["supervised:resnet18"] * 2
+    assert inits() == [None, None]
+    experiment = Experiment(out=str(tmp_path))
+    assert all("init" not in stage.inputs for stage in training_stages(experiment, FACTS))
+
+
+@pytest.mark.parametrize(
+    ("training", "judging", "says"),
+    [
+        (Training(init="nowhere.pth"), Judging(), "nowhere.pth does not exist"),
+        (Training(encoder="resnet51"), Judging(), "no encoder is called 'resnet51'"),
+        (Training(), Judging(baselines=["runs/none"]), "runs/none does not exist"),
+    ],
+)
+def test_encoders_that_cannot_be_had_are_told_before_anything_is_done(
+    tmp_path, monkeypatch, training, judging, says
+) -> None:
+    from flows.pipeline import check_encoders
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CareError, match=says):
+        check_encoders(Experiment(out="out", training=training, judging=judging))
 
 
 @pytest.mark.parametrize(

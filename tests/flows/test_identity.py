@@ -1,5 +1,6 @@
 """The digest of a stage's code: what redoes it, and what does not."""
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 import pytest
 from flows.evaluations import EVALUATIONS
+from flows.identity import input_identity
 from flows.source_code import PACKAGES, SOURCE_FOLDER, Code
 from flows.works import WORKS
 
@@ -206,3 +208,23 @@ def test_identity_is_known_without_torch() -> None:
         check=False,
     )
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_an_encoder_is_known_by_its_checkpoint_wherever_the_folder_lies(tmp_path: Path) -> None:
+    def identity(place: Path | str) -> str:
+        return str(input_identity("encoder", str(place), {}))
+
+    run = tmp_path / "run" / "checkpoints"
+    for step in (2, 4):
+        (run / f"step-{step:08d}").mkdir(parents=True)
+        (run / f"step-{step:08d}" / "manifest.json").write_text(f'{{"step": {step}}}')
+    (tmp_path / "few").mkdir()
+    shutil.copytree(tmp_path / "run", tmp_path / "few" / "all labels")
+    second = hashlib.sha256(b'{"step": 2}').hexdigest()
+    fourth = hashlib.sha256(b'{"step": 4}').hexdigest()
+    assert identity(run / "step-00000002") == second
+    assert identity(tmp_path / "run") == identity(tmp_path / "few") == fourth
+    shutil.move(run / "step-00000002", tmp_path / "moved")
+    assert identity(tmp_path / "moved") == second
+    assert input_identity("init", str(tmp_path / "moved"), {}) == second
+    assert input_identity("init", "supervised:resnet50", {}) == "supervised:resnet50"

@@ -4,6 +4,7 @@ It is fsspec's own one in memory, by the code that serves the others.
 """
 
 import shutil
+import time
 from importlib import import_module
 import fsspec
 import pytest
@@ -15,6 +16,7 @@ from care.train import checkpoint, load_encoder, pretrain
 from care.train.mirror import local_copy, pull, push
 from care.train.precision import StreamPrecisions
 from shards import locks, storage
+from shards.errors import StoreError
 
 module = import_module("care.train.pretrain")
 
@@ -69,7 +71,8 @@ def test_it_holds_what_a_local_one_holds(data, tmp_path, url):
     assert [
         name
         for name in here
-        if name not in ("timing.jsonl", "status.json") and here[name].read_bytes() != there[name]
+        if name not in ("timing.jsonl", "status.json", "about.json")
+        and here[name].read_bytes() != there[name]
     ] == []
     for source in (url, f"{url}/encoder.safetensors"):
         loaded, local = (
@@ -253,6 +256,82 @@ def test_a_store_that_refuses_is_an_error_that_names_it(data, url, monkeypatch):
         match=r"cannot write memory://bucket/run/checkpoints/step-00000002/.*: no",
     ):
         train(data, url)
+
+
+def failing_pushes(monkeypatch, fails):
+    """Pushes of these numbers, from 0, fail as where a store is not reached."""
+    from care.train import mirror
+
+    tried = []
+
+    def push_or_fail(*arguments, **more):
+        tried.append(len(tried))
+        if fails(tried[-1]):
+            raise StoreError("cannot write: no network")
+        push(*arguments, **more)
+
+    monkeypatch.setattr(mirror, "push", push_or_fail)
+    return tried
+
+
+def test_a_store_that_is_not_reached_for_a_while_gets_all_with_the_next_checkpoint(
+    data, tmp_path, url, monkeypatch, capsys
+):
+    tried = failing_pushes(monkeypatch, lambda number: number == 1)
+    train(data, url)
+    assert tried == [0, 1, 2]
+    error = " ".join(capsys.readouterr().err.split())
+    assert "the checkpoint of step 4 is only in" in error
+    assert "until the next one is put there: cannot write: no network" in error
+    on_another_machine(monkeypatch, tmp_path, "second")
+    pull(url, local_copy(url))
+    assert checkpoint.latest(local_copy(url)).step == 6
+
+
+def test_a_last_checkpoint_that_cannot_be_put_there_fails_and_the_same_call_puts_it(
+    data, url, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        failing_pushes(patch, lambda number: number >= 1)
+        with pytest.raises(StoreError, match="no network"):
+            train(data, url)
+    newest = "checkpoints/step-00000006/manifest.json"
+    assert newest not in storage.listing(url, deep=True)
+    log = storage.read_bytes(local_copy(url) / "losses.jsonl")
+    assert train(data, url).steps == 6
+    assert newest in storage.listing(url, deep=True)
+    assert storage.read_bytes(f"{url}/losses.jsonl") == log
+
+
+def test_what_a_store_did_not_get_is_dropped_where_another_machine_went_on(data, url, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing_pushes(patch, lambda number: number >= 1)
+        with pytest.raises(StoreError):
+            train(data, url)
+    here = local_copy(url)
+    assert pull(url, here)  # it is ahead
+    manifest = f"{url}/checkpoints/step-00000002/manifest.json"
+    storage.write_bytes(manifest, storage.read_bytes(manifest) + b" ")  # of another machine
+    assert not pull(url, here)
+    assert [*checkpoint.steps_in(here / "checkpoints")] == [2]
+
+
+def test_a_run_that_was_taken_over_is_not_written_any_more(data, url, monkeypatch):
+    lr_at = module.lr_at
+
+    def take_over_at_step_5(now, **given):
+        if now == 5:
+            storage.write_bytes(f"{url}/.lease/00000009", b"of another")
+            time.sleep(2)
+        return lr_at(now, **given)
+
+    monkeypatch.setattr("shards.leases.LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(module, "lr_at", take_over_at_step_5)
+    with pytest.raises(shards.ShardError, match="was taken over by another process"):
+        train(data, url)
+    names = storage.listing(url, deep=True)
+    assert "checkpoints/step-00000004/manifest.json" in names
+    assert "checkpoints/step-00000006/manifest.json" not in names
 
 
 def test_what_is_kept_for_good_stays_there_though_another_machine_has_it_not(tmp_path, url):
