@@ -24,6 +24,27 @@ class Encoded(NamedTuple):
     features: Float[Tensor, "b d"]
 
 
+class InputNormalisation(nn.Module):
+    """The first step of an encoder whose pixels are not normalised as ImageNet's.
+
+    Attributes:
+        scale: of each channel, 1 before it is set.
+        shift: what is added then.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(3, 1, 1))
+        self.register_buffer("shift", torch.zeros(3, 1, 1))
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Of images normalised by ImageNet's mean and deviation those that the encoder expects."""
+        return images * self.scale + self.shift
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Keep a module in eval mode for the length of the block, then in the mode that it was in."""

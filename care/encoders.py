@@ -76,6 +76,7 @@ class ResNetEncoder(resnet.ResNet):
         self.features = last_planes * block.expansion
         self.size = 224
         self.assumed = ""
+        self.input: nn.Module = nn.Identity()  # or what others normalise pixels by
         del self.fc
 
     def _make_layer(self, block: Any, planes: int, *more: Any, **options: Any) -> Any:
@@ -86,7 +87,7 @@ class ResNetEncoder(resnet.ResNet):
 
     def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """Compute the map after each stage, by name."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(self.input(images)))))
         maps = {}
         for stage in STAGES:
             x = getattr(self, stage)(x)

@@ -45,6 +45,7 @@ class TappedEncoder(nn.Module):
         self.name = name
         self.size = SIDE
         self.assumed = ""
+        self.input: nn.Module = nn.Identity()  # or what others normalise pixels by
         with evaluating(model), torch.no_grad():
             blank = next(model.parameters()).new_zeros(1, 3, SIDE, SIDE)
             outputs, features = self._run(blank, _modules_with_weights(model))
@@ -92,7 +93,7 @@ class TappedEncoder(nn.Module):
             for path in paths:
                 module = self.model.get_submodule(path)
                 hooks.enter_context(module.register_forward_hook(partial(keep, path)))
-            features = self.model(images)
+            features = self.model(self.input(images))
         return outputs, features
 
 

@@ -7,7 +7,7 @@ tell is asked for, never guessed.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 import torch
 from torch import Tensor
@@ -141,9 +141,7 @@ def recognise_model(tensors: Mapping[str, Tensor], source: EncoderSource) -> Rec
     with torch.random.fork_rng(devices=[]):
         encoder = build_encoder(source.architecture)
     state = encoder.model.state_dict()
-    first = next(iter(state))
-    prefixes = [key.removesuffix(first) for key in tensors if f".{key}".endswith(f".{first}")]
-    prefix = choose_branch(prefixes, source)
+    prefix = choose_branch(_prefixes_of(state, tensors), source)
     counters = {key: torch.tensor(0) for key in state if key.endswith("num_batches_tracked")}
     body = dict[str, Tensor]()
     for key, tensor in tensors.items():
@@ -165,6 +163,20 @@ def recognise_model(tensors: Mapping[str, Tensor], source: EncoderSource) -> Rec
     own_names = {f"model.{name}": tensor for name, tensor in {**counters, **body}.items()}
     assumed = f"{source.architecture} under {prefix!r}, as it was asked for"
     return Recognised(source.architecture, own_names, assumed)
+
+
+def _prefixes_of(state: Mapping[str, Tensor], tensors: Collection[str]) -> list[str]:
+    """Where most of the names of a state are among those of tensors.
+
+    One that is not whole is among them, so that what it lacks can be told.
+    """
+    first = next(iter(state))
+    prefixes = [key.removesuffix(first) for key in tensors if f".{key}".endswith(f".{first}")]
+    return [
+        prefix
+        for prefix in prefixes
+        if 2 * sum(f"{prefix}{name}" in tensors for name in state) > len(state)
+    ]
 
 
 def choose_branch(prefixes: Iterable[str], source: EncoderSource) -> str:

@@ -1,13 +1,16 @@
 """Encoders by where they come from: our runs and files, others' checkpoints, labels, or chance."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 import torch
+from care.encoded import InputNormalisation
 from care.encoders import ENCODERS, Encoder, build_encoder
 from care.errors import CareError
 from care.train.checkpoint import Checkpoint, latest, read
 from care.train.encoder_source import EncoderSource, parse_source
 from care.train.foreign import recognise
+from care.train.input_normalisation import expect_pixels
 from care.train.mirror import pull
 from care.train.stored import USUAL_SIZE, Stored, stored_encoder
 from care.train.supervised import supervised_encoder
@@ -20,7 +23,13 @@ OF_ALL_LABELS = "all labels"
 MANIFEST = "manifest.json"  # of a checkpoint
 
 
-def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
+def load_encoder(
+    source: str | Path,
+    *,
+    seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Encoder:
     """Load an encoder, or make it: in eval mode, on the CPU.
 
     ``supervised:NAME`` is torchvision's first weights (V1, as the paper's supervised rows) or
@@ -33,6 +42,8 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
             that is wanted and its architecture (``FILE:teacher:resnet18-cifar``, ``RUN:target``);
             ``supervised:NAME`` or ``random:NAME``; see docs/evaluation.md.
         seed: of ``random:NAME``.
+        mean: of RGB in 0…1, by which others normalised what they trained on; by default ImageNet's.
+        std: the deviation, which goes with it.
 
     Returns:
         The encoder; its ``size`` is that of its training, 224 for what others trained.
@@ -40,7 +51,11 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
     Raises:
         CareError: It cannot be had, or its weights are not those of one network that we know.
     """
+    if (mean is None) != (std is None):
+        raise CareError("wanted mean and deviation, got one of them; give both or none")
     kind, _, name = str(source).partition(":")
+    if mean is not None and kind in ("random", "supervised"):
+        raise CareError(f"{source} has the mean and deviation of its library; give none")
     if kind in ("random", "supervised"):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -49,9 +64,20 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> Encoder:
     wanted = parse_source(source)
     stored = _read(wanted)
     encoder = build_encoder(stored.encoder)
+    if "input.scale" in stored.tensors:  # of a fine-tuning of such an encoder
+        encoder.input = InputNormalisation()
     load_encoder_state(encoder, stored.tensors, source=wanted.place)
     encoder.size = stored.size
     encoder.assumed = stored.assumed
+    if mean is not None and std is not None:
+        if not stored.assumed:
+            raise CareError(
+                f"{wanted.place} was trained here, on pixels of ImageNet's mean and deviation; "
+                "give none"
+            )
+        expect_pixels(encoder, mean, std)
+    elif stored.assumed:
+        encoder.assumed += "; input normalised by ImageNet's mean and deviation"
     return encoder.eval()
 
 
@@ -82,6 +108,19 @@ def _name_hint(source: str) -> str:
         f" random:{source} has none (a model of torchvision or timm needs its tap,"
         " torchvision:MODEL:TAP)"
     )
+
+
+def is_foreign(source: str | Path) -> bool:
+    """Whether an encoder is in a file of other people.
+
+    Args:
+        source: as for ``load_encoder``.
+
+    Raises:
+        CareError: It cannot be had.
+    """
+    is_named = str(source).startswith(("random:", "supervised:"))
+    return not is_named and bool(_read(parse_source(source)).assumed)
 
 
 def _read(source: EncoderSource) -> Stored:

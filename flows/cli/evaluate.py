@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 import care.evaluate
 from care.evaluate import Evaluation
+from care.train.load import is_foreign
 from flows import records
 from flows.cli.options import Json, add_command, new_app
 from flows.cli.tables import show_results
@@ -24,7 +25,7 @@ def _add(line: EvaluationKind) -> None:
     evaluation: Callable[..., Evaluation] = getattr(care.evaluate, line.kind)
     images = _ANNOTATED if line.annotated else _LABELLED
 
-    def run(
+    def run(  # noqa: PLR0913 (the options of a command)
         encoder: Annotated[
             list[str],
             typer.Argument(
@@ -52,17 +53,31 @@ def _add(line: EvaluationKind) -> None:
                 " where they are not found around the lists."
             ),
         ] = None,
+        mean: Annotated[
+            str | None,
+            typer.Option(
+                metavar="R,G,B",
+                help="Of the pixels in 0…1 that other people's files were trained on; by default"
+                " ImageNet's.",
+            ),
+        ] = None,
+        std: Annotated[
+            str | None, typer.Option(metavar="R,G,B", help="Their deviation, with --mean.")
+        ] = None,
         as_json: Json = False,
         **settings: Any,
     ) -> None:
         """Judge the encoders and show their rows."""
+        pixels = {"mean": _numbers(mean, "--mean"), "std": _numbers(std, "--std")}
+        if (mean is None) != (std is None):
+            raise typer.BadParameter("give both or none of them", param_hint="--mean, --std")
         inputs = {"verb": line.kind, "train": train, "val": val, "trials": trials}
         inputs |= {name: value for name, value in settings.items() if value is not None}
         if image_root is not None:
             inputs["image_root"] = image_root
         # neither decides the result
         inputs |= {"cache": f"{out}/features", "nproc": nproc}
-        show_results(_judge(encoder, out, inputs), as_json)
+        show_results(_judge(encoder, out, inputs, pixels if mean else {}), as_json)
 
     add_command(
         app,
@@ -84,13 +99,30 @@ def _hidden_options(line: EvaluationKind) -> set[str]:
     return hidden
 
 
-def _judge(sources: list[str], out: str, inputs: Result) -> list[Result]:
+def _numbers(text: str | None, option: str) -> list[float]:
+    """The numbers of an option, none where it is not given.
+
+    Raises:
+        typer.BadParameter: They are none.
+    """
+    try:
+        return [float(number) for number in text.split(",")] if text else []
+    except ValueError:
+        raise typer.BadParameter(
+            f"wanted three numbers such as 0.5,0.5,0.5, got {text!r}", param_hint=option
+        ) from None
+
+
+def _judge(
+    sources: list[str], out: str, inputs: Result, pixels: dict[str, list[float]]
+) -> list[Result]:
     """Judge encoders in this process, each as a stage of its own.
 
     Args:
         sources: of the encoders.
         out: folder of the stages, path or URL.
         inputs: of all of them.
+        pixels: mean and deviation that other people's files expect, or nothing.
 
     Returns:
         The rows of their results; what is finished is only looked up.
@@ -100,7 +132,9 @@ def _judge(sources: list[str], out: str, inputs: Result) -> list[Result]:
     sizes = common_sizes(sources) if has_own_size else [inputs.get("size") for _ in sources]
     for source, size in zip(sources, sizes, strict=True):
         name = _stage_name(inputs["verb"], source)
-        of_encoder = {"encoder": source} | ({"size": size} if size else {})
+        of_encoder: Result = {"encoder": source} | ({"size": size} if size else {})
+        if pixels and is_foreign(source):
+            of_encoder |= pixels
         stage = records.key_stage(out, name, "judge", inputs | of_encoder)
         if len(sources) > 1:
             # whose progress it is that follows

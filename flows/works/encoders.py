@@ -7,12 +7,19 @@ from care.train import load_encoder
 
 
 @cache
-def loaded_encoder(source: str, seed: int) -> Encoder:
+def loaded_encoder(
+    source: str,
+    seed: int,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Encoder:
     """An encoder, on the GPU where there is one.
 
     Args:
         source: a run, a weights file, or a name such as ``random:resnet50``.
         seed: of an encoder that is initialised here.
+        mean: of the pixels that others trained it on, where that is not ImageNet's.
+        std: their deviation.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_encoder(source, seed=seed).to(device)
+    return load_encoder(source, seed=seed, mean=mean, std=std).to(device)

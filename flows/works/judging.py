@@ -46,6 +46,8 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
     trials: int = 1,
     nproc: int = 1,
     image_root: str | None = None,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
     **settings: Any,
 ) -> Result:
     """An encoder judged by an evaluation.
@@ -62,20 +64,23 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
         trials: seeds, whose mean counts.
         nproc: processes that train a detector together; 0: one a GPU.
         image_root: the folder of the images of COCO JSONs, where they are not around them.
+        mean: of the pixels that others trained the encoder on, where that is not ImageNet's.
+        std: their deviation.
         **settings: keywords of the evaluation.
 
     Returns:
         The row and the files.
     """
     data = _open_data(verb, train, val, image_root)
-    network = loaded_encoder(encoder, seed)
+    pixels = {"mean": mean, "std": std} if mean and std else {}
+    network = loaded_encoder(encoder, seed, **{name: tuple(of) for name, of in pixels.items()})
     digests = {"encoder": digest_of(network), "train": data[0].digest, "val": data[1].digest}
     nproc = nproc or torch.cuda.device_count() or 1
     in_group = "TORCHELASTIC_RUN_ID" in os.environ
     evaluation = _Trials(out, verb, network, data, cache, _with_tuples(settings))
     if nproc > 1 and verb == BY_SEVERAL_PROCESSES and not in_group:
         inputs: Result = {"verb": verb, "encoder": encoder, "train": train, "val": val}
-        inputs |= {"nproc": nproc, "image_root": image_root, **evaluation.settings}
+        inputs |= {"nproc": nproc, "image_root": image_root, **pixels, **evaluation.settings}
         results = [_run_in_group(out, inputs | {"seed": seed + n}) for n in range(trials)]
     else:
         results = [evaluation.run(seed + number) for number in range(trials)]
