@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 import torch
 from care.encoded import InputNormalisation
@@ -81,6 +82,7 @@ def load_encoder(
     return encoder.eval()
 
 
+@cache
 def trained_size(source: str | Path) -> int | None:
     """The size of an encoder's training, as far as its run or file says it.
 
@@ -120,7 +122,7 @@ def is_foreign(source: str | Path) -> bool:
         CareError: It cannot be had.
     """
     is_named = str(source).startswith(("random:", "supervised:"))
-    return not is_named and bool(_read(parse_source(source)).assumed)
+    return not is_named and trained_size(source) is None
 
 
 def _read(source: EncoderSource) -> Stored:
