@@ -62,6 +62,13 @@ def parse_report(document: Mapping[str, Any]) -> PixelReport:
     return PixelReport(document.get("rule", {}), PixelCounts(**counts))
 
 
+def differ(first: PixelReport, second: PixelReport) -> bool:
+    """Whether equal values have other gray levels in two sets, where both have such values."""
+    return any(
+        first.rule[name] != second.rule[name] for name in first.rule.keys() & second.rule.keys()
+    )
+
+
 def total(parts: Iterable[PixelCounts]) -> PixelCounts:
     """The counts of a set from those of its shards."""
     sums = [sum(column) for column in zip(*parts, strict=True)]

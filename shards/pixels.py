@@ -19,6 +19,7 @@ _PERCENTILES = re.compile(r"([0-9.]+)\s*%\s*,\s*([0-9.]+)\s*%")
 _HUGE = 1e30
 _LOOKED_AT = 1 << 16  # pixels of an image whose values are counted
 _MOST = 0.98  # of the pixels: what stands out less is not looked at
+_ROWS = 256  # of an image that are computed at once
 _FEW_LEVELS = 16  # of 256 gray levels; fewer are little to learn from
 
 
@@ -226,10 +227,13 @@ def _choose_bands(raster: Raster, rule: PixelRule) -> NDArray[Any]:
 def _scale(raster: Raster, colours: NDArray[Any], rule: PixelRule) -> NDArray[np.uint8]:
     """Wide values as bytes: linear between those that become black and white."""
     low, high = _range_of(raster, colours, rule)
-    valid = _is_valid(colours, raster.no_data)
-    values = np.where(valid, colours, low).astype(np.float64)
     span = max(high - low, float(np.finfo(np.float32).tiny))
-    return np.clip((values - low) / span * 255, 0, 255).round().astype(np.uint8)
+    levels = np.empty(colours.shape, np.uint8)
+    for start in range(0, len(colours), _ROWS):  # floats of all would fill the memory
+        block = colours[start : start + _ROWS]
+        values = np.where(_is_valid(block, raster.no_data), block, low).astype(np.float64)
+        levels[start : start + _ROWS] = np.clip((values - low) / span * 255, 0, 255).round()
+    return levels
 
 
 def _range_of(raster: Raster, colours: NDArray[Any], rule: PixelRule) -> tuple[float, float]:
@@ -255,8 +259,12 @@ def _range_of(raster: Raster, colours: NDArray[Any], rule: PixelRule) -> tuple[f
 def _on_white(levels: NDArray[Any], raster: Raster) -> NDArray[np.uint8]:
     """Pixels with their transparency on white."""
     limit = raster.limit or 1
-    share = np.clip(raster.values[..., -1:] / limit, 0, 1)
-    return (levels * share + 255 * (1 - share)).round().astype(np.uint8)
+    pixels = np.empty(levels.shape, np.uint8)
+    for start in range(0, len(levels), _ROWS):
+        rows = slice(start, start + _ROWS)
+        share = np.clip(raster.values[rows, :, -1:] / limit, 0, 1)
+        pixels[rows] = (levels[rows] * share + 255 * (1 - share)).round()
+    return pixels
 
 
 def _has_faded(colours: NDArray[Any], levels: NDArray[Any]) -> bool:

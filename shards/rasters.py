@@ -20,7 +20,7 @@ _SIGNED = 2  # SampleFormat of TIFF
 _SEPARATE = 2  # PlanarConfiguration of TIFF: the bands one after the other
 # of rawmodes: the byte order by which the other byte of each two is read
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-_MAX_BYTES = 1 << 31  # of the values of an image
+_MAX_BYTES = 1 << 30  # of the values of an image
 
 
 class TiffFacts(NamedTuple):

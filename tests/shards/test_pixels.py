@@ -11,6 +11,7 @@ from PIL import Image
 import shards
 from shards import Reject, ShardError, boxes, images
 from shards.images import decode
+from shards.pixel_report import PixelCounts, PixelReport, differ
 from shards.pixel_rules import decide_rule
 from shards.pixels import PixelRule
 from shards.rejects import RejectError
@@ -328,6 +329,36 @@ def test_the_rule_of_files_is_decided_without_those_that_are_broken(tmp_path):
     src = write(tmp_path / "src", {"0.png": png(scene(0, 1)), "1.png": b"text", "2.png": b""})
     candidates = [Candidate(str(file), file.name, size=1) for file in sorted(src.iterdir())]
     assert decide_rule(candidates).rule.integers == (0, 4095)
+
+
+def test_sets_of_other_ranges_are_told_from_those_of_one():
+    twelve, sixteen = (
+        PixelReport({"integers": [0, white]}, PixelCounts()) for white in (4095, 65535)
+    )
+    assert differ(twelve, sixteen)
+    assert not differ(twelve, twelve)
+    assert not differ(twelve, PixelReport({}, PixelCounts()))
+
+
+def test_the_rule_takes_no_broken_file_that_a_decoder_refuses(unpacked):
+    root = unpacked("malformed.tar") / "malformed"
+    files = sorted(file for file in root.rglob("*") if file.is_file())
+    assert len(files) > 200
+    for file in files:
+        data = file.read_bytes()
+        outcomes = []
+        for rule in (None, PixelRule()):
+            try:
+                outcomes.append(decode(data, rule).size)
+            except RejectError as error:
+                outcomes.append(error.reason)
+        plain, by_rule = outcomes
+        is_tiff = data.startswith((b"II", b"MM"))  # which tifffile may read, or is to
+        assert plain == by_rule or is_tiff, (file.name, plain, by_rule)
+        try:
+            images.read_values(data)
+        except RejectError:
+            continue
 
 
 # nearly constant images, small and large ones
