@@ -134,19 +134,19 @@ class Detection:
         voc_val: the same, to score them on.
         coco_train: COCO JSON, or shards of one, to train detectors on; the scenes have their own.
         coco_val: the same, to score them on.
-        coco_image_root: folder of the images of these two, or of the folders train2017, val2017, …,
-            where they are not found around the lists.
         detection_size: short side of their images, pixels.
         detection_iterations: training steps of the detectors.
+        coco_image_root: folder of the images of the COCO JSONs, or of the folders train2017,
+            val2017, …, where they are not found around the lists.
     """
 
     voc_train: str | None = None
     voc_val: str | None = None
     coco_train: str | None = None
     coco_val: str | None = None
-    coco_image_root: str | None = None
     detection_size: PixelSide | None = None
     detection_iterations: PositiveInt | None = None
+    coco_image_root: str | None = None
 
 
 @dataclass(frozen=True)
