@@ -134,12 +134,12 @@ def _deployments(pipeline: ScheduledPipeline, **settings: Any) -> list[Any]:
     """A deployment of each flow, found by its module wherever a worker has the package."""
     deployments = list[Any]()
     for flow in flows_to_deploy():
-        own: dict[str, Any] = {}
+        scheduled: dict[str, Any] = {}
         if flow is care_pipeline:
-            own = {"parameters": dict(pipeline.parameters), "schedule": pipeline.schedule}
+            scheduled = {"parameters": dict(pipeline.parameters), "schedule": pipeline.schedule}
         deployments.append(
             flow.to_deployment(
-                flow.name, entrypoint_type=EntrypointType.MODULE_PATH, **settings, **own
+                flow.name, entrypoint_type=EntrypointType.MODULE_PATH, **settings, **scheduled
             )
         )
     return deployments

@@ -17,16 +17,16 @@ def common_sizes(sources: Sequence[str]) -> list[int | None]:
     Returns:
         Sides of the images in pixels; None for all where no encoder has a size of its own.
     """
-    own_sizes = [trained_size(source) for source in sources]
-    known = [(size, source) for size, source in zip(own_sizes, sources, strict=True) if size]
-    if not known:
-        return own_sizes
-    size, first = known[0]
-    others = [source for source, own in zip(sources, own_sizes, strict=True) if own is None]
+    sizes = [trained_size(source) for source in sources]
+    trained = [(size, source) for size, source in zip(sizes, sources, strict=True) if size]
+    if not trained:
+        return sizes
+    common, first = trained[0]
+    others = [source for source, size in zip(sources, sizes, strict=True) if size is None]
     if others:
         verb = "is" if len(others) == 1 else "are"
         say(
-            f"{', '.join(others)} {verb} judged at {size} px, the size of {first}; "
+            f"{', '.join(others)} {verb} judged at {common} px, the size of {first}; "
             "--size sets another for all"
         )
-    return [own or size for own in own_sizes]
+    return [size or common for size in sizes]

@@ -65,7 +65,7 @@ def forget_changed(plan: Plan, root: Path, names: Collection[str]) -> list[str]:
     Returns:
         The names that are left.
     """
-    left = {*names}
+    remaining = {*names}
     for number in {*range(len(plan.shards))}.difference(missing_shards(plan, names)):
         images = plan.shards[number]
         name = record_name(number)
@@ -74,5 +74,5 @@ def forget_changed(plan: Plan, root: Path, names: Collection[str]) -> list[str]:
             continue
         if contents != contents_of(images):
             storage.remove(root / name)
-            left.discard(name)
-    return sorted(left)
+            remaining.discard(name)
+    return sorted(remaining)

@@ -55,15 +55,15 @@ def contents_of(images: Sequence[Candidate]) -> list[int]:
     """
     began = time.time()
     versions = _versions(images)
-    known = _look_up(images, versions)
+    kept = _look_up(images, versions)
     keys = _keys(images)
-    missing = [image for image, key in zip(images, keys, strict=True) if key not in known]
+    missing = [image for image, key in zip(images, keys, strict=True) if key not in kept]
     if len(missing) > _MANY:
         console.print(f"reading {len(missing):,} files to know their contents", soft_wrap=True)
     with ThreadPoolExecutor(available_cores()) as pool:
         read = dict(zip(_keys(missing), pool.map(_read, missing), strict=True))
     _keep(missing, versions, read, began)
-    contents = {**known, **read}
+    contents = {**kept, **read}
     return [contents[key] for key in keys]
 
 
@@ -124,15 +124,15 @@ def _read(image: Candidate) -> int:
 
 def _look_up(images: Sequence[Candidate], versions: Mapping[str, Version]) -> dict[Key, int]:
     """The contents that are kept of files that have not changed since."""
-    known = dict[Key, int]()
+    kept = dict[Key, int]()
     query = "select crc32 from contents where path=? and offset=? and size=? and version=?"
     with suppress(sqlite3.Error, OSError), closing(_open()) as database:
         for image, key in zip(images, _keys(images), strict=True):
             version = versions.get(image.path)
             if version is not None:
                 for (crc32,) in database.execute(query, (*key, image.size, version.text)):
-                    known[key] = crc32
-    return known
+                    kept[key] = crc32
+    return kept
 
 
 def _keep(

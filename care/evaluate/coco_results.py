@@ -43,7 +43,9 @@ class DetectionResults(NamedTuple):
         rows = list[Json]()
         image_ids = self.truth.image_ids or range(len(self.detections))
         for image_id, in_picture in zip(image_ids, self.detections, strict=True):
-            masks = in_picture.masks or [None] * len(in_picture.boxes)
+            masks: list[Json | None] = [None] * len(in_picture.boxes)
+            if in_picture.masks:
+                masks = [*in_picture.masks]
             for box, score, label, mask in zip(
                 in_picture.boxes, in_picture.scores, in_picture.labels, masks, strict=True
             ):

@@ -63,10 +63,10 @@ class _Names:
         return _Match(alike[0] if alike else [], in_folder=False)
 
 
-def _agree(one: Sequence[str], other: Sequence[str]) -> bool:
+def _agree(first: Sequence[str], second: Sequence[str]) -> bool:
     """Whether of two folders one is the end of the other, and neither is nothing."""
-    shared = min(len(one), len(other))
-    return shared > 0 and tuple(one[-shared:]) == tuple(other[-shared:])
+    shared = min(len(first), len(second))
+    return shared > 0 and tuple(first[-shared:]) == tuple(second[-shared:])
 
 
 def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:

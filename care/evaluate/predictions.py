@@ -53,7 +53,7 @@ class Predictions(NamedTuple):
             among_first = (self.ranking == self.labels[:, None]).any(1)
             measures["top5"] = _percent(among_first)
         counts = torch.bincount(self.labels)
-        if len(counts[counts > 0].unique()) > 1:
+        if len({count for count in counts.tolist() if count}) > 1:
             shares = self._shares()
             measures["balanced"] = as_percent(sum(shares.values()) / len(shares))
         return measures
@@ -72,7 +72,7 @@ class Predictions(NamedTuple):
     def confusion(self) -> list[tuple[str, str, int]]:
         """Class, prediction and how many images, of each pair that there is."""
         pairs = torch.stack((self.labels, self.ranking[:, 0]), 1)
-        distinct, counts = pairs.unique(dim=0, return_counts=True)
+        distinct, counts = torch.unique(pairs, dim=0, return_counts=True)
         return [
             (self.classes[label], self.classes[prediction], count)
             for (label, prediction), count in zip(distinct.tolist(), counts.tolist(), strict=True)

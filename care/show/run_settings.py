@@ -63,7 +63,7 @@ def settings_of_pipeline(results: Mapping[str, Any], rows: Sequence[Row]) -> dic
         return {}
     settings = {"encoder": encoder.get("name"), "size": encoder.get("size")}
     texts = _texts({**settings, **results.get("settings", {}), "seed": results.get("seed")})
-    versions = next((row["versions"] for row in rows if row.get("versions")), {})
+    versions: Mapping[str, str] = next((row["versions"] for row in rows if row.get("versions")), {})
     if versions:
         texts["versions"] = _versions(versions)
     texts["trained encoder"] = f"{ENCODER_FILE} in this folder, SHA-256 {encoder.get('sha256')}"

@@ -44,8 +44,8 @@ def check_room(run: Path, model: nn.Module, machine: Machine, *, start: int, ste
 
 def checkpoint_bytes(model: nn.Module) -> int:
     """The size of one checkpoint of a model, but for names and settings, in bytes."""
-    of_state = sum(tensor.nbytes for tensor in model.state_dict().values())
-    of_momentum = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
+    of_state = sum(int(tensor.nbytes) for tensor in model.state_dict().values())
+    of_momentum = sum(int(weight.nbytes) for weight in model.parameters() if weight.requires_grad)
     return of_state + of_momentum
 
 
