@@ -190,7 +190,7 @@ def test_some_shards_are_extracted_by_themselves_and_a_last_call_finds_them(
 
 def test_a_shard_may_be_empty(encoder, make_image, passes, tmp_path):
     names = ["ant/1.png", "bee/2.png", "ant/3.png"]
-    data = build(tmp_path, make_image, names, broken=["bee/2.png"], shard_size=1, max_rejects=0.5)
+    data = build(tmp_path, make_image, names, broken=["bee/2.png"], shard_size=1, max_rejects=1)
     empty = int(np.flatnonzero(np.diff(data.index.starts) == 0)[0])
     for cache in (None, tmp_path / "cache"):
         nothing = extract(encoder, data, size=SIZE, only=[empty], cache=cache)
