@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 import numpy as np
@@ -71,11 +72,11 @@ class Predictions(NamedTuple):
 
     def confusion(self) -> list[tuple[str, str, int]]:
         """Class, prediction and how many images, of each pair that there is."""
-        pairs = torch.stack((self.labels, self.ranking[:, 0]), 1)
-        distinct, counts = torch.unique(pairs, dim=0, return_counts=True)
+        pairs = zip(self.labels.tolist(), self.ranking[:, 0].tolist(), strict=True)
+        counts = sorted(Counter(pairs).items())
         return [
             (self.classes[label], self.classes[prediction], count)
-            for (label, prediction), count in zip(distinct.tolist(), counts.tolist(), strict=True)
+            for (label, prediction), count in counts
         ]
 
     def files(self) -> dict[str, bytes]:
