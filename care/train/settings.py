@@ -32,6 +32,7 @@ PRETRAINING_SETTINGS = (
 # what the command line calls a setting, with its value
 _PHRASES = {
     "data": "SET {:.12}",
+    "init": "--init {:.12}",
     "steps": "--epochs for {} steps",
     "warmup": "--warmup-epochs for {} steps",
     "objective": "--hidden of {}",

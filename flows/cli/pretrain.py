@@ -144,21 +144,21 @@ class _Length(NamedTuple):
 def _length_of(
     run: str, images: int, batch_size: int, epochs: int, warmup_epochs: float | None
 ) -> _Length:
-    """The length that is asked for; a run that only grows keeps its warm-up.
+    """The length that is asked for; a run that is there keeps its warm-up.
 
     Args:
         run: directory or URL, new or of an earlier call.
         images: of the set.
         batch_size: images a step.
         epochs: passes over the set.
-        warmup_epochs: by default ten, at most a tenth of the run.
+        warmup_epochs: by default the run's, or of a new one ten, at most a tenth of it.
     """
     steps_per_epoch = images // batch_size
     steps = epochs * steps_per_epoch
-    before = recorded_settings(run)
-    is_longer = before is not None and grows(before, steps=steps, batch_size=batch_size)
-    changes = ["steps"] if is_longer else []
-    if before is not None and is_longer and warmup_epochs is None:
+    before = recorded_settings(run) or {}
+    changes = ["steps"] if grows(before, steps=steps, batch_size=batch_size) else []
+    is_of_these_batches = "warmup" in before and before["batch_size"] == batch_size
+    if warmup_epochs is None and is_of_these_batches:
         return _Length(steps, before["warmup"], changes)
     if warmup_epochs is None:
         warmup_epochs = min(10, epochs / 10)

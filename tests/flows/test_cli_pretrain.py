@@ -41,9 +41,10 @@ def test_a_finished_run_is_made_longer_by_its_epochs_alone_and_all_else_is_refus
     assert "3 steps become 6: after 3 of them the learning rate goes from" in error
     rates = [row["lr"] for row in rows()]
     assert rates[3:] == [lr_at(n, total=6, base=0.05 * 8 / 256, warmup=0) for n in range(3, 6)]
+    assert pretrain("--epochs", 2)[0] == 0  # the same command again
     code, _, error = pretrain("--epochs", 1)
     assert code == 1
-    assert "--epochs for 6 steps" in error
+    assert "--epochs for 6 steps; this call has --epochs for 3 steps" in error
     assert len(rows()) == 6
 
 
