@@ -48,11 +48,11 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float, began: float) -> Index
     rejects = group_by_reason(sorted(rejections))
     try:
         _refuse_too_many(rejects, len(entries), max_rejects, dest)
+        _refuse_lost_classes(plan, entries, rejections, max_rejects)
     except ShardError:
         write_list(dest, rejects)
         _forget_unfetched(record_files, records)
         raise
-    _refuse_lost_classes(plan, entries, rejections, max_rejects)
     if not plan.rule.is_chosen:
         refuse_faded(total(record.pixels for record in records), dest)
     side_files = {"samples.npy": _samples(entries), "keys.txt": _keys(entries)}

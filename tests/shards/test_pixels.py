@@ -449,12 +449,15 @@ def test_raw_files_beside_their_jpegs_are_no_lost_images(tmp_path):
 
 def test_heic_without_its_plugin_says_what_to_install_and_is_tried_again(tmp_path, monkeypatch):
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
-    src = write(tmp_path / "src", {"a.heic": heic, "b.jpg": image_bytes()})
+    src = write(tmp_path / "src", {})
+    populate(src, ["dogs/b.jpg"])
+    write(src / "cats", {"a.heic": heic})
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
-    with pytest.raises(ShardError, match=r"1 HEIC \(pip install 'care-ssl\[heif\]'"):
-        shards.build(src, tmp_path / "set")
-    assert not list((tmp_path / "set").glob(".shard-*.json"))
+    for max_rejects in (0, 0.6):
+        with pytest.raises(ShardError, match=r"1 HEIC \(pip install 'care-ssl\[heif\]'"):
+            shards.build(src, tmp_path / "set", max_rejects=max_rejects)
+        assert not list((tmp_path / "set").glob(".shard-*.json"))
 
 
 @pytest.mark.parametrize(
