@@ -109,8 +109,8 @@ def _usual_folders(path: Path) -> list[Path]:
 
 def _folders_in_root(root: Path, path: Path) -> list[Path]:
     """Where images are in a folder that the user names, perhaps for the lists of several parts."""
-    part = _part(path)
-    return list(dict.fromkeys([root, root / part, root / "images" / part, root / "images"]))
+    inside = [part for name in (_part(path), "default") for part in (name, f"images/{name}")]
+    return [root, *(root / name for name in dict.fromkeys((*inside, "images")))]
 
 
 def _other_folders(path: Path) -> list[Path]:

@@ -114,7 +114,7 @@ def test_a_folder_can_be_named(tmp_path):
 
 
 def test_a_named_folder_may_be_that_of_the_folders_of_all_parts(tmp_path):
-    for part in ("train2017", "val2017"):
+    for part in ("train2017", "val2017", "default"):
         list_file = f"lists/{part}/instances_{part}.json"
         file = laid_out(tmp_path, list_file, f"data/images/{part}", "")
         for folder in ("data", "data/images", f"data/images/{part}"):
