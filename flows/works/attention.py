@@ -1,12 +1,10 @@
 """Attention inside the objects of procedural scenes, whose masks are known."""
 
-import numpy as np
-from PIL import Image
 from care.evaluate.resampling import resampled_mean
 from care.show import AttentionShare, attention_shares
 from flows.result import Result
 from flows.works.encoders import loaded_encoder
-from shards import scenes
+from flows.works.rendered import render_scenes
 
 _HOW = "share of the label-free Grad-CAM of the last stage inside the objects' masks"
 
@@ -36,10 +34,9 @@ def attention(
         The row, with the share by draw of resampled scenes.
     """
     seed_of_scenes = seed if scene_seed is None else scene_seed
-    rendered = [scenes.render(seed_of_scenes, start + number) for number in range(count)]
-    masks = [np.any([item.mask for item in scene.objects], axis=0) for scene in rendered]
-    images = [Image.fromarray(scene.image) for scene in rendered]
-    shares = attention_shares(loaded_encoder(encoder, seed), images, masks, size=size)
+    rendered = render_scenes(seed_of_scenes, start, count)
+    masks = [of_objects.any(axis=0) for of_objects in rendered.masks]
+    shares = attention_shares(loaded_encoder(encoder, seed), rendered.images, masks, size=size)
     share = AttentionShare(*(100 * float(part.mean()) for part in shares))
     protocol = (
         f"{_HOW}, mean over {count} scenes; a map without preference would have {share.area:.1f} %"

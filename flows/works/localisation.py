@@ -1,13 +1,11 @@
 """Whether an encoder finds the objects of procedural scenes, whose masks are known."""
 
-import numpy as np
-from PIL import Image
 from torch import Tensor
 from care.evaluate.resampling import resampled_mean
 from care.show.localisation import LEAST_IOU, TOLERANCE, localise
 from flows.result import Result
 from flows.works.encoders import loaded_encoder
-from shards import scenes
+from flows.works.rendered import render_scenes
 
 
 def localisation(
@@ -35,9 +33,7 @@ def localisation(
         A row for each of both, with what chance would have and the figures by draw of resampled
         scenes.
     """
-    rendered = [scenes.render(scene_seed, start + number) for number in range(count)]
-    images = [Image.fromarray(scene.image) for scene in rendered]
-    masks = [np.stack([item.mask for item in scene.objects]) for scene in rendered]
+    images, masks = render_scenes(scene_seed, start, count)
     by_scene = localise(loaded_encoder(encoder, seed), images, masks, size=size)
     pointing = _row("pointing game", "pointing", by_scene.pointing, by_scene.pointing_chance)
     pointing["protocol"] = (

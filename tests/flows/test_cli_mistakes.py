@@ -1,5 +1,6 @@
 """What is wrong is told in one line, with the exit code for it, and leaves nothing behind."""
 
+import re
 from pathlib import Path
 import pytest
 
@@ -182,6 +183,39 @@ def test_other_settings_of_a_run_are_refused(care, photos: Path, tmp_path: Path)
     assert code == 1
     assert one_line(error)
     assert "encoder" in error
+
+
+HELP = ["pretrain", "evaluate finetune", "evaluate detect", "pipeline run", "shards build"]
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_help_is_readable_at_80_columns(care, monkeypatch, command) -> None:
+    from test_frozen_options import WANTED
+
+    monkeypatch.setenv("COLUMNS", "80")
+    code, text, _ = care(*command.split(), "--help")
+    assert code == 0
+    assert max(map(len, text.splitlines())) <= 80
+    for parameter in WANTED[f"care {command}"]["parameters"].values():
+        names = [name for name in parameter["names"] if name.startswith("--")]
+        assert all(name in text for name in names)
+    # what is said to programmers: modules, None, who calls
+    leaks = re.findall(r"(?:care|shards|flows)\.[a-z_.]+\b(?<!\.md)|None for|caller|GIL", text)
+    assert leaks == []
+
+
+def test_the_list_of_commands_is_not_cut(care, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for group in ([], ["shards"], ["pipeline"]):
+        code, text, _ = care(*group, "--help")
+        assert code == 0
+        assert not re.search(r"\w\.\.\.$", text, re.MULTILINE)
+
+
+def test_the_version_is_told(care) -> None:
+    code, out, _ = care("--version")
+    assert code == 0
+    assert re.fullmatch(r"care \S+ · torch \S+ · torchvision \S+\n", out)
 
 
 ODD_NAMES = ["\x1b[31mred.txt", "two\nlines.txt", "[bold]b.txt", "caf\udce9.txt"]
