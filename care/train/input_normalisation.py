@@ -1,6 +1,7 @@
 """Encoders that others trained on pixels of another mean and deviation than ImageNet's."""
 
 from collections.abc import Sequence
+import torch
 from care.encoded import InputNormalisation
 from care.encoders import Encoder
 from care.errors import CareError
@@ -23,12 +24,11 @@ def expect_pixels(encoder: Encoder, mean: Sequence[float], std: Sequence[float])
             "wanted mean and deviation of the three channels of RGB in 0 to 1, such as "
             f"0.5,0.5,0.5, got {_text(mean)} and {_text(std)}; divide those of 0 to 255 by 255"
         )
-    usual = list(zip(MEAN, STD, mean, std, strict=True))
+    their_mean = torch.tensor(mean)
+    their_std = torch.tensor(std)
     step = InputNormalisation()
-    step.scale.copy_(step.scale.new_tensor([s / own_s for _, s, _, own_s in usual])[:, None, None])
-    step.shift.copy_(
-        step.shift.new_tensor([(m - own_m) / own_s for m, _, own_m, own_s in usual])[:, None, None]
-    )
+    step.scale.copy_((torch.tensor(STD) / their_std)[:, None, None])
+    step.shift.copy_(((torch.tensor(MEAN) - their_mean) / their_std)[:, None, None])
     encoder.input = step
     encoder.assumed += f"; input normalised by mean {_text(mean)} and deviation {_text(std)}"
     encoder.assumed = encoder.assumed.removeprefix("; ")

@@ -165,22 +165,6 @@ def test_transformers_files_give_transformers_features(tmp_path, layer_type, dep
     assert "by its names and shapes" in encoder.assumed
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_solo_learns_networks_for_cifar_give_their_features(tmp_path, name):
-    backbones = pytest.importorskip("solo.backbones", reason="solo-learn is not installed")
-    network = getattr(backbones, name)("byol")
-    network.conv1 = nn.Conv2d(3, 64, 3, 1, 2, bias=False)  # as solo.methods.base does
-    network.maxpool = nn.Identity()
-    network = used(network)
-    momentum = under("momentum_backbone.", network)
-    torch.save({"state_dict": under("backbone.", network) | momentum}, tmp_path / "a.ckpt")
-    images = IMAGES[:2, :, :32, :32]
-    encoder = load_encoder(f"{tmp_path}/a.ckpt:{name}-cifar-pad2")
-    torch.testing.assert_close(
-        encoder(images).features.detach(), features_of(network, images), **CLOSE
-    )
-
-
 def test_lightlys_own_resnet_is_refused(tmp_path):
     lightly = pytest.importorskip("lightly.models", reason="lightly is not installed")
     torch.save(lightly.ResNetGenerator("resnet-18").state_dict(), tmp_path / "a.pth")
