@@ -1,5 +1,6 @@
 """Attention inside the objects of procedural scenes, whose masks are known."""
 
+import numpy as np
 from care.evaluate.resampling import resampled_mean
 from care.show import AttentionShare, attention_shares
 from flows.result import Result
@@ -35,7 +36,7 @@ def attention(
     """
     seed_of_scenes = seed if scene_seed is None else scene_seed
     rendered = render_scenes(seed_of_scenes, start, count)
-    masks = [of_objects.any(axis=0) for of_objects in rendered.masks]
+    masks = [np.any(of_objects, axis=0) for of_objects in rendered.masks]
     shares = attention_shares(loaded_encoder(encoder, seed), rendered.images, masks, size=size)
     share = AttentionShare(*(100 * float(part.mean()) for part in shares))
     protocol = (
