@@ -113,8 +113,8 @@ def test_few_labels_are_judged_by_several_seeds(care, shard_set: Path) -> None:
     ]
     scores = [trial["measures"]["top1"] for trial in trials]
     assert len(scores) == 3
-    assert row["top1"] == pytest.approx(statistics.fmean(scores))
-    assert row["top1_std"] == pytest.approx(statistics.stdev(scores))
+    assert row["top1"] == pytest.approx(statistics.fmean(scores), abs=1e-3)
+    assert row["top1_std"] == pytest.approx(statistics.stdev(scores), abs=1e-3)
     draws = zip(*(trial["resampled"] for trial in trials), strict=True)
     means = [statistics.fmean(figures) for figures in draws]
     assert row["resampled"] == pytest.approx(means, abs=1e-3)

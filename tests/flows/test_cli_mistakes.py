@@ -26,7 +26,7 @@ MISTAKES = [
     ("pretrain nosuch run", 1, "got nothing of that name; check the path"),
     ("pretrain photos run --epochs 0", 2, "epochs"),
     ("pretrain photos run --batch-size 1", 2, "--batch-size"),
-    ("evaluate knn nowhere --train photos --val photos", 1, "wanted a shard set"),
+    ("evaluate knn nowhere --train photos --val photos", 1, "nowhere does not exist; wanted a run"),
     ("evaluate knn --train a --val b", 2, "ENCODER"),
     ("evaluate knn x --train a --val b --size 8", 2, "--size"),
     ("evaluate linear x --train a --val b --lrs 0.1,fast", 2, "numbers with commas"),

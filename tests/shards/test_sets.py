@@ -199,7 +199,7 @@ def test_the_command_builds_and_shows_each_set(unequal, tmp_path):
     assert {name: fact["kept"] for name, fact in facts.items()} == {"train": 47, "val": 7}
     assert facts["val"]["part"] == "val: 0.1 of every class"
     assert facts["train"]["rejects"] == {"other file": ["notes.txt"]}
-    shown = run(unequal, tmp_path / "sets", "--val-share", "0.1").stdout
+    shown = "".join(run(unequal, tmp_path / "sets", "--val-share", "0.1").stdout.split())
     assert "sets/train" in shown
     assert "sets/val" in shown
 

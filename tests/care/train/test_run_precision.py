@@ -134,7 +134,7 @@ def test_a_run_goes_on_in_the_precisions_it_began_in(data, tmp_path, at_step, mo
     train(data, tmp_path, precision=None)
     settings = checkpoint.latest(tmp_path).manifest["settings"]
     assert (settings["precision"], settings["t_precision"]) == began_in
-    with pytest.raises(CareError, match="was trained with t_precision=bf16, this call has t_prec"):
+    with pytest.raises(CareError, match="was trained with t_precision=bf16; this call has t_prec"):
         train(data, tmp_path, precision="fp32")
 
 

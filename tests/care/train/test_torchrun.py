@@ -123,7 +123,7 @@ def test_what_is_wrong_with_the_call_is_told_and_not_tried_again(whole, image_se
     process = start(image_set, whole, "--lr", "0.1")
     _, error = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "was trained with lr=0.05, this call has lr=0.1" in error.splitlines()[-1]
+    assert "--lr 0.05; this call has --lr 0.1" in error.splitlines()[-1]
     assert "Traceback" not in error
     assert "all continue" not in error
     assert result(whole) == before

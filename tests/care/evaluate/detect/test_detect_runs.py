@@ -92,7 +92,7 @@ def test_other_settings_are_refused_by_name(whole, sets, field):
     name = {"iterations": "steps"}.get(field, field)
     with pytest.raises(
         CareError,
-        match=rf"was trained with {name}=.*, this call has {name}={CHANGES[field]}; repeat the "
+        match=rf"was trained with {name}=.*; this call has {name}={CHANGES[field]}; repeat the "
         "first call's",
     ):
         train(sets, whole[0], **{field: CHANGES[field]})

@@ -104,7 +104,7 @@ def test_other_settings_are_refused_by_name(whole, encoder, train, val, field):
     )
     with pytest.raises(
         CareError,
-        match=rf"was trained with ({name})=.*, this call has ({name})=.*; repeat the first call's",
+        match=rf"was trained with ({name})=.*; this call has ({name})=.*; repeat the first call's",
     ):
         judge(encoder, train, val, whole[0], **SETTINGS | {field: CHANGES[field]})
     assert result(whole[0]) == before
