@@ -83,16 +83,17 @@ class Stream(nn.Module):
         """List what gradients train: encoder or transformer, heads, perhaps prototypes."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def update(self, momentum: float) -> None:
+    def update(self, momentum: float, *, parts: int = 1) -> None:
         """Go on to the next step: both targets move towards their online twins.
 
         A queue or prototypes of the objective go on, too.
 
         Args:
             momentum: the coefficient τ, see ``care.momentum_at``.
+            parts: into which the step's batch was cut, each with a loss of its own.
         """
         update_targets([self.backbone, self.projector], momentum)
-        self.criterion.after_step()
+        self.criterion.after_step(parts)
 
     def embed(
         self,

@@ -1,5 +1,6 @@
 """What has changed in a source since a build has read it, of equal names and sizes."""
 
+import itertools
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from shards import storage
@@ -65,14 +66,17 @@ def forget_changed(plan: Plan, root: Path, names: Collection[str]) -> list[str]:
     Returns:
         The names that are left.
     """
+    written = {*range(len(plan.shards))}.difference(missing_shards(plan, names))
+    contents = {number: read_record(root / record_name(number)).contents for number in written}
+    compared = [
+        number
+        for number in sorted(written)
+        if not (contents[number] and any(is_elsewhere(i.path) for i in plan.shards[number]))
+    ]
+    now = iter(contents_of([image for number in compared for image in plan.shards[number]]))
     remaining = {*names}
-    for number in {*range(len(plan.shards))}.difference(missing_shards(plan, names)):
-        images = plan.shards[number]
-        name = record_name(number)
-        contents = read_record(root / name).contents
-        if contents and any(is_elsewhere(image.path) for image in images):
-            continue
-        if contents != contents_of(images):
-            storage.remove(root / name)
-            remaining.discard(name)
+    for number in compared:
+        if contents[number] != [*itertools.islice(now, len(plan.shards[number]))]:
+            storage.remove(root / record_name(number))
+            remaining.discard(record_name(number))
     return sorted(remaining)

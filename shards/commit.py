@@ -16,7 +16,7 @@ from shards.plan import Plan, record_name
 from shards.refused import LIST, remove_list, write_list
 from shards.rejects import NO_IMAGES, Reject, Rejection, describe, group_by_reason
 from shards.sources.annotations import Annotations
-from shards.sources.candidates import Candidate
+from shards.sources.candidates import Candidate, is_elsewhere
 from shards.write import Entry, ShardRecord, read_record
 
 _TRIED_AGAIN = frozenset((Reject.NOT_FETCHED, Reject.ODD_TIFF, Reject.HEIF, Reject.JPEG_XL))
@@ -69,7 +69,8 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float, began: float) -> Index
     for file in record_files:
         storage.remove(file)
     remove_list(dest)
-    remember(images, contents, began)
+    if any(is_elsewhere(image.path) for image in images):  # by one listing of their folders
+        remember(images, contents, began)
     return read_index(dest)
 
 

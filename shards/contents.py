@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from shards.cache import Cache
 from shards.cores import available_cores
-from shards.progress import console
+from shards.progress import say
 from shards.rejects import RejectError
 from shards.sources.candidates import Candidate, is_elsewhere, is_link, read_image
 from shards.versions import Version, versions_of
@@ -59,7 +59,7 @@ def contents_of(images: Sequence[Candidate]) -> list[int]:
     keys = _keys(images)
     missing = [image for image, key in zip(images, keys, strict=True) if key not in kept]
     if len(missing) > _MANY:
-        console.print(f"reading {len(missing):,} files to know their contents", soft_wrap=True)
+        say(f"reading {len(missing):,} files to know their contents")
     with ThreadPoolExecutor(available_cores()) as pool:
         read = dict(zip(_keys(missing), pool.map(_read, missing), strict=True))
     _keep(missing, versions, read, began)
@@ -161,7 +161,7 @@ def _keep(
 def _open() -> sqlite3.Connection:
     """The database, which commits by itself: no file of ours, and none that a result depends on."""
     folder = Cache().folder.parent
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(folder / "contents.sqlite", timeout=30)
     database.execute(_TABLE)
     return database

@@ -10,10 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
-from rich.markup import escape
 from shards import objects
 from shards.errors import ShardError
-from shards.progress import console
+from shards.progress import warn
 from shards.rejects import Reject, RejectError
 from shards.sources.candidates import MAX_BYTES, Candidate, is_link, read_image
 
@@ -141,10 +140,9 @@ class _Fetcher:
             self._silent[host] = self._silent.get(host, 0) + 1 if is_silent else 0
             is_given_up = self._silent[host] == PATIENCE
         if is_given_up:
-            console.print(
-                f"[yellow]{escape(host)} does not answer: the links to it are left out now, and "
-                "tried again by a next build",
-                soft_wrap=True,
+            warn(
+                f"{host} does not answer: the links to it are left out now, and tried again by a "
+                "next build"
             )
 
 

@@ -36,6 +36,7 @@ _WANTED_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "GIF", "
 Image.init()
 _FORMATS = [name for name in _WANTED_FORMATS if name in Image.OPEN]
 _JPEG_START = b"\xff\xd8"
+_BEGINNING = 128  # bytes by which the formats of plugins are known
 # what makes an image upright, by its EXIF orientation; 1 is upright
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -237,8 +238,11 @@ def upright_size(file: str | Path | IO[bytes]) -> tuple[int, int]:
         OSError: The file cannot be read.
         RejectError: No header of a known format is in it.
     """
+    if isinstance(file, str | Path):
+        with Path(file).open("rb") as opened:
+            return upright_size(opened)
     try:
-        with Image.open(file, formats=_FORMATS) as image:
+        with Image.open(file, formats=_formats_of(file)) as image:
             # Pillow would decode all of a PNG to look for EXIF behind the pixels
             has_exif = image.format != "PNG" or "exif" in image.info
             orientation = image.getexif().get(ExifTags.Base.Orientation) if has_exif else 1
@@ -247,9 +251,18 @@ def upright_size(file: str | Path | IO[bytes]) -> tuple[int, int]:
         raise RejectError(Reject.NOT_AN_IMAGE, str(error)) from None
     except OSError:
         raise
-    except Exception as error:  # as in _read
+    except RejectError:
+        raise
+    except Exception as error:  # as in read
         raise RejectError(Reject.CORRUPT, str(error) or type(error).__name__) from error
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+
+
+def _formats_of(file: IO[bytes]) -> list[str]:
+    """Pillow's names of the formats that a file may have, by its beginning."""
+    plugin = kinds.plugin_format(file.read(_BEGINNING))
+    file.seek(0)
+    return [*_FORMATS, plugin] if plugin else _FORMATS
 
 
 def _read(data: bytes, *, pixels: bool, rule: PixelRule | None, fit: int | None) -> Decoded:

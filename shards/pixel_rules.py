@@ -84,7 +84,8 @@ def decide_rule(candidates: Sequence[Candidate], choice: Choice | None = None) -
     check_bands(rule.bands)
     if alpha not in ("auto", "white", "drop"):
         raise ShardError(f"wanted alpha auto, white or drop, got {alpha!r}")
-    rasters = _look_at(candidates)
+    # where both are given, the images decide nothing
+    rasters = [] if rule.is_chosen and bands else _look_at(candidates)
     notes = list[str]()
     if alpha == "auto" and not bands:
         drops = _drops_alpha(rasters, notes)

@@ -3,8 +3,8 @@
 import unicodedata
 
 # Python keeps a byte that is no UTF-8 as one of these characters
-FIRST_BYTE = "\udc80"
-LAST_BYTE = "\udcff"
+_FIRST_BYTE = "\udc80"
+_LAST_BYTE = "\udcff"
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -28,7 +28,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 def _printable_character(character: str) -> str:
     """A character, or its escape where it is not to be seen."""
-    if FIRST_BYTE <= character <= LAST_BYTE:
+    if _FIRST_BYTE <= character <= _LAST_BYTE:
         return f"\\x{ord(character) - 0xDC00:02x}"
     if character.isprintable() or unicodedata.category(character) == "Zs":
         return character

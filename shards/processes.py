@@ -35,7 +35,7 @@ class DiedError(ShardError):
     """
 
     def __init__(self, piece: int, ticks: int, cause: str) -> None:
-        super().__init__(f"a process ended by {cause}; repeat the command, which goes on")
+        super().__init__(f"a process ended by {cause}")
         self.piece = piece
         self.ticks = ticks
         self.cause = cause

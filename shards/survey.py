@@ -14,6 +14,8 @@ from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate
 from shards.write import make_sample
 
+LOOKS = 64  # images that are decoded, of each class about as many
+
 
 class Look(NamedTuple):
     """One image that was looked at.
@@ -62,12 +64,11 @@ class Survey(NamedTuple):
         return sum(len(names) for reason, names in self.rejects.items() if reason not in NO_IMAGES)
 
 
-def survey(plan: Plan, *, looks: int = 64) -> Survey:
+def survey(plan: Plan) -> Survey:
     """Look at a source before it is built.
 
     Args:
         plan: of the build.
-        looks: how many images are decoded, of each class about as many.
 
     Returns:
         What there is.
@@ -89,7 +90,7 @@ def survey(plan: Plan, *, looks: int = 64) -> Survey:
         boxes=boxes,
         rejects=group_by_reason(plan.source.rejects),
         notes=[*plan.source.notes, *plan.pixel_notes],
-        looks=_look_at(_draw(plan, looks), plan, pictures),
+        looks=_look_at(_draw(plan, LOOKS), plan, pictures),
     )
 
 

@@ -1,12 +1,13 @@
 """One shard, written from a plan: a pure function of the plan and the shard's number."""
 
 import json
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from shards import storage
-from shards.contents import UNKNOWN, is_comparable
+from shards.contents import UNKNOWN, is_comparable, remember
 from shards.fetch import reading
 from shards.index import Shard
 from shards.kinds import refuse_unread
@@ -14,7 +15,7 @@ from shards.pixel_report import PixelCounts
 from shards.plan import Plan, record_name, tar_name
 from shards.rejects import RejectError, Rejection
 from shards.samples import SampleFile, prepare_sample
-from shards.sources.candidates import Candidate, file_suffix, suffix
+from shards.sources.candidates import Candidate, file_suffix, is_elsewhere, suffix
 from shards.tar_writer import TarWriter
 
 # which part of a set's images, and how many, are looked at for whether they are nearly constant:
@@ -83,6 +84,7 @@ def write_shard(
     contents = list[int]()
     pixels = PixelCounts()
     every = _distance_of_looks(len(plan.source.samples))
+    began = time.time()
     with storage.writing(dest / name) as file:
         tar = TarWriter(file)
         with reading(plan.shards[number]) as read:
@@ -92,7 +94,8 @@ def write_shard(
                 try:
                     original = read(image)
                     crc32 = zlib.crc32(original)
-                    contents[-1] = crc32 if is_comparable(image) else UNKNOWN
+                    if is_comparable(image):
+                        contents[-1] = crc32
                     sample = make_sample(image, original, plan, look=place % every == 0)
                 except RejectError as error:
                     rejects.append(Rejection(error.reason, image.name))
@@ -107,6 +110,9 @@ def write_shard(
     # not write_json: indenting takes ten times as long
     text = json.dumps(record._asdict())
     storage.write_bytes(dest / record_name(number), text.encode())
+    if not any(is_elsewhere(image.path) for image in plan.shards[number]):
+        # a build that goes on after a kill compares them by a look
+        remember(plan.shards[number], contents, began)
 
 
 def _distance_of_looks(count: int) -> int:

@@ -9,6 +9,7 @@ from shards.errors import ShardError
 from shards.plan import Plan, tar_name
 from shards.processes import DiedError, can_fork, run_in_processes
 from shards.progress import progress
+from shards.sources.candidates import is_elsewhere
 from shards.write import write_shard
 
 # fewer are written by threads: a process takes as long to begin as some tens of images
@@ -38,7 +39,7 @@ def write_shards(plan: Plan, root: Path, numbers: Sequence[int], workers: int) -
 
 def _is_local(plan: Plan, root: Path) -> bool:
     """Whether neither the set nor an image of it is in a store, whose clients cannot be forked."""
-    has_remote = any("://" in image.path for image in plan.source.samples)
+    has_remote = any(is_elsewhere(image.path) for image in plan.source.samples)
     return not has_remote and not storage.is_remote(root)
 
 

@@ -55,7 +55,7 @@ class Judged(NamedTuple):
         precision: of the pictures as they are.
         classes: matches of each class.
         recalls: the points of recall at which precision is taken.
-        labels: positions of these classes in the set's; [] where they are taken together.
+        labels: positions of these classes in the set's.
         by_size: average precision of ``small``, ``medium`` and ``large`` objects, per cent, of
             those sizes that there are; COCO's metric alone has it.
     """
@@ -73,7 +73,7 @@ class Judged(NamedTuple):
             names: of the set's classes.
         """
         precisions = dict[str, float]()
-        for label, matches in zip(self.labels, self.classes, strict=False):
+        for label, matches in zip(self.labels, self.classes, strict=True):
             every_picture_once = np.ones(len(matches.objects), np.int64)
             by_threshold = mean_precision([matches], self.recalls, every_picture_once)
             precisions[names[label]] = as_percent(float(by_threshold.mean()))

@@ -36,8 +36,9 @@ def write_features(
     are those that every evaluation has: pooled, of the encoder in eval mode, not normalised.
 
     Of OUT.npy, whose array [images, features] is float32, names and classes are in OUT.csv. A
-    Parquet file has the columns key, class and features; a safetensors file the tensors features
-    and labels, -1 of images without a class, and in its metadata keys and classes as JSON.
+    Parquet file has the columns key, class where the set has any, and features; a safetensors file
+    the tensors features and labels, -1 of images without a class, and in its metadata keys and
+    classes as JSON.
 
     Args:
         encoder: used on the device it is on.

@@ -82,7 +82,7 @@ def labelled_rows(data: shards.ShardSet, labels: Labels, *, seed: int) -> Rows:
     elif labels.names is not None:
         rows, missing = listed(data, labels.names)
         if missing:
-            _note(
+            warn(
                 f"{len(missing):,} names of {labels.names} are not in {data.path}, such as "
                 f"{missing[0]}"
             )
@@ -96,8 +96,4 @@ def _note_absent_classes(data: shards.ShardSet, labels: Sequence[int]) -> None:
     absent = sorted(set(range(len(data.classes))) - set(labels))
     if absent:
         example = data.classes[absent[0]]
-        _note(f"{len(absent)} classes have no labelled image, such as {example}")
-
-
-def _note(text: str) -> None:
-    warn(text)
+        warn(f"{len(absent)} classes have no labelled image, such as {example}")

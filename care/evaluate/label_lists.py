@@ -13,7 +13,7 @@ import numpy as np
 import shards
 from care.errors import CareError
 from care.evaluate.images import Rows
-from shards import storage
+from shards import ShardError, storage
 from shards.images import SUFFIXES
 from shards.sources.rows import read_rows
 
@@ -147,7 +147,7 @@ def _read_names(path: str | Path) -> list[list[str]]:
         else:
             lines = [line.strip() for line in storage.read_bytes(path).decode().splitlines()]
             rows = [[line, _without_last_word(line)] for line in lines if line]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, ShardError) as error:
         raise CareError(f"cannot read the list {path}: {error}") from None
     if not rows:
         raise CareError(f"wanted a name of an image in each line of {path}, got no line")

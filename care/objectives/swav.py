@@ -85,7 +85,8 @@ class SwappedAssignments(Criterion):
         images of the batch by them, without gradient.
         """
         views = [unit(embeddings) for embeddings in online]
-        self._new_embeddings.append([view.detach() for view in views])
+        if self.queues:
+            self._new_embeddings.append([view.detach() for view in views])
         prototypes = self._trained_prototypes()
         scores1, scores2 = (view @ prototypes.T for view in views)
         assigned1, assigned2 = (

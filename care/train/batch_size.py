@@ -22,7 +22,7 @@ def suitable_batch_size(images: int, *, parts: int = 1) -> int:
         ``PAPERS`` or a half of it, a quarter and so on, so that an epoch has ``STEPS`` steps; as
         near to that as ``parts`` of at least ``LEAST`` images allow.
     """
-    batch_size = parts * LEAST if parts > 1 else LEAST
+    batch_size = parts * LEAST
     while 2 * batch_size <= min(PAPERS, images // STEPS):
         batch_size *= 2
     return batch_size

@@ -4,19 +4,16 @@ from care.schedules import lr_at
 from care.train.settings import Settings
 
 
-def grows(before: Settings | None, *, steps: int, batch_size: int) -> bool:
+def grows(before: Settings, *, steps: int, batch_size: int) -> bool:
     """Whether a call asks for nothing but more steps of what a run does.
 
     Args:
-        before: settings of the run, None where there is none.
+        before: settings of the run, none where there is no run.
         steps: of this call.
         batch_size: of this call.
     """
-    return (
-        before is not None
-        and before.get("batch_size") == batch_size
-        and before.get("steps", steps) < steps
-    )
+    has_batches = before.get("batch_size") == batch_size
+    return has_batches and before.get("steps", steps) < steps
 
 
 def describe_growth(before: Settings, now: Settings, *, start: int) -> str:

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 from typing import cast
-import torch
 from care.encoders import Encoder
 from care.errors import CareError
-from care.momentum import MomentumPair
+from care.momentum import MomentumPair, update_targets
 from care.sequential import SequentialEncoder
 from care.streams import CStream
 from care.train.load import load_encoder
@@ -37,9 +36,7 @@ def start_from(source: str | Path, c: CStream) -> str:
     if isinstance(c.backbone, MomentumPair):
         c.backbone.target.load_state_dict(c.backbone.online.state_dict())
     else:
-        with torch.no_grad():
-            for target, online in c.backbone.followers():
-                target.copy_(online)
+        update_targets([c.backbone], 0)
     return digest_of(trained)
 
 

@@ -31,7 +31,6 @@ def expect_pixels(encoder: Encoder, mean: Sequence[float], std: Sequence[float])
     step.shift.copy_(((torch.tensor(MEAN) - their_mean) / their_std)[:, None, None])
     encoder.input = step
     encoder.assumed += f"; input normalised by mean {_text(mean)} and deviation {_text(std)}"
-    encoder.assumed = encoder.assumed.removeprefix("; ")
 
 
 def _text(numbers: Sequence[float]) -> str:

@@ -2,8 +2,8 @@
 
 import tempfile
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
+from typing import Any
 import torch
 from care.encoded import InputNormalisation
 from care.encoders import ENCODERS, Encoder, build_encoder
@@ -12,10 +12,10 @@ from care.train.checkpoint import Checkpoint, latest, read
 from care.train.encoder_source import EncoderSource, parse_source
 from care.train.foreign import recognise
 from care.train.input_normalisation import expect_pixels
-from care.train.mirror import pull
-from care.train.stored import USUAL_SIZE, Stored, stored_encoder
+from care.train.mirror import pull, recorded_manifest
+from care.train.stored import USUAL_SIZE, Stored, stored_encoder, stored_size
 from care.train.supervised import supervised_encoder
-from care.train.weight_files import WANTED, read_weights
+from care.train.weight_files import WANTED, read_note, read_weights
 from care.train.weights import load_encoder_state
 from shards import storage
 
@@ -82,9 +82,10 @@ def load_encoder(
     return encoder.eval()
 
 
-@cache
 def trained_size(source: str | Path) -> int | None:
     """The size of an encoder's training, as far as its run or file says it.
+
+    No weights are read, and none of a run in an object store are fetched.
 
     Args:
         source: as for ``load_encoder``.
@@ -97,8 +98,31 @@ def trained_size(source: str | Path) -> int | None:
     """
     if str(source).startswith(("random:", "supervised:")):
         return None
-    stored = _read(parse_source(source))
-    return None if stored.assumed else stored.size
+    place = parse_source(source).place
+    path = storage.locate(place)
+    if path.is_dir():
+        manifest = _manifest_in(place)
+        # without one there is no checkpoint either, and reading tells it
+        return stored_size(manifest) if manifest else _read(parse_source(source)).size
+    if not path.is_file():
+        raise _absent(path)
+    folder, _, name = place.rpartition("/")
+    if name == "model.safetensors" and MANIFEST in storage.listing(folder or "."):
+        return stored_size(storage.read_json(f"{folder or '.'}/{MANIFEST}"))
+    note = read_note(place)
+    return int(note.get("size", USUAL_SIZE)) if note else None
+
+
+def _manifest_in(folder: str) -> dict[str, Any] | None:
+    """The manifest of the checkpoint that a folder is, or of the newest one that it has."""
+    if MANIFEST in storage.listing(folder):
+        manifest: dict[str, Any] = storage.read_json(f"{folder}/{MANIFEST}")
+        return manifest
+    return recorded_manifest(folder) or recorded_manifest(f"{folder}/{OF_ALL_LABELS}")
+
+
+def _absent(path: Path) -> CareError:
+    return CareError(f"{path} does not exist; wanted {WANTED}{_name_hint(str(path))}")
 
 
 def _name_hint(source: str) -> str:
@@ -132,7 +156,7 @@ def _read(source: EncoderSource) -> Stored:
         return _read_run(source)
     if path.is_file():
         return _read_file(source)
-    raise CareError(f"{path} does not exist; wanted {WANTED}{_name_hint(str(path))}")
+    raise _absent(path)
 
 
 def _read_run(source: EncoderSource) -> Stored:
@@ -186,6 +210,11 @@ def _read_file(source: EncoderSource) -> Stored:
         note, tensors = read_weights(near, source.place)
     if note:
         encoder = note.get("encoder", "")
+        if not encoder:
+            raise CareError(
+                f"{source.place} was saved of an encoder without a name, which nothing here can"
+                " build; build it yourself and load its state from the file"
+            )
         _refuse_other_name(source, encoder)
         return Stored(encoder, int(note.get("size", USUAL_SIZE)), tensors)
     recognised = recognise(tensors, source)

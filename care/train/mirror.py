@@ -137,10 +137,17 @@ def recorded_settings(run: str | Path) -> dict[str, Any] | None:
     Returns:
         The settings, or None of a run that has no readable manifest.
     """
+    manifest = recorded_manifest(run)
+    return None if manifest is None else manifest["settings"]
+
+
+def recorded_manifest(run: str | Path) -> dict[str, Any] | None:
+    """A run's newest manifest that can be read and has settings, see ``recorded_settings``."""
     names = storage.listing(run, deep=True)
-    manifests = [match for name in names if (match := MANIFEST.fullmatch(name))]
-    for manifest in sorted(manifests, key=lambda match: int(match[2]), reverse=True):
-        with suppress(ShardError, KeyError, TypeError):
-            settings: dict[str, Any] = storage.read_json(f"{run}/{manifest[0]}")["settings"]
-            return settings
+    matches = [match for name in names if (match := MANIFEST.fullmatch(name))]
+    for match in sorted(matches, key=lambda match: int(match[2]), reverse=True):
+        with suppress(ShardError, TypeError):
+            manifest: dict[str, Any] = storage.read_json(f"{run}/{match[0]}")
+            if "settings" in manifest:
+                return manifest
     return None

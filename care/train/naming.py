@@ -15,13 +15,11 @@ class Naming(NamedTuple):
     """A way to name the parts of a ResNet.
 
     Attributes:
-        library: whose it is.
         anchor: the first convolution of any block; before it is the ``prefix`` of the network. Any
             block is one, so that a file that lacks some can be told what it lacks.
         rename: torchvision's name of a part, or the name itself of what is no ResNet's.
     """
 
-    library: str
     anchor: re.Pattern[str]
     rename: Callable[[str], str]
 
@@ -66,14 +64,13 @@ def _anchor(block: str) -> re.Pattern[str]:
     return re.compile(rf"(?P<prefix>.*\.|){block}\.weight")
 
 
-TORCHVISION = Naming("torchvision", _anchor(r"layer[1-4]\.\d+\.conv1"), str)
-POSITIONAL = Naming("nn.Sequential", _anchor(r"[4-7]\.\d+\.conv1"), _from_position)
+TORCHVISION = Naming(_anchor(r"layer[1-4]\.\d+\.conv1"), str)
+POSITIONAL = Naming(_anchor(r"[4-7]\.\d+\.conv1"), _from_position)
 TRANSFORMERS = Naming(
-    "transformers",
     _anchor(r"encoder\.stages\.\d\.layers\.\d+\.layer\.0\.convolution"),
     _from_transformers,
 )
-DETECTRON2 = Naming("detectron2", _anchor(r"res[2-5]\.\d+\.conv1"), _from_detectron)
+DETECTRON2 = Naming(_anchor(r"res[2-5]\.\d+\.conv1"), _from_detectron)
 NAMINGS = (TORCHVISION, POSITIONAL, TRANSFORMERS, DETECTRON2)
 
 

@@ -134,7 +134,8 @@ class Run:
             ranks.max_over_ranks(0)  # the others wait for what was fetched
             self._restore()
             if self.lead:
-                self._check_room()
+                steps = self.settings["steps"]
+                check_room(self.path, self.model, self.machine, start=self.start, steps=steps)
                 for old in self.path.glob("status*.json"):
                     old.unlink()
             ranks.max_over_ranks(0)  # what the others say from here on is not removed
@@ -264,16 +265,6 @@ class Run:
                 f"the processes see different checkpoints in {self.url}; "
                 "give a RUN that all machines share"
             )
-
-    def _check_room(self) -> None:
-        """Raise a ``CareError`` where the disk has no room for what is going to be saved."""
-        check_room(
-            self.path,
-            self.model,
-            self.machine,
-            start=self.start,
-            steps=self.settings["steps"],
-        )
 
     def _choose_workers(self) -> None:
         """Settle how many processes decode, and say with what the steps that are left are taken."""

@@ -75,7 +75,6 @@ def stored_encoder(checkpoint: Checkpoint, source: EncoderSource) -> Stored:
     Raises:
         CareError: There is none in it, or none that can be built by its name.
     """
-    settings = checkpoint.manifest["settings"]
     if source.branch not in PLACES_OF_ROLES:
         raise CareError(
             f"wanted online or target as the encoder of {source.place}, got {source.branch!r}"
@@ -86,19 +85,32 @@ def stored_encoder(checkpoint: Checkpoint, source: EncoderSource) -> Stored:
             f"{source.place} is a run without an encoder, such as one of linear classifiers on a "
             "frozen encoder; give the run that trained the encoder"
         )
+    size = stored_size(checkpoint.manifest)
     note = checkpoint.manifest.get("encoder")
     if note:
-        return Stored(note["name"], int(note["size"]), tensors)
+        return Stored(note["name"], size, tensors)
     # of earlier versions
-    name = str(settings.get("encoder", ""))
-    is_detector = "head" in settings
-    size = USUAL_SIZE if is_detector else int(settings.get("size", USUAL_SIZE))
+    name = str(checkpoint.manifest["settings"].get("encoder", ""))
     if name and not DIGEST.fullmatch(name):
         return Stored(name, size, tensors)
     # the one 3×3 stem of those versions has a stride of 2, and is the first of its shape
     named = match_architecture(tensors).encoder
     recognised = recognise(tensors, EncoderSource(source.place, "", named))
     return Stored(recognised.encoder, size, recognised.tensors)
+
+
+def stored_size(manifest: Mapping[str, Any]) -> int:
+    """The size that the encoder in a checkpoint was trained on, pixels.
+
+    Args:
+        manifest: of the checkpoint.
+    """
+    note = manifest.get("encoder")
+    if note:
+        return int(note["size"])
+    # of earlier versions
+    is_detector = "head" in manifest["settings"]
+    return USUAL_SIZE if is_detector else int(manifest["settings"].get("size", USUAL_SIZE))
 
 
 def encoder_tensors(

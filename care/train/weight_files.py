@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from care.errors import CareError
+from shards import storage
 
 WANTED = (
     "a run of `care pretrain`, a file of weights (.safetensors, .pth, .pt, .tar, .ckpt), "
@@ -54,9 +55,33 @@ def read_weights(file: Path, source: str | Path) -> FileWeights:
 
 def _read_safetensors(file: Path) -> FileWeights:
     with safe_open(file, "pt") as opened:
-        note = json.loads((opened.metadata() or {}).get("care", "{}"))
+        note = _note_in(opened.metadata())
         names = opened.keys()
         return FileWeights(note, {name: opened.get_tensor(name) for name in names})
+
+
+def read_note(source: str | Path) -> dict[str, Any]:
+    """What ``save_encoder`` has noted in a file, whose tensors are not read.
+
+    Args:
+        source: path or URL of the file.
+
+    Returns:
+        The note, empty of other people's files, and of one that is damaged, which is told where
+        its weights are read.
+    """
+    if not str(source).endswith(".safetensors"):
+        return {}
+    try:
+        with storage.nearby(source) as file, safe_open(file, "pt") as opened:
+            return _note_in(opened.metadata())
+    except (SafetensorError, ValueError):
+        return {}
+
+
+def _note_in(metadata: dict[str, str] | None) -> dict[str, Any]:
+    note: dict[str, Any] = json.loads((metadata or {}).get("care", "{}"))
+    return note
 
 
 def _conversion_advice(source: str | Path, held: str) -> str:

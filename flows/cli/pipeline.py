@@ -170,6 +170,7 @@ add_command(
     "care pipeline deploy --images photos --out lab --cron '0 3 * * *', then:"
     " prefect worker start --pool care",
     name="deploy",
+    names=_NAMES,
     about="Deploy pipeline, grid and stages to a work pool, whose workers run them in this folder."
     " The grid is that of care reproduce; the options are what the pipeline runs with, unless a"
     " run is given others.",

@@ -19,6 +19,9 @@ from shards.sources.tars import (
     refuse_compressed,
 )
 
+# what was meant as an image, though perhaps nothing here reads it
+_IMAGES = SUFFIXES | UNREAD_SUFFIXES
+
 
 def list_folder(folder: str | Path) -> Listing:
     """The images in a folder at any depth, or if there are none, those in the tars in it.
@@ -36,7 +39,7 @@ def list_folder(folder: str | Path) -> Listing:
     """
     sizes = storage.listing(folder, deep=True)
     root = str(folder).rstrip("/")
-    candidates = [name for name in sizes if suffix(name) in SUFFIXES | UNREAD_SUFFIXES]
+    candidates = [name for name in sizes if suffix(name) in _IMAGES]
     junk = {name for name in candidates if is_junk(name)}
     raw_twins = companions(candidates, SUFFIXES) - junk
     names = [name for name in candidates if name not in junk | raw_twins]

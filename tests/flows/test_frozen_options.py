@@ -106,6 +106,16 @@ def test_a_command_has_its_frozen_help(present, name) -> None:
     assert help_texts(got) == help_texts(wanted)
 
 
+def test_the_pipelines_commands_call_an_option_alike() -> None:
+    frozen = json.loads(FROZEN.read_text())
+    of_run = frozen["care pipeline run"]["parameters"]
+    for verb in ("plan", "serve", "deploy"):
+        of_verb = frozen[f"care pipeline {verb}"]["parameters"]
+        shared = of_run.keys() & of_verb.keys()
+        assert "value_range" in shared
+        assert all(of_verb[name]["names"] == of_run[name]["names"] for name in shared)
+
+
 if __name__ == "__main__":
     text = json.dumps(command_line(), indent=1, sort_keys=True, ensure_ascii=False)
     FROZEN.write_text(f"{text}\n")

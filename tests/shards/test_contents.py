@@ -242,6 +242,24 @@ def test_an_interrupted_build_writes_the_shards_of_changed_images_again(
     assert index.digest == shards.build(bitmaps, tmp_path / "new", shard_size=2).digest
 
 
+def test_a_build_that_goes_on_reads_no_image_of_a_finished_shard_again(
+    bitmaps, tmp_path, settled, reads, monkeypatch
+):
+    write_shard = writers.write_shard
+
+    def stopping(plan, dest, number, tick):
+        if number == 2:
+            raise ShardError("stopped")
+        write_shard(plan, dest, number, tick)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writers, "write_shard", stopping)
+        with pytest.raises(ShardError, match="stopped"):
+            shards.build(bitmaps, tmp_path / "set", shard_size=2, workers=1)
+    shards.build(bitmaps, tmp_path / "set", shard_size=2)
+    assert reads == []
+
+
 def test_a_finished_set_of_files_that_stay_is_only_looked_up(bitmaps, tmp_path, settled, reads):
     shards.build(bitmaps, tmp_path / "set")
     shards.build(bitmaps, tmp_path / "set")

@@ -1,4 +1,4 @@
-"""Each row of docs/data.md is a test: here is which."""
+"""Each row of the tables of layouts in docs/data.md is a test: here is which."""
 
 import ast
 import re

@@ -476,6 +476,9 @@ def test_plugins_give_lossless_pngs_of_upright_images(tmp_path, package, file_fo
     file.seek(0)
     np.testing.assert_array_equal(pixels_of(tmp_path / "set", "0"), Image.open(file).convert("RGB"))
     assert shards.open(tmp_path / "set")[0].data.startswith(b"\x89PNG")
+    # of annotated images only the header is read
+    assert images.upright_size(src / f"0.{suffix}") == image.size
+    assert images.upright_size(io.BytesIO(file.getvalue())) == image.size
 
 
 def test_nothing_is_printed_of_broken_tiffs(capfd):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from photo_sets import build
 from safetensors import safe_open
+import shards
 from care import resnet18
 from care.evaluate import extract, write_features
 from shards import storage
@@ -65,6 +66,18 @@ def test_a_table_has_a_list_in_each_row(encoder, photos, wanted, tmp_path):
     assert table["key"] == photos.keys.tolist()
     assert table["class"] == [name or None for name in wanted[1]]
     assert (np.array(table["features"], np.float32) == wanted[0]).all()
+
+
+def test_a_set_without_classes_has_none_in_its_table(encoder, tmp_path, make_image):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow reads and writes Parquet")
+    (tmp_path / "flat").mkdir()
+    for number in range(2):
+        make_image(number).save(tmp_path / "flat" / f"{number}.png")
+    shards.build(tmp_path / "flat", tmp_path / "set")
+    write_features(encoder, shards.open(tmp_path / "set"), tmp_path / "out.parquet")
+    table = parquet.read_table(tmp_path / "out.parquet").to_pydict()
+    assert sorted(table) == ["features", "key"]
+    assert sorted(table["key"]) == ["0", "1"]
 
 
 def test_a_file_may_be_a_url(encoder, photos, wanted, url):

@@ -74,6 +74,14 @@ def test_the_keys_of_a_step_are_queued_after_it_those_of_all_its_parts_once():
     assert int(criterion.queue.taken) == 10
 
 
+def test_a_loop_of_ones_own_queues_all_parts_of_a_step_by_its_update():
+    c, _ = make_streams(objective=MoCoV2(hidden=8, dim=4, queue=16))
+    for seed in (0, 1):
+        c.criterion(random_embeddings(seed, 4, 4), random_embeddings(seed, 4, 4))
+    c.update(0.9, parts=2)
+    assert int(c.criterion.queue.taken) == 16
+
+
 def test_a_batch_that_does_not_divide_the_queue_is_refused_before_training(data, tmp_path):
     streams = make_streams(objective=MoCoV2(hidden=8, dim=4, queue=24))
     message = r"queue of 24 keys does not hold whole batches of 16; wanted a queue of 16 or 32"

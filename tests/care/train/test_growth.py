@@ -14,7 +14,7 @@ def test_a_call_grows_a_run_that_asks_for_more_steps_alone():
     assert not grows(BEFORE, steps=100, batch_size=256)
     assert not grows(BEFORE, steps=50, batch_size=256)
     assert not grows(BEFORE, steps=200, batch_size=128)
-    assert not grows(None, steps=200, batch_size=256)
+    assert not grows({}, steps=200, batch_size=256)
 
 
 def test_the_sentence_says_where_the_rate_was_and_where_it_goes_on():

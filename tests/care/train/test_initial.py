@@ -1,13 +1,31 @@
 """Trainings that begin with weights that were trained before."""
 
+import copy
 import pytest
 import torch
 from foreign_weights import assert_same
 from small_runs import STEPS, make_streams, rows, train
-from care import BYOL, CareError, SimSiam, build_encoder
+from torch import nn
+from care import BYOL, CareError, CStream, SimSiam, build_encoder
+from care.momentum import Pair
 from care.sequential import sequential_stream
 from care.train import checkpoint, load_encoder, weights
 from care.train.initial import start_from
+
+
+class FollowingPair(nn.Module, Pair):
+    """A pair of one's own, whose target has another name."""
+
+    def __init__(self, online):
+        super().__init__()
+        self.online = online
+        self.slow = copy.deepcopy(online).requires_grad_(False)
+
+    def forward(self, online, target):
+        return [self.online(view) for view in online], [self.slow(view) for view in target]
+
+    def followers(self):
+        return [*zip(self.slow.parameters(), self.online.parameters(), strict=True)]
 
 
 @pytest.fixture
@@ -39,6 +57,11 @@ def test_the_encoder_in_a_sequential_stream_and_one_without_target_start_from_it
     start_from(file, one)
     for network in (one.backbone.online, one.backbone.target):
         assert_same(network.encoder.state_dict(), wanted)
+    of_another_kind = CStream(FollowingPair(build_encoder("resnet18-small-half")), BYOL(hidden=8))
+    start_from(file, of_another_kind)
+    for network in (of_another_kind.backbone.online, of_another_kind.backbone.slow):
+        weights_of_network = dict(network.named_parameters())
+        assert_same(weights_of_network, {name: wanted[name] for name in weights_of_network})
     alone, _ = make_streams(objective=SimSiam(hidden=8))
     start_from(file, alone)
     assert_same(alone.backbone.online.state_dict(), wanted)

@@ -332,3 +332,12 @@ def test_what_is_no_encoder_is_refused(tmp_path, source, message):
 def test_a_name_of_a_network_is_no_source_and_says_what_is(name) -> None:
     with pytest.raises(CareError, match=f"supervised:{name} has ImageNet's weights"):
         load_encoder(name)
+
+
+def test_a_file_of_an_encoder_without_a_name_says_that_nobody_can_build_it(tmp_path):
+    nameless = build_encoder("resnet18-small-half")
+    nameless.name = ""
+    weights.save_encoder(tmp_path / "own.safetensors", nameless, size=32)
+    for source in ("own.safetensors", "own.safetensors:resnet18"):
+        with pytest.raises(CareError, match="without a name, which nothing here can build"):
+            load_encoder(f"{tmp_path}/{source}")

@@ -184,7 +184,7 @@ def test_a_list_of_another_set_and_one_that_cannot_be_read_are_refused(train, tm
         listed(train, write_list(tmp_path, "n01440764_1.JPEG", "", "n01440764_2.JPEG"))
     with pytest.raises(CareError, match=r"wanted a name .* in each line of .*, got no line"):
         listed(train, write_list(tmp_path, "", " "))
-    for path in (tmp_path / "none.txt", tmp_path):
+    for path in (tmp_path / "none.txt", tmp_path / "none.csv", tmp_path):
         with pytest.raises(CareError, match=f"cannot read the list {path}"):
             listed(train, path)
     (tmp_path / "image.png").write_bytes(b"\x89PNG\xff\xfe")
