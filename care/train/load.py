@@ -105,7 +105,7 @@ def trained_size(source: str | Path) -> int | None:
         # without one there is no checkpoint either, and reading tells it
         return stored_size(manifest) if manifest else _read(parse_source(source)).size
     if not path.is_file():
-        raise _absent(path)
+        raise _absent(str(path))
     folder, _, name = place.rpartition("/")
     if name == "model.safetensors" and MANIFEST in storage.listing(folder or "."):
         return stored_size(storage.read_json(f"{folder or '.'}/{MANIFEST}"))
@@ -121,8 +121,8 @@ def _manifest_in(folder: str) -> dict[str, Any] | None:
     return recorded_manifest(folder) or recorded_manifest(f"{folder}/{OF_ALL_LABELS}")
 
 
-def _absent(path: Path) -> CareError:
-    return CareError(f"{path} does not exist; wanted {WANTED}{_name_hint(str(path))}")
+def _absent(place: str) -> CareError:
+    return CareError(f"{place} does not exist; wanted {WANTED}{_name_hint(place)}")
 
 
 def _name_hint(source: str) -> str:
@@ -156,7 +156,7 @@ def _read(source: EncoderSource) -> Stored:
         return _read_run(source)
     if path.is_file():
         return _read_file(source)
-    raise _absent(path)
+    raise _absent(str(path))
 
 
 def _read_run(source: EncoderSource) -> Stored:

@@ -99,7 +99,7 @@ def test_any_cnn_with_a_tap_can_be_trained(data, tmp_path):
         torch.equal(value, weights[key]) for key, value in c.backbone.online.state_dict().items()
     )
     with pytest.raises(
-        CareError, match="no encoder is called ''"
+        CareError, match="without a name, which nothing here can build"
     ):  # only those in the table can be rebuilt
         load_encoder(done.encoder)
 
