@@ -16,12 +16,14 @@ from flows.schedule import Schedule
 from shards import locks, storage
 from shards.bounds import NonNegativeInt
 from shards.progress import warn
+from shards.sources.once import forget_listings, listing_once
 
 SECONDS_FOR_ANOTHER = 600  # that a run waits for another one which copies its results there
 
 
 @flow(name="care-pipeline", persist_result=False)
 @flattened
+@listing_once()
 def care_pipeline(
     *,
     out: str = "demo",
@@ -69,6 +71,7 @@ def care_pipeline(
     with Schedule(out, execution) as schedule:
         schedule.announce(graph.planned_stages(experiment, Facts.before(experiment)))
         results = schedule.run(graph.data_stages(experiment))
+        forget_listings()
         facts = Facts.of(experiment, results)
         schedule.announce(graph.planned_stages(experiment, facts))
         results |= schedule.run(graph.training_stages(experiment, facts))

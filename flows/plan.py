@@ -11,6 +11,7 @@ from flows.flatten import flat_parameters, gathered
 from flows.result import Result
 from flows.stages import Stage
 from shards import storage
+from shards.sources.once import listing_once
 
 State = Literal["cached", "to run", "to continue", "left out"]
 
@@ -31,6 +32,7 @@ class PlannedStage(NamedTuple):
     why: str
 
 
+@listing_once()
 def plan_of_options(options: Mapping[str, Any]) -> list[PlannedStage]:
     """What `care pipeline run` would do with some options.
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from flows.result import Result
 from shards import sources, storage
 from shards.errors import ShardError
+from shards.sources import Source, is_in_share
 from shards.sources.candidates import suffix
 from shards.sources.junk import is_junk
 from shards.sources.parts import part_folders
@@ -74,7 +75,7 @@ def split_images(images: str, val: str | None = None, image_root: str | None = N
         skipped.append(f"the folder {Path(name).name}: {Path(candidates[0]).name} is evaluated")
     if candidates:
         return Split({"train": inputs, "val": _inputs(candidates[0], image_root)}, skipped)
-    if any(image.label < 0 for image in content.samples) and not _can_hold_out(inputs):
+    if not _can_hold_out(content):
         why = "too few images have labels to hold some out; name others by --val"
         return Split({"train": inputs}, [*skipped, f"{EVALUATIONS}: {why}"])
     parts: dict[str, Result] = {
@@ -91,18 +92,13 @@ def _inputs(source: str, image_root: str | None) -> Result:
     return {"source": source}
 
 
-def _can_hold_out(inputs: Result) -> bool:
+def _can_hold_out(content: Source) -> bool:
     """Whether both shares of a source have images with a class."""
-    for share in ((0, TRAIN_SHARE), (TRAIN_SHARE, 1)):
-        try:
-            source = sources.find(
-                inputs["source"], image_root=inputs.get("image_root"), share=share
-            )
-        except ShardError:
-            return False
-        if all(image.label < 0 for image in source.samples):
-            return False
-    return True
+    names = [image.name for image in content.samples if image.label >= 0]
+    return all(
+        any(is_in_share(name, share) for name in names)
+        for share in ((0, TRAIN_SHARE), (TRAIN_SHARE, 1))
+    )
 
 
 def _part_folders(images: str) -> dict[str, list[str]]:

@@ -20,8 +20,9 @@ from shards.index import Index, read_index
 from shards.pixel_report import warnings
 from shards.pixel_rules import Choice
 from shards.pixels import Alpha
-from shards.plan import Plan, is_built_file, is_record, make_plan, missing_shards, plan_of
+from shards.plan import Plan, is_built_file, make_plan, missing_shards, plan_of
 from shards.progress import warn
+from shards.records import Records, numbers_of
 from shards.refused import LIST, forget_refused
 from shards.sources import arrange
 from shards.sources.iterables import refuse_other
@@ -128,17 +129,19 @@ def build(  # noqa: PLR0913 (a public verb)
             listing = collect(samples, root, names)
             plan = plan_of(arrange(listing, _title(src), **part), **options, choice=choice)
         _tell(src, [*plan.source.notes, *plan.pixel_notes])
-        names = forget_refused(plan, root, names)
-        index = _finished(plan, root, names)
+        records = Records(root)
+        names = forget_refused(plan, root, records, names)
+        index = _finished(plan, root, records, names)
         if index is None:
             began = time.time()
-            missing = missing_shards(plan, forget_changed(plan, root, names))
+            missing = missing_shards(plan, forget_changed(plan, records, names))
             write_shards(plan, root, missing, workers or available_cores())
-            index = commit(plan, root, max_rejects=max_rejects, began=began)
+            index = commit(plan, root, records, max_rejects=max_rejects, began=began)
+            names = _names_in(root)
         else:
             refuse_changed(plan, index)
         _tell(src, warnings(index.pixels))
-        remove_spool(root, _names_in(root))
+        remove_spool(root, names)
         return index
 
 
@@ -191,27 +194,27 @@ def _names_in(root: Path) -> list[str]:
     return names
 
 
-def _finished(plan: Plan, root: Path, names: Sequence[str]) -> Index | None:
+def _finished(plan: Plan, root: Path, records: Records, names: Sequence[str]) -> Index | None:
     """The index of the set if it is built, None if there is none or a part of it.
 
     Raises:
         ShardError: What is there was built from another plan.
     """
-    records = [root / name for name in names if is_record(name)]
+    numbers = numbers_of(names)
     if "index.json" in names:
         index = read_index(root)
         digests = {index.plan}
     else:
         index = None
-        digests = {storage.read_json(record)["plan"] for record in records}
+        digests = {records[number].plan for number in numbers}
     if digests - {plan.digest}:
         raise ShardError(
             f"{root} holds {'a set' if index else 'a part of a set'} built from other input or "
             "options; remove it or choose another DEST"
         )
     if index is not None:
+        for number in numbers:  # left by a kill after the index was committed
+            records.remove(number)
         if LIST in names:
-            records.append(root / LIST)
-        for record in records:  # left by a kill after the index was committed
-            storage.remove(record)
+            storage.remove(root / LIST)
     return index

@@ -14,11 +14,13 @@ from shards.hold_out import HoldOut
 from shards.index import Index
 from shards.plan import Plan, make_plan
 from shards.progress import warn
+from shards.sources.once import listing_once
 from shards.sources.part_sources import NO_PARTS, PartSources, find_parts
 
 _PARTS: tuple[Literal["train", "val"], ...] = ("train", "val")
 
 
+@listing_once()
 def build_sets(
     src: str | Path,
     dest: str | Path,
@@ -70,6 +72,7 @@ def build_sets(
     }
 
 
+@listing_once()
 def plan_sets(
     src: str | Path, *, val_share: float | None = None, parts: bool = True, **options: Any
 ) -> dict[str, Plan]:

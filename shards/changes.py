@@ -2,14 +2,13 @@
 
 import itertools
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from shards import storage
 from shards.contents import contents_of
 from shards.errors import ShardError
 from shards.index import Index
 from shards.plan import Plan, missing_shards, record_name
+from shards.records import Records
 from shards.sources.candidates import Candidate, is_elsewhere
-from shards.write import read_record
 
 _NAMED = 3  # names in a message
 
@@ -52,7 +51,7 @@ def _changed_samples(
     return sorted(changed)
 
 
-def forget_changed(plan: Plan, root: Path, names: Collection[str]) -> list[str]:
+def forget_changed(plan: Plan, records: Records, names: Collection[str]) -> list[str]:
     """Remove what says that shards are written of which images have changed since.
 
     Where the images are in an object store, what is written is trusted: to compare it, all would
@@ -60,14 +59,14 @@ def forget_changed(plan: Plan, root: Path, names: Collection[str]) -> list[str]:
 
     Args:
         plan: of a build of the source as it is.
-        root: folder of the unfinished set, which has the same plan.
-        names: those in it.
+        records: of the unfinished set, which has the same plan.
+        names: of the files in its folder.
 
     Returns:
         The names that are left.
     """
     written = {*range(len(plan.shards))}.difference(missing_shards(plan, names))
-    contents = {number: read_record(root / record_name(number)).contents for number in written}
+    contents = {number: records[number].contents for number in written}
     compared = [
         number
         for number in sorted(written)
@@ -77,6 +76,6 @@ def forget_changed(plan: Plan, root: Path, names: Collection[str]) -> list[str]:
     remaining = {*names}
     for number in compared:
         if contents[number] != [*itertools.islice(now, len(plan.shards[number]))]:
-            storage.remove(root / record_name(number))
+            records.remove(number)
             remaining.discard(record_name(number))
     return sorted(remaining)

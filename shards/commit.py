@@ -12,22 +12,23 @@ from shards.contents import UNKNOWN, is_comparable, remember
 from shards.errors import ShardError
 from shards.index import ROW, SCHEMA, Index, read_index
 from shards.pixel_report import PixelReport, refuse_faded, total
-from shards.plan import Plan, record_name
+from shards.plan import Plan
+from shards.records import Entry, Records, ShardRecord
 from shards.refused import LIST, remove_list, write_list
 from shards.rejects import NO_IMAGES, Reject, Rejection, describe, group_by_reason
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate, is_elsewhere
-from shards.write import Entry, ShardRecord, read_record
 
 _TRIED_AGAIN = frozenset((Reject.NOT_FETCHED, Reject.ODD_TIFF, Reject.HEIF, Reject.JPEG_XL))
 
 
-def commit(plan: Plan, dest: Path, *, max_rejects: float, began: float) -> Index:
+def commit(plan: Plan, dest: Path, written: Records, *, max_rejects: float, began: float) -> Index:
     """Write the index of a set whose shards are all there, and remove their records.
 
     Args:
         plan: what the shards were written from.
         dest: the set's folder.
+        written: the records in it.
         max_rejects: share of the images that may be rejected; files that never were images do not
             count.
         began: when the first image was read or compared, in seconds since the epoch.
@@ -38,8 +39,7 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float, began: float) -> Index
     Raises:
         ShardError: Too many images were rejected, or none is left.
     """
-    record_files = [dest / record_name(number) for number in range(len(plan.shards))]
-    records = [read_record(file) for file in record_files]
+    records = [written[number] for number in range(len(plan.shards))]
     entries = list[Entry]()
     rejections = [*plan.source.rejects]
     for record in records:
@@ -51,7 +51,7 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float, began: float) -> Index
         _refuse_lost_classes(plan, entries, rejections, max_rejects)
     except ShardError:
         write_list(dest, rejects)
-        _forget_unfetched(record_files, records)
+        _forget_unfetched(written, len(records))
         raise
     if not plan.rule.is_chosen:
         refuse_faded(total(record.pixels for record in records), dest)
@@ -66,8 +66,8 @@ def commit(plan: Plan, dest: Path, *, max_rejects: float, began: float) -> Index
     if contents != _stored_contents(images, entries):
         document["contents"] = storage.digest(contents)
     storage.write_json(dest / "index.json", document | {"own": storage.digest(document)})
-    for file in record_files:
-        storage.remove(file)
+    for number in range(len(records)):
+        written.remove(number)
     remove_list(dest)
     if any(is_elsewhere(image.path) for image in images):  # by one listing of their folders
         remember(images, contents, began)
@@ -108,11 +108,11 @@ def _refuse_lost_classes(
     )
 
 
-def _forget_unfetched(files: Sequence[Path], records: Sequence[ShardRecord]) -> None:
+def _forget_unfetched(records: Records, count: int) -> None:
     """Remove the records of shards that lack what a next run may have: links, and plugins."""
-    for file, record in zip(files, records, strict=True):
-        if any(reason in _TRIED_AGAIN for reason, _ in record.rejects):
-            storage.remove(file)
+    for number in range(count):
+        if any(reason in _TRIED_AGAIN for reason, _ in records[number].rejects):
+            records.remove(number)
 
 
 def _stored_contents(images: Sequence[Candidate], entries: Sequence[Entry]) -> list[int | None]:

@@ -20,6 +20,7 @@ from shards.samples import Making
 from shards.sources.annotated import read_annotations
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate
+from shards.sources.once import listing_once
 from shards.sources.rows import is_table
 
 # what a build leaves in a set's folder, finished or not
@@ -64,6 +65,7 @@ class Plan(NamedTuple):
         return Making(self.validate, self.max_side, self.min_side, self.quality, self.rule)
 
 
+@listing_once()
 def make_plan(  # noqa: PLR0913 (the options of build)
     src: str | Path,
     *,
@@ -124,7 +126,6 @@ def make_plan(  # noqa: PLR0913 (the options of build)
     source = sources.find(
         src,
         share=share,
-        annotations=annotations,
         classes=classes,
         image_root=image_root,
         columns=columns or (),
@@ -175,7 +176,8 @@ def plan_of(  # noqa: PLR0913 (the options of a plan)
         ShardError: An argument is out of range.
     """
     _check_options(shard_size, max_side, quality, validate)
-    rule, pixel_notes = decide_rule(source.samples, choice)
+    # of all images, so that the sets of one source have one rule
+    rule, pixel_notes = decide_rule(source.every or source.samples, choice)
     order = permutation(len(source.samples), seed=seed, stream=0)
     shuffled = [source.samples[number] for number in order]
     starts = range(0, len(shuffled), shard_size)
@@ -186,7 +188,7 @@ def plan_of(  # noqa: PLR0913 (the options of a plan)
     if document:
         options.append(document)
     return Plan(
-        source=source,
+        source=source._replace(every=()),
         annotations=annotations,
         shards=[shuffled[start : start + shard_size] for start in starts],
         validate=validate,
@@ -246,11 +248,6 @@ def tar_name(number: int) -> str:
 def record_name(number: int) -> str:
     """The file that says what is in a shard, until the index does."""
     return f".shard-{number:06}.json"
-
-
-def is_record(name: str) -> bool:
-    """Whether a file in a set's folder is such a record."""
-    return name.startswith(".shard-")
 
 
 def is_built_file(name: str) -> bool:

@@ -5,7 +5,8 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shards import storage
-from shards.plan import Plan, is_record, record_name, tar_name
+from shards.plan import Plan, record_name, tar_name
+from shards.records import Records, numbers_of
 
 # in the folder of a set that was refused, until the set is built
 LIST = "rejects.tsv"
@@ -27,7 +28,7 @@ def write_list(dest: Path, rejects: Mapping[str, Sequence[str]]) -> None:
     storage.write_bytes(dest / LIST, text.getvalue().encode(errors="surrogateescape"))
 
 
-def forget_refused(plan: Plan, root: Path, names: Sequence[str]) -> list[str]:
+def forget_refused(plan: Plan, root: Path, records: Records, names: Sequence[str]) -> list[str]:
     """Remove what a refused build has written of a source that was repaired since.
 
     Only where a build was refused: one that was interrupted is not lost to a mistyped command.
@@ -35,22 +36,25 @@ def forget_refused(plan: Plan, root: Path, names: Sequence[str]) -> list[str]:
     Args:
         plan: of this build.
         root: the set's folder.
-        names: those in it.
+        records: of the shards in it.
+        names: of the files in it.
 
     Returns:
         The names that are left.
     """
     if LIST not in names or "index.json" in names:
         return list(names)
-    kept = set[str]()
-    for number in range(len(plan.shards)):
-        name = record_name(number)
-        if name in names and storage.read_json(root / name)["plan"] == plan.digest:
-            kept |= {name, tar_name(number)}
-    stale = {name for name in names if is_record(name) or name.endswith(".tar")} - kept
+    written = numbers_of(names)
+    kept = {number for number in written if records[number].plan == plan.digest}
     # records first: a shard without one is written again
-    for name in sorted(stale):
+    stale_numbers = [number for number in written if number not in kept]
+    for number in stale_numbers:
+        records.remove(number)
+    kept_tars = {*map(tar_name, kept)}
+    stale_tars = [name for name in names if name.endswith(".tar") and name not in kept_tars]
+    for name in stale_tars:
         storage.remove(root / name)
+    stale = {*map(record_name, stale_numbers), *stale_tars}
     return [name for name in names if name not in stale]
 
 

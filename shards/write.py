@@ -1,18 +1,17 @@
 """One shard, written from a plan: a pure function of the plan and the shard's number."""
 
-import json
 import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 from shards import storage
 from shards.contents import UNKNOWN, is_comparable, remember
 from shards.fetch import reading
 from shards.index import Shard
 from shards.kinds import refuse_unread
 from shards.pixel_report import PixelCounts
-from shards.plan import Plan, record_name, tar_name
+from shards.plan import Plan, tar_name
+from shards.records import Entry, ShardRecord, write_record
 from shards.rejects import RejectError, Rejection
 from shards.samples import SampleFile, prepare_sample
 from shards.sources.candidates import Candidate, file_suffix, is_elsewhere, suffix
@@ -22,46 +21,6 @@ from shards.tar_writer import TarWriter
 # that takes as long as to copy ten
 _LOOKED_AT_SHARE = 32
 _LEAST_LOOKED_AT, _MOST_LOOKED_AT = 32, 256
-
-
-class Entry(NamedTuple):
-    """What the index will say of a sample: a row of ``samples.npy``, and its key.
-
-    Attributes:
-        offset: where its bytes begin in the tar.
-        length: how many bytes there are.
-        crc32: checksum of these bytes.
-        label: its class number, or -1.
-        orientation: EXIF's, 1…8, or 0 where it was not looked at.
-        key: its name in the set.
-    """
-
-    offset: int
-    length: int
-    crc32: int
-    label: int
-    orientation: int
-    key: str
-
-
-class ShardRecord(NamedTuple):
-    """What is in a shard that is written.
-
-    Attributes:
-        plan: the digest of its plan.
-        shard: the tar.
-        entries: the samples in it, in order.
-        rejects: the images that were left out.
-        contents: what was read of each image of the shard, see ``shards.contents``.
-        pixels: what the samples are like.
-    """
-
-    plan: str
-    shard: Shard
-    entries: list[Entry]
-    rejects: list[Rejection]
-    contents: list[int]
-    pixels: PixelCounts = PixelCounts()
 
 
 def write_shard(
@@ -107,9 +66,7 @@ def write_shard(
         sha256 = tar.finish()
     shard = Shard(name, len(entries), tar.size, sha256)
     record = ShardRecord(plan.digest, shard, entries, rejects, contents, pixels)
-    # not write_json: indenting takes ten times as long
-    text = json.dumps(record._asdict())
-    storage.write_bytes(dest / record_name(number), text.encode())
+    write_record(dest, number, record)
     if not any(is_elsewhere(image.path) for image in plan.shards[number]):
         # a build that goes on after a kill compares them by a look
         remember(plan.shards[number], contents, began)
@@ -119,19 +76,6 @@ def _distance_of_looks(count: int) -> int:
     """From how many of the images of a set one is looked at."""
     looks = min(max(count // _LOOKED_AT_SHARE, _LEAST_LOOKED_AT), _MOST_LOOKED_AT)
     return max(1, count // looks)
-
-
-def read_record(file: Path) -> ShardRecord:
-    """Read back the record of a shard."""
-    content = storage.read_json(file)
-    return ShardRecord(
-        plan=content["plan"],
-        shard=Shard(*content["shard"]),
-        entries=[Entry(*entry) for entry in content["entries"]],
-        rejects=[Rejection(*rejection) for rejection in content["rejects"]],
-        contents=content.get("contents", []),
-        pixels=PixelCounts(*content.get("pixels", ())),
-    )
 
 
 def make_sample(image: Candidate, original: bytes, plan: Plan, *, look: bool = False) -> SampleFile:

@@ -15,6 +15,7 @@ from flows.status import stage_states
 from shards import storage
 from shards.errors import ShardError
 from shards.progress import console, warn
+from shards.sources.once import listing_once
 
 _NAMES = {"value_range": "--range"}
 
@@ -24,6 +25,7 @@ app = new_app(
 )
 
 
+@listing_once()
 def run_and_show(plain: Plain = False, as_json: Json = False, **settings: Any) -> None:
     """Run the pipeline and print what came out.
 

@@ -15,6 +15,7 @@ from flows.cli.tables import print_json, show_results
 from flows.evaluations import ABOUT
 from flows.exits import exit_on_failure
 from shards import sources, storage
+from shards.sources.once import listing_once
 
 
 class _Lazy(NamedTuple):
@@ -107,6 +108,7 @@ def main() -> NoReturn:
 
 
 @app.command()
+@listing_once()
 def demo(
     images: Annotated[
         str | None, typer.Option(help="Your own image folder instead of procedural scenes.")

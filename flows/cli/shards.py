@@ -9,12 +9,14 @@ from flows.cli.tables import print_json, table
 from shards import boxes, storage
 from shards.errors import Misuse
 from shards.printable import printable
+from shards.sources.once import listing_once
 
 _NAMED = 20  # rejected files of one reason that are shown
 
 app = new_app("Image folders into WebDataset shards with an index.", no_args_is_help=True)
 
 
+@listing_once()
 def _build(
     src: Annotated[
         str,

@@ -29,6 +29,7 @@ from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.held_out import samples_of_part, single_classes
 from shards.sources.keys import unique_keys
+from shards.sources.once import listed_once
 from shards.sources.plain import list_folder
 from shards.sources.rows import is_table
 from shards.sources.tables import list_table
@@ -45,6 +46,7 @@ class Source(NamedTuple):
         notes: what a user might not expect, one line each.
         hold_out: which part of all samples these are, None if they are all.
         form: what the source was recognised as, in words.
+        every: the images of the whole source, of which these may be a share or a part.
     """
 
     samples: list[Candidate]
@@ -53,13 +55,13 @@ class Source(NamedTuple):
     notes: Sequence[str] = ()
     hold_out: HoldOut | None = None
     form: str = ""
+    every: Sequence[Candidate] = ()
 
 
 def find(
     src: str | Path,
     *,
     share: tuple[float, float] = (0, 1),
-    annotations: Annotations | None = None,
     classes: bool = True,
     image_root: str | Path | None = None,
     columns: Sequence[str] = (),
@@ -85,7 +87,6 @@ def find(
         share: only files whose name's hash falls between these two parts of 1 are looked at, so
             that (0, 0.8) and (0.8, 1) split a source in two; classes and labels are those of the
             whole.
-        annotations: what ``read_annotations`` gave of ``src``, so that it is not read again.
         classes: whether images have the classes that the source says, or none.
         image_root: the folder of the images of a table or a COCO JSON, where they are not around
             it.
@@ -98,14 +99,21 @@ def find(
     Raises:
         ShardError: It is not one of these, cannot be listed, or holds no image.
     """
+    listing = _list_source(src, image_root=image_root, columns=tuple(columns))
+    return arrange(listing, str(src), share=share, classes=classes, hold_out=hold_out)
+
+
+@listed_once
+def _list_source(
+    src: str | Path, *, image_root: str | Path | None, columns: tuple[str, ...]
+) -> Listing:
+    """Everything that a source lists, as of ``find``."""
     if is_table(src):
         root = None if image_root is None else storage.locate(image_root)
-        listing = list_table(storage.locate(src), image_root=root, columns=columns)
-    else:
-        annotations = annotations or read_annotations(src, image_root=image_root)
-        refuse_image_root(src, annotations, image_root)
-        listing = _list_images(src, annotations)
-    return arrange(listing, str(src), share=share, classes=classes, hold_out=hold_out)
+        return list_table(storage.locate(src), image_root=root, columns=columns)
+    annotations = read_annotations(src, image_root=image_root)
+    refuse_image_root(src, annotations, image_root)
+    return _list_images(src, annotations)
 
 
 def arrange(
@@ -140,7 +148,7 @@ def arrange(
     if not classes:
         images = [image._replace(class_name=None) for image in images]
     class_names = _class_names(images, is_table=listing.is_table)
-    shared = [image for image in images if _is_in_share(image.name, share)]
+    shared = [image for image in images if is_in_share(image.name, share)]
     if not shared:
         why = f": {describe(group_by_reason(rejects))}" if rejects else ""
         raise ShardError(
@@ -153,10 +161,10 @@ def arrange(
         for image, key in zip(shared, unique_keys(shared), strict=True)
     ]
     shared_rejects = [
-        rejection for rejection in sorted(rejects) if _is_in_share(rejection.name, share)
+        rejection for rejection in sorted(rejects) if is_in_share(rejection.name, share)
     ]
     notes = [*listing.notes, *_notes_on_classes(samples, class_names)]
-    source = Source(samples, class_names, shared_rejects, notes, form=listing.form)
+    source = Source(samples, class_names, shared_rejects, notes, form=listing.form, every=images)
     return source if hold_out is None else _take_part(source, hold_out)
 
 
@@ -176,7 +184,7 @@ def _take_part(source: Source, hold_out: HoldOut) -> Source:
                 f"{len(single):,} classes have one image, which is trained on: {single[0]}"
             )
     rejects = source.rejects if hold_out.part == "train" else []
-    return Source(samples, source.classes, rejects, notes, hold_out, source.form)
+    return source._replace(samples=samples, rejects=rejects, notes=notes, hold_out=hold_out)
 
 
 def refuse_image_root(
@@ -241,7 +249,12 @@ def _notes_on_classes(samples: Collection[Candidate], classes: Sequence[str]) ->
     return notes
 
 
-def _is_in_share(name: str, share: tuple[float, float]) -> bool:
-    """Whether the hash of a name falls into a part of a source."""
+def is_in_share(name: str, share: tuple[float, float]) -> bool:
+    """Whether an image is in a share of a source.
+
+    Args:
+        name: of the image, whose hash decides.
+        share: where the share starts and stops, in 0…1.
+    """
     start, stop = share
     return start <= zlib.crc32(os.fsencode(name)) / 2**32 < stop

@@ -12,6 +12,7 @@ from shards.sources.annotations import AnnotatedImage, Annotations
 from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.coco import read_coco
 from shards.sources.file_names import stem_of
+from shards.sources.once import listed_once
 from shards.sources.plain import list_folder
 from shards.sources.rows import is_table
 from shards.sources.voc import read_voc, read_voc_folder
@@ -22,6 +23,7 @@ _NAMES = ("annotations.json", "_annotations.coco.json")
 _UNREADABLE = (Reject.NO_IMAGE, Reject.NO_ANNOTATION)
 
 
+@listed_once
 def read_annotations(
     data: str | Path, *, image_root: str | Path | None = None
 ) -> Annotations | None:

@@ -9,6 +9,7 @@ from shards.sources.annotated import read_annotations
 from shards.sources.candidates import suffix
 from shards.sources.junk import is_junk
 from shards.sources.layouts import parts_among
+from shards.sources.once import list_deep
 from shards.sources.parts import part_of
 from shards.sources.rows import is_table
 from shards.sources.tars import find_tars, outweigh
@@ -48,7 +49,7 @@ def find_parts(src: str | Path) -> PartSources:
     root = str(src).rstrip("/") or "/"
     if is_table(src) or suffix(root) in (".json", ".tar") or not _may_have_parts(root):
         return NO_PARTS
-    sizes = storage.listing(src, deep=True)
+    sizes = list_deep(src)
     files = [name for name in sizes if not is_junk(name)]
     images = [name for name in files if suffix(name) in SUFFIXES]
     tars = find_tars(sizes)

@@ -11,6 +11,7 @@ from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.junk import is_junk
 from shards.sources.layouts import read_layout
 from shards.sources.metadata import read_metadata
+from shards.sources.once import list_deep
 from shards.sources.tars import (
     find_tars,
     list_tars,
@@ -37,7 +38,7 @@ def list_folder(folder: str | Path) -> Listing:
     Raises:
         ShardError: There are neither images nor tars, or a tar is damaged.
     """
-    sizes = storage.listing(folder, deep=True)
+    sizes = list_deep(folder)
     root = str(folder).rstrip("/")
     candidates = [name for name in sizes if suffix(name) in _IMAGES]
     junk = {name for name in candidates if is_junk(name)}

@@ -4,7 +4,7 @@ Tools write a name with a suffix, with a path, or with blanks; ``<filename>`` wi
 another one, or as the path on another machine. A name is tried as it stands first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -13,6 +13,7 @@ from shards.errors import ShardError
 from shards.images import SUFFIXES
 from shards.sources.candidates import suffix
 from shards.sources.file_names import name_variants, stem_of
+from shards.sources.once import list_deep
 
 # where tools put annotations and images in the folder of a set, VOC's own first
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "annotations/xmls", "xmls", "xml", "labels")
@@ -144,7 +145,7 @@ def lists_of(folder: Path) -> list[Path]:
         Their paths, sorted.
     """
     root = folder / "ImageSets"
-    names = [name for name in storage.listing(root, deep=True) if suffix(name) == ".txt"]
+    names = [name for name in list_deep(root) if suffix(name) == ".txt"]
     in_main = [name for name in names if name.startswith("Main/")]
     return [root / name for name in sorted(in_main or names)]
 
@@ -179,7 +180,7 @@ def _gather(
     annotations: Path, images: Path, xmls: dict[str, str], *, deep: bool = True
 ) -> VocFiles:
     """The files of the two folders of a set."""
-    names = frozenset(storage.listing(images, deep=deep))
+    names = frozenset(_listing(images, deep=deep))
     image_names = sorted(name for name in names if suffix(name) in SUFFIXES)
     by_stem = dict[str, str]()
     for name in image_names:
@@ -193,12 +194,16 @@ def _gather(
 
 def _xmls(folder: Path, *, deep: bool = True) -> dict[str, str]:
     """The annotations in a folder by their names without suffix."""
-    names = storage.listing(folder, deep=deep)
+    names = _listing(folder, deep=deep)
     return {name[: -len(".xml")]: name for name in names if suffix(name) == ".xml"}
 
 
+def _listing(folder: Path, *, deep: bool) -> Mapping[str, int]:
+    return list_deep(folder) if deep else storage.listing(folder)
+
+
 def _has_images(folder: Path) -> bool:
-    return any(suffix(name) in SUFFIXES for name in storage.listing(folder, deep=True))
+    return any(suffix(name) in SUFFIXES for name in list_deep(folder))
 
 
 def _is_annotation(file: Path) -> bool:

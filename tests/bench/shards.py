@@ -18,6 +18,7 @@ from shards import storage
 from shards.commit import commit
 from shards.index import Shard
 from shards.plan import Plan
+from shards.records import Records
 from shards.sources import Source
 from tests.bench import builds
 from tests.bench.timing import interleaved, show
@@ -88,7 +89,7 @@ def opened(folder: Path) -> None:
         }
         storage.write_json(folder / "many" / f".shard-{number:06}.json", record)
         (folder / "many" / f"shard-{number:06}.tar").touch()
-    commit(plan, folder / "many", max_rejects=0, began=0)
+    commit(plan, folder / "many", Records(folder / "many"), max_rejects=0, began=0)
     times = interleaved({"care": lambda: shards.open(folder / "many")}, 5)
     bytes_ = {
         name: (folder / "many" / name).stat().st_size

@@ -37,7 +37,8 @@ def test_parts_are_found_in_any_spelling_and_within_other_folders(tmp_path, trai
 
 
 def test_a_part_without_labels_is_passed_and_told(tmp_path):
-    images = photos(tmp_path / "images", "train/ant/1", "train/bee/1", "test/1", "unlabeled/1")
+    names = [f"train/{name}/{number}" for name in ("ant", "bee") for number in range(5)]
+    images = photos(tmp_path / "images", *names, "test/1", "unlabeled/1")
     parts, skipped = split_images(images)
     assert parts["train"] == {"source": f"{images}/train", "share": [0, 0.8]}
     assert skipped == [
@@ -75,7 +76,9 @@ def test_the_images_of_a_table_may_be_anywhere(tmp_path):
 
 
 def test_too_few_labels_to_hold_some_out_are_told(tmp_path):
-    images = photos(tmp_path / "images", "ant/1", "bee/1", *(f"{n}" for n in range(30)))
-    parts, skipped = split_images(images)
-    assert parts == {"train": {"source": images}}
-    assert "too few images have labels to hold some out" in skipped[-1]
+    few = photos(tmp_path / "few", "ant/1", "bee/1")
+    some = photos(tmp_path / "some", "ant/1", "bee/1", *(f"{n}" for n in range(30)))
+    for images in (few, some):
+        parts, skipped = split_images(images)
+        assert parts == {"train": {"source": images}}
+        assert "too few images have labels to hold some out" in skipped[-1]
