@@ -15,8 +15,8 @@ from flows.result import Result
 from flows.schedule import Schedule
 from shards import locks, storage
 from shards.bounds import NonNegativeInt
+from shards.once import forget_listings, listing_once
 from shards.progress import warn
-from shards.sources.once import forget_listings, listing_once
 
 SECONDS_FOR_ANOTHER = 600  # that a run waits for another one which copies its results there
 

@@ -11,7 +11,7 @@ from flows.flatten import flat_parameters, gathered
 from flows.result import Result
 from flows.stages import Stage
 from shards import storage
-from shards.sources.once import listing_once
+from shards.once import listing_once
 
 State = Literal["cached", "to run", "to continue", "left out"]
 

@@ -12,9 +12,9 @@ from shards.build import build, refuse_inside
 from shards.errors import ShardError
 from shards.hold_out import HoldOut
 from shards.index import Index
+from shards.once import listing_once
 from shards.plan import Plan, make_plan
 from shards.progress import warn
-from shards.sources.once import listing_once
 from shards.sources.part_sources import NO_PARTS, PartSources, find_parts
 
 _PARTS: tuple[Literal["train", "val"], ...] = ("train", "val")

@@ -19,7 +19,15 @@ from shards.rejects import NO_IMAGES, Reject, Rejection, describe, group_by_reas
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate, is_elsewhere
 
-_TRIED_AGAIN = frozenset((Reject.NOT_FETCHED, Reject.ODD_TIFF, Reject.HEIF, Reject.JPEG_XL))
+_TRIED_AGAIN = frozenset(
+    (
+        Reject.NOT_FETCHED,
+        Reject.ODD_TIFF,
+        Reject.DEEP_JPEG2000,
+        Reject.HEIF,
+        Reject.JPEG_XL,
+    )
+)
 
 
 def commit(plan: Plan, dest: Path, written: Records, *, max_rejects: float, began: float) -> Index:

@@ -41,6 +41,19 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 _JPEG_XL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
 
 
+def reason_without_image(suffix: str) -> Reject:
+    """Why a file that no reader takes for an image is left out.
+
+    Args:
+        suffix: of its name, in lower case.
+
+    Returns:
+        The reason of an image of a kind that is never read, which says what to do; of any other
+        file, that it is another file.
+    """
+    return _UNREAD.get(suffix, Reject.OTHER_FILE)
+
+
 def refuse_unread(suffix: str) -> None:
     """Refuse a file of a kind that is never read.
 

@@ -13,6 +13,7 @@ from shards.errors import ShardError
 from shards.hold_out import HoldOut
 from shards.images import Validation
 from shards.index import SCHEMA
+from shards.once import listing_once
 from shards.order import permutation
 from shards.pixel_rules import Choice, decide_rule
 from shards.pixels import Alpha, PixelRule
@@ -20,7 +21,6 @@ from shards.samples import Making
 from shards.sources.annotated import read_annotations
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate
-from shards.sources.once import listing_once
 from shards.sources.rows import is_table
 
 # what a build leaves in a set's folder, finished or not

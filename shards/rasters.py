@@ -21,6 +21,9 @@ _SEPARATE = 2  # PlanarConfiguration of TIFF: the bands one after the other
 # of rawmodes: the byte order by which the other byte of each two is read
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _MAX_BYTES = 1 << 30  # of the values of an image
+# markers of a JPEG 2000's codestream and of the sizes in it, which lie behind some boxes
+_JPEG2000_SIZE = b"\xff\x4f\xff\x51"
+_JPEG2000_HEAD = 1 << 16
 
 
 class TiffFacts(NamedTuple):
@@ -71,7 +74,8 @@ def is_wide(image: Image.Image) -> bool:
         return False
     facts = tiff_facts(image)
     has_words = any(";16" in mode for mode in _rawmodes(image))
-    return facts.is_signed or facts.bits > 8 or has_words or _is_wide_ppm(image)
+    is_wide_jpeg2000 = _jpeg2000_bits(image) > 8
+    return facts.is_signed or facts.bits > 8 or has_words or is_wide_jpeg2000 or _is_wide_ppm(image)
 
 
 def read_raster(data: bytes, image: Image.Image) -> Raster:
@@ -85,7 +89,7 @@ def read_raster(data: bytes, image: Image.Image) -> Raster:
         All its bands.
 
     Raises:
-        RejectError: It is a TIFF that Pillow would misread, and tifffile is not installed.
+        RejectError: It is a file that Pillow would misread, and what reads it is not installed.
     """
     facts = tiff_facts(image)
     misread = facts.is_separate and facts.bits > 8
@@ -93,6 +97,8 @@ def read_raster(data: bytes, image: Image.Image) -> Raster:
         return read_tiff(data)
     if image.mode.startswith(("I", "F")):
         return _gray(image, facts)
+    if _jpeg2000_bits(image) > 8:
+        return _jpeg2000(data, image)
     if any(";16" in mode for mode in _rawmodes(image)):
         has_alpha = image.mode == "RGBA"
         values = _sixteen_bits(data, image)
@@ -193,6 +199,33 @@ def _ppm(data: bytes, image: Image.Image) -> Raster:
     (tile,) = image.tile  # type: ignore[attr-defined]
     values = np.frombuffer(data, ">u2", image.width * image.height * 3, tile.offset)
     return Raster(values.reshape(image.height, image.width, 3).astype(np.uint16), tile.args[1])
+
+
+def _jpeg2000_bits(image: Image.Image) -> int:
+    """How many bits a value of an opened JPEG 2000 has at most; 0 of other formats."""
+    file = getattr(image, "fp", None)
+    if image.format != "JPEG2000" or file is None:
+        return 0
+    place = file.tell()
+    file.seek(0)
+    head = file.read(_JPEG2000_HEAD)
+    file.seek(place)
+    start = head.find(_JPEG2000_SIZE) + len(_JPEG2000_SIZE)
+    count = int.from_bytes(head[start + 36 : start + 38], "big")
+    # of each component a byte for its depth, less one and with the sign first, and two others
+    depths = head[start + 38 : start + 38 + 3 * count : 3]
+    return max(((depth & 0x7F) + 1 for depth in depths), default=0)
+
+
+def _jpeg2000(data: bytes, image: Image.Image) -> Raster:
+    """A JPEG 2000 in colour of more than 8 bits, of which Pillow has the upper 8."""
+    try:
+        import imagecodecs
+    except ImportError:
+        raise RejectError(Reject.DEEP_JPEG2000, "no package imagecodecs", data) from None
+    values = np.atleast_3d(imagecodecs.jpeg2k_decode(data))
+    limit = float(2 ** _jpeg2000_bits(image) - 1)
+    return Raster(values, limit, has_alpha=image.mode.endswith("A"))
 
 
 def _is_wide_ppm(image: Image.Image) -> bool:

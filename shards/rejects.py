@@ -37,6 +37,9 @@ class Reject(StrEnum):
     BANDS = "bands that are not red, green and blue (choose them by --bands 3,2,1)"
     FEW_BANDS = "fewer bands than --bands names"
     ODD_TIFF = "TIFF that Pillow cannot read (pip install 'care-ssl[tiff]', or convert it)"
+    DEEP_JPEG2000 = (
+        "JPEG 2000 in colour of more than 8 bits (pip install 'care-ssl[tiff]', or convert it)"
+    )
     HEIF = "HEIC (pip install 'care-ssl[heif]', or convert it to JPEG)"
     JPEG_XL = "JPEG XL (pip install 'care-ssl[jxl]', or convert it to PNG)"
     RAW = "raw file of a camera (develop it to JPEG or TIFF)"

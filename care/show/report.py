@@ -14,13 +14,14 @@ from care.show.comparison import differences
 from care.show.groups import rows_beside
 from care.show.maps import SCALE
 from care.show.results import evaluations, gather, tables
-from care.show.rows import Row
+from care.show.rows import Row, read
 from care.show.run_settings import settings_of_pipeline, settings_of_run
 from care.show.verdict import caveat, findings, judges_care
 from care.show.whiskers import picture
 from care.train import load_encoder
 from care.train.weights import digest_of
 from shards import storage
+from shards.progress import say
 
 # what a line of losses.jsonl may hold, and how it is headed
 CURVES = {
@@ -61,7 +62,9 @@ class Curve(NamedTuple):
     last: float
 
 
-def report(run: str | Path, *, judged: str | Path | None = None) -> str | Path:
+def report(
+    run: str | Path, *, judged: str | Path | None = None, optional: bool = False
+) -> str | Path:
     """Write a page about a run into its directory, over an earlier one.
 
     Args:
@@ -69,12 +72,14 @@ def report(run: str | Path, *, judged: str | Path | None = None) -> str | Path:
             where there is one.
         judged: folder with the results of ``care evaluate``, path or URL: of a run without results
             of its own, those of its encoder are shown, beside all that were judged alike.
+        optional: whether a page without results will do where there are none in ``judged``.
 
     Returns:
         The page, ``report.html``: a path, of a URL a string.
 
     Raises:
-        CareError: The directory has neither results nor losses, or another program's results.
+        CareError: The directory has neither results nor losses, or another program's results;
+            ``judged`` has no result of the run's encoder, or there is no use for it.
     """
     folder = storage.locate(run)
     names = storage.listing(folder).keys()
@@ -90,8 +95,12 @@ def report(run: str | Path, *, judged: str | Path | None = None) -> str | Path:
     # a page without tables is one, too
     if not isinstance(results, dict) or "evaluations" in results:
         rows = evaluations(results, folder / "results.json")
+        if judged is not None and not optional:
+            raise CareError(
+                f"{run} has results of its own, which its page shows; leave out {judged}"
+            )
     elif judged is not None:
-        rows = _rows_of_run(run, judged)
+        rows = _rows_of_run(run, judged, optional=optional)
     settings = settings_of_pipeline(results, rows) or settings_of_run(run)
     steps = [json.loads(line) for line in losses.splitlines()]
     page = _page(results, rows, settings, steps, maps)
@@ -101,15 +110,44 @@ def report(run: str | Path, *, judged: str | Path | None = None) -> str | Path:
     return str(path) if storage.is_remote(run) else path
 
 
-def _rows_of_run(run: str | Path, judged: str | Path) -> list[Row]:
-    """Evaluations of a run's encoder below a folder, beside those of others judged alike."""
+def _rows_of_run(run: str | Path, judged: str | Path, *, optional: bool) -> list[Row]:
+    """Evaluations of a run's encoder below a folder, beside those of others judged alike.
+
+    Args:
+        run: whose newest checkpoint has the encoder.
+        judged: the folder.
+        optional: whether none are an answer, which is said where there is an encoder.
+
+    Raises:
+        CareError: There are none, or the run has no encoder.
+    """
     try:
-        rows = gather(judged)
         encoder = digest_of(load_encoder(run))
     except CareError:
-        # nothing was judged yet, or what was trained is no encoder: a detector, say
+        # what was trained is a detector, say, or nothing is saved yet
+        if optional:
+            return []
+        raise
+    try:
+        return _rows_of_encoder(encoder, run, judged)
+    except CareError as error:
+        if not optional:
+            raise
+        say(f"the page has no results: {error}")
         return []
-    return rows_beside(rows, encoder)
+
+
+def _rows_of_encoder(encoder: str, run: str | Path, judged: str | Path) -> list[Row]:
+    """Evaluations of the encoder with a digest, and those of others that were judged alike."""
+    every = gather(judged)
+    rows = rows_beside(every, encoder)
+    if not rows:
+        others = ", ".join(dict.fromkeys(result.encoder for result in read(every)))
+        raise CareError(
+            f"none of the {len(every)} results in {judged} is of {run} as it is now, they are of "
+            f"{others}; judge it: care evaluate knn {run} --train SET --val SET"
+        )
+    return rows
 
 
 def _page(

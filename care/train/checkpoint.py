@@ -19,6 +19,7 @@ from shards.errors import Failure
 from shards.progress import warn
 
 SCHEMA = 1
+MODEL_FILE = "model.safetensors"
 # what reading a damaged checkpoint raises
 DAMAGE = (ShardError, OSError, KeyError, TypeError)
 
@@ -109,10 +110,15 @@ def save(
             shutil.rmtree(path)
 
 
-def latest(run: Path) -> Checkpoint | None:
+def latest(run: Path, *, needs_all: bool = True) -> Checkpoint | None:
     """Find the newest checkpoint of a local run that verifies.
 
     Damaged ones are named and passed over.
+
+    Args:
+        run: local run directory.
+        needs_all: whether its training is to go on from there; else the model is enough, and the
+            optimizer's file is not read.
 
     Returns:
         The checkpoint, or None if there is none.
@@ -122,7 +128,7 @@ def latest(run: Path) -> Checkpoint | None:
     """
     for step, path in steps_in(run / "checkpoints").items():
         try:
-            return Checkpoint(path, step, _verified_manifest(path))
+            return Checkpoint(path, step, _verified_manifest(path, needs_all=needs_all))
         except DAMAGE as error:
             warn(f"passing over checkpoint {path}: {error}")
     return None
@@ -131,7 +137,7 @@ def latest(run: Path) -> Checkpoint | None:
 def read(path: Path) -> Checkpoint:
     """Read the checkpoint in a local directory, such as one that ``keep_every`` has kept.
 
-    Files that are not there are not verified: the optimizer's may have been left behind.
+    Only the model is verified: the optimizer's file may have been left behind.
 
     Raises:
         CareError: It is damaged, or of a newer version of this package.
@@ -148,7 +154,7 @@ def _verified_manifest(path: Path, *, needs_all: bool = True) -> dict[str, Any]:
 
     Args:
         path: the directory.
-        needs_all: whether the optimizer's file must be there, too.
+        needs_all: whether the optimizer's file must be right, too.
     """
     manifest: dict[str, Any] = storage.read_json(path / "manifest.json")
     # first, as a newer version may have other keys
@@ -159,8 +165,8 @@ def _verified_manifest(path: Path, *, needs_all: bool = True) -> dict[str, Any]:
         )
     damaged = []
     for name, digest in manifest["files"].items():
-        is_left_out = not needs_all and name != "model.safetensors" and not (path / name).exists()
-        if not is_left_out and storage.sha256(path / name) != digest:
+        is_needed = needs_all or name == MODEL_FILE
+        if is_needed and storage.sha256(path / name) != digest:
             damaged.append(name)
     if damaged:
         raise ShardError(f"{', '.join(damaged)} does not match the manifest")

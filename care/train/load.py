@@ -8,11 +8,11 @@ import torch
 from care.encoded import InputNormalisation
 from care.encoders import ENCODERS, Encoder, build_encoder
 from care.errors import CareError
-from care.train.checkpoint import Checkpoint, latest, read
+from care.train.checkpoint import MODEL_FILE, Checkpoint, latest, read
 from care.train.encoder_source import EncoderSource, parse_source
 from care.train.foreign import recognise
 from care.train.input_normalisation import expect_pixels
-from care.train.mirror import pull, recorded_manifest
+from care.train.mirror import STEP_MANIFEST, recorded_manifest
 from care.train.stored import USUAL_SIZE, Stored, stored_encoder, stored_size
 from care.train.supervised import supervised_encoder
 from care.train.weight_files import WANTED, read_note, read_weights
@@ -107,7 +107,7 @@ def trained_size(source: str | Path) -> int | None:
     if not path.is_file():
         raise _absent(str(path))
     folder, _, name = place.rpartition("/")
-    if name == "model.safetensors" and MANIFEST in storage.listing(folder or "."):
+    if name == MODEL_FILE and MANIFEST in storage.listing(folder or "."):
         return stored_size(storage.read_json(f"{folder or '.'}/{MANIFEST}"))
     note = read_note(place)
     return int(note.get("size", USUAL_SIZE)) if note else None
@@ -180,7 +180,7 @@ def _checkpoint_in(folder: Path, source: str | Path) -> Checkpoint:
     if (folder / MANIFEST).is_file():
         return read(folder)
     for place in (folder, folder / OF_ALL_LABELS):
-        checkpoint = latest(place)
+        checkpoint = latest(place, needs_all=False)
         if checkpoint is not None:
             return checkpoint
     below = sorted({path.parent.parent for path in folder.glob("**/checkpoints/step-*")})
@@ -189,22 +189,35 @@ def _checkpoint_in(folder: Path, source: str | Path) -> Checkpoint:
 
 
 def _fetched(url: str, near: Path) -> Path:
-    """A local copy of the checkpoint at a URL, or of the run there with its newest one."""
-    names = storage.listing(url)
+    """A local copy of the model in the checkpoint at a URL, or in the newest of the run there.
+
+    The optimizer's file stays where it is: it is as large as the model.
+    """
+    names = storage.listing(url, deep=True)
     if MANIFEST in names:
-        for name in (MANIFEST, "model.safetensors"):
-            storage.copy(f"{url}/{name}", near / name)
+        _copy_model(url, near)
         return near
-    if not any(name.startswith("checkpoints/") for name in storage.listing(url, deep=True)):
+    if not any(name.startswith("checkpoints/") for name in names):
         url = f"{url}/{OF_ALL_LABELS}"
-    pull(url, near)
+        names = storage.listing(url, deep=True)
+    matches = [match for name in names if (match := STEP_MANIFEST.fullmatch(name))]
+    for match in sorted(matches, key=lambda match: int(match[2]), reverse=True):
+        _copy_model(f"{url}/checkpoints/{match[1]}", near / "checkpoints" / match[1])
+        if latest(near, needs_all=False) is not None:
+            break
     return near
+
+
+def _copy_model(place: str, folder: Path) -> None:
+    """Copy what of a checkpoint is needed to load an encoder."""
+    for name in (MANIFEST, MODEL_FILE):
+        storage.copy(f"{place}/{name}", folder / name)
 
 
 def _read_file(source: EncoderSource) -> Stored:
     """The encoder in a file of ours or of other people."""
     folder, _, name = source.place.rpartition("/")
-    if name == "model.safetensors" and MANIFEST in storage.listing(folder or "."):
+    if name == MODEL_FILE and MANIFEST in storage.listing(folder or "."):
         return _read_run(source._replace(place=folder or "."))
     with storage.nearby(source.place) as near:
         note, tensors = read_weights(near, source.place)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 from care.train.checkpoint import latest, steps_in
 from shards import Cache, ShardError, storage
+from shards.once import listed_once
 
-MANIFEST = re.compile(r"checkpoints/(step-(\d{8,}))/manifest\.json")
+STEP_MANIFEST = re.compile(r"checkpoints/(step-(\d{8,}))/manifest\.json")
 # in the local copy: the digest of the newest manifest that it has put at its URL
 PUSHED = ".pushed"
 STEP_FOLDER = re.compile(r"checkpoints/step-(\d{8,})")
@@ -92,7 +93,7 @@ def pull(url: str | Path, run: Path) -> bool:
         Whether the local run is ahead of what is at its URL, and was left as it is.
     """
     names = storage.listing(url, deep=True)
-    manifests = [match for name in names if (match := MANIFEST.fullmatch(name))]
+    manifests = [match for name in names if (match := STEP_MANIFEST.fullmatch(name))]
     steps = {int(match[2]): match[1] for match in manifests}
     if steps and is_ahead(url, run, max(steps)):
         return True
@@ -141,10 +142,11 @@ def recorded_settings(run: str | Path) -> dict[str, Any] | None:
     return None if manifest is None else manifest["settings"]
 
 
+@listed_once
 def recorded_manifest(run: str | Path) -> dict[str, Any] | None:
     """A run's newest manifest that can be read and has settings, see ``recorded_settings``."""
     names = storage.listing(run, deep=True)
-    matches = [match for name in names if (match := MANIFEST.fullmatch(name))]
+    matches = [match for name in names if (match := STEP_MANIFEST.fullmatch(name))]
     for match in sorted(matches, key=lambda match: int(match[2]), reverse=True):
         with suppress(ShardError, TypeError):
             manifest: dict[str, Any] = storage.read_json(f"{run}/{match[0]}")

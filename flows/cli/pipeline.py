@@ -14,8 +14,8 @@ from flows.server import run_flow
 from flows.status import stage_states
 from shards import storage
 from shards.errors import ShardError
+from shards.once import listing_once
 from shards.progress import console, warn
-from shards.sources.once import listing_once
 
 _NAMES = {"value_range": "--range"}
 

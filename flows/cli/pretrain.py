@@ -24,6 +24,7 @@ from flows.cli.pretrain_hints import batch_size_for, warn_of_hours
 from flows.cli.tables import print_json
 from flows.exits import exit_on_failure
 from flows.flatten import gathered
+from shards.once import listing_once
 
 app = new_app(add_completion=False)
 
@@ -34,6 +35,7 @@ def main() -> None:
         app(prog_name="python -m care.train")
 
 
+@listing_once()
 def _run(  # noqa: PLR0913 (the options of a command)
     path: SetPath,
     run: Annotated[

@@ -15,7 +15,7 @@ from flows.cli.tables import print_json, show_results
 from flows.evaluations import ABOUT
 from flows.exits import exit_on_failure
 from shards import sources, storage
-from shards.sources.once import listing_once
+from shards.once import listing_once
 
 
 class _Lazy(NamedTuple):
@@ -152,6 +152,7 @@ for _name, _lazy in _LAZY.items():
 
 @app.command()
 def report(
+    context: typer.Context,
     run: Annotated[
         str,
         typer.Argument(
@@ -173,7 +174,9 @@ def report(
     """
     from care.show import report as write_page
 
-    page = str(write_page(run, judged=evaluations))
+    source = context.get_parameter_source("evaluations")
+    is_named = source is not None and source.name != "DEFAULT"
+    page = str(write_page(run, judged=evaluations, optional=not is_named))
     if as_json:
         print_json({"report": page})
     else:

@@ -8,8 +8,8 @@ from flows.cli.survey import show_surveys, survey_sets
 from flows.cli.tables import print_json, table
 from shards import boxes, storage
 from shards.errors import Misuse
+from shards.once import listing_once
 from shards.printable import printable
-from shards.sources.once import listing_once
 
 _NAMED = 20  # rejected files of one reason that are shown
 

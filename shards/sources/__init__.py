@@ -18,6 +18,7 @@ from typing import NamedTuple
 from shards import storage
 from shards.errors import ShardError
 from shards.hold_out import HoldOut
+from shards.once import listed_once
 from shards.rejects import Reject, Rejection, describe, group_by_reason
 from shards.sources.annotated import (
     list_annotated,
@@ -29,7 +30,6 @@ from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.held_out import samples_of_part, single_classes
 from shards.sources.keys import unique_keys
-from shards.sources.once import listed_once
 from shards.sources.plain import list_folder
 from shards.sources.rows import is_table
 from shards.sources.tables import list_table

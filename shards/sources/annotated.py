@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from shards import storage
 from shards.errors import ShardError
+from shards.once import listed_once
 from shards.rejects import Reject, Rejection
 from shards.sources.annotations import AnnotatedImage, Annotations
 from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.coco import read_coco
 from shards.sources.file_names import stem_of
-from shards.sources.once import listed_once
 from shards.sources.plain import list_folder
 from shards.sources.rows import is_table
 from shards.sources.voc import read_voc, read_voc_folder

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 from shards import storage
 from shards.images import SUFFIXES
+from shards.once import list_deep
 from shards.sources.annotated import read_annotations
 from shards.sources.candidates import suffix
 from shards.sources.junk import is_junk
 from shards.sources.layouts import parts_among
-from shards.sources.once import list_deep
 from shards.sources.parts import part_of
 from shards.sources.rows import is_table
 from shards.sources.tars import find_tars, outweigh

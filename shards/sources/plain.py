@@ -6,12 +6,12 @@ from shards import storage
 from shards.errors import ShardError
 from shards.images import SUFFIXES
 from shards.kinds import UNREAD_SUFFIXES, companions
+from shards.once import list_deep
 from shards.rejects import Reject, Rejection
 from shards.sources.candidates import Candidate, Listing, suffix
 from shards.sources.junk import is_junk
 from shards.sources.layouts import read_layout
 from shards.sources.metadata import read_metadata
-from shards.sources.once import list_deep
 from shards.sources.tars import (
     find_tars,
     list_tars,

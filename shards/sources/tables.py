@@ -7,6 +7,7 @@ from typing import NamedTuple
 from shards import objects, storage
 from shards.errors import ShardError
 from shards.images import SUFFIXES
+from shards.kinds import reason_without_image
 from shards.rejects import Reject, Rejection
 from shards.sources.candidates import Candidate, Listing, is_elsewhere, is_link, suffix
 from shards.sources.columns import Columns, read_columns
@@ -82,7 +83,9 @@ def _list_rows(table: Columns, files: "_Files") -> Listing:
         if candidate is not None:
             images.append(candidate._replace(class_name=class_name))
         else:
-            reason = Reject.NO_IMAGE if table.by_id else Reject.OTHER_FILE
+            reason = reason_without_image(suffix(name))
+            if table.by_id and reason == Reject.OTHER_FILE:
+                reason = Reject.NO_IMAGE
             rejects.append(Rejection(reason, name))
     notes = [*table.notes]
     if elsewhere:

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 from shards.images import SUFFIXES
 from shards.index import webdataset_key
-from shards.rejects import Reject, Rejection
+from shards.kinds import UNREAD_SUFFIXES, reason_without_image
+from shards.rejects import Rejection
 from shards.sources.archives import Archive, Member
 from shards.sources.candidates import suffix
 
@@ -148,7 +149,8 @@ def _add_archive(content: TarContent, archive: Archive, chosen: Sequence[Member]
             is_beside = webdataset_key(member.name) in image_keys
             is_used = is_beside and member.offset not in sides.unused
         if not is_used:
-            content.rejects.append(Rejection(Reject.OTHER_FILE, name))
+            reason = reason_without_image(suffix(member.name))
+            content.rejects.append(Rejection(reason, name))
 
 
 def _by_key(archive: Archive) -> dict[str, list[Member]]:
@@ -162,7 +164,9 @@ def _by_key(archive: Archive) -> dict[str, list[Member]]:
 
 def _has_fields(archive: Archive, keys: Collection[str]) -> bool:
     """Whether a tar has anything but images under the keys of its images."""
-    others = (member.name for member in archive.members if suffix(member.name) not in SUFFIXES)
+    # a camera's raw file beside its JPEG says nothing of it
+    images = SUFFIXES | UNREAD_SUFFIXES
+    others = (member.name for member in archive.members if suffix(member.name) not in images)
     return any(webdataset_key(name) in keys for name in others)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shards.errors import ShardError
 from shards.images import SUFFIXES
+from shards.kinds import reason_without_image
 from shards.rejects import Reject, Rejection
 from shards.sources.archives import Archive, read_archives
 from shards.sources.candidates import Candidate, Listing, suffix
@@ -66,7 +67,10 @@ def list_tars(folder: str, sizes: Mapping[str, int]) -> Listing:
     paths = {name: f"{folder}/{name}" for name in tars}
     listing = _list_content(paths, has_folders="index.json" not in sizes)
     others = sizes.keys() - paths.keys()
-    reasons = {name: Reject.JUNK if is_junk(name) else Reject.OTHER_FILE for name in others}
+    reasons = {
+        name: Reject.JUNK if is_junk(name) else reason_without_image(suffix(name))
+        for name in others
+    }
     rejects = [Rejection(reason, name) for name, reason in reasons.items()]
     pictures = sorted(name for name in others if suffix(name) in SUFFIXES and not is_junk(name))
     notes = [*listing.notes]

@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 from shards import storage
 from shards.errors import ShardError
 from shards.images import SUFFIXES
+from shards.once import list_deep
 from shards.sources.candidates import suffix
 from shards.sources.file_names import name_variants, stem_of
-from shards.sources.once import list_deep
 
 # where tools put annotations and images in the folder of a set, VOC's own first
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "annotations/xmls", "xmls", "xml", "labels")

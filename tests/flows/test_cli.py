@@ -59,6 +59,10 @@ def test_pretraining_to_kneighbours_and_report(care, shard_set: Path) -> None:
         assert text in page
     assert "run/encoder.safetensors" in page
     assert "torch " in page
+    # a folder that was named must have results of it
+    code, _, error = care("report", "run", "--evaluations", "typo")
+    assert code == 1
+    assert "typo does not exist" in error
 
 
 def test_hours_on_a_cpu_are_told_before_they_begin(care, shard_set: Path, monkeypatch) -> None:

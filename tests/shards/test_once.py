@@ -3,9 +3,8 @@
 import pytest
 from made_images import populate
 import shards
-from shards import records, storage
-from shards.sources import once
-from shards.sources.once import forget_listings, list_deep, listing_once
+from shards import once, records, storage
+from shards.once import forget_listings, list_deep, listing_once
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import tarfile
 import numpy as np
 import pytest
 from made_images import encoded, image_bytes, populate
@@ -103,6 +104,18 @@ def test_the_range_is_a_usual_one_or_the_values_own(tmp_path, value, rule):
     low, high = index.pixels.rule[kind]
     want = np.clip((value[..., 0].astype(float) - low) / (high - low) * 255, 0, 255)
     np.testing.assert_allclose(pixels_of(tmp_path / "set", "0")[..., 0], want, atol=0.51)
+
+
+@pytest.mark.parametrize("by", ["share", "hold_out"])
+def test_all_parts_of_a_source_have_the_rule_of_all_its_images(tmp_path, by):
+    tops = {f"{number}": 900 if number % 4 else 4000 for number in range(12)}
+    src = write(tmp_path / "src", {f"{n}.png": png(scene(0, 1, 0, t)) for n, t in tops.items()})
+    parts = [{"share": (0, 0.3)}, {"share": (0.3, 1)}]
+    if by == "hold_out":
+        parts = [{"hold_out": shards.HoldOut(part, 0.1)} for part in ("train", "val")]
+    indexes = [shards.build(src, tmp_path / f"{n}", **part) for n, part in enumerate(parts)]
+    assert sum(len(index.samples) for index in indexes) == 12
+    assert [index.pixels.rule for index in indexes] == [{"integers": [0, 4095]}] * 2
 
 
 def test_one_hot_pixel_does_not_darken_a_set(tmp_path):
@@ -285,6 +298,39 @@ def test_without_tifffile_such_a_tiff_is_refused_with_what_to_install(tmp_path, 
         shards.build(src, tmp_path / "set")
 
 
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_jpeg_2000_in_colour_keeps_all_its_bits(tmp_path, bits):
+    imagecodecs = pytest.importorskip("imagecodecs", reason="pip install 'care-ssl[tiff]'")
+    values = {f"{seed}": scene(seed, 3, 0, 1000) for seed in range(3)}
+    for value in values.values():
+        value[0, 0] = 1000
+    options = {"level": 0, "reversible": True, "bitspersample": bits, "codecformat": "jp2"}
+    files = {f"{n}.jp2": imagecodecs.jpeg2k_encode(v, **options) for n, v in values.items()}
+    src = write(tmp_path / "src", files)
+    index = shards.build(src, tmp_path / "set")
+    assert index.pixels.rule == {"integers": [0, 1023]}
+    for key, value in values.items():
+        want = value / 1023 * 255
+        np.testing.assert_allclose(pixels_of(tmp_path / "set", key), want, atol=0.51)
+
+
+def test_without_imagecodecs_such_a_jpeg_2000_is_refused_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG2000")
+    plain = file.getvalue()
+    assert images.read(plain, rule=PixelRule()).is_converted is False
+    # the depths of its components are said in the header and in the codestream
+    sizes = plain.index(b"\xff\x4f\xff\x51") + 42
+    deep = bytearray(plain)
+    for component in range(3):
+        deep[sizes + 3 * component] = 11
+    with pytest.raises(RejectError) as error:
+        images.read(bytes(deep), rule=PixelRule())
+    assert error.value.reason == Reject.DEEP_JPEG2000
+    assert images.needs_rule(bytes(deep), PixelRule())
+
+
 def test_a_pillow_that_reads_words_as_bytes_is_not_believed(monkeypatch):
     # Pillow takes each band of a separate TIFF of 16 bits for bytes
     monkeypatch.setitem(sys.modules, "tifffile", None)
@@ -438,6 +484,33 @@ def test_kinds_that_are_not_read_say_what_helps(tmp_path, name, words):
     (src / name).write_bytes(b"II*\0 anything")
     with pytest.raises(ShardError, match=words):
         shards.build(src, tmp_path / "set")
+
+
+@pytest.mark.parametrize("form", ["tar", "table", "tars"])
+def test_raw_files_in_tars_and_tables_are_named_too(tmp_path, form):
+    src = populate(tmp_path / "src", ["ant/1.jpg", "bee/2.jpg"])
+    for name in ("ant/1.CR2", "bee/3.CR2", "x.dng"):
+        (src / name).write_bytes(b"II*\0")
+    names = sorted(path.relative_to(src).as_posix() for path in src.rglob("*.*"))
+    source = src / "all.csv"
+    if form == "table":
+        lines = [f"{name},{name[0]}" for name in names if name != "ant/1.CR2"]
+        source.write_text("\n".join(("image,label", *lines)))
+    else:
+        source = tmp_path / "all.tar"
+        with tarfile.open(source, "w") as tar:
+            for name in names:
+                tar.add(src / name, name)
+        if form == "tars":
+            (tmp_path / "d").mkdir()
+            source = source.rename(tmp_path / "d/all.tar").parent
+            (source / "beside.NEF").write_bytes(b"II*\0")
+    index = shards.build(source, tmp_path / "set", max_rejects=1)
+    raw = {name.rpartition("/")[2] for name in index.rejects.pop(Reject.RAW)}
+    assert raw == {"3.CR2", "x.dng", *(["beside.NEF"] if form == "tars" else [])}
+    assert index.rejects == {}
+    # also beside JPEGs in a tar, folders are classes
+    assert len(index.classes) == 2
 
 
 def test_raw_files_beside_their_jpegs_are_no_lost_images(tmp_path):

@@ -1,12 +1,15 @@
 import base64
 import json
 from html.parser import HTMLParser
+from importlib import import_module
 from io import BytesIO
 import fsspec
 import pytest
 from PIL import Image
 from care import CareError
 from care.show import report
+
+report_room = import_module("care.show.report")
 
 KNN = {"task": "kNN", "protocol": "k = 20 & cosine"}
 LINEAR = {"task": "linear", "protocol": "80 epochs"}
@@ -236,6 +239,41 @@ def test_results_beside_are_those_judged_alike(tmp_path):
     rows = [alike, other_data, ours, other_task]
     assert rows_beside(rows, "1") == [alike, ours]
     assert rows_beside(rows, "3") == []
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A run whose encoder has the digest 1."""
+    run = tmp_path / "runs/a"
+    run.mkdir(parents=True)
+    write_losses(run, 1)
+    monkeypatch.setattr(report_room, "load_encoder", lambda _: None)
+    monkeypatch.setattr(report_room, "digest_of", lambda _: "1")
+    return run
+
+
+def test_results_of_the_wrong_folder_or_of_other_encoders_are_no_empty_page(trained, tmp_path):
+    with pytest.raises(CareError, match=r"typo does not exist; wanted a folder of"):
+        report(trained, judged=tmp_path / "typo")
+    judged = tmp_path / "judged"
+    judged.mkdir()
+    write(judged, {"evaluations": [KNN | {"encoder": "other", "digests": {"encoder": "2"}}]})
+    with pytest.raises(CareError, match=r"none of the 1 results in .* they are of other; judge it"):
+        report(trained, judged=judged)
+    assert not (trained / "report.html").exists()
+    write(judged, {"evaluations": [KNN | {"encoder": "a", "digests": {"encoder": "1"}}]})
+    assert "<td>a</td>" in report(trained, judged=judged).read_text()
+
+
+def test_a_run_that_nobody_has_judged_yet_has_a_page_and_is_told_so(trained, tmp_path, capsys):
+    assert report(trained, judged=tmp_path / "evaluations", optional=True).exists()
+    assert "the page has no results" in capsys.readouterr().err
+
+
+def test_results_of_its_own_are_not_mixed_with_others(full, tmp_path):
+    with pytest.raises(CareError, match="has results of its own"):
+        report(full, judged=tmp_path)
+    assert report(full, judged=tmp_path, optional=True).exists()
 
 
 def test_losses_alone_make_a_report(tmp_path):

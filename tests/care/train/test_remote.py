@@ -13,10 +13,12 @@ from flat import gathered
 import shards
 from care import BYOL, CareError, streams_for
 from care.train import checkpoint, load_encoder, pretrain
-from care.train.mirror import local_copy, pull, push
+from care.train.batch_size import default_batch_size
+from care.train.mirror import local_copy, pull, push, recorded_settings
 from care.train.precision import StreamPrecisions
 from shards import locks, storage
 from shards.errors import StoreError
+from shards.once import listing_once
 
 module = import_module("care.train.pretrain")
 
@@ -225,6 +227,42 @@ def test_a_checkpoint_without_manifest_is_none_and_a_run_that_is_gone_is_not_con
     assert checkpoint.latest(local_copy(url)) is None
     with pytest.raises(CareError, match="bucket/other does not exist"):
         load_encoder("memory://bucket/other")
+
+
+def test_reading_its_encoder_needs_no_optimizer_and_passes_over_what_is_damaged(
+    data, url, monkeypatch, capsys
+):
+    train(data, url, steps=4)
+    (newest, older) = (f"{url}/checkpoints/step-{step:08d}" for step in (4, 2))
+    assert storage.listing(older)
+    storage.remove(f"{newest}/optimizer.safetensors")
+    read = []
+    copy = storage.copy
+    monkeypatch.setattr(
+        storage, "copy", lambda file, to: read.append(file.rpartition("/")[2]) or copy(file, to)
+    )
+    whole = load_encoder(url).state_dict()
+    assert read == ["manifest.json", "model.safetensors"]
+    storage.write_bytes(f"{newest}/model.safetensors", b"damage")
+    before = load_encoder(url).state_dict()
+    assert "passing over checkpoint" in capsys.readouterr().err
+    assert any((before[name] != whole[name]).any() for name in whole)
+
+
+def test_its_settings_are_looked_up_once_before_a_training(data, url, monkeypatch):
+    train(data, url, steps=2)
+    listed = []
+    listing = storage.listing
+    monkeypatch.setattr(
+        storage, "listing", lambda place, **deep: listed.append(place) or listing(place, **deep)
+    )
+    with listing_once():
+        assert default_batch_size(url, 1000) == 8
+        assert recorded_settings(url)["steps"] == 2
+        assert recorded_settings(url)["batch_size"] == 8
+    assert listed == [url]
+    assert recorded_settings(url)["steps"] == 2
+    assert listed == [url, url]
 
 
 def test_reading_its_encoder_leaves_the_copy_of_a_training_alone(data, url):

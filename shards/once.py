@@ -1,8 +1,9 @@
-"""Sources that several steps in a row look at, each listed once.
+"""Places that several steps in a row look at, each listed once.
 
 A build asks for the parts of a source, for its annotations and for its images; a pipeline asks for
 what is to be evaluated on, and then which sets are built of it already. A listing takes minutes of
-a large folder and thousands of requests of a bucket.
+a large folder and thousands of requests of a bucket. A training asks several times how the run that
+it goes on with was asked for.
 """
 
 import functools
