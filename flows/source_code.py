@@ -7,6 +7,7 @@ a docstring that is rewritten, changes no digest; an edit of any helper on the w
 
 import ast
 import re
+import threading
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,9 @@ from shards import storage
 
 PACKAGES = ("shards", "care", "flows")
 SOURCE_FOLDER = Path(str(shards.__file__)).parents[1]
+# Python 3.11 counts the depth of all threads' trees in one place: parsing at once in two threads
+# raises SystemError now and then
+_PARSING = threading.Lock()
 _FILE_NAME = re.compile(r"[\w./-]+\.(?!py$)\w+")
 
 
@@ -47,7 +51,8 @@ class Module:
         self.path = path
         self.is_package = path.name == "__init__.py"
         self._code = code
-        self._tree = ast.parse(path.read_bytes())
+        with _PARSING:
+            self._tree = ast.parse(path.read_bytes())
         for node in ast.walk(self._tree):
             _drop_docstring(node)
         self._nodes = [*ast.walk(self._tree)]

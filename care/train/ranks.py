@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor, nn
+from care.errors import CareError
 from shards.cores import threads_per_process
 from shards.progress import warn
 
@@ -94,6 +95,29 @@ def max_over_ranks(*values: float) -> list[float]:
     if world() > 1:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return [float(value) for value in tensor]
+
+
+def check_equal_weights(model: nn.Module, step: int) -> None:
+    """Refuse to go on where the processes no longer have the same weights.
+
+    Args:
+        model: of this process.
+        step: that was taken, for the message.
+
+    Raises:
+        CareError: Sums over the weights differ between processes.
+    """
+    if world() == 1:
+        return
+    weights = [parameter.detach() for parameter in model.parameters()]
+    total = float(sum(weight.sum(dtype=torch.float64) for weight in weights))
+    squares = float(sum(weight.double().square().sum() for weight in weights))
+    sums = [total, squares, -total, -squares]
+    if max_over_ranks(*sums) != sums:
+        raise CareError(
+            f"the processes' weights differ after step {step}; check the machines, "
+            "then give the command again"
+        )
 
 
 def parallel(model: nn.Module) -> nn.Module:

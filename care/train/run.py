@@ -4,13 +4,12 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 import torch
-from torch import Tensor, nn
+from torch import nn
 from care.errors import CareError
 from care.train import checkpoint, mirror, ranks
 from care.train.disk import check_room
@@ -19,19 +18,19 @@ from care.train.machine import Machine
 from care.train.position import Position, position_of
 from care.train.precision import Precision
 from care.train.run_log import LOSSES, opened_log
+from care.train.run_status import clear_statuses, leave_word, write_status
+from care.train.saver import Saver
 from care.train.settings import Settings, refuse_other_settings, settings_of
 from care.train.signals import stop_requests
 from care.train.step import Losses, Stepper
 from care.train.stored import encoder_note
-from shards import ShardError, locks, storage
-from shards.errors import Failure, Stopped, StoreError
-from shards.progress import console, warn
+from shards import locks, storage
+from shards.errors import Stopped
+from shards.progress import console
 
 Batch = TypeVar("Batch")
 # the loader workers of a run that was killed hold its lock for seconds
 LOCK_PATIENCE = 15
-# the file in which a process that is not admitted says why, beside ``status.json``
-REFUSAL = "status-refused"
 
 
 class Run:
@@ -108,13 +107,9 @@ class Run:
         self._is_admitted = False
         # of what a store has that was not reached
         self._is_ahead = False
-        # that no other process has taken the directory over
-        self._checks = list[Callable[[], None]]()
+        self._saver = Saver(path, self.path, machine.keep_every)
         self._threads = threads
         self._stepper = Stepper(optimizer, self.device, precision, self.settings["seed"])
-        self._saving: Future[None] | None = None
-        # steps of the checkpoints that were verified or written here
-        self._intact = set[int]()
 
     @property
     def start(self) -> int:
@@ -136,12 +131,11 @@ class Run:
             if self.lead:
                 steps = self.settings["steps"]
                 check_room(self.path, self.model, self.machine, start=self.start, steps=steps)
-                for old in self.path.glob("status*.json"):
-                    old.unlink()
+                clear_statuses(self.path)
             ranks.max_over_ranks(0)  # what the others say from here on is not removed
             self._is_admitted = True
             if self.lead and self._is_ahead:
-                self._push(self._position.taken)
+                self._saver.push(self._position.taken)
             self._choose_workers()
             self._waited = 0.0
             self._stop_requests = stack.enter_context(stop_requests())
@@ -224,9 +218,9 @@ class Run:
             numbers = {**terms, "lr": self._rate(), **(more or {})}
             self._log.write(steps_taken - 1, numbers, self._waited, note)
         if steps_taken % self.machine.checkpoint_every == 0 or is_last or stops:
-            self._compare_weights(step)
+            ranks.check_equal_weights(self.model, step)
             if self.lead:
-                self._save_in_background(steps_taken, waits=is_last or stops)
+                self._save(steps_taken, waits=is_last or stops)
         if stops and not is_last:
             raise Stopped(
                 f"stopped on request after step {steps_done} of {steps} and saved; "
@@ -240,7 +234,7 @@ class Run:
         if self.lead:
             for place in sorted({str(self.url), str(self.path)}):
                 lock = locks.exclusive(place, "training in", patience=LOCK_PATIENCE)
-                self._checks.append(stack.enter_context(lock))
+                self._saver.add_check(stack.enter_context(lock))
         is_first_of_its_machine = os.environ.get("LOCAL_RANK", str(ranks.rank())) == "0"
         if storage.is_remote(self.url) and is_first_of_its_machine:
             self._is_ahead = mirror.pull(self.url, self.path)
@@ -257,7 +251,7 @@ class Run:
             if scaler:  # empty after another precision, which --allow-change admits
                 self._stepper.scaler.load_state_dict(scaler)
             self._position = position_of(self.url, newest.manifest, self.settings, self._images)
-            self._intact.add(newest.step)
+            self._saver.trust(newest.step)
             if self.device.type == "cpu" and newest.manifest.get("world") == ranks.world():
                 ranks.resume_threads(newest.manifest["threads"])
         if ranks.max_over_ranks(self.start, -self.start) != [self.start, -self.start]:
@@ -296,9 +290,8 @@ class Run:
                 batch_size=self.settings["batch_size"],
             )
         )
-        # saves in the background, one checkpoint at a time
-        self._writer = stack.enter_context(ThreadPoolExecutor(1))
-        self._write_status("running")
+        stack.enter_context(self._saver)
+        write_status(self.path, "running")
 
     # recording
 
@@ -306,24 +299,8 @@ class Run:
         rate: float = self.optimizer.param_groups[-1]["lr"]
         return rate
 
-    def _compare_weights(self, step: int) -> None:
-        """Raise a ``CareError`` where the processes no longer have the same weights."""
-        if ranks.world() == 1:
-            return
-        weights = [parameter.detach() for parameter in self.model.parameters()]
-        total = float(sum(weight.sum(dtype=torch.float64) for weight in weights))
-        squares = float(sum(weight.double().square().sum() for weight in weights))
-        sums = [total, squares, -total, -squares]
-        if ranks.max_over_ranks(*sums) != sums:
-            raise CareError(
-                f"the processes' weights differ after step {step}; check the machines, "
-                "then give the command again"
-            )
-
-    def _save_in_background(self, steps_taken: int, *, waits: bool) -> None:
+    def _save(self, steps_taken: int, *, waits: bool) -> None:
         """Save what there is now, or raise what went wrong with the checkpoint before."""
-        if self._saving is not None:
-            self._saving.result()
         manifest = {
             "step": steps_taken,
             "settings": self.settings,
@@ -336,57 +313,7 @@ class Run:
         }
         if self._position.offset:
             manifest["offset"] = self._position.offset
-        state = checkpoint.snapshot(self.model, self.optimizer)
-        self._saving = self._writer.submit(self._save, state, manifest, must_push=waits)
-        if waits:
-            self._saving.result()
-
-    def _save(
-        self,
-        state: dict[str, dict[str, Tensor]],
-        manifest: dict[str, Any],
-        *,
-        must_push: bool,
-    ) -> None:
-        """Write a checkpoint, and bring the run to its URL if it has one.
-
-        Args:
-            state: tensors of model and optimizer.
-            manifest: JSON values of the checkpoint.
-            must_push: whether it is the last one; of any other a store that is not reached is told,
-                and gets it with the next one.
-        """
-        checkpoint.save(
-            self.path,
-            state,
-            manifest,
-            keep_every=self.machine.keep_every,
-            intact=self._intact,
-        )
-        self._intact.add(manifest["step"])
-        if not storage.is_remote(self.url):
-            return
-        try:
-            self._push(manifest["step"])
-        except StoreError as error:
-            if must_push:
-                raise
-            warn(
-                f"{self.url}: the checkpoint of step {manifest['step']} is only in {self.path} "
-                f"until the next one is put there: {error}"
-            )
-
-    def _push(self, step: int) -> None:
-        """Bring the run to its URL, unless another process has taken it over."""
-        for check in self._checks:
-            check()
-        keep_every = self.machine.keep_every
-        mirror.push(self.path, str(self.url), rewritten=step, keep_every=keep_every)
-
-    def _write_status(self, state: str, message: str = "", *, kind: str = "status") -> None:
-        process = "" if self.lead else f"-{ranks.rank()}"
-        status = {"state": state, "message": message}
-        storage.write_json(self.path / f"{kind}{process}.json", status)
+        self._saver.save(checkpoint.snapshot(self.model, self.optimizer), manifest, waits=waits)
 
     def _leave_word(
         self,
@@ -394,18 +321,4 @@ class Run:
         error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        """Leave how the run ended for whoever started it.
-
-        What is no error of ours counts as a crash: the state stays ``running``. A call that was
-        refused is no part of the run: it leaves a word to who started it, and the status as it was.
-        """
-        if not self._is_admitted:
-            if isinstance(error, Failure) and "TORCHELASTIC_RUN_ID" in os.environ:
-                with suppress(ShardError):
-                    self._write_status("failed", str(error), kind=REFUSAL)
-        elif isinstance(error, Failure):
-            state = "stopped" if isinstance(error, Stopped) else "failed"
-            with suppress(ShardError):  # a full disk, which is what the error says already
-                self._write_status(state, str(error))
-        elif error is None and self.lead:
-            self._write_status("done")
+        leave_word(self.path, error, is_admitted=self._is_admitted)

@@ -70,7 +70,11 @@ def started(prefect):
     yield start
     for process in running:
         os.killpg(process.pid, signal.SIGTERM)
-        process.communicate(timeout=100)
+        try:
+            process.communicate(timeout=100)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
 
 
 def parameters(**settings: object) -> list[str]:

@@ -1,11 +1,14 @@
 """The digest of a stage's code: what redoes it, and what does not."""
 
+import ast
 import hashlib
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import pytest
 from flows.evaluations import EVALUATIONS
@@ -228,3 +231,22 @@ def test_an_encoder_is_known_by_its_checkpoint_wherever_the_folder_lies(tmp_path
     assert identity(tmp_path / "moved") == second
     assert input_identity("init", str(tmp_path / "moved"), {}) == second
     assert input_identity("init", "supervised:resnet50", {}) == "supervised:resnet50"
+
+
+def test_one_thread_parses_at_a_time(monkeypatch) -> None:
+    parse = ast.parse
+    parsing, counts = [], []
+
+    def slow_parse(source):
+        parsing.append(source)
+        counts.append(len(parsing))
+        time.sleep(0.001)
+        tree = parse(source)
+        parsing.pop()
+        return tree
+
+    monkeypatch.setattr(ast, "parse", slow_parse)
+    with ThreadPoolExecutor(4) as pool:
+        digests = {*pool.map(lambda _: Code().digest("shards.storage"), range(4))}
+    assert len(digests) == 1
+    assert max(counts) == 1

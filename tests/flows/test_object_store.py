@@ -57,7 +57,7 @@ def test_everything_in_a_bucket_and_again_from_another_machine(tmp_path: Path) -
             ), name
         again = run("s3://bucket/lab", "c")
         assert again.count("finished before") == 23
-        assert "pre-training" not in again
+        assert "pretrain: pre-training:" not in again
         everything = storage.listing("s3://bucket/lab", deep=True)
         assert not [
             name
