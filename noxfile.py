@@ -60,7 +60,7 @@ def types(session: nox.Session) -> None:
 @shared
 def tests(session: nox.Session) -> None:
     """The fast suite, a process a core; arguments go to pytest."""
-    options = ("--numprocesses=auto", "--dist=loadfile")
+    options = ("--numprocesses=auto", "--dist=loadfile", "--no-loadscope-reorder")
     # a thread each: those of several processes would wait for each other, spinning
     run(session, "pytest", *options, *session.posargs, OMP_NUM_THREADS="1")
 

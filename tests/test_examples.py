@@ -1,8 +1,10 @@
 import re
 import runpy
+from importlib import import_module
 from pathlib import Path
 import pytest
 import shards
+from care.train.precision import StreamPrecisions
 from shards import scenes
 
 EXAMPLES = sorted(Path(__file__).parent.parent.joinpath("examples").glob("*.py"))
@@ -26,7 +28,14 @@ def test_examples_run(
 ) -> None:
     monkeypatch.chdir(demo)
     monkeypatch.setattr("sys.argv", [str(script), "1"])
-    runpy.run_path(str(script), run_name="__main__")
+    # of several numbers, the first and the last
+    shorter = re.sub(r" in \((\d+), .*, (\d+)\):", r" in (\1, \2):", script.read_text())
+    (demo / script.name).write_text(shorter)
+    # each of them would be measured, for longer than it computes
+    fp32 = StreamPrecisions("fp32", "fp32")
+    pretraining = import_module("care.train.pretrain")
+    monkeypatch.setattr(pretraining, "measured_precisions", lambda *_, **__: fp32)
+    runpy.run_path(str(demo / script.name), run_name="__main__")
     printed = re.findall(r"^(.+): kNN ([\d.]+) %$", capsys.readouterr().out, re.MULTILINE)
     assert len(printed) == len({name for name, _ in printed}) >= 1
     assert all(0 <= float(top1) <= 100 for _, top1 in printed)
