@@ -6,9 +6,10 @@ from care import BYOL, streams_for
 from care.train import pretrain
 
 STEPS = 6
+SIZE = 16  # px: how a run goes does not depend on it
 
 SETTINGS = {
-    "size": 32,
+    "size": SIZE,
     "batch_size": 8,
     "steps": STEPS,
     "warmup": 2,
@@ -21,7 +22,7 @@ SETTINGS = {
 def make_streams(**changes):
     return streams_for(
         "resnet18-small-half",
-        **{"size": 32, "seed": 0, "blocks": 1, "objective": BYOL(hidden=32)} | changes,
+        **{"size": SIZE, "seed": 0, "blocks": 1, "objective": BYOL(hidden=32)} | changes,
     )
 
 

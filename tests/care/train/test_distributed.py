@@ -16,7 +16,7 @@ from care.train import Stopped, batches, load_encoder, pretrain, ranks
 module = import_module("care.train.pretrain")
 
 SETTINGS = {
-    "size": 32,
+    "size": 16,
     "batch_size": 12,
     "steps": 5,
     "warmup": 2,
@@ -29,7 +29,7 @@ SETTINGS = {
 def train(path, run, objective=None, *, double=True, **changes):
     """A tiny run in float64, from new streams."""
     c, t = streams_for(
-        "resnet18-small-half", size=32, seed=0, blocks=1, objective=objective or BYOL(hidden=32)
+        "resnet18-small-half", size=16, seed=0, blocks=1, objective=objective or BYOL(hidden=32)
     )
     if double:
         c.double()
@@ -48,8 +48,8 @@ def assert_equal_runs(first, second):
 
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.resume)])
 def test_the_losses_are_those_of_one_process(image_set, tmp_path, world):
-    train(image_set, tmp_path / "one")
-    done = together(world, lambda: train(image_set, tmp_path / "many").losses)
+    train(image_set, tmp_path / "one", steps=3)
+    done = together(world, lambda: train(image_set, tmp_path / "many", steps=3).losses)
     assert_equal_runs(tmp_path / "one", tmp_path / "many")
     assert done == [done[0]] * world
     assert json.loads((tmp_path / "many" / "status.json").read_text()) == {
@@ -122,7 +122,7 @@ def test_on_as_many_processes_a_run_goes_on_with_the_same_bits(
 
 
 def test_each_process_gets_its_slice_of_every_batch(image_set):
-    options = {"size": 32, "batch_size": 12, "steps": 3}
+    options = {"size": 16, "batch_size": 12, "steps": 3}
     whole = [views for _, views in batches(shards.open(image_set), **options)]
     parts = together(
         3,
@@ -194,10 +194,10 @@ def test_processes_that_see_different_checkpoints_are_told_so(image_set, tmp_pat
 
 def test_parts_of_a_batch_are_averaged(image_set, tmp_path, data):
     train(image_set, tmp_path, accumulate=2, steps=1)
-    c, t = streams_for("resnet18-small-half", size=32, seed=0, blocks=1, objective=BYOL(hidden=32))
+    c, t = streams_for("resnet18-small-half", size=16, seed=0, blocks=1, objective=BYOL(hidden=32))
     c.double()
     t.double()
-    _, views = next(iter(batches(data, size=32, batch_size=12, steps=1)))
+    _, views = next(iter(batches(data, size=16, batch_size=12, steps=1)))
     halves = zip(*(x.double().chunk(2) for x in views), strict=True)
     losses = []
     for half in halves:

@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def streams():
-    return streams_for("resnet18-small-half", size=32, blocks=1, objective=BYOL(hidden=16, dim=8))
+    return streams_for("resnet18-small-half", size=16, blocks=1, objective=BYOL(hidden=16, dim=8))
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def have_bfloat16(monkeypatch, native):
 
 
 def measured(streams, **options):
-    return measured_precisions(*streams, **{"size": 32, "batch_size": 4} | options)
+    return measured_precisions(*streams, **{"size": 16, "batch_size": 4} | options)
 
 
 def test_a_cpu_without_bfloat16_has_one_answer_and_measures_nothing(streams, cache, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from flat import gathered
 from safetensors.torch import load_file
-from small_runs import SETTINGS, STEPS, crash, make_streams, result, rows, saved, train
+from small_runs import SETTINGS, SIZE, STEPS, crash, make_streams, result, rows, saved, train
 from torch import nn
 from care import (
     BYOL,
@@ -62,14 +62,14 @@ def test_the_encoder_can_be_loaded_from_the_run_and_from_its_file(whole):
         torch.equal(value, from_file.state_dict()[key])
         for key, value in from_run.state_dict().items()
     )
-    assert (from_run.size, from_file.size) == (32, 32)
+    assert (from_run.size, from_file.size) == (SIZE, SIZE)
 
 
 def test_the_size_is_recorded_for_streams_that_were_composed_by_hand(data, tmp_path):
     torch.manual_seed(0)
     c = CStream(MomentumPair(resnet18(small=True, half=True)), BYOL(hidden=16))
     done = pretrain(data, tmp_path, c, **gathered(SETTINGS | {"steps": 1}))
-    assert load_encoder(done.encoder).size == load_encoder(tmp_path).size == 32
+    assert load_encoder(done.encoder).size == load_encoder(tmp_path).size == SIZE
 
 
 class Tiny(nn.Module):
@@ -111,7 +111,7 @@ def plain_loop(data, c, t, *, lr=0.05, weight_decay=1e-4, momentum=0.99):
         parameters, lr=0.05, momentum=0.9, weight_decay=weight_decay, foreach=False
     )
     losses = []
-    for step, (x1, x2) in batches(data, size=32, batch_size=8, steps=STEPS, seed=0):
+    for step, (x1, x2) in batches(data, size=SIZE, batch_size=8, steps=STEPS, seed=0):
         opt.param_groups[0]["lr"] = lr_at(step, total=STEPS, base=lr * 8 / 256, warmup=2)
         kind = next(c.parameters()).dtype
         c_out = c(x1.to(kind), x2.to(kind))
@@ -177,17 +177,17 @@ def test_one_checkpoint_every_so_many_steps_stays(data, tmp_path):
 
 
 def test_what_a_training_computes_with_is_told_once_and_recorded(data, tmp_path, capsys):
-    train(data, tmp_path, workers=2)
+    train(data, tmp_path, workers=2, steps=2)
     line = "pre-training: cpu, fp32, threads 1, workers 2"
     assert capsys.readouterr().err.count(line) == 1
     manifest = checkpoint.latest(tmp_path).manifest
     assert [manifest[name] for name in ("threads", "precision", "workers")] == [1, "fp32", 2]
-    train(data, tmp_path)  # all is done
+    train(data, tmp_path, steps=2)  # all is done
     assert line not in capsys.readouterr().err
 
 
 def test_the_time_spent_waiting_for_data_is_told(data, tmp_path, capsys):
-    train(data, tmp_path)
+    train(data, tmp_path, steps=2)
     lines = [json.loads(line) for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
     assert all(0 <= line["data_wait"] <= line["seconds"] for line in lines)
     assert lines[-1]["data_wait"] > 0

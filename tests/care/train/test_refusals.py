@@ -162,7 +162,7 @@ def test_a_run_of_wider_heads_before_they_were_recorded_is_refused_by_name(whole
 
 def test_a_run_of_heads_of_128_before_they_were_recorded_goes_on(data, tmp_path):
     c, _ = make_streams()
-    wide = Transformer(128, 256, map_size=(4, 4), blocks=1, dim=128)
+    wide = Transformer(128, 256, map_size=(2, 2), blocks=1, dim=128)
     t = TStream(MomentumPair(wide), BYOL(hidden=32))
     done = pretrain(data, tmp_path, c, t, **gathered(SETTINGS | {"steps": 2}))
     as_version_0_1_left_it(tmp_path)

@@ -23,7 +23,7 @@ from shards.once import listing_once
 module = import_module("care.train.pretrain")
 
 SETTINGS = {
-    "size": 32,
+    "size": 16,
     "batch_size": 8,
     "steps": 6,
     "precision": "fp32",
@@ -43,7 +43,7 @@ def train(data, run, **changes):
     return pretrain(
         data,
         run,
-        *streams_for("resnet18-small-half", size=32, blocks=1, objective=BYOL(hidden=32)),
+        *streams_for("resnet18-small-half", size=16, blocks=1, objective=BYOL(hidden=32)),
         **gathered(SETTINGS | changes),
     )
 

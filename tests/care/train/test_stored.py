@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from foreign_weights import assert_same
-from small_runs import make_streams
+from small_runs import SIZE, make_streams
 from torch import nn
 from care import BYOL, CareError, build_encoder
 from care.evaluate.detector import Detector
@@ -160,4 +160,4 @@ def test_linear_classifiers_are_no_encoder(tmp_path):
 
 
 def test_a_run_records_the_encoder_and_its_size(whole):
-    assert checkpoint.latest(whole).manifest["encoder"] == {"name": SMALL, "size": 32}
+    assert checkpoint.latest(whole).manifest["encoder"] == {"name": SMALL, "size": SIZE}

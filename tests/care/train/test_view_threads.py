@@ -8,7 +8,7 @@ from care.encoded import Encoded
 from care.train import view_threads as module
 from care.train.view_threads import ViewThreads, views_in_threads
 
-SIZE = 32
+SIZE = 16
 
 
 @pytest.fixture(autouse=True)
