@@ -11,6 +11,7 @@ from flows.experiment import Experiment
 from flows.facts import Facts
 from flows.result import Result
 from flows.stages import Needs
+from flows.verbs import places_of
 
 SETS: Result = {"train": Needs("train"), "val": Needs("val")}
 TRIALS = 3  # of fine-tuning on few labels, each with labels of its own
@@ -42,7 +43,6 @@ class EvaluationKind(NamedTuple):
         on_features: whether it reads the features that a stage before has extracted.
         of_ablations: whether it also judges an encoder that is there for comparison alone.
         trials: seeds of ``care evaluate``, where no other number is asked for.
-        annotated: whether its data are annotated images, not sets with labels.
         by_processes: whether several processes can train together.
         example: what follows ``care evaluate``'s name of it, in its help.
     """
@@ -55,14 +55,13 @@ class EvaluationKind(NamedTuple):
     on_features: bool = False
     of_ablations: bool = True
     trials: int = 1
-    annotated: bool = False
     by_processes: bool = False
     example: str = ""
 
     def hidden_parameters(self) -> set[str]:
         """Keywords of the function that are neither options nor in a form."""
         hidden = {"cache", "rows", "keep_every"}
-        if not self.annotated:
+        if not places_of(self.kind):
             hidden.add("device")  # which is the encoder's
         return hidden
 
@@ -141,7 +140,6 @@ EVALUATIONS = (
         on_boxes,
         rank=1,
         of_ablations=False,
-        annotated=True,
         by_processes=True,
         example="runs/r50 --train VOC2007/ImageSets/Main/trainval.txt"
         " --val VOC2007/ImageSets/Main/test.txt",
@@ -151,7 +149,6 @@ EVALUATIONS = (
         "several labels",
         by_command_only,
         rank=3,
-        annotated=True,
         example="runs/r50 --train VOC2007/ImageSets/Main/trainval.txt"
         " --val VOC2007/ImageSets/Main/test.txt",
     ),

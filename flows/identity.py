@@ -7,10 +7,10 @@ from typing import Any
 import shards
 from flows.result import Result
 from flows.source_code import Code
-from flows.verbs import ON_BOXES
+from flows.verbs import load_data
 from flows.works import WORKS
 from flows.works.data import build_plan
-from shards import boxes, storage
+from shards import storage
 from shards.contents import identity_of
 
 # inputs that are a path or URL: what lies there counts, not where it lies
@@ -60,8 +60,9 @@ def input_identity(name: str, value: Any, inputs: Result) -> Any:
         return storage.sha256(f"{value}/index.json")
     if name == "names":
         return _file_identity(value)
-    if inputs.get("verb") in ON_BOXES:
-        return boxes.load(value, image_root=inputs.get("image_root")).digest
+    if "verb" in inputs:
+        places = {place: inputs.get(place) for place in ("image_root", "columns")}
+        return load_data(inputs["verb"], value, **places).digest
     return shards.open(value).digest
 
 

@@ -126,6 +126,7 @@ def load(
     *,
     classes: Sequence[str] | None = None,
     image_root: str | Path | None = None,
+    annotations: Annotations | None = None,
 ) -> BoxSet:
     """The images and boxes that a list has.
 
@@ -137,6 +138,7 @@ def load(
             By default COCO's categories by id, or all VOC names, sorted.
         image_root: the folder of a COCO JSON's images, where they are not found around it; a shard
             set has its own.
+        annotations: what ``read_annotations`` gave of ``data``, so that it is not read again.
 
     Returns:
         The images with their boxes.
@@ -146,11 +148,11 @@ def load(
     """
     path = storage.locate(data)
     shard_set = None
-    if all((path / name).is_file() for name in ("index.json", "annotations.json")):
+    if is_annotated_set(path):
         shard_set = reader.open(path)
         annotations = _annotations_of_set(shard_set, path)
     else:
-        annotations = _annotations_of_list(path, data, image_root)
+        annotations = _annotations_of_list(path, data, image_root, annotations)
     if not annotations.images:
         rejects = annotations.rejects
         why = describe(group_by_reason(rejects))
@@ -192,6 +194,11 @@ def load(
     )
 
 
+def is_annotated_set(path: Path) -> bool:
+    """Whether a folder is a shard set that was built of annotated images."""
+    return all((path / name).is_file() for name in ("index.json", "annotations.json"))
+
+
 def _pixel_rule(pictures: Sequence[Picture]) -> PixelRule:
     """The rule that a build would decide for the files of these pictures."""
     names = sorted(str(picture.path) for picture in pictures)
@@ -214,10 +221,13 @@ def _annotations_of_set(shard_set: reader.ShardSet, path: Path) -> Annotations:
 
 
 def _annotations_of_list(
-    path: Path, data: str | Path, image_root: str | Path | None
+    path: Path,
+    data: str | Path,
+    image_root: str | Path | None,
+    annotations: Annotations | None,
 ) -> Annotations:
-    """What the list at ``path``, which the user calls ``data``, says."""
-    annotations = read_annotations(path, image_root=image_root)
+    """What the list at ``path``, which the user calls ``data``, says, if it was not read before."""
+    annotations = annotations or read_annotations(path, image_root=image_root)
     refuse_image_root(data, annotations, image_root)
     if annotations is not None and not annotations.is_labels:
         return annotations

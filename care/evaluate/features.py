@@ -1,6 +1,6 @@
 """Features of a frozen encoder: pooled, of centre crops, extracted once and kept by shard."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import shards
 from care.encoded import evaluating
 from care.encoders import Encoder
-from care.evaluate.images import centre_crops
+from care.evaluate.images import ImageSet, centre_crops
 from care.train import ranks
 from care.train.loading import worker_count
 from care.train.precision import Precision, autocast
@@ -99,14 +99,53 @@ def extract(
         Features, labels and names of the images of these shards, on the CPU.
     """
     rows_of_shards = _rows_of_shards(data, only)
+    features = pooled_features(
+        encoder,
+        data,
+        rows_of_shards,
+        size=size,
+        batch_size=batch_size,
+        workers=workers,
+        precision=precision,
+        cache=cache,
+    )
+    rows = [row for rows_of_shard in rows_of_shards.values() for row in rows_of_shard]
+    labels = torch.from_numpy(data.labels[rows].astype(np.int64))
+    return Features(features, labels, len(data.classes), data.keys[rows])
+
+
+def pooled_features(
+    encoder: Encoder,
+    data: ImageSet,
+    parts: Mapping[int, range],
+    *,
+    size: int,
+    batch_size: int = 256,
+    workers: int | None = None,
+    precision: Precision = "fp32",
+    cache: str | Path | None = None,
+) -> Float[Tensor, "n d"]:
+    """Features of the centre crops of images, part by part.
+
+    Args:
+        encoder: as for ``extract``.
+        data: the images.
+        parts: their numbers by the number of the part, each of which is a file of the cache.
+        size: as for ``extract``.
+        batch_size: likewise.
+        workers: likewise.
+        precision: likewise.
+        cache: likewise.
+
+    Returns:
+        Those of all parts, one after the other, float32 on the CPU.
+    """
     folder = None
     if cache:
         identity = [digest_of(encoder), data.digest, size, precision]
         folder = f"{storage.locate(cache)}/{storage.digest(identity)}"
-    features = {} if folder is None else _cached(folder, rows_of_shards)
-    missing = {
-        number: rows for number, rows in rows_of_shards.items() if rows and number not in features
-    }
+    features = {} if folder is None else _cached(folder, parts)
+    missing = {number: rows for number, rows in parts.items() if rows and number not in features}
     batches = _batches(missing.values(), batch_size)
     ranks.limit_threads()
     workers = worker_count(
@@ -119,15 +158,17 @@ def extract(
     with progress(f"features of {data.path}", total) as advance, evaluating(encoder):
         images = centre_crops(data, batches, size=size, workers=workers)
         for number, rows in missing.items():
-            parts = []
+            of_part = []
             for batch in islice(images, _batch_count(rows, batch_size)):
-                parts.append(frozen_features(encoder, batch, precision).cpu())
+                of_part.append(frozen_features(encoder, batch, precision).cpu())
                 advance(len(batch), "")
-            features[number] = torch.cat(parts)
+            features[number] = torch.cat(of_part)
             if folder is not None:
                 packed = save({"x": features[number]})
                 storage.write_bytes(f"{folder}/{number}.safetensors", packed)
-    return _joined(encoder, data, rows_of_shards, features)
+    # without any image there is still a width
+    empty = torch.empty(0, encoder.features)
+    return torch.cat([empty, *(features[number] for number in parts if number in features)])
 
 
 def _rows_of_shards(data: shards.ShardSet, only: Iterable[int] | None) -> dict[int, range]:
@@ -158,21 +199,3 @@ def _batches(rows_of_shards: Iterable[range], size: int) -> list[list[int]]:
 def _batch_count(rows: range, size: int) -> int:
     """How many of ``_batches`` a shard has."""
     return -(-len(rows) // size)
-
-
-def _joined(
-    encoder: Encoder,
-    data: shards.ShardSet,
-    rows_of_shards: dict[int, range],
-    features: dict[int, Tensor],
-) -> Features:
-    """Features of shards, one after the other, with their labels."""
-    # without any image there is still a width
-    parts = [torch.empty(0, encoder.features)]
-    rows = list[int]()
-    for number, rows_of_shard in rows_of_shards.items():
-        if number in features:
-            parts.append(features[number])
-        rows.extend(rows_of_shard)
-    labels = torch.from_numpy(data.labels[rows].astype(np.int64))
-    return Features(torch.cat(parts), labels, len(data.classes), data.keys[rows])

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import tee
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +18,6 @@ from care.train.batches import CroppedViews, load_examples
 from care.train.photometrics import normalize
 from care.train.views import View
 from shards.bounds import PixelSide, PositiveFloat
-from shards.boxes import BoxSet
 
 Rows = NDArray[np.int64]
 
@@ -33,6 +33,22 @@ class Crops:
 
     size: PixelSide | None = None
     min_scale: PositiveFloat = 0.08
+
+
+@runtime_checkable
+class ImageSet(Protocol):
+    """Images by number: a shard set, annotated images, or those of several classes each."""
+
+    @property
+    def path(self) -> Path | str:
+        """Where they are, for people."""
+
+    @property
+    def digest(self) -> str:
+        """What tells them from others."""
+
+    def image(self, number: int, /) -> Image.Image:
+        """Decode one: RGB, upright."""
 
 
 class LabelledCrops(NamedTuple):
@@ -52,7 +68,7 @@ class LabelledCrops(NamedTuple):
 class _CentreCrops(Dataset[np.ndarray]):
     """The centre crop of an image by its number, uint8 [3, size, size]."""
 
-    def __init__(self, data: shards.ShardSet | BoxSet, size: int) -> None:
+    def __init__(self, data: ImageSet, size: int) -> None:
         self.data = data
         self.size = size
 
@@ -75,7 +91,7 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def centre_crops(
-    data: shards.ShardSet | BoxSet,
+    data: ImageSet,
     batches: Iterable[list[int]],
     *,
     size: int,

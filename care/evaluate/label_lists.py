@@ -5,68 +5,17 @@ it, or a table. Its labels are not read: those of the set count.
 """
 
 import itertools
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
-from urllib.parse import unquote
 import numpy as np
 import shards
 from care.errors import CareError
 from care.evaluate.images import Rows
 from shards import ShardError, storage
 from shards.images import SUFFIXES
+from shards.sample_names import Match, SampleNames
 from shards.sources.rows import read_rows
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
-
-
-class _Match(NamedTuple):
-    """The images that a name may be.
-
-    Attributes:
-        rows: their numbers in the set.
-        in_folder: whether they lie in the folder that the name has.
-    """
-
-    rows: list[int]
-    in_folder: bool
-
-
-class _Names:
-    """The images of a set by their names."""
-
-    def __init__(self, data: shards.ShardSet) -> None:
-        self._by_stem = dict[str, list[int]]()
-        self._folders = list[tuple[str, ...]]()
-        for row, key in enumerate(data.keys):
-            # keys escape dots
-            path = PurePosixPath(unquote(key))
-            self._by_stem.setdefault(path.name, []).append(row)
-            self._folders.append(path.parent.parts)
-
-    def match(self, name: str) -> _Match:
-        """The images in the folder that a name has, or else those of its file name.
-
-        Args:
-            name: with or without folders and the suffix of an image file.
-        """
-        path = PurePosixPath(name.replace("\\", "/"))
-        stems = [path.name]
-        if path.suffix.lower() in SUFFIXES:
-            stems.append(path.stem)
-        alike = [self._by_stem[stem] for stem in stems if stem in self._by_stem]
-        folder = path.parent.parts
-        for rows in alike:
-            inside = [row for row in rows if _agree(folder, self._folders[row])]
-            if inside:
-                return _Match(inside, in_folder=True)
-        return _Match(alike[0] if alike else [], in_folder=False)
-
-
-def _agree(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Whether of two folders one is the end of the other, and neither is nothing."""
-    shared = min(len(first), len(second))
-    return shared > 0 and tuple(first[-shared:]) == tuple(second[-shared:])
 
 
 def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:
@@ -88,7 +37,7 @@ def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:
         CareError: the file cannot be read, it names no image of the set, or a name that several
             images have.
     """
-    names = _Names(data)
+    names = SampleNames(data)
     readings = _read_names(path)
     # one column is that of the names: of a text the first one is all of each line
     columns = [[row[number] for row in readings] for number in range(len(readings[0]))]
@@ -117,7 +66,7 @@ def listed(data: shards.ShardSet, path: str | Path) -> tuple[Rows, list[str]]:
     return np.array(chosen, np.int64), missing
 
 
-def _evidence(matches: dict[str, _Match]) -> tuple[int, int, int]:
+def _evidence(matches: dict[str, Match]) -> tuple[int, int, int]:
     """How well a column names images: in their folders, with their suffixes, at all."""
     named = {name: match for name, match in matches.items() if match.rows}
     in_folder = sum(match.in_folder for match in named.values())

@@ -1,9 +1,9 @@
 """A linear classifier on features that were extracted once: fast, not the paper's protocol."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 import shards
 from care.evaluate.evaluation import Accuracy, accuracy_of, check_labels
@@ -20,6 +20,24 @@ from care.train.sgd import set_rate
 FAST_LRS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 SUMMED_AT_ONCE = 8192  # rows on the device while mean and deviation are computed
 SMALLEST_DEVIATION = 1e-6  # of a feature that is constant
+
+
+Rows = Int[Tensor, " b"]
+LossOf = Callable[[LinearHeads, Tensor, Tensor, Tensor], Tensor]
+
+
+class TrainedHeads(NamedTuple):
+    """Linear classifiers that were trained on features.
+
+    Attributes:
+        heads: two for each learning rate.
+        standardise: what they expect of features.
+        held_out: numbers of the features that only the second of each two has learned from.
+    """
+
+    heads: LinearHeads
+    standardise: "Standardisation"
+    held_out: Int[Tensor, " n"]
 
 
 class LinearRanking(NamedTuple):
@@ -89,28 +107,60 @@ def linear_ranking(
     """
     check_labels(torch.cat((train.y, val.y)), train.classes)
     where = torch.device(device)
-    count, width = train.x.shape
+
+    def loss_of(
+        heads: LinearHeads, x: Float[Tensor, "b d"], rows: Rows, kept: Bool[Tensor, " b"]
+    ) -> Float[Tensor, ""]:
+        return heads.loss(x, _send(train.y[rows], where), kept)
+
+    trained = train_on_features(train.x, train.classes, training, loss_of, device=where)
+    held_out = trained.held_out
+    parts = trained.standardise.parts(train.x[held_out])
+    scores = trained.heads.scores(parts, train.y[held_out])
+    best = int(scores[0].argmax())
+    rankings = trained.heads.rankings(trained.standardise.parts(val.x))
+    return LinearRanking(rankings[:, 1, best], training.lrs[best])
+
+
+def train_on_features(
+    x: Float[Tensor, "n d"],
+    classes: int,
+    training: HeadTraining,
+    loss_of: LossOf,
+    *,
+    device: torch.device,
+) -> TrainedHeads:
+    """Train linear classifiers of all learning rates in one pass, on standardised features.
+
+    Args:
+        x: the features to learn from, on the CPU.
+        classes: how many there are.
+        training: how the classifiers are trained.
+        loss_of: the loss of a batch, see ``LinearHeads.loss``: of the classifiers, of standardised
+            features on the device, their numbers in ``x``, and whether each is not held out.
+        device: where the classifiers are trained.
+
+    Raises:
+        CareError: there are too few features to hold some out.
+    """
+    count, width = x.shape
     held_out = held_out_rows(count, training.held_out, training.seed)
     kept = ~torch.isin(torch.arange(count), held_out)
     batch_size = min(training.batch_size, count)
-    standardise = Standardisation(train.x, where)
-    heads = LinearHeads(width, train.classes, training.lrs, training.norm, training.seed)
-    heads.to(where)
+    standardise = Standardisation(x, device)
+    heads = LinearHeads(width, classes, training.lrs, training.norm, training.seed)
+    heads.to(device)
     optimizer = torch.optim.SGD(heads.parameters(), lr=0, momentum=0.9, fused=True)
     steps = training.epochs * (count // batch_size)
     for step in range(steps):
         set_rate(optimizer, lr_at(step, total=steps, base=batch_size / 256))
         ids = shards.step_ids(count, batch_size=batch_size, step=step, seed=training.seed).ids
         rows = torch.from_numpy(ids)
-        labels = _send(train.y[rows], where)
-        loss = heads.loss(standardise(train.x[rows]), labels, _send(kept[rows], where))
+        loss = loss_of(heads, standardise(x[rows]), rows, _send(kept[rows], device))
         torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
-    scores = heads.scores(standardise.parts(train.x[held_out]), train.y[held_out])
-    best = int(scores[0].argmax())
-    rankings = heads.rankings(standardise.parts(val.x))
-    return LinearRanking(rankings[:, 1, best], training.lrs[best])
+    return TrainedHeads(heads, standardise, held_out)
 
 
 class Standardisation:

@@ -1,47 +1,28 @@
 """A linear layer for images of several classes each, on features that were extracted once."""
 
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
-import shards
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.errors import CareError
 from care.evaluate.evaluation import Evaluation
-from care.evaluate.features import device_of, frozen_features
-from care.evaluate.images import centre_crops
-from care.evaluate.linear_features import FAST_LRS, Standardisation
-from care.evaluate.linear_heads import LinearHeads, held_out_rows
+from care.evaluate.features import device_of, pooled_features
+from care.evaluate.linear_features import FAST_LRS, TrainedHeads, train_on_features
+from care.evaluate.linear_heads import HeadTraining, LinearHeads
 from care.evaluate.predictions import as_csv, as_percent
 from care.evaluate.resampling import DETECTION_DRAWS, resamples, rounded
-from care.schedules import lr_at
-from care.train.loading import worker_count
 from care.train.precision import Precision
-from care.train.sgd import set_rate
 from shards.bounds import Fraction, NonNegativeInt, PixelSide, PositiveInt
-from shards.boxes import BoxSet
-from shards.progress import progress
+from shards.multilabels import PRESENT, UNDECIDED, MultiLabelSet, Targets
 
-PRESENT = 1
-ABSENT = 0
-UNDECIDED = -1  # all objects of the class are difficult ones: neither learned nor scored
-
-IMAGES_AT_ONCE = 256
-
-
-class LabelledFeatures(NamedTuple):
-    """Features of the pictures of a set, and which classes these show.
-
-    Attributes:
-        x: pooled features, float32, on the CPU.
-        y: ``PRESENT``, ``ABSENT`` or ``UNDECIDED`` of every class.
-    """
-
-    x: Float[Tensor, "n d"]
-    y: Int[Tensor, "n classes"]
+# a file of the cache has the features of so many images
+IMAGES_OF_A_PART = 4096
 
 
 class ClassScores(NamedTuple):
@@ -55,7 +36,7 @@ class ClassScores(NamedTuple):
     """
 
     scores: NDArray[np.float32]
-    targets: NDArray[np.int64]
+    targets: Targets
     classes: tuple[str, ...]
     keys: tuple[str, ...]
 
@@ -90,8 +71,8 @@ class ClassScores(NamedTuple):
 
 def multilabel(  # noqa: PLR0913 (a public verb)
     encoder: Encoder,
-    train: BoxSet,
-    val: BoxSet,
+    train: MultiLabelSet,
+    val: MultiLabelSet,
     *,
     size: PixelSide | None = None,
     lrs: tuple[float, ...] = FAST_LRS,
@@ -101,18 +82,20 @@ def multilabel(  # noqa: PLR0913 (a public verb)
     seed: NonNegativeInt = 0,
     precision: Precision = "fp32",
     workers: NonNegativeInt | None = None,
+    cache: str | Path | None = None,
 ) -> Evaluation:
     """A linear layer that says of every class whether an image shows it, on frozen features.
 
     Protocol: a logistic output for each class on standardised features of centre crops; SGD with
     momentum 0.9, no weight decay, cosine to 0. The learning rate is that of the highest mAP on the
-    held-out part of train; what is scored on val has learned from all of train. A class whose
-    objects on an image are all difficult (VOC) is neither learned nor scored there.
+    held-out part of train; what is scored on val has learned from all of train. Where it is not
+    decided whether an image shows a class (all its objects there are difficult ones of VOC, or the
+    cell of a table is blank), nothing is learned of it and nothing scored.
 
     Args:
         encoder: used on the device it is on, in eval mode; not changed.
-        train: annotated images to learn from.
-        val: annotated images to score, of the same classes.
+        train: images to learn from and their classes.
+        val: images to score, of the same classes.
         size: side of the crops, pixels; by default that of the encoder's training.
         lrs: learning rates to choose from, for 256 images a step.
         epochs: passes over train.
@@ -121,6 +104,7 @@ def multilabel(  # noqa: PLR0913 (a public verb)
         seed: of the layer's weights, the held-out part and the order.
         precision: of the encoder's arithmetic.
         workers: processes that decode images, by default what is best here.
+        cache: see ``extract``.
 
     Returns:
         ``map``, the mean over classes of the average precision of all recalls, per cent; that of
@@ -138,49 +122,28 @@ def multilabel(  # noqa: PLR0913 (a public verb)
             f"{train.path} and {val.path} name different classes; read the second with the classes "
             "of the first"
         )
-    side = size or encoder.size
-    parts = []
     for data in (train, val):
-        targets = presence(data)
-        if not (targets == PRESENT).any():
-            raise CareError(f"no image of {data.path} shows an object that counts")
-        parts.append(_features(encoder, data, targets, side, precision, workers))
-    learned, scored = parts
-    held_rows = held_out_rows(len(learned.x), held_out, seed)
-    standardise = Standardisation(learned.x, device_of(encoder))
-    heads = LinearHeads(learned.x.shape[1], len(train.classes), lrs, norm=False, seed=seed)
-    heads.to(device_of(encoder))
-    _train(heads, learned, held_rows, standardise, epochs=epochs, batch_size=batch_size, seed=seed)
-    chooses = _logits(heads, standardise, learned.x[held_rows])[:, 0]
-    keys = tuple(picture.path.name for picture in val.pictures)
-    held_targets = learned.y[held_rows].numpy()
-    means = []
-    for number in range(len(lrs)):
-        judged = ClassScores(chooses[:, number].numpy(), held_targets, train.classes, ())
-        means.append(_mean(judged.precisions()))
-    best = means.index(max(means))
-    scores = _logits(heads, standardise, scored.x)[:, 1, best].numpy()
+        if not (data.targets == PRESENT).any():
+            raise CareError(f"no image of {data.path} shows a class that counts")
+    side = size or encoder.size
+    x_of = partial(_features, encoder, size=side, precision=precision, workers=workers, cache=cache)
+    x = x_of(train)
+    targets = torch.from_numpy(train.targets)
+    training = HeadTraining(
+        lrs, epochs, min(batch_size, len(x)), norm=False, held_out=held_out, seed=seed
+    )
+    trained = train_on_features(
+        x, len(train.classes), training, partial(_loss, targets=targets), device=device_of(encoder)
+    )
+    best = _best_rate(trained, x, train)
+    scores = _logits(trained, x_of(val))[:, 1, best].numpy()
     return _record(
-        ClassScores(scores, scored.y.numpy(), val.classes, keys),
+        ClassScores(scores, val.targets, val.classes, val.keys),
         lr=lrs[best],
         protocol="a logistic output for each class on standardised frozen features of centre crops "
-        f"of {side} px, {epochs} epochs of SGD at batch {min(batch_size, len(learned.x))}, "
+        f"of {side} px, {epochs} epochs of SGD at batch {training.batch_size}, "
         "learning rate chosen on held-out images of train; AP of all recalls",
     )
-
-
-def presence(data: BoxSet) -> Int[Tensor, "n classes"]:
-    """Which classes the pictures of a set show.
-
-    Returns:
-        ``PRESENT`` where an object is not difficult, be it a crowd; ``UNDECIDED`` where all of the
-        class are; else ``ABSENT``.
-    """
-    targets = torch.full((len(data.pictures), len(data.classes)), ABSENT)
-    for row, picture in enumerate(data.pictures):
-        targets[row, torch.from_numpy(picture.labels[picture.difficult])] = UNDECIDED
-        targets[row, torch.from_numpy(picture.labels[~picture.difficult])] = PRESENT
-    return targets
 
 
 def average_precision_of(
@@ -203,81 +166,69 @@ def average_precision_of(
 
 def _features(
     encoder: Encoder,
-    data: BoxSet,
-    targets: Int[Tensor, "n classes"],
+    data: MultiLabelSet,
+    *,
     size: int,
     precision: Precision,
     workers: int | None,
-) -> LabelledFeatures:
-    """Features of the centre crops of all pictures."""
-    count = len(data.pictures)
-    firsts = range(0, count, IMAGES_AT_ONCE)
-    batches = [[*range(first, min(first + IMAGES_AT_ONCE, count))] for first in firsts]
-    workers = worker_count(
-        workers,
-        device_of(encoder),
-        batches=len(batches),
-        batch_bytes=IMAGES_AT_ONCE * 3 * size**2,
+    cache: str | Path | None,
+) -> Float[Tensor, "n d"]:
+    """Features of the centre crops of all images, cached in parts."""
+    count = len(data.keys)
+    firsts = range(0, count, IMAGES_OF_A_PART)
+    parts = {
+        number: range(first, min(first + IMAGES_OF_A_PART, count))
+        for number, first in enumerate(firsts)
+    }
+    return pooled_features(
+        encoder, data, parts, size=size, precision=precision, workers=workers, cache=cache
     )
-    parts = []
-    with progress(f"features of {data.path}", count) as advance, evaluating(encoder):
-        for images in centre_crops(data, batches, size=size, workers=workers):
-            parts.append(frozen_features(encoder, images, precision).cpu())
-            advance(len(images), "")
-    return LabelledFeatures(torch.cat(parts), targets)
-
-
-def _train(
-    heads: LinearHeads,
-    learned: LabelledFeatures,
-    held_rows: Tensor,
-    standardise: Standardisation,
-    *,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-) -> None:
-    """Train the outputs of all learning rates in one pass."""
-    count = len(learned.x)
-    kept = ~torch.isin(torch.arange(count), held_rows)
-    batch_size = min(batch_size, count)
-    optimizer = torch.optim.SGD(heads.parameters(), lr=0, momentum=0.9)
-    steps = epochs * (count // batch_size)
-    for step in range(steps):
-        set_rate(optimizer, lr_at(step, total=steps, base=batch_size / 256))
-        ids = shards.step_ids(count, batch_size=batch_size, step=step, seed=seed).ids
-        rows = torch.from_numpy(ids)
-        logits = heads(standardise(learned.x[rows]))
-        targets = learned.y[rows].to(logits.device)
-        loss = _loss(logits, targets, kept[rows].to(logits.device), heads.rates.to(logits))
-        torch.autograd.backward(loss)
-        optimizer.step()
-        optimizer.zero_grad()
 
 
 def _loss(
-    logits: Float[Tensor, "b 2 m classes"],
-    targets: Int[Tensor, "b classes"],
-    kept: Tensor,
-    rates: Float[Tensor, " m"],
+    heads: LinearHeads,
+    x: Float[Tensor, "b d"],
+    rows: Int[Tensor, " b"],
+    kept: Bool[Tensor, " b"],
+    *,
+    targets: Int[Tensor, "n classes"],
 ) -> Float[Tensor, ""]:
-    """Sum of the classifiers' mean losses, each times its learning rate (see ``LinearHeads``)."""
-    wanted = (targets == PRESENT).to(logits)[:, None, None].expand_as(logits)
+    """Sum of the classifiers' mean losses, each times its learning rate (see ``LinearHeads``).
+
+    Args:
+        heads: the classifiers.
+        x: features of a batch.
+        rows: their numbers.
+        kept: whether each is not held out.
+        targets: what all images show.
+    """
+    logits = heads(x)
+    of_batch = targets[rows].to(logits.device)
+    wanted = (of_batch == PRESENT).to(logits)[:, None, None].expand_as(logits)
     losses = nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-    decided = (targets != UNDECIDED).to(logits)
+    decided = (of_batch != UNDECIDED).to(logits)
     # the first of the two sees what is not held out, the second all
     seen = torch.stack((decided * kept[:, None], decided), 1)
     means = (losses * seen[:, :, None]).sum((0, 3)) / seen.sum((0, 2)).clamp_min(1)[:, None]
-    return (means * rates).sum()
+    return (means * heads.rates.to(logits)).sum()
+
+
+def _best_rate(trained: TrainedHeads, x: Float[Tensor, "n d"], train: MultiLabelSet) -> int:
+    """The number of the learning rate whose classifier has the highest held-out mAP."""
+    logits = _logits(trained, x[trained.held_out])[:, 0]
+    targets = train.targets[trained.held_out.numpy()]
+    means = []
+    for of_rate in logits.unbind(1):
+        scores = ClassScores(of_rate.numpy(), targets, train.classes, ())
+        means.append(_mean(scores.precisions()))
+    return means.index(max(means))
 
 
 @torch.no_grad()
-def _logits(
-    heads: LinearHeads, standardise: Standardisation, x: Float[Tensor, "n d"]
-) -> Float[Tensor, "n 2 m classes"]:
+def _logits(trained: TrainedHeads, x: Float[Tensor, "n d"]) -> Float[Tensor, "n 2 m classes"]:
     """Logits of all classifiers, on the CPU."""
-    with evaluating(heads):
-        return torch.cat([heads(part).cpu() for part in standardise.parts(x)])
+    with evaluating(trained.heads):
+        return torch.cat([trained.heads(part).cpu() for part in trained.standardise.parts(x)])
 
 
 def _mean(precisions: dict[str, float]) -> float:

@@ -1,11 +1,8 @@
 """`care evaluate`: one or more encoders judged by a protocol, whose options are its function's."""
 
 import re
-from collections.abc import Callable
 from typing import Annotated, Any
 import typer
-import care.evaluate
-from care.evaluate import Evaluation
 from care.train.load import is_foreign
 from flows import records
 from flows.cli.options import Json, add_command, new_app
@@ -13,17 +10,24 @@ from flows.cli.tables import show_results
 from flows.evaluations import ABOUT, JUDGED, EvaluationKind
 from flows.result import Result
 from flows.sizes import common_sizes
+from flows.verbs import evaluation_of, has_encoders_size, places_of
 from shards.progress import say
 
 app = new_app(ABOUT, no_args_is_help=True)
-_LABELLED = "Shard set with labels"
-_ANNOTATED = "COCO JSON, VOC list (ImageSets/Main/….txt), or shard set of one"
+# what the data of an evaluation may be, by the names of the inputs by which they are found
+_DATA = {
+    (): "Shard set with labels",
+    ("image_root",): "COCO JSON, VOC list (ImageSets/Main/….txt), or shard set of one",
+    ("columns", "image_root"): "Table of images and classes, COCO JSON, VOC list"
+    " (ImageSets/Main/….txt), or shard set of one",
+}
 
 
 def _add(line: EvaluationKind) -> None:
     """Add the command of an evaluation."""
-    evaluation: Callable[..., Evaluation] = getattr(care.evaluate, line.kind)
-    images = _ANNOTATED if line.annotated else _LABELLED
+    evaluation = evaluation_of(line.kind)
+    images = _DATA[tuple(sorted(places_of(line.kind)))]
+    of_tables = "; of a table also a shard set" if "columns" in places_of(line.kind) else ""
 
     def run(  # noqa: PLR0913 (the options of a command)
         encoder: Annotated[
@@ -50,7 +54,15 @@ def _add(line: EvaluationKind) -> None:
             str | None,
             typer.Option(
                 help="Folder of the images of COCO JSONs, or of the folders train2017, val2017, …,"
-                " where they are not found around the lists."
+                f" where they are not found around the lists{of_tables}."
+            ),
+        ] = None,
+        columns: Annotated[
+            str | None,
+            typer.Option(
+                metavar="IMAGE,CLASSES…",
+                help="Columns of a table: that of the images, and that of their classes, or one of"
+                " 1 and 0 for each class.",
             ),
         ] = None,
         mean: Annotated[
@@ -75,6 +87,8 @@ def _add(line: EvaluationKind) -> None:
         inputs |= {name: value for name, value in settings.items() if value is not None}
         if image_root is not None:
             inputs["image_root"] = image_root
+        if columns is not None:
+            inputs["columns"] = [name.strip() for name in columns.split(",")]
         # neither decides the result
         inputs |= {"cache": f"{out}/features", "nproc": nproc}
         show_results(_judge(encoder, out, inputs, pixels if mean else {}), as_json)
@@ -91,11 +105,9 @@ def _add(line: EvaluationKind) -> None:
 
 def _hidden_options(line: EvaluationKind) -> set[str]:
     """Options of ``run`` that an evaluation has no use for."""
-    hidden = set[str]()
+    hidden = {"image_root", "columns"} - places_of(line.kind)
     if not line.by_processes:
         hidden.add("nproc")
-    if not line.annotated:
-        hidden.add("image_root")  # only lists' images are looked for
     return hidden
 
 
@@ -128,8 +140,9 @@ def _judge(
         The rows of their results; what is finished is only looked up.
     """
     rows: list[Result] = []
-    has_own_size = inputs["verb"] != "detect" and "size" not in inputs
-    sizes = common_sizes(sources) if has_own_size else [inputs.get("size") for _ in sources]
+    sizes = [inputs.get("size") for _ in sources]
+    if "size" not in inputs and has_encoders_size(inputs["verb"]):
+        sizes = common_sizes(sources)
     for source, size in zip(sources, sizes, strict=True):
         name = _stage_name(inputs["verb"], source)
         of_encoder: Result = {"encoder": source} | ({"size": size} if size else {})

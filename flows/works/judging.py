@@ -7,15 +7,12 @@ import inspect
 import json
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 import torch
-import shards
 from care.encoders import Encoder
-from care.evaluate import Evaluation
 from care.evaluate.predictions import DECIMALS
 from care.evaluate.resampling import rounded
 from care.train import ranks
@@ -23,14 +20,11 @@ from care.train.launch import process_group, torchrun
 from care.train.weights import digest_of
 from flows.flatten import flat_parameters, gathered
 from flows.result import Result
-from flows.verbs import ON_BOXES
+from flows.verbs import evaluation_of, load_data
 from flows.works.encoders import loaded_encoder
 from flows.works.outputs import outputs
-from shards import boxes, storage
+from shards import storage
 from shards.progress import warn
-
-Data = shards.ShardSet | boxes.BoxSet
-BY_SEVERAL_PROCESSES = "detect"  # the one evaluation that can be
 
 
 def judge(  # noqa: PLR0913 (the inputs of a stage)
@@ -46,6 +40,7 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
     trials: int = 1,
     nproc: int = 1,
     image_root: str | None = None,
+    columns: list[str] | None = None,
     mean: list[float] | None = None,
     std: list[float] | None = None,
     **settings: Any,
@@ -56,14 +51,15 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
         out: folder for ``results.json``, which has the row, and ``seed-N``, the runs.
         verb: the evaluation, a name in ``care.evaluate``.
         encoder: source of the encoder.
-        train: data to learn from: a shard set with labels, or annotated images.
+        train: data to learn from: a shard set with labels, annotated images, or a table.
         val: data to be scored on.
         called: what the row calls the encoder; by default its source.
         cache: folder with features of earlier, if the evaluation uses such.
         seed: the first one.
         trials: seeds, whose mean counts.
-        nproc: processes that train a detector together; 0: one a GPU.
-        image_root: the folder of the images of COCO JSONs, where they are not around them.
+        nproc: processes that train together, where the evaluation is one that can; 0: one a GPU.
+        image_root: the folder of the images of lists, where they are not around them.
+        columns: the names of a table's columns.
         mean: of the pixels that others trained the encoder on, where that is not ImageNet's.
         std: their deviation.
         **settings: keywords of the evaluation.
@@ -71,16 +67,18 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
     Returns:
         The row and the files.
     """
-    data = _open_data(verb, train, val, image_root)
+    places = {"image_root": image_root, "columns": columns}
+    train_data = load_data(verb, train, **places)
+    data = (train_data, load_data(verb, val, classes=train_data.classes, **places))
     pixels = {"mean": mean, "std": std} if mean and std else {}
     network = loaded_encoder(encoder, seed, **{name: tuple(of) for name, of in pixels.items()})
     digests = {"encoder": digest_of(network), "train": data[0].digest, "val": data[1].digest}
     nproc = nproc or torch.cuda.device_count() or 1
     in_group = "TORCHELASTIC_RUN_ID" in os.environ
     evaluation = _Trials(out, verb, network, data, cache, _with_tuples(settings))
-    if nproc > 1 and verb == BY_SEVERAL_PROCESSES and not in_group:
+    if nproc > 1 and not in_group:
         inputs: Result = {"verb": verb, "encoder": encoder, "train": train, "val": val}
-        inputs |= {"nproc": nproc, "image_root": image_root, **pixels, **evaluation.settings}
+        inputs |= {"nproc": nproc, **places, **pixels, **evaluation.settings}
         results = [_run_in_group(out, inputs | {"seed": seed + n}) for n in range(trials)]
     else:
         results = [evaluation.run(seed + number) for number in range(trials)]
@@ -94,8 +92,7 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
     if network.assumed:
         row["assumed"] = network.assumed
     row = _with_means(row, results)
-    if verb in ON_BOXES:
-        row["protocol"] += _left_out(data)
+    row["protocol"] += _left_out(data)
     row["versions"] = _versions()
     row = json.loads(json.dumps(row))  # tuples are lists there, as in what is read back
     if in_group:
@@ -105,15 +102,6 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
     text = ", ".join(f"{measure} {row[measure]:.1f}" for measure in results[0]["measures"])
     files = [name for result in results for name in result["files"]]
     return {"outputs": outputs(out, "results.json", *files), "rows": [row], "text": text}
-
-
-def _open_data(verb: str, train: str, val: str, image_root: str | None = None) -> tuple[Data, Data]:
-    """What an evaluation learns from and what it is scored on; of boxes with the same classes."""
-    if verb not in ON_BOXES:
-        return shards.open(train), shards.open(val)
-    train_boxes = boxes.load(train, image_root=image_root)
-    val_boxes = boxes.load(val, classes=train_boxes.classes, image_root=image_root)
-    return train_boxes, val_boxes
 
 
 @dataclass
@@ -132,15 +120,14 @@ class _Trials:
     out: str
     verb: str
     encoder: Encoder
-    data: tuple[Data, Data]
+    data: tuple[Any, Any]
     cache: str | None
     settings: Result
 
     def run(self, seed: int) -> Result:
         """Judge with one seed, in this process or as one of a group."""
         run = f"{self.out}/seed-{seed}"
-        # not by an import statement: only the evaluation that is asked for counts
-        evaluate: Callable[..., Evaluation] = getattr(import_module("care.evaluate"), self.verb)
+        evaluate = evaluation_of(self.verb)
         places: Result = {"cache": self.cache, "seed": seed, "run": run}
         accepted = inspect.signature(evaluate).parameters.keys() | flat_parameters(evaluate)
         arguments = {name: place for name, place in places.items() if name in accepted}
@@ -203,10 +190,12 @@ def _means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _left_out(data: tuple[Any, Any]) -> str:
-    """What the protocol says of objects that were left out, which is also told."""
+    """What the protocol says of what lists name and is left out, which is also told."""
     text = ""
     for part, of_part in zip(("train", "val"), data, strict=True):
-        for reason, names in of_part.rejects.items():
+        # of a shard set the build has told it
+        rejects = getattr(of_part, "rejects", {})
+        for reason, names in rejects.items():
             text += f"; {len(names):,} left out of {part}: {reason}"
             warn(f"{of_part.path}: {len(names):,} left out, {reason}, such as {names[0]}")
     return text

@@ -15,14 +15,14 @@ _IMAGE_HEADS = (
     *("filename", "filepath", "filepaths", "imagepath", "imagename", "imagefilename", "path"),
     *("file", "image", "img", "images", "url", "imageurl", "imageid", "id", "name", "uuid"),
 )
-_CLASS_HEADS = (
+CLASS_HEADS = (
     *("label", "labels", "class", "classname", "labelname", "category", "categoryname", "target"),
     *("breed", "species", "diagnosis", "wnid", "synset", "predictionstring"),
     *("classid", "labelid", "categoryid", "y"),
 )
 _INDEX_HEADS = ("", "index", "idx", "unnamed0", "indexlevel0", "row")
 _PART_HEADS = ("split", "set", "dataset", "fold", "partition", "subset", "usage")
-_BLANKS = ("", "nan", "NaN", "<NA>")
+BLANKS = ("", "nan", "NaN", "<NA>")
 
 
 class Columns(NamedTuple):
@@ -39,6 +39,61 @@ class Columns(NamedTuple):
     classes: list[str | None]
     by_id: bool
     notes: list[str]
+
+
+class ImageColumn(NamedTuple):
+    """A table of which the column of the images is known.
+
+    Attributes:
+        head: the names of all columns, "column 3" of one without.
+        cells: the rows, of that width.
+        image: the number of the column of the images.
+        by_id: whether their names have no suffix.
+        named: how many of the columns the table itself names: the first ones, or none.
+        chosen: the numbers of the other columns that the user names.
+    """
+
+    head: list[str]
+    cells: list[list[str]]
+    image: int
+    by_id: bool
+    named: int
+    chosen: tuple[int, ...] = ()
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the table itself names its columns."""
+        return self.named > 0
+
+    @property
+    def others(self) -> list[int]:
+        """The numbers of the columns that may say classes: no row numbers, no parts of a set."""
+        others = [number for number in range(len(self.head)) if number != self.image]
+        if len(others) > 1:
+            others = [
+                number for number in others if not _is_index(self.head[number], self.cells, number)
+            ]
+        if len(others) > 1:
+            others = [number for number in others if _plain(self.head[number]) not in _PART_HEADS]
+        return others
+
+    def best_named(self, heads: Sequence[str]) -> int | None:
+        """The column whose name is the first in a list, None where no name is in it.
+
+        Args:
+            heads: of small letters and numbers alone.
+        """
+        ranked = [
+            (_rank(name, heads), number)
+            for number, name in enumerate(self.head)
+            if number != self.image
+        ]
+        rank, number = min(ranked, default=(len(heads), 0))
+        return number if rank < len(heads) else None
+
+    def is_called(self, number: int, heads: Sequence[str]) -> bool:
+        """Whether a column has a name of a list, of small letters and numbers alone."""
+        return _plain(self.head[number]) in heads
 
 
 def read_columns(
@@ -60,28 +115,60 @@ def read_columns(
     Raises:
         ShardError: There are none, or it is not clear which they are.
     """
-    table = _with_head(rows, is_there)
+    table = find_image_column(location, rows, is_there, wanted, place)
     if not table.cells:
         return Columns([], [], by_id=False, notes=[])
+    rest = [*table.chosen] if wanted else _class_columns(location, table)
+    head = table.head
+    names = [row[table.image] for row in table.cells]
+    notes = list[str]()
+    if len(head) > 2:
+        labels = ", ".join(head[number] for number in rest[:3]) or "none"
+        notes.append(
+            f"the images are those of the column {head[table.image]}, their classes: {labels}"
+        )
+    if len(rest) > 1:
+        classes_of_rows = _from_one_hot(location, head, table.cells, rest)
+        return Columns(names, classes_of_rows, table.by_id, notes)
+    classes = [row[rest[0]] for row in table.cells] if rest else [""] * len(table.cells)
+    return Columns(names, _class_names(classes), table.by_id, notes)
+
+
+def find_image_column(
+    location: Path,
+    rows: Rows,
+    is_there: Callable[[str], bool],
+    wanted: Sequence[str] = (),
+    place: str = "",
+) -> ImageColumn:
+    """Find the head of a table and its column of images.
+
+    Args:
+        location: of the table, for messages.
+        rows: its content.
+        is_there: whether there is an image of some name or number.
+        wanted: the names of the column of the image and, perhaps, of others.
+        place: where images are looked for, for messages.
+
+    Returns:
+        The rows, of one width; none of an empty table.
+
+    Raises:
+        ShardError: There is none of images, or no column of a wanted name.
+    """
+    table = _with_head(rows, is_there)
+    if not table.cells:
+        return ImageColumn([], [], 0, by_id=False, named=0)
     width = max(map(len, table.cells))
     head = table.head + [f"column {number + 1}" for number in range(len(table.head), width)]
     cells = [row + [""] * (width - len(row)) for row in table.cells]
+    named = len(table.head)
     if wanted:
-        numbers = [_number(location, head, name) for name in wanted]
-        image, by_id = numbers[0], not any(_is_image_name(row[numbers[0]]) for row in cells)
-        rest = numbers[1:]
-    else:
-        image, by_id = _image_column(location, head, cells, is_there, place)
-        rest = _class_columns(location, head, cells, image, has_head=bool(table.head))
-    names = [row[image] for row in cells]
-    notes = list[str]()
-    if width > 2:
-        labels = ", ".join(head[number] for number in rest[:3]) or "none"
-        notes.append(f"the images are those of the column {head[image]}, their classes: {labels}")
-    if len(rest) > 1:
-        return Columns(names, _from_one_hot(location, head, cells, rest), by_id, notes)
-    classes = [row[rest[0]] for row in cells] if rest else [""] * len(cells)
-    return Columns(names, _class_names(classes), by_id, notes)
+        image, *chosen = (_number(location, head, name) for name in wanted)
+        by_id = not any(_is_image_name(row[image]) for row in cells)
+        return ImageColumn(head, cells, image, by_id, named, tuple(chosen))
+    image, by_id = _image_column(location, head, cells, is_there, place)
+    return ImageColumn(head, cells, image, by_id, named)
 
 
 def class_column(rows: Rows, image: int) -> list[str | None] | None:
@@ -94,9 +181,9 @@ def class_column(rows: Rows, image: int) -> list[str | None] | None:
     Returns:
         The classes of the rows, or None if no column is called like one.
     """
-    ranked = sorted((_rank(name, _CLASS_HEADS), number) for number, name in enumerate(rows.head))
+    ranked = sorted((_rank(name, CLASS_HEADS), number) for number, name in enumerate(rows.head))
     ranked = [(rank, number) for rank, number in ranked if number != image]
-    if not ranked or ranked[0][0] == len(_CLASS_HEADS):
+    if not ranked or ranked[0][0] == len(CLASS_HEADS):
         return None
     return _class_names([row[ranked[0][1]] for row in rows.cells])
 
@@ -110,7 +197,7 @@ def _with_head(rows: Rows, is_there: Callable[[str], bool]) -> Rows:
         return rows
     sample = others[:_SAMPLE]
     named = any(_is_image_name(cell) for row in sample for cell in row)
-    has_names = {*map(_plain, first)} & {*_IMAGE_HEADS, *_CLASS_HEADS}
+    has_names = {*map(_plain, first)} & {*_IMAGE_HEADS, *CLASS_HEADS}
     if not named and not has_names and any(map(is_there, first)):
         return rows
     if named or has_names or any(is_there(cell) for row in sample for cell in row):
@@ -142,34 +229,24 @@ def _image_column(
     )
 
 
-def _class_columns(
-    location: Path,
-    head: Sequence[str],
-    cells: Sequence[Sequence[str]],
-    image: int,
-    *,
-    has_head: bool,
-) -> list[int]:
+def _class_columns(location: Path, table: ImageColumn) -> list[int]:
     """The column of the classes, several of a one-hot table, or none."""
-    others = [number for number in range(len(head)) if number != image]
-    ranked = sorted((_rank(head[number], _CLASS_HEADS), number) for number in others)
-    if ranked and ranked[0][0] < len(_CLASS_HEADS):
-        return [ranked[0][1]]
-    if len(others) > 1:
-        others = [number for number in others if not _is_index(head[number], cells, number)]
-    if len(others) > 1:
-        others = [number for number in others if _plain(head[number]) not in _PART_HEADS]
+    named = table.best_named(CLASS_HEADS)
+    if named is not None:
+        return [named]
+    others = table.others
     if len(others) < 2:
         return others
-    values = {number: {row[number] for row in cells} for number in others}
-    if has_head and all(texts <= {"0", "1", "0.0", "1.0", ""} for texts in values.values()):
+    values = {number: {row[number] for row in table.cells} for number in others}
+    if table.has_head and all(texts <= {"0", "1", "0.0", "1.0", ""} for texts in values.values()):
         return others
     texts = [number for number in others if not all(map(_is_number, values[number]))]
     if len(texts) == 1:
         return texts
     raise ShardError(
-        f"{location}: wanted rows of image and class, got {', '.join(head)} with {[*cells[0]]}; "
-        "quote names that have commas, or name the columns by --columns IMAGE,CLASS"
+        f"{location}: wanted rows of image and class, got {', '.join(table.head)} with "
+        f"{[*table.cells[0]]}; quote names that have commas, or name the columns by "
+        "--columns IMAGE,CLASS"
     )
 
 
@@ -187,7 +264,7 @@ def _from_one_hot(
             raise ShardError(
                 f"{location}: wanted one class an image, got {', '.join(marked)} in {[*row]}; "
                 "name one column by --columns IMAGE,CLASS, or leave the classes out by --columns "
-                "IMAGE"
+                "IMAGE; care evaluate multilabel reads several classes an image from such a table"
             )
         classes.append(marked[0] if marked else None)
     return classes
@@ -195,7 +272,7 @@ def _from_one_hot(
 
 def _class_names(texts: Sequence[str]) -> list[str | None]:
     """The cells of a class column as classes; blanks, and -1 among numbers, are none."""
-    plain = [None if text in _BLANKS else text for text in texts]
+    plain = [None if text in BLANKS else text for text in texts]
     names = {text for text in plain if text is not None}
     if names and all(re.fullmatch(r"-?\d+\.0", text) for text in names):  # pandas beside blanks
         plain = [text and text[:-2] for text in plain]

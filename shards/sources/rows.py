@@ -13,6 +13,8 @@ from shards.sources.candidates import suffix
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
 # of the first column, where a table has a head
 _HEADS = ("path", "url", "file", "image")
+# between the values of a list that is in a cell: in no file that people write
+LIST_SEPARATOR = "\x1f"
 _DELIMITERS = {".csv": ",;\t|", ".tsv": "\t,;|", ".txt": "\t,;|"}
 
 
@@ -48,11 +50,13 @@ def _is_of_voc(location: Path) -> bool:
     )
 
 
-def read_rows(location: Path) -> Rows:
+def read_rows(location: Path, *, with_lists: bool = False) -> Rows:
     """Read a table.
 
     Args:
         location: of the file, whose suffix says what it is.
+        with_lists: whether lists of plain values in JSON lines and Parquet are wanted: their cells
+            have ``LIST_SEPARATOR`` between the values. Otherwise such columns are left out.
 
     Raises:
         ShardError: It cannot be read as such a table.
@@ -60,10 +64,11 @@ def read_rows(location: Path) -> Rows:
     kind = suffix(location.name)
     try:
         if kind == ".parquet":
-            return _read_parquet(location)
+            return _read_parquet(location, with_lists)
         text = _decoded(storage.read_bytes(location))
         if kind == ".jsonl":
-            return _of_records([json.loads(line) for line in text.splitlines() if line.strip()])
+            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+            return _of_records(records, with_lists)
         cells = _split(text, kind)
     except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
         what = "a CSV" if kind == ".csv" else "a table"
@@ -117,8 +122,8 @@ def _split_words(line: str) -> list[str]:
     return stripped.split()
 
 
-def _read_parquet(location: Path) -> Rows:
-    """The columns of a Parquet file whose values are plain."""
+def _read_parquet(location: Path, with_lists: bool) -> Rows:
+    """The columns of a Parquet file whose values are plain, or lists of such."""
     try:
         from pyarrow import parquet
     except ImportError:
@@ -136,7 +141,7 @@ def _read_parquet(location: Path) -> Rows:
                 f"{location} has its images inside, in the column {inside[0]}, as Hugging Face's "
                 "data sets do; build it from Python by shards.build, see docs/data.md"
             )
-        return _of_records(parquet.read_table(file).to_pylist())
+        return _of_records(parquet.read_table(file).to_pylist(), with_lists)
 
 
 def _parts_of(kind: Any) -> list[Any]:
@@ -144,16 +149,24 @@ def _parts_of(kind: Any) -> list[Any]:
     return [kind.field(number) for number in range(kind.num_fields)]
 
 
-def _of_records(records: list[dict[str, Any]]) -> Rows:
-    """Records as rows; columns that hold lists, records or bytes are left out."""
+def _of_records(records: list[dict[str, Any]], with_lists: bool) -> Rows:
+    """Records as rows; columns that hold records, bytes or unwanted lists are left out."""
     names = dict.fromkeys(name for record in records for name in record)
     head = [
-        name
-        for name in names
-        if not any(isinstance(record.get(name), (list, dict, bytes)) for record in records)
+        name for name in names if all(_is_plain(record.get(name), with_lists) for record in records)
     ]
     return Rows(head, [[_text(record.get(name)) for name in head] for record in records])
 
 
+def _is_plain(value: Any, with_lists: bool) -> bool:
+    """Whether a value of a record can be a cell."""
+    if isinstance(value, list):
+        return with_lists and all(_is_plain(part, with_lists=False) for part in value)
+    return not isinstance(value, (dict, bytes))
+
+
 def _text(value: Any) -> str:
+    """A cell."""
+    if isinstance(value, list):
+        return LIST_SEPARATOR.join(map(_text, value))
     return "" if value is None else str(value).strip()

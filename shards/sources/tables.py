@@ -40,7 +40,7 @@ def list_table(
     Raises:
         ShardError: The file cannot be read as such a table, or none of the images is there.
     """
-    files = _Files(location, image_root)
+    files = TableFiles(location, image_root)
     rows = read_rows(location)
     if rows.cells and all(len(row) == 1 and row[0].isdecimal() for row in rows.cells):
         return _list_numbers(location, rows, files)
@@ -55,45 +55,27 @@ def list_table(
     if listing.images and not files.remote and all(image.size < 0 for image in listing.images):
         links = any(is_elsewhere(image.path) for image in listing.images)
         if not links:
-            raise _nothing_there(location, table, files)
+            raise nothing_there(location, table.names, files)
     if table.by_id and not listing.images:
-        raise _nothing_there(location, table, files)
+        raise nothing_there(location, table.names, files)
     return listing
 
 
-def _list_rows(table: Columns, files: "_Files") -> Listing:
+def _list_rows(table: Columns, files: "TableFiles") -> Listing:
     """The candidates of a table's rows."""
     images = list[Candidate]()
     rejects = list[Rejection]()
-    elsewhere = list[tuple[str, str]]()
     link_names = _link_names(table.names)
     for name, class_name in zip(table.names, table.classes, strict=True):
         if name in link_names:
             images.append(Candidate(name, link_names[name], class_name=class_name))
             continue
-        if is_junk(name) and not storage.is_remote(name):
-            rejects.append(Rejection(Reject.JUNK, name))
-            continue
-        candidate = files.direct(name)
-        if candidate is None or (candidate.size < 0 and not files.is_trusted(candidate)):
-            moved = files.search(name)
-            if moved is not None:
-                elsewhere.append((name, moved.path))
-                candidate = moved
-        if candidate is not None:
-            images.append(candidate._replace(class_name=class_name))
+        image = files.look_up(name, by_id=table.by_id)
+        if isinstance(image, Reject):
+            rejects.append(Rejection(image, name))
         else:
-            reason = reason_without_image(suffix(name))
-            if table.by_id and reason == Reject.OTHER_FILE:
-                reason = Reject.NO_IMAGE
-            rejects.append(Rejection(reason, name))
-    notes = [*table.notes]
-    if elsewhere:
-        name, path = elsewhere[0]
-        notes.append(
-            f"{len(elsewhere):,} of {len(table.names):,} images are not named as they lie: {name} "
-            f"is taken from {path}"
-        )
+            images.append(image._replace(class_name=class_name))
+    notes = [*table.notes, *files.notes_on_moved(len(table.names))]
     return Listing(images, rejects, notes, is_table=True, form="a table")
 
 
@@ -103,7 +85,7 @@ def _link_names(names: Sequence[str]) -> dict[str, str]:
     return dict(zip(links, public_names(links), strict=True))
 
 
-def _list_numbers(location: Path, rows: Rows, files: "_Files") -> Listing:
+def _list_numbers(location: Path, rows: Rows, files: "TableFiles") -> Listing:
     """The images of a list of numbers alone, a class for each image in the order of their names."""
     numbers = [row[0] for row in rows.cells]
     names = sorted(files.sizes)
@@ -136,11 +118,11 @@ def _list_numbers(location: Path, rows: Rows, files: "_Files") -> Listing:
     return Listing(images, [], notes, is_table=True, form="a list of numbers")
 
 
-def _nothing_there(location: Path, table: Columns, files: "_Files") -> ShardError:
+def nothing_there(location: Path, names: Sequence[str], files: "TableFiles") -> ShardError:
     """The error for a table of whose images none is there."""
     return ShardError(
-        f"none of the {len(table.names):,} images that {location} names is there, such as "
-        f"{table.names[0]}; looked for files of that path, name or stem in "
+        f"none of the {len(names):,} images that {location} names is there, such as "
+        f"{names[0]}; looked for files of that path, name or stem in "
         f"{', '.join([str(files.root), *files.beside])}. Name their folder by --image-root"
     )
 
@@ -156,7 +138,7 @@ class _Place(NamedTuple):
 _Places = dict[str, list[_Place]]
 
 
-class _Files:
+class TableFiles:
     """The images around a table.
 
     Args:
@@ -169,6 +151,7 @@ class _Files:
         self.remote = storage.is_remote(self.root)
         self._alone = image_root is not None
         self._location = location
+        self._moved = list[tuple[str, str]]()  # names, and where such an image is
 
     @property
     def place(self) -> str:
@@ -198,6 +181,40 @@ class _Files:
     @cached_property
     def _places_beside(self) -> _Places:
         return _places({folder: _images_below(folder) for folder in self.beside})
+
+    def look_up(self, name: str, *, by_id: bool) -> Candidate | Reject:
+        """The image that a table means by a name, or why there is none.
+
+        Args:
+            name: as the table has it; no link.
+            by_id: whether the names of the table have no suffix.
+        """
+        if is_junk(name) and not storage.is_remote(name):
+            return Reject.JUNK
+        candidate = self.direct(name)
+        if candidate is None or (candidate.size < 0 and not self.is_trusted(candidate)):
+            moved = self.search(name)
+            if moved is not None:
+                self._moved.append((name, moved.path))
+                candidate = moved
+        if candidate is not None:
+            return candidate
+        reason = reason_without_image(suffix(name))
+        return Reject.NO_IMAGE if by_id and reason == Reject.OTHER_FILE else reason
+
+    def notes_on_moved(self, count: int) -> list[str]:
+        """What is to be said of images that lie elsewhere than the table says.
+
+        Args:
+            count: how many images the table has.
+        """
+        if not self._moved:
+            return []
+        name, path = self._moved[0]
+        return [
+            f"{len(self._moved):,} of {count:,} images are not named as they lie: {name} is taken "
+            f"from {path}"
+        ]
 
     def direct(self, name: str) -> Candidate | None:
         """The image of exactly that path or store's URL, None without an image's suffix."""

@@ -1,8 +1,27 @@
-"""Two lists of the evaluations on annotated images are one."""
+"""What the signatures of evaluations say of them."""
 
+import pytest
+import shards
 from flows.evaluations import JUDGED
-from flows.verbs import ON_BOXES
+from flows.verbs import has_encoders_size, loader_of, places_of
+from shards import boxes, multilabels
+
+LOADERS = {
+    "knn": shards.open,
+    "linear": shards.open,
+    "finetune": shards.open,
+    "detect": boxes.load,
+    "multilabel": multilabels.load,
+}
+PLACES = {"detect": {"image_root"}, "multilabel": {"image_root", "columns"}}
 
 
-def test_the_evaluations_on_annotated_images_are_those_of_the_table() -> None:
-    assert {line.kind for line in JUDGED if line.annotated} == ON_BOXES
+@pytest.mark.parametrize("verb", [line.kind for line in JUDGED])
+def test_the_type_of_its_data_says_how_an_evaluation_opens_them(verb: str) -> None:
+    assert loader_of(verb) is LOADERS[verb]
+    assert places_of(verb) == PLACES.get(verb, set())
+
+
+def test_only_a_detectors_size_is_not_that_of_the_encoder() -> None:
+    others = {line.kind for line in JUDGED if not has_encoders_size(line.kind)}
+    assert others == {"detect"}

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 from sklearn.metrics import average_precision_score
 from care import CareError, resnet18
 from care.evaluate import multilabel
-from care.evaluate.multilabel import average_precision_of, presence
-from shards import boxes
+from care.evaluate.multilabel import average_precision_of
+from shards import boxes, multilabels
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 200, 0), "red": (255, 0, 0)}
 
@@ -41,7 +41,7 @@ def write_list(folder, count, seed):
     categories = [{"id": place, "name": name} for place, name in enumerate(COLOURS)]
     document = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "annotations.json").write_text(json.dumps(document))
-    return boxes.load(folder / "annotations.json")
+    return multilabels.load(folder / "annotations.json")
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +71,16 @@ def test_average_precision_is_sklearns_with_ties_and_weights(levels):
 
 def test_a_picture_shows_what_is_not_difficult_only(sets):
     _, val = sets
-    picture = val.pictures[0]._replace(
+    annotated = boxes.load(val.path)
+    picture = annotated.pictures[0]._replace(
         boxes=np.zeros((4, 4), np.float32),
         labels=np.array([0, 0, 1, 2]),
         difficult=np.array([True, False, True, False]),
         crowd=np.array([False, False, False, True]),
         masks=[[]] * 4,
     )
-    assert presence(val._replace(pictures=[picture])).tolist() == [[1, -1, 1]]
+    data = multilabels.of_boxes(annotated._replace(pictures=[picture]))
+    assert data.targets.tolist() == [[1, -1, 1]]
 
 
 def test_a_layer_learns_what_images_show(encoder, sets):
@@ -88,10 +90,10 @@ def test_a_layer_learns_what_images_show(encoder, sets):
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert multilabel(encoder, train, val, epochs=40, lrs=(0.1, 1.0), workers=0) == got
     rows = [*csv.DictReader(io.StringIO(got.outcomes.files()["scores.csv"].decode()))]
-    assert [row["key"] for row in rows] == [picture.path.name for picture in val.pictures]
+    assert [row["key"] for row in rows] == [*val.keys]
     for place, name in enumerate(COLOURS):
         scores = np.array([float(row[name]) for row in rows])
-        want = average_precision_score(presence(val)[:, place].numpy() == 1, scores)
+        want = average_precision_score(val.targets[:, place] == 1, scores)
         assert got.by_class[name] == pytest.approx(100 * want, abs=1e-3)
     assert got.measures["map"] == pytest.approx(np.mean([*got.by_class.values()]), abs=2e-3)
     # by chance it is the share of the pictures that show a class, about a half
@@ -104,6 +106,51 @@ def test_sets_of_other_classes_and_without_objects_are_refused(encoder, sets):
     train, val = sets
     with pytest.raises(CareError, match="name different classes"):
         multilabel(encoder, train, val._replace(classes=("a", "b", "c")))
-    empty = val._replace(pictures=[picture for picture in val.pictures if not len(picture.boxes)])
-    with pytest.raises(CareError, match=r"no image of .* shows an object"):
+    empty = val._replace(targets=np.zeros_like(val.targets))
+    with pytest.raises(CareError, match=r"no image of .* shows a class"):
         multilabel(encoder, empty, val)
+
+
+def test_a_table_of_the_same_classes_gives_the_same_figures(encoder, sets, tmp_path):
+    got = []
+    for form in ("boxes", "table"):
+        pair = list(sets)
+        if form == "table":
+            for place, data in enumerate(sets):
+                table = data.path.parent / "labels.csv"
+                rows = zip(data.keys, data.targets, strict=True)
+                table.write_text("image,labels\n" + "".join(map(row_of_names, rows)))
+                pair[place] = multilabels.load(table, classes=tuple(COLOURS))
+        got.append(
+            multilabel(encoder, *pair, epochs=4, lrs=(1.0,), workers=0, cache=tmp_path / form)
+        )
+    assert got[0] == got[1]
+
+
+def row_of_names(row):
+    key, targets = row
+    names = [name for name, target in zip(COLOURS, targets, strict=True) if target == 1]
+    return f"{key},{';'.join(names)}\n"
+
+
+def test_what_is_undecided_is_neither_learned_nor_scored(encoder, sets):
+    train, val = sets
+    blank = np.arange(len(train.keys)) % 3 == 0
+    turned = {}
+    for target in (0, 1):
+        targets = train.targets.copy()
+        targets[blank, 0] = target
+        undecided = targets.copy()
+        undecided[blank, 0] = -1
+        data = train._replace(targets=undecided)
+        turned[target] = multilabel(encoder, data, val, epochs=2, lrs=(1.0,), workers=0)
+    assert turned[0] == turned[1]
+    data = train._replace(targets=targets)
+    assert multilabel(encoder, data, val, epochs=2, lrs=(1.0,), workers=0) != turned[1]
+
+
+def test_features_are_computed_once(encoder, sets, tmp_path, monkeypatch):
+    calls = {"cache": tmp_path, "epochs": 1, "lrs": (1.0,), "workers": 0}
+    first = multilabel(encoder, *sets, **calls)
+    monkeypatch.setattr("care.evaluate.features.frozen_features", None)
+    assert multilabel(encoder, *sets, **calls) == first
