@@ -21,6 +21,7 @@ from shards.progress import say
 # words in the names of networks
 ONLINE = frozenset({"online", "student", "query", "q"})
 TARGET = frozenset({"target", "teacher", "momentum", "ema", "key", "k"})
+CARES_STUDENT = "student_encoder."  # in the authors' checkpoints, which also have the teacher
 # beginnings of the names of what is put on an encoder; the last is CARE's transformer
 HEADS = ("fc", "head", "proj", "pred", "mlp", "neck", "linear", "class", "proto", "trans")
 
@@ -53,6 +54,22 @@ class Match(NamedTuple):
     misfit: Misfit
 
 
+class Branch(NamedTuple):
+    """One network of a checkpoint.
+
+    Attributes:
+        prefix: where its names begin.
+        keys: the names of its tensors in the file, without those of heads.
+        match: what it is.
+        assumed: what is supposed of it beside its architecture.
+    """
+
+    prefix: str
+    keys: Collection[str]
+    match: Match
+    assumed: str
+
+
 def recognise(tensors: Mapping[str, Tensor], source: EncoderSource) -> Recognised:
     """Find the encoder in other people's checkpoint, and say what was taken for what.
 
@@ -64,8 +81,34 @@ def recognise(tensors: Mapping[str, Tensor], source: EncoderSource) -> Recognise
         CareError: There is no network, or more than one; it is none of ours; or its weights do not
             tell which one it is.
     """
-    if source.architecture.startswith(("torchvision:", "timm:")):
-        return recognise_model(tensors, source)
+    is_model = source.architecture.startswith(("torchvision:", "timm:"))
+    branch = find_model(tensors, source) if is_model else find_resnet(tensors, source)
+    match = branch.match
+    place = f"under {branch.prefix!r}"
+    if match.misfit.differing:
+        wanted = source.architecture or f"one of {', '.join(ENCODERS)}"
+        closest = f"{match.encoder}, the closest," if match.encoder != wanted else "it"
+        raise CareError(
+            f"wanted {wanted} {place} in {source.place}, got one that differs from {closest} by "
+            f"{match.misfit.text}; give it whole, with only heads beside it"
+        )
+    others = passed_over((key for key in tensors if key not in branch.keys), branch.prefix)
+    passed = ", ".join(others) or "nothing"
+    say(f"{source.place}: {match.encoder} {place}; passed over: {passed}")
+    assumed = f"{match.encoder} {place}, {branch.assumed}"
+    return Recognised(source.architecture or match.encoder, match.tensors, assumed)
+
+
+def find_resnet(tensors: Mapping[str, Tensor], source: EncoderSource) -> Branch:
+    """Find the weights of a ResNet, by the names of any of the libraries that we know.
+
+    Args:
+        tensors: all of the checkpoint's, by dotted name.
+        source: where they are from, and what is wanted of them.
+
+    Raises:
+        CareError: There is no network, or more than one; or its weights do not tell which it is.
+    """
     branches = find_branches(tensors)
     prefix = choose_branch(branches, source)
     naming = branches[prefix]
@@ -74,26 +117,41 @@ def recognise(tensors: Mapping[str, Tensor], source: EncoderSource) -> Recognise
     match = match_architecture(
         {name: tensors[key] for key, name in body.items()}, source.architecture
     )
-    if match.misfit.differing:
-        wanted = source.architecture or f"one of {', '.join(ENCODERS)}"
-        raise CareError(
-            f"wanted {wanted} under {prefix!r} in {source.place}, got one that "
-            f"differs from {match.encoder}, the closest, by {match.misfit.text}; give it whole, "
-            "with only heads beside it"
-        )
-    if not source.architecture:
+    if not source.architecture and not match.misfit.differing:
         _ask_for_architecture(match.encoder, naming, prefix, source)
-    others = passed_over((key for key in tensors if key not in body), prefix)
-    say(
-        f"{source.place}: {match.encoder} under {prefix!r}; "
-        f"passed over: {', '.join(others) or 'nothing'}",
-    )
     how = "as it was asked for" if source.architecture else "by its names and shapes"
-    assumed = (
-        f"{match.encoder} under {prefix!r}, {how}; strides and paddings as torchvision's but for "
-        "the stem"
-    )
-    return Recognised(source.architecture or match.encoder, match.tensors, assumed)
+    assumed = f"{how}; strides and paddings as torchvision's but for the stem"
+    return Branch(prefix, body.keys(), match, assumed)
+
+
+def find_model(tensors: Mapping[str, Tensor], source: EncoderSource) -> Branch:
+    """Find the weights of a model of torchvision or timm, by the model's own names.
+
+    Args:
+        tensors: all of the checkpoint's, by dotted name.
+        source: where they are from, and which model they are of.
+
+    Raises:
+        CareError: There is no such network, or more than one.
+    """
+    with torch.random.fork_rng(devices=[]):
+        encoder = build_encoder(source.architecture)
+    state = encoder.model.state_dict()
+    prefix = choose_branch(_prefixes_of(state, tensors), source)
+    body = dict[str, Tensor]()
+    for key, tensor in tensors.items():
+        name = key.removeprefix(prefix)
+        if key.startswith(prefix) and (name in state or not name.startswith(HEADS)):
+            body[name] = tensor
+    with_counters = {**_counters_of(state), **body}
+    own_names = {f"model.{name}": tensor for name, tensor in with_counters.items()}
+    match = Match(source.architecture, own_names, misfit(state, with_counters))
+    return Branch(prefix, {prefix + name for name in body}, match, "as it was asked for")
+
+
+def _counters_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The batch counters of a state as they are at first, which files may lack."""
+    return {key: torch.tensor(0) for key in state if key.endswith("num_batches_tracked")}
 
 
 def _ask_for_architecture(encoder: str, naming: Naming, prefix: str, source: EncoderSource) -> None:
@@ -128,43 +186,6 @@ def _ask_for_architecture(encoder: str, naming: Naming, prefix: str, source: Enc
         )
 
 
-def recognise_model(tensors: Mapping[str, Tensor], source: EncoderSource) -> Recognised:
-    """Find the weights of a model of torchvision or timm, by the model's own names.
-
-    Args:
-        tensors: all of the checkpoint's, by dotted name.
-        source: where they are from, and which model they are of.
-
-    Raises:
-        CareError: There is no such network, or more than one.
-    """
-    with torch.random.fork_rng(devices=[]):
-        encoder = build_encoder(source.architecture)
-    state = encoder.model.state_dict()
-    prefix = choose_branch(_prefixes_of(state, tensors), source)
-    counters = {key: torch.tensor(0) for key in state if key.endswith("num_batches_tracked")}
-    body = dict[str, Tensor]()
-    for key, tensor in tensors.items():
-        name = key.removeprefix(prefix)
-        if key.startswith(prefix) and (name in state or not name.startswith(HEADS)):
-            body[name] = tensor
-    difference = misfit(state, {**counters, **body})
-    if difference.differing:
-        raise CareError(
-            f"wanted {source.architecture} under {prefix!r} in {source.place}, got one that "
-            f"differs by {difference.text}; give it whole, with only heads beside it"
-        )
-    used = {prefix + name for name in body}
-    others = passed_over((key for key in tensors if key not in used), prefix)
-    say(
-        f"{source.place}: {source.architecture} under {prefix!r}; "
-        f"passed over: {', '.join(others) or 'nothing'}"
-    )
-    own_names = {f"model.{name}": tensor for name, tensor in {**counters, **body}.items()}
-    assumed = f"{source.architecture} under {prefix!r}, as it was asked for"
-    return Recognised(source.architecture, own_names, assumed)
-
-
 def _prefixes_of(state: Mapping[str, Tensor], tensors: Collection[str]) -> list[str]:
     """Where most of the names of a state are among those of tensors.
 
@@ -183,14 +204,15 @@ def choose_branch(prefixes: Iterable[str], source: EncoderSource) -> str:
     """Choose the network that is asked for among those of a checkpoint.
 
     Unless another is named, it is the one that gradients trained: of ``module.encoder_q.`` and
-    ``module.encoder_k.`` the first one, of ``backbone.`` and ``teacher.backbone.``, too.
+    ``module.encoder_k.`` the first one. Beside a teacher nobody can say: DINO's authors judge the
+    teacher, CARE's the student.
 
     Args:
         prefixes: where networks begin.
         source: where they are from, and which of them is asked for.
 
     Raises:
-        CareError: There is none, or the names leave more than one.
+        CareError: There is none, the names leave more than one, or one of them is a teacher.
     """
     every = sorted(set(prefixes))
     named = [prefix for prefix in every if _has_name(prefix, source.branch)]
@@ -198,6 +220,7 @@ def choose_branch(prefixes: Iterable[str], source: EncoderSource) -> str:
     best = min(ranks.values(), default=0)
     chosen = [prefix for prefix, rank in ranks.items() if rank == best]
     if len(chosen) == 1:
+        _ask_for_role(chosen[0], [prefix for prefix in named if prefix not in chosen], source)
         return chosen[0]
     network = source.architecture or "ResNet by names of torchvision, transformers or detectron2"
     if source.branch and not named:
@@ -209,6 +232,31 @@ def choose_branch(prefixes: Iterable[str], source: EncoderSource) -> str:
     if chosen:
         advice = f"name one, as in {source.place}:{chosen[0].rstrip('.')}"
     raise CareError(f"wanted one {network} in {source.place}, got {chosen or 'none'}; {advice}")
+
+
+def _ask_for_role(prefix: str, others: Iterable[str], source: EncoderSource) -> None:
+    """Ask which network is wanted where a teacher is beside the one that gradients trained.
+
+    Args:
+        prefix: of the latter.
+        others: prefixes of the networks beside it that are called as is wanted.
+        source: as it was asked for.
+
+    Raises:
+        CareError: There is one, other than in CARE's own checkpoints.
+    """
+    teachers = [other for other in others if "teacher" in _words(other)]
+    if source.branch or not teachers or CARES_STUDENT in prefix:
+        return
+    student = "student" if "student" in _words(prefix) else prefix.rstrip(".")
+    commands = [source._replace(branch=branch) for branch in ("teacher", student)]
+    of_teacher, of_student = (
+        command.with_architecture(command.architecture) for command in commands
+    )
+    raise CareError(
+        f"wanted one network in {source.place}, got {prefix!r} and a teacher, {teachers[0]!r}; say "
+        f"which: {of_teacher}, which the authors of DINO, iBOT and the like judge, or {of_student}"
+    )
 
 
 def _has_name(prefix: str, branch: str) -> bool:
@@ -250,8 +298,7 @@ def match_architecture(tensors: Mapping[str, Tensor], architecture: str = "") ->
         }
     matches = []
     for name, state in states.items():
-        counters = {key: torch.tensor(0) for key in state if key.endswith("num_batches_tracked")}
-        with_counters = {**counters, **tensors}
+        with_counters = {**_counters_of(state), **tensors}
         matches.append(Match(name, with_counters, misfit(state, with_counters)))
     return min(matches, key=lambda match: match.misfit.differing)
 

@@ -33,7 +33,8 @@ def test_every_network_is_found_by_its_first_block():
     ("prefixes", "chosen"),
     [
         (["module.encoder_q.", "module.encoder_k."], "module.encoder_q."),
-        (["backbone.", "teacher.backbone."], "backbone."),
+        (["backbone.", "momentum_backbone."], "backbone."),
+        (["module.student_encoder.", "module.teacher_encoder."], "module.student_encoder."),
         (["student.", "net."], "student."),
         (["key_encoder."], "key_encoder."),
     ],
@@ -61,6 +62,26 @@ def test_a_network_is_chosen_by_a_word_of_its_name_or_its_beginning(branch, chos
         "state_dict.momentum_backbone.",
     ]
     assert choose_branch(prefixes, EncoderSource("file.pth", branch)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "student"),
+    [
+        (["student.module.backbone.", "teacher.backbone."], "student"),
+        (["student_backbone.", "teacher_backbone."], "student"),
+        (["backbone.", "teacher.backbone."], "backbone"),
+    ],
+)
+def test_beside_a_teacher_it_is_asked_which_is_wanted(prefixes, student):
+    with pytest.raises(
+        CareError, match=rf"say which: file\.pth:teacher, .* or file\.pth:{student}$"
+    ):
+        choose_branch(prefixes, FILE)
+    assert choose_branch(prefixes, EncoderSource("file.pth", "teacher")) == prefixes[1]
+    assert choose_branch(prefixes, EncoderSource("file.pth", student)) == prefixes[0]
+    of_model = EncoderSource("file.pth", "", "timm:vit:blocks")
+    with pytest.raises(CareError, match=r"file\.pth:teacher:timm:vit:blocks"):
+        choose_branch(prefixes, of_model)
 
 
 def test_a_name_that_no_network_has_is_an_error_with_those_that_there_are():

@@ -95,7 +95,9 @@ def test_the_teacher_is_had_by_its_name_and_alone_for_the_asking(tmp_path):
         "teacher": under("backbone.", teacher),
     }
     torch.save(content, file)
-    assert torch.equal(found(file)[1], features_of(student))
+    with pytest.raises(CareError, match=r"dino\.pth:teacher, .* or .*dino\.pth:student$"):
+        load_encoder(file)
+    assert torch.equal(found(f"{file}:student")[1], features_of(student))
     with pytest.raises(CareError, match=r"dino\.pth:teacher:resnet18-cifar of stride 1"):
         load_encoder(f"{file}:teacher")
     encoder, features = found(f"{file}:teacher:resnet18-cifar")
