@@ -26,10 +26,12 @@ from care.momentum import MomentumPair, Siamese
 from care.objectives import (
     BYOL,
     BarlowTwins,
+    BYOLViT,
     Criterion,
     MoCoV1,
     MoCoV2,
     MoCoV3,
+    MoCoV3ViT,
     Objective,
     SimCLR,
     SimSiam,
@@ -38,13 +40,23 @@ from care.objectives import (
 from care.positions import AbsolutePosition, NoPosition, RelativePosition, SinCosPosition
 from care.schedules import lr_at, momentum_at
 from care.similarity import similarity_loss
-from care.streams import CStream, CStreamOut, TStream, TStreamOut, streams_for
+from care.streams import (
+    CStream,
+    CStreamOut,
+    TStream,
+    TStreamOut,
+    c_stream_for,
+    streams_for,
+)
 from care.tapped import TappedEncoder
+from care.vit import VITS, ViTEncoder
 
 __all__ = [
     "BYOL",
     "ENCODERS",
+    "VITS",
     "AbsolutePosition",
+    "BYOLViT",
     "BarlowTwins",
     "CStream",
     "CStreamOut",
@@ -55,6 +67,7 @@ __all__ = [
     "MoCoV1",
     "MoCoV2",
     "MoCoV3",
+    "MoCoV3ViT",
     "MomentumPair",
     "NoPosition",
     "Objective",
@@ -68,8 +81,10 @@ __all__ = [
     "TStreamOut",
     "TappedEncoder",
     "Transformer",
+    "ViTEncoder",
     "attention_loss",
     "build_encoder",
+    "c_stream_for",
     "care_loss",
     "lr_at",
     "mlp_head",

@@ -1,4 +1,4 @@
-"""The encoders by name: ResNets without classifier, and any CNN of torchvision or timm.
+"""The encoders by name: ResNets without classifier, ViTs, any CNN of torchvision or timm.
 
 Parameter names are torchvision's own, so weights go both ways unchanged. The ResNets are of v1.5,
 with the stride on the 3×3 convolution, as the paper's are.
@@ -14,6 +14,7 @@ from torchvision.models import get_model, list_models, resnet
 from care.encoded import Encoded
 from care.errors import CareError
 from care.tapped import TappedEncoder
+from care.vit import VITS, ViTEncoder
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 # what is before the stages: a 7×7 convolution of stride 2 and pooling, or a 3×3 one without
@@ -140,15 +141,17 @@ ENCODERS: dict[str, Callable[..., ResNetEncoder]] = {
     "resnet101": resnet101,
     "resnet152": resnet152,
 }
-Encoder = ResNetEncoder | TappedEncoder
+Encoder = ResNetEncoder | TappedEncoder | ViTEncoder
+# how an encoder is asked for, in words
+ENCODER_NAMES = f"{', '.join((*ENCODERS, *VITS))}, torchvision:MODEL:TAP or timm:MODEL:TAP"
 
 
 def build_encoder(name: str) -> Encoder:
     """Make a new encoder, its weights drawn from torch's global generator.
 
     Args:
-        name: of ``ENCODERS``; with another tap, as in ``resnet50:layer4``; or any CNN, as
-            ``torchvision:MODEL:TAP`` or ``timm:MODEL:TAP``.
+        name: of ``ENCODERS``; with another tap, as in ``resnet50:layer4``; of ``VITS``; or any
+            CNN, as ``torchvision:MODEL:TAP`` or ``timm:MODEL:TAP``.
 
     Raises:
         CareError: No encoder or tap has that name, or timm is not installed.
@@ -156,11 +159,10 @@ def build_encoder(name: str) -> Encoder:
     source, _, rest = name.partition(":")
     if source in ENCODERS:
         return ENCODERS[source](tap=rest or "layer3")
+    if name in VITS:
+        return VITS[name]()
     if source not in ("torchvision", "timm"):
-        raise CareError(
-            f"no encoder is called {name!r}; choose one of {', '.join(ENCODERS)},"
-            " torchvision:MODEL:TAP or timm:MODEL:TAP"
-        )
+        raise CareError(f"no encoder is called {name!r}; choose one of {ENCODER_NAMES}")
     model, _, tap = rest.partition(":")
     create, models = _library(source)
     if model not in models:

@@ -4,7 +4,13 @@ from torch import nn
 
 
 def mlp_head(
-    inputs: int, *, hidden: int = 4096, outputs: int = 256, layers: int = 2, norm: bool = False
+    inputs: int,
+    *,
+    hidden: int = 4096,
+    outputs: int = 256,
+    layers: int = 2,
+    norm: bool = False,
+    bias: bool = True,
 ) -> nn.Sequential:
     """Make a head of linear layers, with batch norm and ReLU behind all but the last.
 
@@ -18,6 +24,7 @@ def mlp_head(
         layers: number of linear layers, at least 1.
         norm: add a batch norm without scale and shift behind the last layer, which then needs no
             bias. SimSiam's and MoCo v3's projectors have it.
+        bias: of the linear layers, as the paper's have; MoCo v3's have none.
 
     Returns:
         A network from [b, inputs] to [b, outputs].
@@ -27,9 +34,10 @@ def mlp_head(
     modules: list[nn.Module] = []
     width = inputs
     for _ in range(layers - 1):
-        modules += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
+        modules.append(nn.Linear(width, hidden, bias=bias))
+        modules += [nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
         width = hidden
-    modules.append(nn.Linear(width, outputs, bias=not norm))
+    modules.append(nn.Linear(width, outputs, bias=bias and not norm))
     if norm:
         modules.append(nn.BatchNorm1d(outputs, affine=False))
     return nn.Sequential(*modules)

@@ -93,15 +93,10 @@ class SinCosPosition(Position):
 
     def fold(self, q: Heads, k: Heads, map_size: tuple[int, int]) -> tuple[Heads, Heads]:
         """Add the positions to the keys."""
-        height, width = map_size
-        frequencies = k.shape[3] // 4
         # in float32 at least: bfloat16 cannot tell neighbouring angles apart
         dtype = torch.promote_types(k.dtype, torch.float32)
-        index = torch.arange(max(height, width, frequencies), device=k.device, dtype=dtype)
-        scales = 1e4 ** (-index[:frequencies] / frequencies)
-        rows = _sines_and_cosines(index[:height, None] * scales)
-        columns = _sines_and_cosines(index[:width, None] * scales)
-        return q, k + _over_the_map(rows, columns).to(k.dtype)
+        rows, columns = (torch.arange(side, device=k.device, dtype=dtype) for side in map_size)
+        return q, k + sin_cos_table(rows, columns, k.shape[3]).to(k.dtype)
 
 
 class RelativePosition(Position):
@@ -137,6 +132,27 @@ class RelativePosition(Position):
         widened_q = torch.cat((q, row_products, column_products), 3)
         widened_k = torch.cat((k, one_hot.expand(b, heads, -1, -1)), 3)
         return widened_q, widened_k
+
+
+def sin_cos_table(
+    rows: Float[Tensor, " h"], columns: Float[Tensor, " w"], dim: int
+) -> Float[Tensor, "hw dim"]:
+    """Fixed positions of a map's pixels: sines and cosines of their row, then of their column.
+
+    Args:
+        rows: where they are, 0, 1, 2, … or between these.
+        columns: likewise.
+        dim: channels, a multiple of 4.
+
+    Returns:
+        A vector for each pixel, row by row.
+    """
+    frequencies = dim // 4
+    index = torch.arange(frequencies, device=rows.device, dtype=rows.dtype)
+    scales = 1e4 ** (-index / frequencies)
+    of_rows = _sines_and_cosines(rows[:, None] * scales)
+    of_columns = _sines_and_cosines(columns[:, None] * scales)
+    return _over_the_map(of_rows, of_columns)
 
 
 def resized(table: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from care.attention import Transformer
 from care.encoded import map_shape
 from care.encoders import Encoder, build_encoder
+from care.errors import CareError
 from care.momentum import MomentumPair, Pair, update_targets
 from care.objectives import BYOL, Objective
 from care.objectives.criterion import Loss
 from care.positions import Position, RelativePosition
 from care.similarity import Embeddings
+from care.vit import ViTEncoder
 
 
 class Maps(NamedTuple):
@@ -185,6 +187,29 @@ def _of_two(embeddings: tuple[Float[Tensor, "b d"], ...]) -> Embeddings:
     return view1, view2
 
 
+def c_stream_for(
+    encoder: str | Encoder, *, seed: int = 0, objective: Objective | None = None
+) -> CStream:
+    """Make the C-stream alone around an encoder, such as a ViT, which has no T-stream.
+
+    Its heads begin with other weights than those that ``streams_for`` draws after a transformer.
+
+    Args:
+        encoder: the online network, used as it is, or a name for ``build_encoder``.
+        seed: of all initial weights that are drawn here; torch's global generator is left as it
+            was.
+        objective: by default ``BYOL()``.
+
+    Raises:
+        CareError: No encoder has that name.
+    """
+    objective = objective or BYOL()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = build_encoder(encoder) if isinstance(encoder, str) else encoder
+        return CStream(objective.pair(network), objective)
+
+
 def streams_for(
     encoder: str | Encoder,
     *,
@@ -216,12 +241,18 @@ def streams_for(
         The C-stream and the T-stream.
 
     Raises:
-        CareError: No encoder has that name.
+        CareError: No encoder has that name, or it is no CNN.
     """
     objective = objective or BYOL()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         cnn = build_encoder(encoder) if isinstance(encoder, str) else encoder
+        if isinstance(cnn, ViTEncoder):
+            raise CareError(
+                f"{cnn.name or 'a vision transformer'} has no T-stream, which guides a CNN by a "
+                "transformer's attention; train its C-stream alone (--no-t-stream, "
+                "care.c_stream_for)"
+            )
         channels, height, width = map_shape(cnn, size)
         transformer = Transformer(
             channels,

@@ -40,9 +40,9 @@ if __name__ == "__main__":
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 250
     train = shards.open("demo/train")
     val = shards.open("demo/val")
-    sgd = SGD(lr=0.1, warmup=steps // 10)
+    optimizer = SGD(lr=0.1, warmup=steps // 10)
     torch.manual_seed(0)
     c, t = streams_for("resnet18-small-half", size=48, objective=VICReg(hidden=1024, dim=256))
-    pretrain(train, "runs/vicreg", c, t, size=48, batch_size=32, steps=steps, sgd=sgd)
+    pretrain(train, "runs/vicreg", c, t, size=48, batch_size=32, steps=steps, optimizer=optimizer)
     judged = knn(c.backbone.online, train, val, size=48)
     print(f"VICReg under CARE: kNN {judged.measures['top1']:.1f} %")

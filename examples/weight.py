@@ -12,7 +12,7 @@ from care.train import SGD, pretrain
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 250
 train = shards.open("demo/train")
 val = shards.open("demo/val")
-sgd = SGD(lr=0.4, warmup=steps // 10)
+optimizer = SGD(lr=0.4, warmup=steps // 10)
 for weight in (0, 1, 10, 100, 250):
     c, t = streams_for("resnet18-small-half", size=48, objective=BYOL(hidden=1024))
     pretrain(
@@ -23,7 +23,7 @@ for weight in (0, 1, 10, 100, 250):
         size=48,
         batch_size=32,
         steps=steps,
-        sgd=sgd,
+        optimizer=optimizer,
         attention_weight=weight,
     )
     judged = knn(c.backbone.online, train, val, size=48)

@@ -1,7 +1,7 @@
 """Frozen values in a function's signature, taken apart for those who know only plain options.
 
 The command line, the forms of Prefect's pages and the inputs of a stage have names and plain
-values; a function may take what belongs together as one frozen dataclass, such as ``sgd: SGD``.
+values; a function may take what belongs together as one frozen dataclass, as ``machine: Machine``.
 Here the fields become parameters of their own, with the help of the value's docstring, and are put
 together again before the call. All is read from signatures, annotations and docstrings in Google's
 style.

@@ -23,8 +23,8 @@ from care.train import ranks
 from care.train.machine import Machine, torch_device
 from care.train.norm import synchronise
 from care.train.precision import Precision, continued_precision
+from care.train.rates import set_rate
 from care.train.run import Run
-from care.train.sgd import set_rate
 from care.train.weights import digest_of
 from shards.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, Range
 from shards.boxes import BoxSet

@@ -15,7 +15,7 @@ from care.evaluate.linear_heads import (
     held_out_rows,
 )
 from care.schedules import lr_at
-from care.train.sgd import set_rate
+from care.train.rates import set_rate
 
 FAST_LRS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 SUMMED_AT_ONCE = 8192  # rows on the device while mean and deviation are computed

@@ -21,8 +21,8 @@ from care.schedules import lr_at
 from care.train.loading import worker_count
 from care.train.machine import Machine
 from care.train.precision import Precision
+from care.train.rates import set_rate
 from care.train.run import Run
-from care.train.sgd import set_rate
 
 # epochs after which the released code scores, beside every tenth and the last
 SCORED_EPOCHS = (1, 2, 5, 7)

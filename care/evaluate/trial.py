@@ -20,8 +20,8 @@ from care.schedules import lr_at
 from care.train.loading import worker_count
 from care.train.machine import Machine
 from care.train.precision import Precision, autocast
+from care.train.rates import set_rate
 from care.train.run import Run
-from care.train.sgd import set_rate
 from care.train.stored import set_size
 from shards import storage
 
@@ -33,7 +33,7 @@ class Classifier(nn.Module):
 
     def __init__(self, encoder: Encoder, classes: int) -> None:
         super().__init__()
-        self.encoder = copy.deepcopy(encoder)
+        self.encoder = copy.deepcopy(encoder).requires_grad_()  # a ViT's patches, too
         device = next(encoder.parameters()).device
         # on the meta device, where it draws no random numbers
         head = nn.Linear(encoder.features, classes, device="meta")

@@ -17,14 +17,17 @@ from care.objectives.objective import Objective
 from care.objectives.simclr import SimCLR
 from care.objectives.simsiam import SimSiam
 from care.objectives.swav import SwAV
+from care.objectives.vit_heads import BYOLViT, MoCoV3ViT
 
 __all__ = [
     "BYOL",
+    "BYOLViT",
     "BarlowTwins",
     "Criterion",
     "MoCoV1",
     "MoCoV2",
     "MoCoV3",
+    "MoCoV3ViT",
     "Objective",
     "SimCLR",
     "SimSiam",

@@ -9,6 +9,7 @@ from care.objectives.objective import Objective
 from care.objectives.simclr import SimCLR
 from care.objectives.simsiam import SimSiam
 from care.objectives.swav import SwAV
+from care.objectives.vit_heads import BYOLViT, MoCoV3ViT
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "byol": BYOL,
@@ -19,6 +20,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "moco-v3": MoCoV3,
     "swav": SwAV,
     "barlow-twins": BarlowTwins,
+    "byol-vit": BYOLViT,
+    "moco-v3-vit": MoCoV3ViT,
 }
 # of which a prototype is the mean, at least: ImageNet has 427
 IMAGES_OF_A_PROTOTYPE = 10

@@ -11,18 +11,23 @@ README's loop (``test_every_step_is_that_of_the_plain_loop``).
 from care.train.batches import batches
 from care.train.load import load_encoder
 from care.train.machine import Machine
+from care.train.optimizers import LARC, LARS, SGD, AdamW, Optimizer, Schedule
 from care.train.pretrain import Pretrained, pretrain
 from care.train.run import Run
-from care.train.sgd import SGD
 from care.train.views import VIEWS, View
 from shards.errors import Stopped
 
 __all__ = [
+    "LARC",
+    "LARS",
     "SGD",
     "VIEWS",
+    "AdamW",
     "Machine",
+    "Optimizer",
     "Pretrained",
     "Run",
+    "Schedule",
     "Stopped",
     "View",
     "batches",

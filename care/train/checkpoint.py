@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from care.errors import CareError
+from care.train.slots import restore_slots, slots_of
 from care.train.weights import cpu_copies, load_exactly
 from shards import ShardError, storage
 from shards.errors import Failure
@@ -47,17 +48,16 @@ def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, di
 
     Args:
         model: whose state is saved.
-        optimizer: SGD; its momentum buffers are saved by parameter name.
+        optimizer: whose slots are saved, see ``care.train.slots``.
 
     Returns:
         Tensors by name of ``model`` and of ``optimizer``.
+
+    Raises:
+        CareError: The optimizer keeps what no checkpoint can hold.
     """
-    momentum = {
-        name: optimizer.state[parameter]["momentum_buffer"]
-        for name, parameter in model.named_parameters()
-        if optimizer.state[parameter]
-    }
-    return {"model": cpu_copies(model.state_dict()), "optimizer": cpu_copies(momentum)}
+    slots = slots_of(model, optimizer)
+    return {"model": cpu_copies(model.state_dict()), "optimizer": cpu_copies(slots)}
 
 
 def save(
@@ -182,18 +182,22 @@ def _is_intact(path: Path) -> bool:
     return True
 
 
-def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Copy a checkpoint into a live model and SGD optimizer, in place, keeping memory formats.
+def restore(
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer | None
+) -> None:
+    """Copy a checkpoint into a live model and its optimizer, in place, keeping memory formats.
+
+    Args:
+        checkpoint: a verified one.
+        model: of the same architecture.
+        optimizer: of the kind that the checkpoint has slots of; None leaves them behind.
 
     Raises:
         CareError: It is of another architecture.
     """
     load_exactly(model, checkpoint.tensors("model"), source=str(checkpoint.path))
-    parameters = dict(model.named_parameters())
-    for name, momentum in checkpoint.tensors("optimizer").items():
-        parameter = parameters[name]
-        buffer = torch.empty_like(parameter).copy_(momentum)
-        optimizer.state[parameter]["momentum_buffer"] = buffer
+    if optimizer is not None:
+        restore_slots(checkpoint.tensors("optimizer"), model, optimizer)
 
 
 def steps_in(folder: Path) -> dict[int, Path]:

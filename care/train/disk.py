@@ -3,6 +3,7 @@
 import math
 import shutil
 from pathlib import Path
+import torch
 from torch import nn
 from care.errors import CareError
 from care.train.checkpoint import steps_in
@@ -12,12 +13,12 @@ from care.train.machine import Machine
 CHECKPOINTS_AT_ONCE = 3
 
 
-def check_room(run: Path, model: nn.Module, machine: Machine, *, start: int, steps: int) -> None:
+def check_room(run: Path, size: int, machine: Machine, *, start: int, steps: int) -> None:
     """Refuse a training whose checkpoints the disk of its directory cannot hold.
 
     Args:
         run: local run directory.
-        model: whose state is saved, with a momentum buffer for each trained parameter.
+        size: of one checkpoint, bytes.
         machine: says how often, and what stays for good.
         start: steps that are done.
         steps: length of the run.
@@ -31,7 +32,6 @@ def check_room(run: Path, model: nn.Module, machine: Machine, *, start: int, ste
     here = len(steps_in(run / "checkpoints"))
     count = min(max(CHECKPOINTS_AT_ONCE - here, 1), saves)
     count += max(_kept_for_good(machine, start, steps) - CHECKPOINTS_AT_ONCE + 1, 0)
-    size = checkpoint_bytes(model)
     free = shutil.disk_usage(run).free
     lacking = count * size - free
     if lacking > 0:
@@ -42,11 +42,18 @@ def check_room(run: Path, model: nn.Module, machine: Machine, *, start: int, ste
         )
 
 
-def checkpoint_bytes(model: nn.Module) -> int:
-    """The size of one checkpoint of a model, but for names and settings, in bytes."""
+def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """The size of one checkpoint of a training, but for names and settings, in bytes.
+
+    Args:
+        model: whose state is saved.
+        optimizer: of its parameters. Adam and its relatives, which have two betas, keep two slots
+            of each trained parameter; SGD and its relatives keep its momentum.
+    """
+    slots = 2 if "betas" in optimizer.defaults else 1
     of_state = sum(int(tensor.nbytes) for tensor in model.state_dict().values())
-    of_momentum = sum(int(weight.nbytes) for weight in model.parameters() if weight.requires_grad)
-    return of_state + of_momentum
+    trained = sum(int(weight.nbytes) for weight in model.parameters() if weight.requires_grad)
+    return of_state + slots * trained
 
 
 def _kept_for_good(machine: Machine, start: int, steps: int) -> int:

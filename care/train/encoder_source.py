@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 from care.encoders import ENCODERS
+from care.vit import VITS
 from shards import storage
 
 LIBRARIES = ("torchvision", "timm")
@@ -52,6 +53,6 @@ def parse_source(source: str | Path) -> EncoderSource:
 def _with_parts(place: str, parts: str) -> EncoderSource:
     """A source by what follows its place."""
     first, _, rest = parts.partition(":")
-    if first in ENCODERS or first in LIBRARIES:
+    if first in {*ENCODERS, *VITS, *LIBRARIES}:
         return EncoderSource(place, "", parts)
     return EncoderSource(place, first, rest)

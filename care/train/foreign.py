@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 import torch
 from torch import Tensor
-from care.encoders import ENCODERS, build_encoder
+from care.encoders import ENCODER_NAMES, ENCODERS, build_encoder
 from care.errors import CareError
 from care.train.encoder_source import EncoderSource
 from care.train.naming import DETECTRON2, Naming, find_branches, rename_branch
@@ -286,10 +286,7 @@ def match_architecture(tensors: Mapping[str, Tensor], architecture: str = "") ->
     """
     wanted, _, _ = architecture.partition(":")
     if wanted not in ENCODERS and architecture:
-        raise CareError(
-            f"no encoder is called {architecture!r}; choose one of {', '.join(ENCODERS)},"
-            " torchvision:MODEL:TAP or timm:MODEL:TAP"
-        )
+        raise CareError(f"no encoder is called {architecture!r}; choose one of {ENCODER_NAMES}")
     with torch.device("meta"):
         states = {
             name: build().state_dict()

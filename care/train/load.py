@@ -9,7 +9,7 @@ from care.encoded import InputNormalisation
 from care.encoders import ENCODERS, Encoder, build_encoder
 from care.errors import CareError
 from care.train.checkpoint import MODEL_FILE, Checkpoint, latest, read
-from care.train.encoder_source import EncoderSource, parse_source
+from care.train.encoder_source import LIBRARIES, EncoderSource, parse_source
 from care.train.foreign import recognise
 from care.train.input_normalisation import expect_pixels
 from care.train.mirror import STEP_MANIFEST, recorded_manifest
@@ -17,6 +17,7 @@ from care.train.stored import USUAL_SIZE, Stored, stored_encoder, stored_size
 from care.train.supervised import supervised_encoder
 from care.train.weight_files import WANTED, read_note, read_weights
 from care.train.weights import load_encoder_state
+from care.vit import VITS
 from shards import storage
 
 # where a fine-tuning has its last training, below its run directory
@@ -127,7 +128,9 @@ def _absent(place: str) -> CareError:
 
 def _name_hint(source: str) -> str:
     """What to say of a source that is the name of an architecture, not of weights."""
-    if source.partition(":")[0] not in {*ENCODERS, "torchvision", "timm"}:
+    if source in VITS:
+        return f"; {source} is the name of a network: random:{source} has no training"
+    if source.partition(":")[0] not in {*ENCODERS, *LIBRARIES}:
         return ""
     return (
         f"; {source} is the name of a network: supervised:{source} has ImageNet's weights,"

@@ -1,13 +1,12 @@
 """Pre-training (Sec. 3.3): the README's loop in a run directory, for one process or many."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 import torch
-from torch import Tensor
-from care import CareError, CStream, Transformer, TStream, lr_at, momentum_at
+from torch import Tensor, nn
+from care import CareError, CStream, Transformer, TStream, momentum_at
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.momentum import update_targets
@@ -21,10 +20,10 @@ from care.train.machine import Machine, keep_freed_memory, torch_device
 from care.train.measured_precision import measured_precisions
 from care.train.mirror import recorded_settings
 from care.train.norm import synchronise
+from care.train.optimizers import SGD, Optimizer, optimizer_settings, set_rates
 from care.train.origin import write_origin
 from care.train.precision import Precision, StreamPrecisions, can_compute
 from care.train.run import Run
-from care.train.sgd import SGD, fused_sgd, set_rate
 from care.train.stored import set_size
 from care.train.views import VIEWS, View
 from care.train.weights import save_encoder
@@ -66,7 +65,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     size: PixelSide = 224,
     batch_size: BatchSize = 1024,
     steps: int,
-    sgd: SGD = SGD(),
+    optimizer: Optimizer = SGD(),
     momentum: Fraction = 0.99,
     attention_weight: NonNegativeFloat = 100,
     views: tuple[View, View] = VIEWS,
@@ -97,7 +96,8 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         size: side of the views, pixels.
         batch_size: images a step, on all processes together.
         steps: length of the run.
-        sgd: learning rate, its warm-up, and weight decay.
+        optimizer: with learning rate, its warm-up and weight decay; by default the paper's SGD.
+            Others are LARS, LARC and AdamW, see ``care.train.optimizers``.
         momentum: first momentum coefficient of the targets.
         attention_weight: λ of Eq. 5, by which the attention supervision counts.
         views: distributions of the two views.
@@ -131,7 +131,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     for criterion in model.criteria:
         criterion.check(batch_size // accumulate)
     precisions = _precisions(run, c, t, precision, size=size, images=batch_size // accumulate)
-    optimizer = fused_sgd(model, sgd)
+    torch_optimizer = optimizer.build(_trained_parameters(model))
     keep_freed_memory(device)
     settings = {
         **_network_settings(c, t, precisions),
@@ -139,7 +139,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         "size": size,
         "batch_size": batch_size,
         "steps": steps,
-        **asdict(sgd),
+        **optimizer_settings(optimizer),
         "momentum": momentum,
         "attention_weight": attention_weight,
         "views": [list(view) for view in views],
@@ -153,7 +153,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         Run(
             run,
             model,
-            optimizer,
+            torch_optimizer,
             settings,
             title="pre-training",
             precision=precisions.c,
@@ -165,7 +165,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     ):
         if state.lead:
             write_origin(state.path, data)
-        growth = describe_growth(state.before, settings, start=state.start)
+        growth = describe_growth(state.before, settings, optimizer, start=state.start)
         if growth and state.lead:
             warn(f"{run}: {growth}")
         guard = CollapseGuard(state.log, warns=state.lead)
@@ -181,9 +181,8 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             workers=state.workers,
             device=device,
         )
-        base = sgd.lr * batch_size / 256
         for step, (x1, x2) in state.through(stream):
-            set_rate(optimizer, lr_at(step, total=steps, base=base, warmup=sgd.warmup))
+            set_rates(torch_optimizer, optimizer, step, total=steps, batch_size=batch_size)
             terms = state.take_step(step, losses, *_parts(x1, x2, model, accumulate))
             guard.check(step, terms["spread"])
             update_targets(model.pairs, momentum_at(step + 1, total=steps, base=momentum))
@@ -208,6 +207,13 @@ def _check_parts(steps: int, batch_size: int, accumulate: int) -> None:
             "parts; wanted a multiple, at least 2 images a step and part, for batch norm, and "
             f"1 step, not {steps}"
         )
+
+
+def _trained_parameters(model: Losses) -> Iterator[tuple[str, nn.Parameter]]:
+    """What gradients train, by dotted name."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield name, parameter
 
 
 def _parts(x1: Tensor, x2: Tensor, model: Losses, count: int) -> list[tuple[Tensor, Tensor]]:

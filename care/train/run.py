@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from care.errors import CareError
 from care.train import checkpoint, mirror, ranks
-from care.train.disk import check_room
+from care.train.disk import check_room, checkpoint_bytes
 from care.train.loading import worker_count
 from care.train.machine import Machine
 from care.train.position import Position, position_of
@@ -20,13 +20,18 @@ from care.train.precision import Precision
 from care.train.run_log import LOSSES, opened_log
 from care.train.run_status import clear_statuses, leave_word, write_status
 from care.train.saver import Saver
-from care.train.settings import Settings, refuse_other_settings, settings_of
+from care.train.settings import (
+    Settings,
+    has_same_optimizer,
+    refuse_other_settings,
+    settings_of,
+)
 from care.train.signals import stop_requests
 from care.train.step import Losses, Stepper
 from care.train.stored import encoder_note
 from shards import locks, storage
 from shards.errors import Stopped
-from shards.progress import console
+from shards.progress import console, warn
 
 Batch = TypeVar("Batch")
 # the loader workers of a run that was killed hold its lock for seconds
@@ -48,7 +53,7 @@ class Run:
     Args:
         path: directory, or its URL; ``run.path`` is the local copy.
         model: on its device.
-        optimizer: SGD on the model's parameters.
+        optimizer: on the model's parameters.
         settings: JSON values that decide the result, ``steps``, ``batch_size`` and ``seed`` among
             them.
         title: what is said beside the progress.
@@ -130,7 +135,8 @@ class Run:
             self._restore()
             if self.lead:
                 steps = self.settings["steps"]
-                check_room(self.path, self.model, self.machine, start=self.start, steps=steps)
+                size = checkpoint_bytes(self.model, self.optimizer)
+                check_room(self.path, size, self.machine, start=self.start, steps=steps)
                 clear_statuses(self.path)
             ranks.max_over_ranks(0)  # what the others say from here on is not removed
             self._is_admitted = True
@@ -246,7 +252,7 @@ class Run:
             before = settings_of(newest.manifest)
             refuse_other_settings(self.url, before, self.settings, self._allow_change)
             self.before = before
-            checkpoint.restore(newest, self.model, self.optimizer)
+            self._restore_from(newest)
             scaler = newest.manifest["scaler"]
             if scaler:  # empty after another precision, which --allow-change admits
                 self._stepper.scaler.load_state_dict(scaler)
@@ -258,6 +264,18 @@ class Run:
             raise CareError(
                 f"the processes see different checkpoints in {self.url}; "
                 "give a RUN that all machines share"
+            )
+
+    def _restore_from(self, newest: checkpoint.Checkpoint) -> None:
+        """Take over weights, and what the optimizer keeps if it is of the same kind."""
+        if has_same_optimizer(self.before, self.settings):
+            checkpoint.restore(newest, self.model, self.optimizer)
+            return
+        checkpoint.restore(newest, self.model, None)
+        if self.lead:
+            warn(
+                f"{self.url}: goes on by another optimizer, which begins without what the "
+                "earlier one has kept"
             )
 
     def _choose_workers(self) -> None:

@@ -16,6 +16,7 @@ PRETRAINING_SETTINGS = (
     "batch_size",
     "steps",
     "warmup",
+    "optimizer",
     "lr",
     "weight_decay",
     "momentum",
@@ -37,6 +38,10 @@ _PHRASES = {
     "warmup": "--warmup-epochs for {} steps",
     "objective": "--hidden of {}",
 }
+# the optimizer of a run that records none
+PLAIN_OPTIMIZER = "sgd"
+# values of what a run does not record where nothing else was chosen
+_UNRECORDED = {"optimizer": PLAIN_OPTIMIZER}
 # decided by other options, or by Python alone
 _WITHOUT_OPTION = ("t_stream", "attention", "views", "t_precision")
 # words of the command line, and the settings that follow from what they name
@@ -75,6 +80,13 @@ def settings_of(manifest: Mapping[str, Any]) -> Settings:
         return settings
     heads = "4 heads of 128" if settings["t_stream"] else None  # whatever the encoder was
     return {**settings, "attention": heads, "t_precision": settings["precision"]}
+
+
+def has_same_optimizer(before: Settings, now: Settings) -> bool:
+    """Whether two calls train by the same kind of optimizer, whatever its numbers are."""
+    of_each = [str(settings.get("optimizer", PLAIN_OPTIMIZER)) for settings in (before, now)]
+    kinds = {text.partition(" ")[0] for text in of_each}
+    return len(kinds) == 1
 
 
 def allowed_settings(words: Iterable[str], settings: Collection[str]) -> set[str]:
@@ -154,6 +166,7 @@ def refuse_other_settings(
 
 def _phrase(name: str, value: Any, has_options: bool) -> str:
     """A setting and its value in a message, in the command line's words where it has some."""
+    value = _UNRECORDED.get(name) if value is None else value
     if not has_options or name in _WITHOUT_OPTION:
         return f"{name}={value}"
     phrase = _PHRASES.get(name, f"--{name.replace('_', '-')} {{}}")

@@ -4,9 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from torch import Tensor, nn
-from care.encoders import Encoder, ResNetEncoder
+from care.encoders import Encoder
 from care.errors import CareError
-from care.tapped import TappedEncoder
 from care.train.checkpoint import Checkpoint
 from care.train.encoder_source import EncoderSource
 from care.train.foreign import match_architecture, recognise
@@ -47,7 +46,7 @@ def encoder_note(model: nn.Module) -> dict[str, Any] | None:
         The note, or None of a model without an encoder that has a name.
     """
     for module in model.modules():
-        if isinstance(module, ResNetEncoder | TappedEncoder) and module.name:
+        if isinstance(module, Encoder) and module.name:
             return {"name": module.name, "size": module.size}
     return None
 
@@ -60,7 +59,7 @@ def set_size(network: nn.Module, size: int) -> None:
         size: side of the views, pixels.
     """
     for module in network.modules():
-        if isinstance(module, ResNetEncoder | TappedEncoder):
+        if isinstance(module, Encoder):
             module.size = size
 
 

@@ -4,9 +4,10 @@ from typing import Any
 import torch
 from torch import nn
 from torchvision import models
-from care.encoders import ENCODERS, Encoder, build_encoder
+from care.encoders import Encoder, build_encoder
 from care.errors import CareError
 from care.tapped import TappedEncoder
+from care.train.encoder_source import LIBRARIES
 from care.train.photometrics import MEAN, STD
 from care.train.weights import load_exactly
 
@@ -28,7 +29,7 @@ def supervised_encoder(name: str) -> Encoder:
     encoder = build_encoder(name)  # its errors come first
     kind, _, rest = name.partition(":")
     model = rest.partition(":")[0]
-    if kind in ENCODERS:
+    if kind not in LIBRARIES:
         model = TORCHVISION_NAMES.get(kind, kind)
     trained = _timm_model(model, name) if kind == "timm" else _torchvision_model(model, name)
     if isinstance(encoder, TappedEncoder):

@@ -10,7 +10,11 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from care.errors import CareError
 from care.tapped import TappedEncoder
+from care.vit import ViTEncoder
 from shards import storage
+
+# timm's name of the positions of a vision transformer
+POSITIONS = "pos_embed"
 
 
 class Misfit(NamedTuple):
@@ -85,7 +89,8 @@ def cpu_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def save_encoder(path: str | Path, encoder: nn.Module, *, size: int) -> None:
     """Commit an encoder as one safetensors file, by the names that its network has elsewhere.
 
-    These are torchvision's of a ResNet, and of a ``TappedEncoder`` those of the model in it.
+    These are torchvision's of a ResNet, and of any other encoder those of the model in it; those of
+    a ``ViTEncoder`` are timm's, with the fixed positions as ``pos_embed``.
 
     Args:
         path: of the file, or its URL.
@@ -94,8 +99,11 @@ def save_encoder(path: str | Path, encoder: nn.Module, *, size: int) -> None:
     """
     note = {"encoder": getattr(encoder, "name", ""), "size": size}
     metadata = {"care": json.dumps(note)}  # one entry: several are written in any order
-    network = encoder.model if isinstance(encoder, TappedEncoder) else encoder
-    storage.write_bytes(path, save_tensors(cpu_copies(network.state_dict()), metadata))
+    network = encoder.model if isinstance(encoder, TappedEncoder | ViTEncoder) else encoder
+    tensors = cpu_copies(network.state_dict())
+    if isinstance(encoder, ViTEncoder):
+        tensors |= cpu_copies({POSITIONS: encoder.position_table()})
+    storage.write_bytes(path, save_tensors(tensors, metadata))
 
 
 def load_encoder_state(encoder: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
@@ -104,15 +112,18 @@ def load_encoder_state(encoder: nn.Module, tensors: Mapping[str, Tensor], *, sou
     Args:
         encoder: keeps its device and memory format.
         tensors: by the encoder's own names, which checkpoints have and files of version 0.1 had, or
-            by those of the model in a ``TappedEncoder``.
+            by those of the model in it.
         source: where they are from, for the message.
 
     Raises:
         CareError: Some are missing, unexpected or of another shape.
     """
     network = encoder
-    if isinstance(encoder, TappedEncoder) and encoder.state_dict().keys() != tensors.keys():
+    is_other_naming = encoder.state_dict().keys() != tensors.keys()
+    if isinstance(encoder, TappedEncoder | ViTEncoder) and is_other_naming:
         network = encoder.model
+    if isinstance(encoder, ViTEncoder):  # which has its positions without a table
+        tensors = {name: tensor for name, tensor in tensors.items() if name != POSITIONS}
     load_exactly(network, tensors, source=source)
 
 

@@ -19,6 +19,7 @@ from care.train.growth import grows
 from care.train.launch import process_group, torchrun
 from care.train.mirror import recorded_settings
 from care.train.settings import PRETRAINING_SETTINGS, allowed_settings
+from care.vit import VITS
 from flows.cli.options import Json, Seed, SetPath, add_command, new_app
 from flows.cli.pretrain_hints import batch_size_for, warn_of_hours
 from flows.cli.tables import print_json
@@ -44,7 +45,8 @@ def _run(  # noqa: PLR0913 (the options of a command)
     encoder: Annotated[
         str,
         typer.Option(
-            help=f"{', '.join(ENCODERS)}, NAME:TAP, torchvision:MODEL:TAP or timm:MODEL:TAP."
+            help=f"{', '.join((*ENCODERS, *VITS))}, NAME:TAP, torchvision:MODEL:TAP or "
+            "timm:MODEL:TAP."
         ),
     ] = "resnet50",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the set.")] = 100,

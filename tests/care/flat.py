@@ -13,4 +13,4 @@ def take(value_class, settings):
 def gathered(flat):
     """Keywords for ``pretrain``, those that are fields of its values put into the values."""
     keywords = dict(flat)
-    return {"sgd": take(SGD, keywords), "machine": take(Machine, keywords)} | keywords
+    return {"machine": take(Machine, keywords), "optimizer": take(SGD, keywords)} | keywords

@@ -47,8 +47,18 @@ def test_every_objective_trains_both_streams_on_photographs_without_collapse(
         view._replace(scale=(0.2, 1.0), blur=(0.1, 0.5), jitter=(0.4, 0.4, 0.6, 0.3), gray_p=0.4)
         for view in VIEWS
     )
-    sgd = SGD(lr=lr, warmup=30)
-    pretrain(train, tmp_path, c, t, size=SIZE, batch_size=32, steps=STEPS, sgd=sgd, views=views)
+    optimizer = SGD(lr=lr, warmup=30)
+    pretrain(
+        train,
+        tmp_path,
+        c,
+        t,
+        size=SIZE,
+        batch_size=32,
+        steps=STEPS,
+        optimizer=optimizer,
+        views=views,
+    )
     after = judge()
     rows = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
     first, last = rows[:20], rows[-20:]

@@ -8,8 +8,8 @@ from small_runs import train
 from torch import nn
 from torchvision import models
 import shards
-from care import lr_at
 from care.train import foreign
+from care.train.optimizers import set_rates
 
 module = import_module("care.train.pretrain")
 
@@ -27,12 +27,12 @@ def at_step(monkeypatch):
     """Does something in a run at the start of a step, before its learning rate is set."""
 
     def register(step, action):
-        def lr_and_action(now, **settings):
+        def rates_and_action(torch_optimizer, optimizer, now, **settings):
             if now == step:
                 action()
-            return lr_at(now, **settings)
+            set_rates(torch_optimizer, optimizer, now, **settings)
 
-        monkeypatch.setattr(module, "lr_at", lr_and_action)
+        monkeypatch.setattr(module, "set_rates", rates_and_action)
 
     return register
 

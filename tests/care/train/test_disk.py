@@ -33,7 +33,8 @@ def test_the_size_of_a_checkpoint_is_that_of_its_files(whole):
         else:
             model.register_buffer(f"b{number}", tensor)
     total = sum(file.stat().st_size for file in files)
-    assert checkpoint_bytes(model) == pytest.approx(total, rel=0.02)
+    optimizer = torch.optim.SGD(model.parameters(), momentum=0.9)
+    assert checkpoint_bytes(model, optimizer) == pytest.approx(total, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -55,13 +56,20 @@ def test_a_disk_has_to_have_room_for_what_is_there_at_once(
     for number in range(there):
         (tmp_path / "checkpoints" / f"step-{number + 1:08d}").mkdir(parents=True)
     size = 2 * 4 * 110
-    assert checkpoint_bytes(model) == size
+    assert checkpoint_bytes(model, torch.optim.SGD(model.parameters())) == size
     free(count * size)
-    check_room(tmp_path, model, machine, start=start, steps=steps)
+    check_room(tmp_path, size, machine, start=start, steps=steps)
     if count:
         free(count * size - 1)
         with pytest.raises(CareError, match=f"wanted room for {count} checkpoints of 8.8e-07 GB"):
-            check_room(tmp_path, model, machine, start=start, steps=steps)
+            check_room(tmp_path, size, machine, start=start, steps=steps)
+
+
+def test_adam_keeps_two_slots_of_every_parameter():
+    model = nn.Linear(10, 10)
+    model.bias.requires_grad_(False)
+    optimizer = torch.optim.AdamW([model.weight])
+    assert checkpoint_bytes(model, optimizer) == 4 * 110 + 2 * 4 * 100
 
 
 def test_a_full_disk_is_told_before_the_first_step(free, data, tmp_path):

@@ -10,8 +10,9 @@ import torch
 from flat import gathered
 from processes import together
 import shards
-from care import BYOL, BarlowTwins, CareError, MoCoV2, SimCLR, SwAV, care_loss, lr_at, streams_for
+from care import BYOL, BarlowTwins, CareError, MoCoV2, SimCLR, SwAV, care_loss, streams_for
 from care.train import Stopped, batches, load_encoder, pretrain, ranks
+from care.train.optimizers import set_rates
 
 module = import_module("care.train.pretrain")
 
@@ -81,17 +82,17 @@ class CrashError(Exception):
 def broken_off(monkeypatch, world, work, step):
     """``work`` on ``world`` processes, which all crash at the start of a step."""
 
-    def lr_or_crash(now, **settings):
+    def rates_or_crash(torch_optimizer, optimizer, now, **settings):
         if now == step:
             raise CrashError
-        return lr_at(now, **settings)
+        set_rates(torch_optimizer, optimizer, now, **settings)
 
     def crashing():
         with pytest.raises(CrashError):
             work()
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "lr_at", lr_or_crash)
+        patch.setattr(module, "set_rates", rates_or_crash)
         together(world, crashing)
 
 
@@ -138,12 +139,12 @@ def test_each_process_gets_its_slice_of_every_batch(image_set):
 
 @pytest.mark.resume
 def test_a_stop_asked_of_one_process_stops_all_at_the_same_step(image_set, tmp_path, monkeypatch):
-    def ask(step, **given):
+    def ask(torch_optimizer, optimizer, step, **settings):
         if step == 2 and ranks.rank() == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return lr_at(step, **given)
+        set_rates(torch_optimizer, optimizer, step, **settings)
 
-    monkeypatch.setattr(module, "lr_at", ask)
+    monkeypatch.setattr(module, "set_rates", ask)
 
     def work():
         with pytest.raises(Stopped, match="stopped on request after step 3 of 5 and saved"):

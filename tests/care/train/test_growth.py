@@ -4,9 +4,11 @@ import re
 import pytest
 from small_runs import STEPS, rows, train
 from care import CareError, lr_at
+from care.train import SGD, Schedule
 from care.train.growth import describe_growth, grows
 
 BEFORE = {"steps": 100, "batch_size": 256, "lr": 0.5, "warmup": 10}
+OPTIMIZER = SGD(lr=0.5, warmup=10)
 
 
 def test_a_call_grows_a_run_that_asks_for_more_steps_alone():
@@ -18,17 +20,24 @@ def test_a_call_grows_a_run_that_asks_for_more_steps_alone():
 
 
 def test_the_sentence_says_where_the_rate_was_and_where_it_goes_on():
-    text = describe_growth(BEFORE, BEFORE | {"steps": 200}, start=100)
+    text = describe_growth(BEFORE, BEFORE | {"steps": 200}, OPTIMIZER, start=100)
     was, now = (float(number) for number in re.findall(r"from (\S+) to (\S+),", text)[0])
     assert was == pytest.approx(lr_at(99, total=100, base=0.5, warmup=10), rel=1e-2)
     assert now == pytest.approx(lr_at(100, total=200, base=0.5, warmup=10), rel=1e-2)
     assert text.startswith("100 steps become 200: after 100 of them")
 
 
+def test_the_sentence_is_of_the_schedule_that_the_optimizer_has():
+    optimizer = SGD(lr=0.5, warmup=10, schedule=Schedule(drops=(0.6, 0.8)))
+    text = describe_growth(BEFORE, BEFORE | {"steps": 200}, optimizer, start=70)
+    assert "goes from 0.05 to 0.5, " in text
+    assert "and falls to 0.005 at the new end" in text
+
+
 def test_nothing_is_said_where_nothing_changes_or_nothing_is_done_yet():
-    assert describe_growth(BEFORE, BEFORE, start=50) == ""
-    assert describe_growth(BEFORE, BEFORE | {"steps": 200}, start=0) == ""
-    assert describe_growth({}, BEFORE, start=0) == ""
+    assert describe_growth(BEFORE, BEFORE, OPTIMIZER, start=50) == ""
+    assert describe_growth(BEFORE, BEFORE | {"steps": 200}, OPTIMIZER, start=0) == ""
+    assert describe_growth({}, BEFORE, OPTIMIZER, start=0) == ""
 
 
 def test_a_finished_run_goes_on_with_the_rate_of_its_new_length(data, tmp_path, capsys):

@@ -51,7 +51,7 @@ def test_a_run_leaves_its_losses_its_encoder_and_two_checkpoints(whole, data, tm
 
 def test_a_finished_run_returns_at_once(whole, data, tmp_path, monkeypatch):
     run = shutil.copytree(whole, tmp_path / "run")
-    monkeypatch.setattr(module, "lr_at", crash)  # there is no step to do
+    monkeypatch.setattr(module, "set_rates", crash)  # there is no step to do
     assert train(data, run).steps == STEPS
     assert result(run) == result(whole)
 

@@ -53,10 +53,14 @@ def on_another_machine(monkeypatch, tmp_path, name):
 
 
 def fail_at(monkeypatch, step):
-    lr_at = module.lr_at
-    monkeypatch.setattr(
-        module, "lr_at", lambda now, **given: 1 // 0 if now == step else lr_at(now, **given)
-    )
+    set_rates = module.set_rates
+
+    def rates_or_error(torch_optimizer, optimizer, now, **settings):
+        if now == step:
+            raise ZeroDivisionError
+        set_rates(torch_optimizer, optimizer, now, **settings)
+
+    monkeypatch.setattr(module, "set_rates", rates_or_error)
 
 
 def test_it_holds_what_a_local_one_holds(data, tmp_path, url):
@@ -355,16 +359,16 @@ def test_what_a_store_did_not_get_is_dropped_where_another_machine_went_on(data,
 
 
 def test_a_run_that_was_taken_over_is_not_written_any_more(data, url, monkeypatch):
-    lr_at = module.lr_at
+    set_rates = module.set_rates
 
-    def take_over_at_step_5(now, **given):
+    def take_over_at_step_5(torch_optimizer, optimizer, now, **settings):
         if now == 5:
             storage.write_bytes(f"{url}/.lease/00000009", b"of another")
             time.sleep(2)
-        return lr_at(now, **given)
+        set_rates(torch_optimizer, optimizer, now, **settings)
 
     monkeypatch.setattr("shards.leases.LEASE_SECONDS", 2.0)
-    monkeypatch.setattr(module, "lr_at", take_over_at_step_5)
+    monkeypatch.setattr(module, "set_rates", take_over_at_step_5)
     with pytest.raises(shards.ShardError, match="was taken over by another process"):
         train(data, url)
     names = storage.listing(url, deep=True)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from care import CareError
 from care.train import Machine, Run, Stopped, checkpoint
-from care.train.sgd import set_rate
+from care.train.rates import set_rate
 
 STEPS = 5
 SETTINGS = {"steps": STEPS, "batch_size": 4, "seed": 0}
