@@ -1,10 +1,12 @@
 """What runs on this machine, from /proc; and the command line as a process."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 TINY = {
@@ -63,6 +65,22 @@ def care(*arguments: object, **settings) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
     defaults = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(command, **defaults | settings, text=True, start_new_session=True)
+
+
+def fork(work: Callable[..., None], *arguments: object) -> ForkProcess:
+    """A fork of this process, which has imported everything, at work.
+
+    It prints to its descriptors 1 and 2, whatever pytest made of the streams.
+    """
+
+    def work_with_plain_streams() -> None:
+        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        work(*arguments)
+
+    process = multiprocessing.get_context("fork").Process(target=work_with_plain_streams)
+    process.start()
+    return process
 
 
 def until(condition: Callable[[], object], seconds: float, what: str) -> None:

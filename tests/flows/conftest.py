@@ -1,8 +1,11 @@
 import os
+import socket
 import sys
 import tempfile
 from pathlib import Path
 import pytest
+import torch
+from commands import fork
 from PIL import Image
 
 # Prefect's database of the tests, not the user's; Prefect reads this at import
@@ -22,6 +25,40 @@ def care(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
         return (stop.value.code or 0, *capsys.readouterr())
 
     return run
+
+
+class ForkedOrigin:
+    """The process that stages are forked from, as ``Children`` wants it."""
+
+    def __init__(self, process) -> None:
+        self.kill, self.wait = process.kill, process.join
+        self._process = process
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+
+@pytest.fixture
+def forked_origin(monkeypatch: pytest.MonkeyPatch):
+    """That process is a fork of this one, instead of a new one that imports for seconds."""
+    from flows import child, works
+    from flows.supervise import Children
+
+    def be_origin(connection: socket.socket, other_end: socket.socket) -> None:
+        connection.close()
+        child.serve(other_end)
+
+    def start_origin(children: Children) -> None:
+        children._connection, other_end = socket.socketpair()
+        with other_end:
+            children._origin = ForkedOrigin(fork(be_origin, children._connection, other_end))
+
+    works.import_all()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # those of before the fork are lost
+    monkeypatch.setattr(Children, "_start_origin", start_origin)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

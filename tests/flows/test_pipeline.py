@@ -256,6 +256,7 @@ def test_too_few_labels_skip_aloud(tmp_path: Path, photos: str) -> None:
     }
 
 
+@pytest.mark.usefixtures("forked_origin")
 def test_bad_boxes_are_told_before_training(tmp_path: Path, photos: str) -> None:
     with pytest.raises(Failure, match="wanted a COCO JSON"):
         care_pipeline.fn(
@@ -266,6 +267,7 @@ def test_bad_boxes_are_told_before_training(tmp_path: Path, photos: str) -> None
         care_pipeline.fn(out=str(tmp_path / "other"), coco_train=photos, **TINY)
 
 
+@pytest.mark.usefixtures("forked_origin")
 def test_own_images_without_labels_skip_aloud(tmp_path: Path) -> None:
     for n in range(12):
         image(tmp_path / "photos" / f"{n}.png")
@@ -323,6 +325,7 @@ def test_splits_of_every_layout(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("forked_origin")
 def test_other_classes_in_val_are_told_before_training(tmp_path: Path) -> None:
     for name in ("train/x/1.png", "train/y/2.png", "val/x/1.png", "val/z/2.png"):
         image(tmp_path / "photos" / name)

@@ -2,12 +2,11 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from types import SimpleNamespace
 import pytest
 import torch
-from commands import environment
+from commands import fork
 from flows import child
 from flows.outcomes import (
     Outcome,
@@ -139,14 +138,13 @@ def test_what_a_process_says_of_its_end_counts() -> None:
 
 def test_a_stage_that_is_stopped_before_it_has_read_its_work_leaves_no_traceback() -> None:
     ours, other = socket.socketpair()
-    be_stage = "import sys; from flows import child; child._be_stage(int(sys.argv[1]))"
-    command = [sys.executable, "-c", be_stage, str(other.fileno())]
-    process = subprocess.Popen(command, env=environment(), pass_fds=[other.fileno()])
+    process = fork(child._be_stage, other.fileno())
     other.close()
     with ours, ours.makefile() as lines:
         assert parse_line(lines.readline().rstrip("\n")) == process.pid
         process.terminate()
-        assert process.wait(timeout=60) == -signal.SIGTERM
+        process.join(60)
+        assert process.exitcode == -signal.SIGTERM
         assert lines.read() == ""
 
 

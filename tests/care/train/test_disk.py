@@ -22,13 +22,12 @@ def free(monkeypatch):
 
 
 def test_the_size_of_a_checkpoint_is_that_of_its_files(whole):
-    folder = checkpoint.latest(whole).path
-    files = [folder / f"{name}.safetensors" for name in ("model", "optimizer")]
-    tensors = checkpoint.latest(whole).tensors("model")
+    newest = checkpoint.latest(whole)
+    files = [newest.path / f"{name}.safetensors" for name in ("model", "optimizer")]
+    momenta = newest.tensors("optimizer")
     model = nn.Module()
-    for number, (name, tensor) in enumerate(tensors.items()):
-        is_online = name in checkpoint.latest(whole).tensors("optimizer")
-        if is_online:
+    for number, (name, tensor) in enumerate(newest.tensors("model").items()):
+        if name in momenta:
             model.register_parameter(f"p{number}", nn.Parameter(tensor))
         else:
             model.register_buffer(f"b{number}", tensor)

@@ -22,7 +22,9 @@ from care.train import Stopped, mirror
 from shards import storage
 
 
-@pytest.mark.parametrize(("step", "workers"), [(0, 0), (3, 1), (5, 0)])
+@pytest.mark.parametrize(
+    ("step", "workers"), [pytest.param(0, 0, marks=pytest.mark.resume), (3, 1), (5, 0)]
+)
 def test_a_run_that_crashed_ends_with_the_same_bits(whole, sets, tmp_path, at_step, step, workers):
     at_step([step], crash)
     with pytest.raises(CrashError):

@@ -265,7 +265,7 @@ def test_the_head_starts_at_zero(encoder):
 
 
 def test_the_precision_is_what_the_hardware_computes_or_what_is_given(
-    encoder, train, val, precision, tmp_path, monkeypatch
+    tiny, train, val, precision, tmp_path, monkeypatch
 ):
     scored = []
     monkeypatch.setattr(
@@ -275,7 +275,7 @@ def test_the_precision_is_what_the_hardware_computes_or_what_is_given(
     for given, native in ((None, "fp32"), (None, "bf16"), ("fp16", "bf16")):
         precision(native)
         run = tmp_path / f"{given or native}"
-        tune(encoder, train, val, run, rows=ALL, precision=given)
+        tune(tiny, train, val, run, rows=ALL, precision=given)
         losses[run.name] = [line["cross_entropy"] for line in rows_of(run / "all labels")]
         assert checkpoint.latest(run / "all labels").manifest["settings"]["precision"] == run.name
     assert scored == ["fp32", "bf16", "fp16"]  # scored as they were trained
