@@ -20,6 +20,7 @@ from shards.bounds import (
     PositiveInt,
 )
 from shards.errors import Misuse
+from shards.misspelt import suggestion
 from shards.pixels import Alpha
 
 
@@ -284,7 +285,10 @@ class Experiment:
                 raise Misuse(f"{wanted}, got only {train or val}; give both or none")
             for source in filter(None, (train, val)):
                 if not source.startswith("scenes:") and not storage.locate(source).exists():
-                    raise Misuse(f"{wanted}, got {source}, which does not exist; check the path")
+                    raise Misuse(
+                        f"{wanted}, got {source}, which does not exist; check the path"
+                        f"{suggestion(source)}"
+                    )
 
     def _check_folders(self) -> None:
         """Refuse results among the images, which would become images, too."""

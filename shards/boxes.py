@@ -19,6 +19,7 @@ from PIL import Image
 from shards import images, reader, storage
 from shards.contents import contents_of
 from shards.errors import ShardError
+from shards.misspelt import suggestion
 from shards.pixel_rules import decide_rule
 from shards.pixels import PixelRule
 from shards.progress import warn
@@ -237,7 +238,9 @@ def _annotations_of_list(
             "care shards build makes a set of classes of it, for kNN, linear and fine-tuning"
         )
     lists = [str(name) for name in sorted(path.glob("**/ImageSets/Main/*.txt"))]
-    hint = f"name one of its lists: {', '.join(lists[:6])}" if lists else "check the path"
+    hint = f"check the path{suggestion(data)}"
+    if lists:
+        hint = f"name one of its lists: {', '.join(lists[:6])}"
     raise ShardError(
         f"wanted a COCO JSON or a VOC list (ImageSets/Main/train.txt) at {data}, "
         f"or shards of one; {hint}"

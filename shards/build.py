@@ -210,7 +210,7 @@ def _finished(plan: Plan, root: Path, records: Records, names: Sequence[str]) ->
     if digests - {plan.digest}:
         raise ShardError(
             f"{root} holds {'a set' if index else 'a part of a set'} built from other input or "
-            "options; remove it or choose another DEST"
+            f"options{_difference(plan, index)}; remove it or choose another DEST"
         )
     if index is not None:
         for number in numbers:  # left by a kill after the index was committed
@@ -218,3 +218,17 @@ def _finished(plan: Plan, root: Path, records: Records, names: Sequence[str]) ->
         if LIST in names:
             storage.remove(root / LIST)
     return index
+
+
+def _difference(plan: Plan, index: Index | None) -> str:
+    """What of a finished set is known to be another one, for a message."""
+    if index is None:
+        return ""
+    facts = {
+        "its images are": (index.hold_out or "all", plan.source.hold_out or "all"),
+        "its seed is": (index.seed, plan.seed),
+        "its classes are": (len(index.classes), len(plan.source.classes)),
+        "its files are": (index.seen, len(plan.source.samples) + len(plan.source.rejects)),
+    }
+    differing = [f"{what} {was}, not {now}" for what, (was, now) in facts.items() if was != now]
+    return f" ({'; '.join(differing)})" if differing else ""

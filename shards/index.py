@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from shards import storage
 from shards.errors import ShardError
 from shards.hold_out import HoldOut
+from shards.misspelt import suggestion
 from shards.pixel_report import PixelCounts, PixelReport, parse_report
 
+_NAMED = 5  # sets in a message
 SCHEMA = 2
 ROW = np.dtype(
     [
@@ -137,12 +139,25 @@ def _instead_of_a_set(path: str | Path, names: Collection[str]) -> str:
     """
     if any(name.startswith(".shard-") for name in names):
         return "an unfinished one; run its build again, it goes on where it stopped"
-    if not names and not storage.locate(path).exists():
-        return "nothing of that name; check the path"
+    root = storage.locate(path)
+    if not names and not root.exists():
+        return f"nothing of that name; check the path{suggestion(path)}"
+    sets = _sets_in(root)
+    if sets:
+        return f"a folder of sets; name one of them: {', '.join(sets)}"
     return (
         "no index.json; if it is images, build a set of them and name that:"
         f" care shards build {path} DEST"
     )
+
+
+def _sets_in(root: Path) -> list[str]:
+    """The sets in a folder, those to train on first."""
+    if not root.is_dir():
+        return []
+    sets = [folder for folder in root.iterdir() if (folder / "index.json").is_file()]
+    sets.sort(key=lambda folder: (not folder.name.startswith("train"), folder.name))
+    return [str(folder) for folder in sets[:_NAMED]]
 
 
 def _read_document(file: Path) -> dict[str, Any]:

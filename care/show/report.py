@@ -16,11 +16,12 @@ from care.show.maps import SCALE
 from care.show.results import evaluations, gather, tables
 from care.show.rows import Row, read
 from care.show.run_settings import settings_of_pipeline, settings_of_run
-from care.show.verdict import caveat, findings, judges_care
+from care.show.verdict import advice, caveat, findings, judges_care
 from care.show.whiskers import picture
 from care.train import load_encoder
 from care.train.weights import digest_of
 from shards import storage
+from shards.misspelt import suggestion
 from shards.progress import say
 
 # what a line of losses.jsonl may hold, and how it is headed
@@ -84,10 +85,12 @@ def report(
     folder = storage.locate(run)
     names = storage.listing(folder).keys()
     if not {"results.json", "losses.jsonl"} & names:
-        got = "holds neither results.json nor losses.jsonl"
+        got, hint = "holds neither results.json nor losses.jsonl", ""
         if not names and not folder.exists():
-            got = "does not exist"
-        raise CareError(f"{run} {got}; wanted a directory that a care command wrote its run to")
+            got, hint = "does not exist", suggestion(run)
+        raise CareError(
+            f"{run} {got}; wanted a directory that a care command wrote its run to{hint}"
+        )
     results = storage.read_json(folder / "results.json") if "results.json" in names else {}
     losses = storage.read_bytes(folder / "losses.jsonl") if "losses.jsonl" in names else b""
     maps = storage.read_bytes(folder / "maps.png") if "maps.png" in names else b""
@@ -167,6 +170,7 @@ def _page(
         results=results,
         findings=findings(compared) if judges_care(rows) else [],
         caveat=caveat(compared),
+        advice=advice(compared),
         differences=picture(compared) if compared else None,
         tables=tables(rows),
         settings=settings,

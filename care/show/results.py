@@ -7,6 +7,7 @@ from care.errors import CareError
 from care.show.groups import Group, grouped
 from care.show.rows import MEASURES, Result, Row, read
 from shards import storage
+from shards.misspelt import suggestion
 
 # commands that leave results
 WRITERS = "`care evaluate`, `care demo` or `care pipeline run`"
@@ -88,7 +89,9 @@ def gather(folder: str | Path) -> list[Row]:
     """
     root = storage.locate(folder)
     if not root.exists():
-        raise CareError(f"{folder} does not exist; wanted a folder of {WRITERS}")
+        raise CareError(
+            f"{folder} does not exist; wanted a folder of {WRITERS}{suggestion(folder)}"
+        )
     gathered = dict[str, Row]()
     for path in sorted(root.rglob("results.json"), key=lambda path: (len(path.parts), path)):
         rows = evaluations(storage.read_json(path), path)

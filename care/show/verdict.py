@@ -7,7 +7,7 @@ once each, and of ``care.show.seeds``, of arms with several seeds.
 from collections.abc import Sequence
 from typing import TypeVar
 from care.show.comparison import Difference, by_pair, differences
-from care.show.intervals import FINDINGS, Finding
+from care.show.intervals import CHANCE, FINDINGS, Finding
 from care.show.rows import Row, read
 from care.show.seeds import PairedDifference
 
@@ -18,6 +18,27 @@ _LEADS: dict[Finding, str] = {
     "behind": "is behind {}",
     "not distinguishable": "is not distinguishable from {} at this length",
 }
+# how the same network is called that was trained without a transformer
+C_STREAM = "C-stream alone"
+_NOT_AHEAD_OF_C_STREAM = (
+    "The C-stream alone is the same network, trained as long without the transformer that tells it"
+    " where to look. In the paper (Table 1, linear, ResNet-50) the transformer is worth 5.5 points"
+    " after 100 epochs of ImageNet, which are 125,100 steps of 1,024 images, and 1.3 after 800. In"
+    " some hundred steps it has hardly learned itself where to look, and what it says may cost as"
+    " much as it gives: that CARE is behind or level here speaks neither for the method nor"
+    " against it. What to try: more --steps; several seeds of both, which tell luck from effect"
+    " (care reproduce --arms c-stream,care --seeds 0,1,2); a smaller --attention-weight than 100."
+)
+_NOT_AHEAD_OF_RANDOM = (
+    "An untrained network is no zero: its features tell simple images apart, and a short training"
+    " first spoils some of that. What to try: more --steps while the C-stream's loss below still"
+    " falls; where the spread of the embeddings goes to 0, a smaller --lr; where intervals are"
+    " wider than the differences, more images to evaluate on."
+)
+_NOT_AHEAD_OF_CHANCE = (
+    "Chance is what attention without any preference would have: the objects' share of the pixels."
+    " Maps at or below it say that the features do not depend on the objects yet."
+)
 # how a clause about a reference begins
 _ARM_LEADS: dict[Finding, str] = {
     "ahead": "ahead of {}",
@@ -73,6 +94,27 @@ def caveat(compared: Sequence[Difference]) -> str:
         sentences.append("Evaluate again to learn it.")
     sentences.append("For a firmer answer train longer: care demo --steps N.")
     return " ".join(sentences)
+
+
+def advice(compared: Sequence[Difference]) -> list[str]:
+    """Say what it means that CARE is not ahead everywhere, and what to try.
+
+    Args:
+        compared: differences as of ``care.show.comparison.differences``.
+
+    Returns:
+        A paragraph for each kind of encoder that CARE is not surely ahead of; none where it is
+        ahead of all.
+    """
+    others = {difference.other for difference in compared if difference.finding != "ahead"}
+    paragraphs = []
+    if any(other.startswith(C_STREAM) for other in others):
+        paragraphs.append(_NOT_AHEAD_OF_C_STREAM)
+    if any(other.startswith("random") for other in others):
+        paragraphs.append(_NOT_AHEAD_OF_RANDOM)
+    if CHANCE in others:
+        paragraphs.append(_NOT_AHEAD_OF_CHANCE)
+    return paragraphs
 
 
 def seeds_verdict(compared: Sequence[PairedDifference]) -> str:
@@ -137,7 +179,7 @@ def _listed(part: Sequence[Difference]) -> str:
 
 def _in_prose(encoder: str) -> str:
     """An encoder's name as a sentence has it."""
-    return f"the {encoder}" if encoder.startswith("C-stream alone") else encoder
+    return f"the {encoder}" if encoder.startswith(C_STREAM) else encoder
 
 
 def _arms_sentence(task: str, compared: Sequence[PairedDifference]) -> str:

@@ -19,6 +19,7 @@ from care.train.weight_files import WANTED, read_note, read_weights
 from care.train.weights import load_encoder_state
 from care.vit import VITS
 from shards import storage
+from shards.misspelt import suggestion
 
 # where a fine-tuning has its last training, below its run directory
 OF_ALL_LABELS = "all labels"
@@ -123,7 +124,8 @@ def _manifest_in(folder: str) -> dict[str, Any] | None:
 
 
 def _absent(place: str) -> CareError:
-    return CareError(f"{place} does not exist; wanted {WANTED}{_name_hint(place)}")
+    hint = _name_hint(place) or suggestion(place)
+    return CareError(f"{place} does not exist; wanted {WANTED}{hint}")
 
 
 def _name_hint(source: str) -> str:

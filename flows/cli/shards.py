@@ -1,5 +1,6 @@
 """`care shards`: image folders into sets, and what is in a set."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 import typer
 import shards
@@ -10,6 +11,7 @@ from shards import boxes, storage
 from shards.errors import Misuse
 from shards.once import listing_once
 from shards.printable import printable
+from shards.progress import say
 
 _NAMED = 20  # rejected files of one reason that are shown
 
@@ -68,6 +70,8 @@ def _build(
     indexes = shards.build_sets(src, dest, val_share=val_share, parts=parts, **settings)
     if "" in indexes:
         info(dest, as_json)
+        if not as_json:
+            _say_next(dest, "", indexes)
         return
     paths = {name: f"{dest.rstrip('/')}/{name}" for name in indexes}
     if as_json:
@@ -75,6 +79,21 @@ def _build(
         return
     for path in paths.values():
         info(path)
+    first, *others = paths.values()
+    _say_next(first, others[0] if others else "", indexes)
+
+
+def _say_next(train: str, val: str, indexes: Mapping[str, shards.Index]) -> None:
+    """Say what sets are for.
+
+    Args:
+        train: path of the set to train on.
+        val: path of the one to evaluate on, "" without one.
+        indexes: of the sets.
+    """
+    say(f"pre-train on it: care pretrain {train} runs/NAME")
+    if val and all(len(index.classes) > 1 for index in indexes.values()):
+        say(f"then judge it: care evaluate knn runs/NAME --train {train} --val {val}")
 
 
 add_command(

@@ -1,11 +1,13 @@
 """Folders of images, or of tars."""
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from shards import storage
 from shards.errors import ShardError
 from shards.images import SUFFIXES
 from shards.kinds import UNREAD_SUFFIXES, companions
+from shards.misspelt import suggestion
 from shards.once import list_deep
 from shards.rejects import Reject, Rejection
 from shards.sources.candidates import Candidate, Listing, suffix
@@ -53,7 +55,7 @@ def list_folder(folder: str | Path) -> Listing:
         refuse_compressed(folder, sizes)
         raise ShardError(
             "wanted a folder of images, a CSV, a COCO JSON, a VOC list or tars at "
-            f"{folder}, got {_what_is_there(folder, len(sizes))}; check the path"
+            f"{folder}, got {_what_is_there(folder, sizes)}; check the path{suggestion(folder)}"
         )
     layout = read_layout(names)
     images = [
@@ -93,10 +95,16 @@ def _notes_on_tables(names: Collection[str], read: Collection[str]) -> list[str]
     ]
 
 
-def _what_is_there(folder: str | Path, files: int) -> str:
+def _what_is_there(folder: str | Path, names: Collection[str]) -> str:
     """What is in the place of a folder of images, for a message."""
-    if files:
-        return f"{files} files of other kinds than {' '.join(sorted(SUFFIXES))}"
+    if names:
+        endings = Counter(suffix(name) or "none" for name in names)
+        some = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(3))
+        more = ", …" if len(endings) > 3 else ""
+        return (
+            f"{len(names):,} files, none of which has the suffix of an image such as .jpg, .png, "
+            f".tif or .webp, but: {some}{more}"
+        )
     path = storage.locate(folder)
     if path.is_dir():
         return "an empty one"

@@ -27,14 +27,20 @@ def evaluate(verb: str, *encoders: object) -> list[object]:
 
 
 def test_a_set_is_built_described_and_verified(care, photos: Path, tmp_path: Path) -> None:
-    code, out, _ = care("shards", "build", photos, tmp_path / "set", "--json")
+    code, out, error = care("shards", "build", photos, tmp_path / "set", "--json")
     assert code == 0
+    assert "care pretrain" not in error
     assert json.loads(out)["kept"] == 24
     assert json.loads(out)["classes"] == {"a": 12, "b": 12}
     code, out, _ = care("shards", "info", tmp_path / "set")
     assert code == 0
     assert "24" in out
     assert "intact" in care("shards", "verify", tmp_path / "set")[1]
+    # what comes next is said
+    sets = tmp_path / "sets"
+    code, _, error = care("shards", "build", photos, sets, "--val-share", 0.3)
+    assert f"pre-train on it: care pretrain {sets}/train runs/NAME" in error
+    assert f"care evaluate knn runs/NAME --train {sets}/train --val {sets}/val" in error
 
 
 def test_pretraining_to_kneighbours_and_report(care, shard_set: Path) -> None:

@@ -3,7 +3,9 @@ from html.parser import HTMLParser
 import pytest
 from evaluation_rows import pair, row
 from care.show import differences, report, verdict
-from care.show.verdict import findings
+from care.show.paper import paper
+from care.show.verdict import _NOT_AHEAD_OF_C_STREAM as NOT_AHEAD
+from care.show.verdict import advice, findings
 from flows.cli.tables import show_results
 
 LENGTHEN = "For a firmer answer train longer: care demo --steps N."
@@ -164,3 +166,42 @@ def test_the_terminal_has_it_above_the_tables(capsys):
     assert printed.startswith(verdict(rows) + "\n\n")
     show_results(rows, as_json=True)
     assert json.loads(capsys.readouterr().out) == rows
+
+
+# what to make of it
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ("C-stream alone", ["5.5 points", "care reproduce --arms c-stream,care --seeds 0,1,2"]),
+        ("random initialisation", ["--steps", "--lr"]),
+    ],
+)
+@pytest.mark.parametrize("points", [-3.0, 0.0])
+def test_a_page_says_what_it_means_that_care_is_not_ahead(tmp_path, other, words, points):
+    rows = pair("kNN", points, 1.0, other)
+    (paragraph,) = advice(differences(rows))
+    assert all(word in paragraph for word in words)
+    (tmp_path / "results.json").write_text(json.dumps({"evaluations": rows}))
+    page = report(tmp_path).read_text()
+    assert "What this means, and what to try" in page
+    assert words[-1] in page
+
+
+def test_where_care_is_ahead_there_is_nothing_to_explain(tmp_path):
+    rows = pair("kNN", 9.0, 1.0)
+    assert advice(differences(rows)) == []
+    (tmp_path / "results.json").write_text(json.dumps({"evaluations": rows}))
+    assert "what to try" not in report(tmp_path).read_text()
+
+
+def test_the_gain_that_the_page_names_is_the_papers():
+    linear = {
+        (line["method"], line["epochs"]): line["top1"]
+        for line in paper()
+        if line["task"] == "linear" and line["encoder"] == "ResNet-50" and line["table"]
+    }
+    for epochs, gain in ((100, "5.5"), (800, "1.3")):
+        assert f"{linear['CARE', epochs] - linear['BYOL', epochs]:.1f}" == gain
+        assert gain in NOT_AHEAD
