@@ -125,6 +125,7 @@ def bench(session: nox.Session) -> None:
         "shards",
         "train",
         "small",
+        "objectives",
         "checkpoint",
         "evaluate",
         "flows",
