@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from shards import storage
-from shards.errors import StoreError
+from shards.errors import ShardError, StoreError
 
 FILE = "stages/.intentions.json"
 
@@ -45,7 +45,7 @@ class Intentions:
                 self._write()
 
     def _write(self) -> None:
-        with suppress(OSError, StoreError):  # it is only told
+        with suppress(OSError, ShardError):  # it is only told
             storage.write_json(self._url, [[*pair] for pair in self._folders.items()])
 
 

@@ -2,11 +2,12 @@
 
 Local: staged beside the final name as ``.part-*``, fsynced, then renamed. A file or folder that has
 its final name is whole; a kill at any moment leaves at most a stage, which the next writer of the
-same name removes. Object stores: staged in a temporary file, put under the final name in one piece;
-of what belongs together the index is put last.
+same name takes over. Several writers of one file take turns. Object stores: staged in a temporary
+file, put under the final name in one piece; of what belongs together the index is put last.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 from shards import objects
@@ -209,10 +210,20 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
             upload.flush()
             objects.attempt("write", path, lambda store, name: store.put_file(upload.name, name))
         return
-    with _staged(Path(path)) as stage, stage.open("w+b") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+    final = Path(path)
+    stage = _stage_of(final)
+    with readable_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with _open_alone(stage) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                stage.replace(final)
+            except BaseException:
+                stage.unlink(missing_ok=True)
+                raise
+            _sync(final.parent)
 
 
 @contextmanager
@@ -236,7 +247,7 @@ def writing_directory(path: str | Path) -> Iterator[Path]:
             f"wanted a local path, got {path}: this does not work in object stores yet; "
             "copy it to a local folder"
         )
-    with _staged(Path(path)) as stage:
+    with _staged_directory(Path(path)) as stage:
         stage.mkdir()
         yield stage
         for entry in (*stage.rglob("*"), stage):
@@ -350,13 +361,9 @@ def _refuse_folder(error: OSError) -> None:
 
 
 @contextmanager
-def _staged(final: Path) -> Iterator[Path]:
-    """A name beside ``final`` that is renamed to it at the end of the block, or removed.
-
-    There is one fixed name for each final name, so that the stages of killed writers are found and
-    removed, never collected.
-    """
-    stage = final.with_name(f".part-{final.name}")
+def _staged_directory(final: Path) -> Iterator[Path]:
+    """A name beside ``final`` that is renamed to it at the end of the block, or removed."""
+    stage = _stage_of(final)
     with readable_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         _discard(stage)
@@ -366,6 +373,36 @@ def _staged(final: Path) -> Iterator[Path]:
             _sync(final.parent)
         finally:
             _discard(stage)
+
+
+def _stage_of(final: Path) -> Path:
+    """The fixed name of a stage: those of killed writers are found again, never collected."""
+    return final.with_name(f".part-{final.name}")
+
+
+def _open_alone(stage: Path) -> IO[bytes]:
+    """Open the stage of a file, empty, once nobody else writes it.
+
+    The lock ends with its process: what a killed writer has left is taken over at once.
+    """
+    while True:
+        if stage.is_dir():  # of a folder that had the name
+            shutil.rmtree(stage)
+        file = os.fdopen(os.open(stage, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
+        with suppress(OSError):  # file systems without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_file_of(file, stage):
+            file.truncate()
+            return file
+        file.close()  # its writer has renamed or removed it meanwhile
+
+
+def _is_file_of(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file still has a name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _discard(stage: Path) -> None:

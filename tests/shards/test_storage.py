@@ -3,6 +3,8 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 import pytest
 from shards import ShardError, objects, storage
 from shards.errors import StoreError
@@ -44,6 +46,57 @@ with storage.writing(sys.argv[1]) as file:
     command = [sys.executable, "-c", script, str(tmp_path / "f")]
     assert subprocess.run(command, check=False).returncode == 9
     assert [p.name for p in tmp_path.iterdir()] == [".part-f"]
+    storage.write_bytes(tmp_path / "f", b"y")
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_files_that_several_processes_write_at_once_are_whole_at_any_moment(tmp_path):
+    script = """
+import sys
+from shards import storage
+for count in range(200):
+    storage.write_bytes(sys.argv[1], sys.argv[2].encode() * 5000 * (1 + count % 3))
+"""
+    file = tmp_path / "f"
+    command = [sys.executable, "-c", script, str(file)]
+    writers = [subprocess.Popen([*command, letter]) for letter in "abc"]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        content = file.read_bytes() if file.exists() else b""
+        seen.add(len(content))
+        assert len(set(content)) <= 1
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    assert seen <= {0, 5000, 10_000, 15_000}
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_writer_waits_for_the_one_before(tmp_path):
+    def write_second():
+        storage.write_bytes(tmp_path / "f", b"second")
+
+    second = threading.Thread(target=write_second)
+    with storage.writing(tmp_path / "f") as file:
+        second.start()
+        second.join(0.2)
+        assert second.is_alive()
+        file.write(b"first")
+    second.join()
+    assert (tmp_path / "f").read_bytes() == b"second"
+
+
+def test_a_writer_goes_on_where_the_one_before_failed(tmp_path):
+    second = threading.Thread(target=storage.write_bytes, args=(tmp_path / "f", b"second"))
+    with suppress(RuntimeError), storage.writing(tmp_path / "f") as file:
+        second.start()
+        second.join(0.1)
+        file.write(b"first")
+        raise RuntimeError
+    second.join()
+    assert (tmp_path / "f").read_bytes() == b"second"
+
+
+def test_the_stage_of_a_folder_gives_way_to_that_of_a_file(tmp_path):
+    (tmp_path / ".part-f" / "inside").mkdir(parents=True)
     storage.write_bytes(tmp_path / "f", b"y")
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
