@@ -21,7 +21,7 @@ from care.train.mirror import recorded_settings
 from care.train.settings import PRETRAINING_SETTINGS, allowed_settings
 from care.vit import VITS
 from flows.cli.options import Json, Seed, SetPath, add_command, new_app
-from flows.cli.pretrain_hints import batch_size_for, warn_of_hours
+from flows.cli.pretrain_hints import batch_size_for, say_next, warn_of_hours
 from flows.cli.tables import print_json
 from flows.exits import exit_on_failure
 from flows.flatten import gathered
@@ -121,6 +121,8 @@ def _run(  # noqa: PLR0913 (the options of a command)
         )
         if os.environ.get("RANK", "0") == "0":
             _show(trained, as_json)
+            if not as_json:
+                say_next(run, data)
 
 
 def _probe_set(data: shards.ShardSet, knn_val: str | None) -> shards.ShardSet:

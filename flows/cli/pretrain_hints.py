@@ -1,4 +1,4 @@
-"""What `care pretrain` says before it starts: which batch suits a set, how long a CPU will take."""
+"""What `care pretrain` says beside its progress: the batch, the hours, and what comes next."""
 
 import os
 from collections.abc import Mapping
@@ -82,3 +82,15 @@ def warn_of_hours(
             " fewer pixels, such as --encoder resnet18-small --size 64 --epochs 20. Ctrl-C stops"
             " and saves"
         )
+
+
+def say_next(run: str, data: shards.ShardSet) -> None:
+    """Say what a run that is trained is for.
+
+    Args:
+        run: run directory or URL.
+        data: the set that it was trained on.
+    """
+    if len(data.classes) > 1:
+        say(f"judge it: care evaluate knn {run} --train {data.path} --val SET")
+    say(f"see its losses, settings and results: care report {run}")

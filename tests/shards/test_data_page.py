@@ -1,11 +1,20 @@
-"""Each row of the tables of layouts in docs/data.md is a test: here is which."""
+"""Each row of the tables in docs/data.md is a test: here is which."""
 
 import ast
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = ("Folders and tables", "Annotated images", "Tars")
+SECTIONS = (
+    "Folders and tables",
+    "Annotated images",
+    "Several classes an image",
+    "Tars",
+    "Pixels",
+    "Any iterable",
+    "When an input is another one",
+)
+HEADS = ("layout |", "written |", "files |", "part |", "input |")
 # the beginning of a row, and its test
 TESTS = {
     "class folders": "sources:class_folders",
@@ -63,6 +72,36 @@ TESTS = {
     "`.tar.gz`": "tars:a_folder_of_tars_is_read_at_any_depth_and_compressed_ones_are_refused",
     "members that": "tars:what_a_mac_leaves_in_a_tar_is_junk",
     "links, devices": "foreign:odd_members_are_named_and_nothing_leaves_the_folder",
+    "`photo.jpg,cat;dog`": "multilabels:a_table_says_all_classes_of_an_image",
+    "`photo.jpg,cat,dog`": "multilabels:a_table_says_all_classes_of_an_image",
+    '`"cat, dog"`': "multilabels:names_with_blanks_and_commas_stay_whole",
+    "several rows": "multilabels:rows_of_one_image_are_one_image_but_flags_count_once",
+    "a column of 1": "multilabels:a_table_says_all_classes_of_an_image",
+    "blank cells": "multilabels:blanks_beside_zeros_are_undecided_and_said",
+    "1, 0 and": "multilabels:what_is_not_clear_is_refused_in_one_line",
+    "a class of val": "multilabels:what_is_not_there_and_what_does_not_count_is_listed",
+    "integers of": "pixels:twelve_bits_fill_the_grey_levels_in_every_container",
+    "`NaN`": "pixels:pixels_without_a_value_are_black_and_do_not_count",
+    "transparency": "pixels:transparency_stays_what_it_is",
+    "a fourth band that": "pixels:near_infrared_that_is_called_alpha_is_left_out",
+    "a fourth band of": "pixels:a_fourth_band_of_another_name_is_left_out",
+    "two bands": "pixels:many_bands_are_refused_until_three_are_chosen",
+    "TIFFs that": "pixels:tiffs_that_pillow_misreads_are_read_by_tifffile",
+    "TIFFs of several": "images:the_first_frame_of_an_animation",
+    "HEIC": "pixels:plugins_give_lossless_pngs_of_upright_images",
+    "TGA": "pixels:kinds_that_are_not_read_say_what_helps",
+    "more than 89": "pixels:a_large_jpeg_is_read_at_a_fraction",
+    "images with a side": "pixels:small_images_can_be_left_out",
+    "key |": "iterables:webdataset_reads_a_set_whatever_the_keys",
+    "image |": "iterables:what_is_yielded_is_in_the_set_pixel_by_pixel",
+    "label |": "iterables:a_label_is_a_name_a_number_or_none",
+    "local files": "contents:files_that_stay_are_read_once",
+    "objects in": "contents:objects_are_told_by_their_tags_and_not_read",
+    "annotation files": "boxes:the_digest_follows_boxes_classes_and_images_alone",
+    "weights, runs": "flows/identity:an_encoder_is_known_by_its_checkpoint_wherever_the_folder_"
+    "lies",
+    "links (": "contents:links_and_what_is_no_file_have_none",
+    "samples of": "iterables:equal_pixels_are_equal_content_and_others_are_not",
 }
 
 
@@ -72,7 +111,7 @@ def rows():
     sections = dict(re.findall(r"(?m)^## (.*)\n([^#]*(?:#(?!#)[^#]*)*)", page))
     lines = [line for name in SECTIONS for line in sections[name].splitlines()]
     cells = [line.removeprefix("| ") for line in lines if line.startswith("| ")]
-    return [row for row in cells if not row.startswith(("layout |", "written |"))]
+    return [row for row in cells if not row.startswith(HEADS)]
 
 
 def test_each_row_has_a_test():
@@ -88,6 +127,8 @@ def test_each_row_has_a_test():
 def test_each_of_these_tests_exists():
     for name in {*TESTS.values()}:
         room, _, function = name.partition(":")
-        tree = ast.parse((ROOT / f"tests/shards/test_{room}.py").read_text())
+        package, _, room = room.rpartition("/")
+        file = ROOT / "tests" / (package or "shards") / f"test_{room}.py"
+        tree = ast.parse(file.read_text())
         functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert f"test_{function}" in functions, name

@@ -10,6 +10,7 @@ from made_images import encoded, image_bytes
 from PIL import Image, ImageOps
 from shards import Reject, ShardError, decode, images
 from shards.images import check
+from shards.pixels import PixelRule
 from shards.rejects import RejectError
 
 
@@ -86,11 +87,15 @@ def test_lab_becomes_rgb():
     assert min(got) >= 250
 
 
-def test_the_first_frame_of_an_animation():
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_the_first_frame_of_an_animation(file_format):
     red = Image.new("RGB", (8, 8), "red")
     blue = Image.new("RGB", (8, 8), "blue")
-    animation = encoded(red, "GIF", save_all=True, append_images=[blue])
-    assert decode(animation).getpixel((0, 0)) == (255, 0, 0)
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    animation = encoded(red, file_format, save_all=True, append_images=[blue], **options)
+    assert Image.open(io.BytesIO(animation)).n_frames == 2
+    for rule in (None, PixelRule(), PixelRule(bands=(1, 2, 3))):
+        assert decode(animation, rule).getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("orientation", range(10))
@@ -160,6 +165,7 @@ import json, sys, time, warnings
 from pathlib import Path
 from shards import ShardError, decode
 from shards.images import check
+from shards.pixels import PixelRule
 from shards.rejects import RejectError
 warnings.simplefilter("ignore")
 for name in sys.stdin.read().split("\\n"):
