@@ -67,7 +67,7 @@ def _warming_lr(step: int, *, base: float, warmup: int, start: float) -> float:
     return start + (base - start) * step / warmup
 
 
-def momentum_at(step: int, *, total: int, base: float = 0.99) -> float:
+def momentum_at(step: int, *, total: int, base: float = 0.99, rises: bool = True) -> float:
     """Momentum coefficient τ of a step: from ``base`` to 1, by half a cosine.
 
     τ = 1 − (1 − base) · (cos(π · step / total) + 1) / 2
@@ -77,8 +77,11 @@ def momentum_at(step: int, *, total: int, base: float = 0.99) -> float:
             the released code updates before the forward pass, with the step itself.
         total: steps of the training; beyond them the target stands still.
         base: of step 0; 0.99 is the paper's.
+        rises: whether it does; that of MoCo v1 and v2 stays at ``base``.
 
     Source: Sec. 3.3, as in BYOL.
     """
+    if not rises:
+        return base
     progress = min(step / total, 1)
     return 1 - (1 - base) * (cos(pi * progress) + 1) / 2

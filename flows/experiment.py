@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from flows.protocols import PROTOCOLS, Protocol, ProtocolName
+from flows.recipes import BYOL, OptimizerName, RecipeChanges, check_objectives
 from flows.result import Result
 from flows.splits import Split, split_images, split_scenes
 from shards import storage
@@ -79,6 +80,11 @@ class Training:
         attention_weight: λ of Eq. 5, by which the attention supervision counts.
         checkpoint_every: steps between checkpoints.
         c_stream: also train the C-stream alone; by default only on scenes.
+        objectives: what C-streams learn by, side by side: byol, simsiam, simclr, moco-v1, moco-v2,
+            moco-v3, swav, barlow-twins, byol-vit, moco-v3-vit. Others than byol are trained by
+            their recipes (docs/objectives.md), where lr, momentum and hidden are not asked for.
+        t_stream: train both streams of each, or the C-stream alone.
+        optimizer: sgd, lars, larc or adamw; by default that of the objective's recipe.
     """
 
     protocol: ProtocolName | None = None
@@ -93,6 +99,14 @@ class Training:
     attention_weight: NonNegativeFloat = 100
     checkpoint_every: PositiveInt | None = None
     c_stream: bool | None = None
+    objectives: tuple[str, ...] = (BYOL,)
+    t_stream: bool = True
+    optimizer: OptimizerName | None = None
+
+    @property
+    def recipe_changes(self) -> RecipeChanges:
+        """What of the recipes of other objectives was asked for otherwise."""
+        return RecipeChanges(self.optimizer, self.lr, self.momentum, self.hidden)
 
     def over(self, protocol: Protocol) -> Protocol:
         """The protocol, changed where something else is asked for."""
@@ -193,15 +207,22 @@ class Experiment:
         for share in self.judging.labels:
             if not 0 < share <= 1:
                 raise Misuse(f"wanted shares of the labels above 0 and up to 1, got {share:g}")
+        check_objectives(self.training.objectives)
+        self._check_streams()
         self._check_detection()
         self._check_folders()
         _ = self.split  # a wrong path is told now
 
+    @property
+    def declared_protocol(self) -> Protocol:
+        """The protocol before anything else is asked for."""
+        name = self.training.protocol or ("photos" if self.images.images else "quick")
+        return PROTOCOLS[name]
+
     @cached_property
     def protocol(self) -> Protocol:
         """The settings of training and judging."""
-        name = self.training.protocol or ("photos" if self.images.images else "quick")
-        return self.training.over(PROTOCOLS[name])
+        return self.training.over(self.declared_protocol)
 
     @property
     def of_scenes(self) -> bool:
@@ -261,6 +282,8 @@ class Experiment:
     @property
     def trains_c_stream(self) -> bool:
         """Whether the C-stream is also trained alone."""
+        if not self.training.t_stream:
+            return True
         asked_for = self.training.c_stream
         return self.of_scenes if asked_for is None else asked_for
 
@@ -275,7 +298,13 @@ class Experiment:
             settings["iterations"] = self.detection.detection_iterations
         return settings
 
+    def _check_streams(self) -> None:
+        """Refuse an experiment that trains nothing."""
+        if self.training.c_stream is False and not self.training.t_stream:
+            raise Misuse("wanted a stream to train, got --no-c-stream and --no-t-stream")
+
     def _check_detection(self) -> None:
+        """Refuse annotated images that are not there, or not both to train on and to score."""
         wanted = "wanted annotated images both to train on and to score"
         for train, val in (
             (self.detection.voc_train, self.detection.voc_val),

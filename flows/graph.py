@@ -19,37 +19,22 @@ from flows.experiment import Experiment
 from flows.facts import Facts
 from flows.result import Result
 from flows.stages import Needs, Stage
+from flows.trainings import (
+    CARE,
+    MAIN_STAGE,
+    main_training,
+    planned_trainings,
+    recipes_of,
+    training_settings,
+    training_stages,
+)
 from shards.errors import Misuse
 
-CARE = "CARE"
 RANDOM = "random initialisation"
-C_STREAM = "C-stream alone"
 PARTS = ("train", "val", "voc-train", "voc-val", "coco-train", "coco-val")
 KINDS = ("build", "pretrain", "features", *(line.kind for line in EVALUATIONS), "report")
 # by these, too, ``--refresh`` calls the stages that build a part or that judge on annotated images
 GROUPS = (*PARTS, "voc", "coco")
-
-
-class TrainingSettings(NamedTuple):
-    """How an encoder is trained, as the results tell it.
-
-    Attributes:
-        steps: of all.
-        batch_size: images a step.
-        warmup: steps in which the learning rate rises.
-        lr: base learning rate for 256 images.
-        momentum: first momentum coefficient of the targets.
-        attention_weight: λ of Eq. 5.
-        checkpoint_every: steps between checkpoints.
-    """
-
-    steps: int
-    batch_size: int
-    warmup: int
-    lr: float
-    momentum: float
-    attention_weight: float
-    checkpoint_every: int
 
 
 class Encoder(NamedTuple):
@@ -57,7 +42,7 @@ class Encoder(NamedTuple):
 
     Attributes:
         name: in the results.
-        role: what it is there for: trained by CARE, without a part of it, or by others.
+        role: what it is there for: trained here to be judged, or for comparison, or by others.
         source: where it is from, or the stage that trains it.
     """
 
@@ -68,7 +53,8 @@ class Encoder(NamedTuple):
     @property
     def tag(self) -> str:
         """What sets the names of its stages apart."""
-        return "" if self.role == "care" else re.sub(r"\W+", "-", f"-{self.name.lower()}")
+        is_main = self.source == Needs(MAIN_STAGE)
+        return "" if is_main else re.sub(r"\W+", "-", f"-{self.name.lower()}")
 
 
 def check_refresh(names: Collection[str]) -> None:
@@ -101,56 +87,18 @@ def data_stages(experiment: Experiment) -> list[Stage]:
     return stages
 
 
-def training_settings(experiment: Experiment, facts: Facts) -> TrainingSettings:
-    """How every encoder is trained, on as many images as there are."""
-    protocol = experiment.protocol
-    batch_size = min(protocol.batch_size, facts.images)
-    steps = protocol.steps
-    if steps is None:
-        steps = (protocol.epochs or 0) * max(facts.images // batch_size, 1)
-    return TrainingSettings(
-        steps=steps,
-        batch_size=batch_size,
-        warmup=steps // protocol.warmup_divisor,
-        lr=protocol.lr,
-        momentum=protocol.momentum,
-        attention_weight=experiment.training.attention_weight,
-        checkpoint_every=protocol.checkpoint_every,
-    )
-
-
-def training_stages(experiment: Experiment, facts: Facts) -> list[Stage]:
-    """The stages that pre-train: the C-stream alone where it is to be compared, then CARE."""
-    protocol = experiment.protocol
-    inputs: Result = {
-        "train": Needs("train"),
-        "t_stream": True,
-        "encoder": protocol.encoder,
-        "size": protocol.size,
-        "hidden": protocol.hidden,
-        "views": protocol.views,
-        "seed": experiment.seed,
-        **training_settings(experiment, facts)._asdict(),
-    }
-    if experiment.training.init is not None:
-        inputs["init"] = experiment.training.init
-    stages = [Stage("pretrain", "pretrain", "pretrain", inputs, exclusive=True)]
-    if experiment.trains_c_stream:
-        alone = inputs | {"t_stream": False, "attention_weight": 0}
-        stages.insert(0, Stage("pretrain", "pretrain-c-stream", "pretrain", alone, exclusive=True))
-    return stages
-
-
 def encoders(experiment: Experiment) -> list[Encoder]:
-    """The encoders that are judged, CARE's last."""
+    """The encoders that are judged, those that are trained last."""
     random = f"random:{experiment.protocol.encoder}"
     judged = [
         Encoder(RANDOM if source == random else source, "baseline", source)
         for source in experiment.baselines
     ]
-    if experiment.trains_c_stream:
-        judged.append(Encoder(C_STREAM, "ablation", Needs("pretrain-c-stream")))
-    return [*judged, Encoder(CARE, "care", Needs("pretrain"))]
+    judged += [
+        Encoder(training.name, training.role, Needs(training.stage))
+        for training in planned_trainings(experiment)
+    ]
+    return judged
 
 
 def judging_stages(experiment: Experiment, facts: Facts) -> list[Stage]:
@@ -201,22 +149,26 @@ def report_stage(
         judged: the stages that judge, in the order of the results.
     """
     protocol = experiment.protocol
-    care = results["pretrain"]
+    main = main_training(experiment)
+    trained = results[main.stage]
     rows = list[Result]()
     for stage in judged:
         rows += [row | stage.row for row in results[stage.name].get("rows", ())]
     content: Result = {
-        "title": f"CARE on {experiment.title}",
+        "title": f"{main.name} on {experiment.title}",
         "note": experiment.note,
         "skipped": [*experiment.skipped, *facts.skipped],
         "settings": training_settings(experiment, facts)._asdict(),
         "views": protocol.views,
         "seed": experiment.seed,
         "evaluations": rows,
-        "losses": care["losses"],
-        "encoder": {"name": protocol.encoder, "size": protocol.size, "sha256": care["digest"]},
+        "losses": trained["losses"],
+        "encoder": {"name": protocol.encoder, "size": protocol.size, "sha256": trained["digest"]},
         "stages": _lines_of_stages(experiment, results),
     }
+    recipes = recipes_of(experiment, facts)
+    if recipes:
+        content["recipes"] = recipes
     inputs: Result = {
         "results": content,
         "encoders": {encoder.name: encoder.source for encoder in encoders(experiment)},
@@ -224,6 +176,8 @@ def report_stage(
         "size": protocol.size,
         "seed": experiment.seed,
     }
+    if main.name != CARE:
+        inputs["main"] = main.name
     return Stage("report", "report", "report", inputs)
 
 

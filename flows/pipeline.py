@@ -13,10 +13,11 @@ from flows.facts import Facts
 from flows.flatten import flattened
 from flows.result import Result
 from flows.schedule import Schedule
+from flows.trainings import MAIN_STAGE, recipes_of
 from shards import locks, storage
 from shards.bounds import NonNegativeInt
 from shards.once import forget_listings, listing_once
-from shards.progress import warn
+from shards.progress import say, warn
 
 SECONDS_FOR_ANOTHER = 600  # that a run waits for another one which copies its results there
 
@@ -73,6 +74,8 @@ def care_pipeline(
         results = schedule.run(graph.data_stages(experiment))
         forget_listings()
         facts = Facts.of(experiment, results)
+        for name, recipe in recipes_of(experiment, facts).items():
+            say(f"{name}: {recipe['text']}")
         schedule.announce(graph.planned_stages(experiment, facts))
         results |= schedule.run(graph.training_stages(experiment, facts))
         judged = graph.judging_stages(experiment, facts)
@@ -92,15 +95,17 @@ def check_encoders(experiment: Experiment) -> None:
     if training.encoder is None and training.init is None and not baselines:
         return
     # imports torch, which takes seconds: only where somebody has named an encoder
-    from care.train.checks import check_encoder, check_sources
+    from care.train.checks import check_encoder, check_sources, check_t_stream
 
     protocol = experiment.protocol
     check_encoder(protocol.encoder, size=protocol.size, init=training.init)
+    if training.t_stream:
+        check_t_stream(protocol.encoder)
     check_sources(baselines)
 
 
 def publish(out: str, results: Mapping[str, Result]) -> Result:
-    """Copy what a run is about to where it is looked for: the page's files and CARE's encoder.
+    """Copy what a run is about to where it is looked for: the page's files and the encoder.
 
     Args:
         out: folder of the pipeline, path or URL.
@@ -111,7 +116,7 @@ def publish(out: str, results: Mapping[str, Result]) -> Result:
     """
     page = results["report"]
     folders = dict.fromkeys(page["outputs"], page["url"])
-    folders["encoder.safetensors"] = results["pretrain"]["url"]
+    folders["encoder.safetensors"] = results[MAIN_STAGE]["url"]
     lock = f"{out}/stages/.results"
     with locks.exclusive(lock, "copying results into", patience=SECONDS_FOR_ANOTHER):
         for name, folder in folders.items():

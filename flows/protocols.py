@@ -19,6 +19,8 @@ class Protocol:
         batch_size: images a step, at most the training set.
         lr: base learning rate for 256 images.
         momentum: first momentum coefficient of the targets.
+        momentum_limit: the largest that another objective's recipe may have: 0.999 of MoCo is for
+            hundreds of thousands of steps.
         checkpoint_every: steps between checkpoints.
         steps: pre-training steps; None: as many as ``epochs`` need.
         epochs: passes over the images, where there are no ``steps``.
@@ -37,6 +39,7 @@ class Protocol:
     lr: float
     momentum: float
     checkpoint_every: int
+    momentum_limit: float = 0.99
     steps: int | None = None
     epochs: int | None = None
     warmup_divisor: int = 10
@@ -91,6 +94,7 @@ PAPER = Protocol(
     batch_size=1024,
     lr=0.05,
     momentum=0.99,
+    momentum_limit=1,
     checkpoint_every=500,
     epochs=200,
     warmup_divisor=20,

@@ -1,6 +1,7 @@
 """Objectives by name, those with a queue or prototypes fitted to a set of images."""
 
 from dataclasses import replace
+from care.errors import CareError
 from care.objectives.barlow_twins import BarlowTwins
 from care.objectives.byol import BYOL
 from care.objectives.moco import MoCoV1, MoCoV2
@@ -27,7 +28,14 @@ OBJECTIVES: dict[str, type[Objective]] = {
 IMAGES_OF_A_PROTOTYPE = 10
 
 
-def objective_for(name: str, *, hidden: int, images: int, batch_size: int) -> Objective:
+def objective_for(
+    name: str,
+    *,
+    hidden: int | None = None,
+    images: int,
+    batch_size: int,
+    queue: int | None = None,
+) -> Objective:
     """Make the objective of a name, in proportion to the images that it is trained on.
 
     The papers' queues and prototypes are for ImageNet. Of a small set a queue of 65,536 would hold
@@ -37,17 +45,29 @@ def objective_for(name: str, *, hidden: int, images: int, batch_size: int) -> Ob
 
     Args:
         name: key of ``OBJECTIVES``.
-        hidden: channels between the layers of the heads.
+        hidden: channels between the layers of the heads; by default the paper's.
         images: to train on.
         batch_size: images a step.
+        queue: embeddings of earlier batches, of an objective that keeps them; by default in
+            proportion, as above, of SwAV none.
+
+    Raises:
+        CareError: The objective keeps no queue.
     """
-    objective = OBJECTIVES[name](hidden=hidden)
+    kind = OBJECTIVES[name]
+    objective = kind() if hidden is None else kind(hidden=hidden)
     if isinstance(objective, MoCoV2):
         keys = 2 * batch_size
-        queue = min(objective.queue, images) // keys * keys
-        return replace(objective, queue=max(queue, keys))
+        whole_batches = min(objective.queue, images) // keys * keys
+        return replace(objective, queue=queue or max(whole_batches, keys))
     if isinstance(objective, SwAV):
         prototypes = min(objective.prototypes, max(images // IMAGES_OF_A_PROTOTYPE, 2))
         epoch = max(images // batch_size, 1)
-        return replace(objective, prototypes=prototypes, frozen_steps=epoch)
+        return replace(
+            objective, prototypes=prototypes, frozen_steps=epoch, queue=queue or objective.queue
+        )
+    if queue is not None:
+        raise CareError(
+            f"wanted a queue for an objective that keeps one, moco-v1, moco-v2 or swav; got {name}"
+        )
     return objective

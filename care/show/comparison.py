@@ -7,13 +7,16 @@ so that a page, a terminal and a file of any age say the same.
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 from care.show.groups import Group, grouped
 from care.show.intervals import CHANCE, NORMAL_95, Finding, finding_of, signed
 from care.show.rows import Result, Row, read
 
+# how encoders are called that were trained by CARE with another objective, or without a T-stream
+_WITH = "CARE with "
+_ALONE = " alone"
 # percentage points; below it is the rounding of equal draws
 LEAST_ERROR = 1e-6
 
@@ -54,8 +57,10 @@ class Difference(NamedTuple):
         return f"{signed(self.points)} ± {NORMAL_95 * self.standard_error:.1f}"
 
 
-def differences(rows: Sequence[Row], ours: str = "CARE") -> list[Difference]:
+def differences(rows: Sequence[Row], ours: str | None = None) -> list[Difference]:
     """Compare an encoder with each other one that was judged alike, and with chance.
+
+    Of several objectives that CARE was trained with, each is also compared with itself alone.
 
     Measures of the same number among ``resampled`` are of the same draw of validation images, so
     draws are compared in pairs, as far as both encoders have them. The squared standard error is
@@ -67,18 +72,51 @@ def differences(rows: Sequence[Row], ours: str = "CARE") -> list[Difference]:
 
     Args:
         rows: evaluations as in results.json; those that others report take no part.
-        ours: name of the encoder from whose measures the others' are subtracted.
+        ours: name of the encoder from whose measures the others' are subtracted; by default the one
+            that ``subject_of`` finds.
 
     Returns:
         Task by task a difference from every other encoder whose measure is a finite number; none
         where a row of ours lacks one.
     """
+    results = read(rows)
+    names = dict.fromkeys(result.encoder for result in results if not result.source)
     compared = []
-    for groups in grouped(read(rows)).values():
+    for groups in grouped(results).values():
         for group in groups:
             if not group.source:
-                compared += _within(group, ours)
+                for subject, others in _rivals(names, ours or subject_of(names)).items():
+                    compared += _within(group, subject, others)
     return compared
+
+
+def _rivals(names: Iterable[str], subject: str | None) -> dict[str, list[str]]:
+    """The encoders with which each is compared that results are about."""
+    if subject is None:
+        return {}
+    rivals = {subject: [name for name in names if name != subject]}
+    for name in names:
+        if name != subject and name.startswith(_WITH):
+            rivals[name] = [f"{name.removeprefix(_WITH)}{_ALONE}"]
+    return rivals
+
+
+def subject_of(names: Iterable[str]) -> str | None:
+    """The encoder that results are about: CARE, CARE with another objective, or a C-stream alone.
+
+    Args:
+        names: of encoders that were judged.
+
+    Returns:
+        The first of the first kind that there is, or None.
+    """
+    names = list(names)
+    kinds = (
+        [name for name in names if name == "CARE"],
+        [name for name in names if name.startswith(_WITH)],
+        [name for name in names if name.endswith(_ALONE)],
+    )
+    return next((kind[0] for kind in kinds if kind), None)
 
 
 def by_pair(compared: Sequence[Difference]) -> list[list[Difference]]:
@@ -89,10 +127,10 @@ def by_pair(compared: Sequence[Difference]) -> list[list[Difference]]:
     return list(pairs.values())
 
 
-def _within(group: Group, ours: str) -> list[Difference]:
-    """Differences of ``ours`` from the other encoders of a group, and from chance."""
+def _within(group: Group, ours: str, others: Collection[str]) -> list[Difference]:
+    """Differences of ``ours`` from other encoders of a group, and from chance."""
     labelled = list(zip(group.encoders(), group.results, strict=True))
-    rivals = [(label, result) for label, result in labelled if result.encoder != ours]
+    rivals = [(label, result) for label, result in labelled if result.encoder in others]
     compared = []
     for label, result in labelled:
         if result.encoder != ours:

@@ -63,6 +63,8 @@ def settings_of_pipeline(results: Mapping[str, Any], rows: Sequence[Row]) -> dic
         return {}
     settings = {"encoder": encoder.get("name"), "size": encoder.get("size")}
     texts = _texts({**settings, **results.get("settings", {}), "seed": results.get("seed")})
+    for name, recipe in results.get("recipes", {}).items():
+        texts[name] = recipe["text"]
     versions: Mapping[str, str] = next((row["versions"] for row in rows if row.get("versions")), {})
     if versions:
         texts["versions"] = _versions(versions)

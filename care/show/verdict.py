@@ -6,7 +6,7 @@ once each, and of ``care.show.seeds``, of arms with several seeds.
 
 from collections.abc import Sequence
 from typing import TypeVar
-from care.show.comparison import Difference, by_pair, differences
+from care.show.comparison import Difference, by_pair, differences, subject_of
 from care.show.intervals import CHANCE, FINDINGS, Finding
 from care.show.rows import Row, read
 from care.show.seeds import PairedDifference
@@ -56,7 +56,7 @@ def verdict(rows: Sequence[Row]) -> str:
 
     Returns:
         Plain text: a sentence for each other encoder, then what the uncertainty covers; "" where
-        no encoder is called CARE.
+        no encoder is called CARE or as the pipeline calls one that it has trained.
     """
     if not judges_care(rows):
         return ""
@@ -65,8 +65,8 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 def judges_care(rows: Sequence[Row]) -> bool:
-    """Whether any evaluation that was made here is of an encoder called CARE."""
-    return any(result.encoder == "CARE" for result in read(rows) if not result.source)
+    """Whether any evaluation that was made here is of an encoder called CARE, or likewise."""
+    return subject_of(result.encoder for result in read(rows) if not result.source) is not None
 
 
 def findings(compared: Sequence[Difference]) -> list[str]:

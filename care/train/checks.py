@@ -9,6 +9,8 @@ from care.errors import CareError
 from care.train.initial import initial_encoder
 from care.train.load import load_encoder
 from care.train.machine import torch_device
+from care.vit import VITS
+from shards.errors import Misuse
 
 
 def check_processes(nproc: int, device: str | None) -> None:
@@ -63,3 +65,19 @@ def check_encoder(name: str, *, size: int, init: str | Path | None) -> None:
     map_shape(encoder, size)
     if init is not None:
         initial_encoder(init, encoder)
+
+
+def check_t_stream(encoder: str) -> None:
+    """Refuse a T-stream beside an encoder that is no CNN.
+
+    Args:
+        encoder: its name.
+
+    Raises:
+        Misuse: It is none.
+    """
+    if encoder in VITS:
+        raise Misuse(
+            f"{encoder} has no T-stream, which guides a CNN by a transformer's attention; give"
+            " --no-t-stream to train its C-stream alone"
+        )

@@ -67,6 +67,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     steps: int,
     optimizer: Optimizer = SGD(),
     momentum: Fraction = 0.99,
+    momentum_rises: bool = True,
     attention_weight: NonNegativeFloat = 100,
     views: tuple[View, View] = VIEWS,
     seed: NonNegativeInt = 0,
@@ -99,6 +100,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         optimizer: with learning rate, its warm-up and weight decay; by default the paper's SGD.
             Others are LARS, LARC and AdamW, see ``care.train.optimizers``.
         momentum: first momentum coefficient of the targets.
+        momentum_rises: it goes to 1 over the run, as the paper's, or stays, as MoCo's.
         attention_weight: λ of Eq. 5, by which the attention supervision counts.
         views: distributions of the two views.
         seed: fixes order and views.
@@ -148,6 +150,8 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     }
     if init_digest is not None:
         settings["init"] = init_digest
+    if not momentum_rises:
+        settings["momentum_rises"] = False
     with (
         model.computing(precisions.t, size),
         Run(
@@ -185,7 +189,10 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             set_rates(torch_optimizer, optimizer, step, total=steps, batch_size=batch_size)
             terms = state.take_step(step, losses, *_parts(x1, x2, model, accumulate))
             guard.check(step, terms["spread"])
-            update_targets(model.pairs, momentum_at(step + 1, total=steps, base=momentum))
+            target_momentum = momentum_at(
+                step + 1, total=steps, base=momentum, rises=momentum_rises
+            )
+            update_targets(model.pairs, target_momentum)
             for criterion in model.criteria:
                 criterion.after_step(accumulate)
             is_probed = probe_every > 0 and (step + 1) % probe_every == 0

@@ -20,6 +20,7 @@ PRETRAINING_SETTINGS = (
     "lr",
     "weight_decay",
     "momentum",
+    "momentum_rises",
     "attention_weight",
     "objective",
     "t_stream",
@@ -36,7 +37,7 @@ _PHRASES = {
     "init": "--init {:.12}",
     "steps": "--epochs for {} steps",
     "warmup": "--warmup-epochs for {} steps",
-    "objective": "--hidden of {}",
+    "objective": "--objective {}",
 }
 # the optimizer of a run that records none
 PLAIN_OPTIMIZER = "sgd"
@@ -51,6 +52,7 @@ _WORDS = {
     "batch_size": ("batch_size", "steps", "warmup"),
     "warmup_epochs": ("warmup",),
     "hidden": ("objective",),
+    "objective": ("objective",),
     "precision": ("precision", "t_precision"),
 }
 

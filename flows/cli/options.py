@@ -6,7 +6,7 @@ commas between its elements, and a path may be a URL.
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 import typer
@@ -55,12 +55,13 @@ def new_app(
     )
 
 
-def add_command(
+def add_command(  # noqa: PLR0913 (keywords; each is what one command says of itself)
     app: typer.Typer,
     function: Callable[..., Any],
     run: Callable[..., None],
     example: str,
     *,
+    values: Sequence[type[Any]] = (),
     skip: Collection[str] = (),
     names: Mapping[str, str] | None = None,
     name: str = "",
@@ -74,6 +75,8 @@ def add_command(
         run: what the command does. Its own parameters are options, too, and come first, also in the
             place of the function's of the same name; it gets the others as further keywords.
         example: how the command is typed.
+        values: frozen dataclasses whose fields are options, too, and come next, also in the place
+            of the function's of the same name.
         skip: parameters of the function, or of ``run``, that are no options.
         names: the options' names by parameter, where these differ.
         name: of the command, where it is not the function's.
@@ -83,17 +86,19 @@ def add_command(
         KeyError: The docstring says nothing of a parameter.
     """
     about = about or parse_docstring(function)[0]
-    help_texts = flat_help(function)
     options = [
         parameter.replace(kind=parameter.KEYWORD_ONLY)
         for parameter in inspect.signature(run).parameters.values()
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in skip
     ]
-    names_of_run = {option.name for option in options}
-    for parameter in flat_parameters(function).values():
-        if parameter.name not in {*skip, *names_of_run}:
-            flag = (names or {}).get(parameter.name)
-            options.append(_option(parameter, help_texts[parameter.name], flag))
+    hidden = {*skip, *(option.name for option in options)}
+    for documented in (*values, function):
+        help_texts = flat_help(documented)
+        for parameter in flat_parameters(documented).values():
+            if parameter.name not in hidden:
+                flag = (names or {}).get(parameter.name)
+                options.append(_option(parameter, help_texts[parameter.name], flag))
+                hidden.add(parameter.name)
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     app.command(
         name or function.__name__,

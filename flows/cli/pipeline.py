@@ -17,7 +17,7 @@ from shards.errors import ShardError
 from shards.once import listing_once
 from shards.progress import console, warn
 
-_NAMES = {"value_range": "--range"}
+_NAMES = {"value_range": "--range", "objectives": "--objective"}
 
 app = new_app(
     "The whole chain as one Prefect flow: here, or from deployments that a Prefect server starts.",

@@ -9,19 +9,26 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import typer
 import shards
-from care import BYOL, streams_for
+from care import CStream, Objective, TStream, c_stream_for, streams_for
 from care.encoders import ENCODERS, Encoder, build_encoder
 from care.evaluate import knn
 from care.evaluate.evaluation import comparable
 from care.train import Pretrained, pretrain
-from care.train.checks import check_encoder, check_processes
+from care.train.checks import check_encoder, check_processes, check_t_stream
 from care.train.growth import grows
 from care.train.launch import process_group, torchrun
 from care.train.mirror import recorded_settings
+from care.train.recipes import warmup_of
 from care.train.settings import PRETRAINING_SETTINGS, allowed_settings
 from care.vit import VITS
 from flows.cli.options import Json, Seed, SetPath, add_command, new_app
 from flows.cli.pretrain_hints import batch_size_for, say_next, warn_of_hours
+from flows.cli.pretrain_recipe import (
+    MethodChoice,
+    fitted_objective,
+    settings_by_recipe,
+    take_choice,
+)
 from flows.cli.tables import print_json
 from flows.exits import exit_on_failure
 from flows.flatten import gathered
@@ -51,11 +58,9 @@ def _run(  # noqa: PLR0913 (the options of a command)
     ] = "resnet50",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the set.")] = 100,
     warmup_epochs: Annotated[
-        float | None, typer.Option(min=0, help="Default: 10, at most a tenth of the run.")
+        float | None,
+        typer.Option(min=0, help="Default: the recipe's, byol's 10, at most a tenth of the run."),
     ] = None,
-    hidden: Annotated[
-        int, typer.Option(min=1, help="Hidden width of projectors and predictors.")
-    ] = 4096,
     nproc: Annotated[
         int, typer.Option(min=1, help="Training processes on this machine, such as one a GPU.")
     ] = 1,
@@ -82,31 +87,45 @@ def _run(  # noqa: PLR0913 (the options of a command)
     **settings: Any,
 ) -> None:
     """Pre-train in this process, or start the processes that do it together."""
+    choice = take_choice(settings)
+    _ = choice.recipe  # a wrong name is told first
     data = shards.open(path)
     with torch.random.fork_rng(devices=[]):
-        build_encoder(encoder)  # a wrong name is told first
+        build_encoder(encoder)  # likewise
+    if choice.t_stream:
+        check_t_stream(encoder)
     batch_size = batch_size_for(
         data, run, batch_size, nproc=nproc, accumulate=settings["accumulate"]
     )
     settings |= {"batch_size": batch_size, "seed": seed}
+    objective = fitted_objective(
+        choice, images=len(data), batch_size=batch_size, parts=settings["accumulate"]
+    )
     size = settings["size"]
     if bool(knn_every) != bool(knn_val):
         raise typer.BadParameter("give both or none of them", param_hint="--knn-every, --knn-val")
     allowed_settings(allow_change or (), PRETRAINING_SETTINGS)
     check_processes(nproc, settings["device"])
     val = _probe_set(data, knn_val)
+    length = _length_of(
+        run,
+        len(data),
+        batch_size,
+        epochs,
+        warmup_epochs,
+        default_warmup=warmup_of(choice.recipe, epochs),
+    )
+    settings |= settings_by_recipe(choice, length.warmup)
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         check_encoder(encoder, size=size, init=settings["init"])
         torchrun(run, nproc, _typed_arguments(), module="flows.cli.pretrain")
         return
-    length = _length_of(run, len(data), batch_size, epochs, warmup_epochs)
-    settings["warmup"] = length.warmup
 
     def probe(network: Encoder) -> dict[str, float]:
         return {"knn": knn(network, data, val, size=size).measures["top1"]}
 
     with process_group(run):
-        c, t = streams_for(encoder, size=size, seed=seed, objective=BYOL(hidden=hidden))
+        c, t = _streams(encoder, objective, size=size, seed=seed, t_stream=choice.t_stream)
         warn_of_hours(run, (c, t), settings, encoder=encoder, steps=length.steps)
         trained = pretrain(
             data,
@@ -123,6 +142,17 @@ def _run(  # noqa: PLR0913 (the options of a command)
             _show(trained, as_json)
             if not as_json:
                 say_next(run, data)
+
+
+def _streams(
+    encoder: str, objective: Objective, *, size: int, seed: int, t_stream: bool
+) -> tuple[CStream, TStream | None]:
+    """The streams to train, of which without a T-stream there is one."""
+    if encoder in VITS and not t_stream:
+        return c_stream_for(encoder, seed=seed, objective=objective), None
+    # alone, too: the C-stream begins with equal weights
+    c, t = streams_for(encoder, size=size, seed=seed, objective=objective)
+    return c, t if t_stream else None
 
 
 def _probe_set(data: shards.ShardSet, knn_val: str | None) -> shards.ShardSet:
@@ -148,7 +178,13 @@ class _Length(NamedTuple):
 
 
 def _length_of(
-    run: str, images: int, batch_size: int, epochs: int, warmup_epochs: float | None
+    run: str,
+    images: int,
+    batch_size: int,
+    epochs: int,
+    warmup_epochs: float | None,
+    *,
+    default_warmup: float,
 ) -> _Length:
     """The length that is asked for; a run that is there keeps its warm-up.
 
@@ -157,7 +193,8 @@ def _length_of(
         images: of the set.
         batch_size: images a step.
         epochs: passes over the set.
-        warmup_epochs: by default the run's, or of a new one ten, at most a tenth of it.
+        warmup_epochs: by default the run's, or of a new one the recipe's.
+        default_warmup: epochs of that.
     """
     steps_per_epoch = images // batch_size
     steps = epochs * steps_per_epoch
@@ -167,7 +204,7 @@ def _length_of(
     if warmup_epochs is None and is_of_these_batches:
         return _Length(steps, before["warmup"], changes)
     if warmup_epochs is None:
-        warmup_epochs = min(10, epochs / 10)
+        warmup_epochs = default_warmup
     return _Length(steps, round(steps_per_epoch * warmup_epochs), changes)
 
 
@@ -189,9 +226,11 @@ add_command(
     pretrain,
     _run,
     "care pretrain sets/train runs/small --encoder resnet18 --size 96 --batch-size 256 --nproc 2",
+    values=[MethodChoice],
     # those that ``_run`` gives
     skip=["steps", "warmup", "views", "probe", "probe_every"],
-    about="Pre-train an encoder by CARE: both streams together (Sec. 3.3) in the directory RUN."
+    about="Pre-train an encoder by CARE: both streams together (Sec. 3.3) in the directory RUN, or"
+    " by another objective, alone or beside the T-stream."
     "\n\nInterrupted, the same command continues from the last checkpoint. RUN gets"
     " encoder.safetensors, losses.jsonl (a line a step) and checkpoints/; docs/training.md has all."
     "\n\nSeveral processes share every batch; their number changes nothing but rounding.",

@@ -52,7 +52,7 @@ def batch_size_for(
 
 def warn_of_hours(
     run: str,
-    streams: tuple[CStream, TStream],
+    streams: tuple[CStream, TStream | None],
     settings: Mapping[str, Any],
     *,
     encoder: str,

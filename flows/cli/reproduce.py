@@ -7,15 +7,17 @@ from rich.console import Console
 from rich.markdown import Markdown
 from flows.cli.options import Json, Plain, add_command, new_app
 from flows.cli.tables import print_json, table
-from flows.reproduce.arms import ARMS, GROUPS, chosen_arms
+from flows.reproduce.arms import ARMS, GROUPS
 from flows.reproduce.flow import care_reproduce
 from flows.reproduce.images import ImageChoice, grid_images
+from flows.reproduce.runs import ArmChoice
 from flows.server import run_flow
 from shards import storage
 from shards.errors import Failure
 from shards.progress import console
 
 app = new_app()
+_ARM_FIELDS = fields(ArmChoice)
 _IMAGE_FIELDS = fields(ImageChoice)
 _EXAMPLES = (
     "care reproduce --arms main --seeds 0,1,2;"
@@ -45,7 +47,7 @@ def _run(
     """Do the grid and show its tables."""
     # what is wrong is told now, not after the engine's start
     out = settings["out"]
-    chosen_arms(settings["arms"])
+    ArmChoice(**{field.name: settings[field.name] for field in _ARM_FIELDS}).chosen()
     grid_images(ImageChoice(**{field.name: settings[field.name] for field in _IMAGE_FIELDS}), out)
     content = run_flow(care_reproduce, plain=plain, **settings)
     if as_json:
@@ -58,4 +60,11 @@ def _run(
         raise Failure(f"failed: {lost}; all others are kept, the same command tries these again")
 
 
-add_command(app, care_reproduce.fn, _run, _EXAMPLES, name="reproduce")
+add_command(
+    app,
+    care_reproduce.fn,
+    _run,
+    _EXAMPLES,
+    names={"objectives": "--objective"},
+    name="reproduce",
+)

@@ -4,14 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
+from flows.recipes import BYOL, ObjectiveName, check_objectives
 from flows.result import Result
 from shards.errors import Misuse
 
 REFERENCE = "c-stream"  # the arm from which the others' differences are taken by default
 CARE = "care"
-ObjectiveName = Literal[
-    "byol", "simsiam", "simclr", "moco-v1", "moco-v2", "moco-v3", "swav", "barlow-twins"
-]
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Arm:
         tap: stage of the encoder whose map the transformer sees.
         detach: no gradient of the T-stream goes on into the encoder (the paper's text).
         zero_gamma: every attention block starts as its shortcut; the released code resets this.
-        objective: of the C-stream.
+        objective: of the C-stream; others than BYOL are trained by their recipes.
         step_share: times the steps of the others; None: as many steps as cost the time of CARE's.
     """
 
@@ -143,6 +141,11 @@ _OBJECTIVES_ALONE = (
         objective="barlow-twins",
     ),
 )
+# of a grid whose encoder is a ViT
+_VITS_ALONE = (
+    Arm("objective-byol-vit-alone", "BYOL of ViT", t_stream=False, objective="byol-vit"),
+    Arm("objective-moco-v3-vit-alone", "MoCo v3 of ViT", t_stream=False, objective="moco-v3-vit"),
+)
 _ALL = (
     *_MAIN,
     *_LAMBDA,
@@ -153,6 +156,7 @@ _ALL = (
     *_READINGS,
     *_OBJECTIVES,
     *_OBJECTIVES_ALONE,
+    *_VITS_ALONE,
 )
 ARMS = {arm.name: arm for arm in _ALL}
 # one of the paper's tables each, with CARE itself where its value stands among the others
@@ -165,6 +169,7 @@ GROUPS: dict[str, tuple[Arm, ...]] = {
     "designs": (_SEQUENTIAL, CARE_ARM),
     "readings": (CARE_ARM, *_READINGS),
     "objectives": (ARMS[REFERENCE], CARE_ARM, *_OBJECTIVES_ALONE, *_OBJECTIVES),
+    "vit": _VITS_ALONE,
 }
 
 
@@ -184,6 +189,25 @@ def chosen_arms(names: Iterable[str]) -> list[Arm]:
     if not arms:
         raise Misuse(f"wanted arms to compare, got none; choose of {', '.join(ARMS)}")
     return list(arms.values())
+
+
+def arms_of_objectives(objectives: Iterable[str]) -> list[Arm]:
+    """The arms of objectives: each alone, then as the C-stream of CARE where it is of CNNs.
+
+    Args:
+        objectives: their names.
+
+    Raises:
+        Misuse: One of a name is not known.
+    """
+    arms = list[Arm]()
+    for name in objectives:
+        check_objectives((name,))
+        pair = (REFERENCE, CARE)
+        if name != BYOL:
+            pair = (f"objective-{name}-alone", f"objective-{name}")
+        arms += [ARMS[arm] for arm in pair if arm in ARMS]
+    return arms
 
 
 def _arm(name: str) -> Arm:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from care.show.intervals import CHANCE
 from care.show.seeds import PairedDifference, Score, paired_differences, summaries
 from care.show.verdict import seeds_verdict
+from flows.recipes import describe_recipe
 from flows.reproduce.runs import FailedRun, RunResult
 from flows.result import Result
 
@@ -60,6 +61,7 @@ class Comparison:
             "arms": [summary._asdict() for summary in summaries(self.scores())],
             "differences": [pair._asdict() | {"finding": pair.finding} for pair in differences],
             "runs": [_trained_as(result) for result in self.results],
+            "recipes": self._recipes(),
             "failed": [failure._asdict() for failure in self.failed],
             "skipped": [*self.skipped],
         }
@@ -74,11 +76,22 @@ class Comparison:
             cells = [Cell(pair.arm, pair.task, pair.text()) for pair in differences]
             parts += [f"## Points minus {self.reference}, with 95 % intervals", _by_task(cells)]
         parts += ["## Trainings", self._trainings()]
+        recipes = self._recipes()
+        if recipes:
+            parts += ["## Recipes", "\n".join(f"- {arm}: {text}" for arm, text in recipes.items())]
         left_out = [f"- {failure.run} failed: {failure.message}" for failure in self.failed]
         left_out += [f"- skipped: {line}" for line in self.skipped]
         if left_out:
             parts += ["## Left out", "\n".join(left_out)]
         return "\n\n".join(parts) + "\n"
+
+    def _recipes(self) -> dict[str, str]:
+        """How arms of other objectives were trained, in a line each."""
+        return {
+            result.arm.name: describe_recipe(result.arm.objective, result.recipe)
+            for result in self.results
+            if result.recipe
+        }
 
     def _trainings(self) -> str:
         """A table of the arms: what sets each apart, seeds, steps, median seconds."""

@@ -7,6 +7,7 @@ arms or seeds computes only those. ``care_reproduce.fn`` is the same without Pre
 
 from prefect import flow
 from flows.flatten import flattened
+from flows.protocols import PROTOCOLS, ProtocolName
 from flows.reproduce.board import Board
 from flows.reproduce.campaign import do_grid
 from flows.reproduce.images import ImageChoice, grid_images, label_counts
@@ -50,17 +51,46 @@ def care_reproduce(
     """
     grid = Grid.of(arm_choice)
     regime_choice.check()
+    check_encoder_of_arms(regime_choice.encoder, grid)
     few_labels.check()
     images = grid_images(image_choice, out)
     with Schedule(out, machine.execution()) as schedule:
         sets = build_sets(schedule, images)
+        default_protocol: ProtocolName = "quick" if images.scenes else "photos"
         regime = regime_for(
             regime_choice,
             few_labels,
-            default_protocol="quick" if images.scenes else "photos",
+            default_protocol=default_protocol,
             images=sets["train"]["counts"]["kept"],
         )
         counts = label_counts(sets, few_labels.labels)
-        lab = Laboratory(schedule, regime, images, sets, counts, machine)
+        lab = Laboratory(
+            schedule,
+            regime,
+            images,
+            sets,
+            counts,
+            machine,
+            PROTOCOLS[regime_choice.protocol or default_protocol],
+            regime_choice.recipe_changes,
+        )
         board = Board(out, images.title, grid, skipped_shares(few_labels.labels, counts))
         return do_grid(lab, grid, board)
+
+
+def check_encoder_of_arms(encoder: str | None, grid: Grid) -> None:
+    """Refuse an encoder that some of the arms cannot train, before anything starts.
+
+    Args:
+        encoder: that was asked for; None: a protocol's, which all can.
+        grid: of the arms.
+
+    Raises:
+        Misuse: It is no CNN, and an arm has a T-stream.
+    """
+    if encoder is None or not any(run.arm.trained and run.arm.t_stream for run in grid.runs):
+        return
+    # imports torch, which takes seconds: only where somebody has named an encoder
+    from care.train.checks import check_t_stream
+
+    check_t_stream(encoder)

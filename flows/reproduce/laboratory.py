@@ -5,6 +5,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
 from flows.execution import Execution
+from flows.protocols import Protocol
+from flows.recipes import RecipeChanges, recipe_inputs
 from flows.reproduce.images import DATA_SEED, GridImages
 from flows.reproduce.regime import Regime
 from flows.reproduce.runs import Run, RunResult
@@ -70,6 +72,8 @@ class Laboratory:
         sets: results of the stages that built "train" and "val".
         label_counts: images of each share of the labels that is fine-tuned on.
         machine: what decides no result.
+        protocol: in proportion to which objectives' recipes are changed, as it is declared.
+        recipe_changes: what of the recipes was asked for otherwise.
     """
 
     schedule: Schedule
@@ -78,6 +82,8 @@ class Laboratory:
     sets: dict[str, Result]
     label_counts: dict[float, int]
     machine: GridMachine
+    protocol: Protocol
+    recipe_changes: RecipeChanges
 
     def do(self, job: Job) -> RunResult:
         """Train and judge; what is finished is only looked up.
@@ -109,14 +115,23 @@ class Laboratory:
             versions=rows[0]["versions"],
             timing=timing,
             rows=rows,
+            recipe=self._recipe(job) or None,
         )
 
     def _train(self, job: Job) -> Future[Result]:
         """Start the stage that pre-trains."""
         arm, seed = job.run
         inputs = {"train": self.sets["train"], **self.regime.training(arm, seed, job.steps)}
-        inputs |= {"checkpoint_every": self.machine.checkpoint_every}
+        inputs |= {"checkpoint_every": self.machine.checkpoint_every, **self._recipe(job)}
         return self._start("pretrain", inputs, job.run)
+
+    def _recipe(self, job: Job) -> Result:
+        """What the stage that pre-trains is given by the recipe of its objective."""
+        arm, _ = job.run
+        if not arm.trained:
+            return {}
+        warmup = int(job.steps * self.regime.warmup_share)
+        return recipe_inputs(arm.objective, self.protocol, self.recipe_changes, warmup=warmup)
 
     def _judge(self, run: Run, encoder: str | Result) -> Iterator[list[Result]]:
         """The rows of each evaluation of an encoder; all of them are started at once."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from flows.protocols import PROTOCOLS, Protocol, ProtocolName
+from flows.recipes import OptimizerName, RecipeChanges
 from flows.reproduce.arms import Arm
 from flows.result import Result
 from shards.bounds import BatchSize, Fraction, PixelSide, PositiveFloat, PositiveInt
@@ -23,6 +24,8 @@ class RegimeChoice:
         batch_size: images a step, at most the training set.
         lr: base learning rate for 256 images.
         momentum: first momentum coefficient of the targets.
+        optimizer: sgd, lars, larc or adamw; by default that of each objective's recipe. What of lr,
+            momentum, hidden and this is asked for is every arm's, whatever its recipe says.
     """
 
     protocol: ProtocolName | None = None
@@ -34,6 +37,12 @@ class RegimeChoice:
     batch_size: BatchSize | None = None
     lr: PositiveFloat | None = None
     momentum: Fraction | None = None
+    optimizer: OptimizerName | None = None
+
+    @property
+    def recipe_changes(self) -> RecipeChanges:
+        """What of the objectives' recipes was asked for otherwise."""
+        return RecipeChanges(self.optimizer, self.lr, self.momentum, self.hidden)
 
     def check(self) -> None:
         """Refuse, before anything starts, what contradicts itself.
@@ -48,6 +57,8 @@ class RegimeChoice:
         """The protocol, changed where something else was asked for."""
         changes = {name: value for name, value in asdict(self).items() if value is not None}
         changes.pop("protocol", None)
+        # plain SGD is a protocol's; what else is asked for is in the recipes' inputs
+        changes.pop("optimizer", None)
         if self.epochs is not None:
             changes["steps"] = None
         return replace(protocol, **changes)

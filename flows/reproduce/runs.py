@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, Self
 from care.show.seeds import Score, scores
-from flows.reproduce.arms import CARE, REFERENCE, Arm, chosen_arms
+from flows.reproduce.arms import CARE, REFERENCE, Arm, arms_of_objectives, chosen_arms
 from flows.reproduce.regime import Regime
 from flows.result import Result
 from shards import storage
 from shards.bounds import PositiveFloat
 from shards.errors import Misuse
+
+DEFAULT_ARMS = (REFERENCE, CARE)
 
 
 class Run(NamedTuple):
@@ -34,12 +36,35 @@ class ArmChoice:
         seeds: of weights, order, views and evaluations, a run each.
         reference: arm from which the others' differences are; by default c-stream, or care.
         compute_ratio: CARE's time over the C-stream's, by default as the finished runs took.
+        objectives: what C-streams learn by, each alone and beside the T-stream, side by side; these
+            arms come in the place of the default ones, or after those that are asked for.
+        t_stream: with the arms that have a T-stream, or without them.
     """
 
-    arms: tuple[str, ...] = (REFERENCE, CARE)
+    arms: tuple[str, ...] = DEFAULT_ARMS
     seeds: tuple[int, ...] = (0, 1, 2)
     reference: str | None = None
     compute_ratio: PositiveFloat | None = None
+    objectives: tuple[str, ...] | None = None
+    t_stream: bool = True
+
+    def chosen(self) -> list[Arm]:
+        """The arms that were asked for, in their order, each once.
+
+        Raises:
+            Misuse: One of a name is not known, or none is left.
+        """
+        of_objectives = arms_of_objectives(self.objectives or ())
+        names = self.arms
+        if of_objectives and names == DEFAULT_ARMS:
+            names = ()
+        names = (*names, *(arm.name for arm in of_objectives))
+        arms = chosen_arms(names)
+        if not self.t_stream:
+            arms = [arm for arm in arms if not (arm.trained and arm.t_stream)]
+        if not arms:
+            raise Misuse(f"wanted arms without a T-stream, got {', '.join(names)}")
+        return arms
 
 
 @dataclass(frozen=True)
@@ -76,7 +101,7 @@ class Grid:
         Raises:
             Misuse: It cannot be done.
         """
-        arms = chosen_arms(choice.arms)
+        arms = choice.chosen()
         runs = list[Run]()
         for seed in dict.fromkeys(choice.seeds):
             runs += [Run(arm, seed) for arm in arms]
@@ -120,6 +145,8 @@ class RunResult:
         versions: of the packages that judged it.
         timing: how long the training took on what; None of an encoder that was not trained.
         rows: its evaluations as in a results.json.
+        recipe: what the stage that pre-trained was given by its objective's recipe, not by the
+            regime; None where that was nothing.
     """
 
     arm: Arm
@@ -131,6 +158,7 @@ class RunResult:
     versions: dict[str, str]
     timing: Result | None
     rows: list[Result]
+    recipe: Result | None = None
 
     @classmethod
     def from_json(cls, content: Result) -> Self:
@@ -199,4 +227,5 @@ def kept_ratio(out: str, settings: Regime) -> float | None:
 
 def _settings_digest(content: Result) -> str:
     """Digest of what decides a run's result."""
-    return storage.digest([content[field] for field in ("arm", "steps", "settings", "digests")])
+    fields = ("arm", "steps", "settings", "digests", "recipe")
+    return storage.digest([content.get(field) for field in fields])

@@ -13,17 +13,25 @@ PICTURED = 8  # images whose attention is drawn
 
 
 def report(
-    out: str, *, results: Result, encoders: dict[str, str], pictured: str, size: int, seed: int = 0
+    out: str,
+    *,
+    results: Result,
+    encoders: dict[str, str],
+    pictured: str,
+    size: int,
+    main: str = "CARE",
+    seed: int = 0,
 ) -> Result:
     """The page about a pipeline and what it shows.
 
     Args:
         out: folder for ``results.json``, to which a verdict is added, ``results.md``,
-            ``losses.jsonl`` of CARE, ``maps.png`` and ``report.html``.
+            ``losses.jsonl``, ``maps.png`` and ``report.html``.
         results: what the pipeline found, with its evaluations.
-        encoders: sources of the encoders by name, CARE among them.
+        encoders: sources of the encoders by name, the main one among them.
         pictured: shard set whose first images have their attention drawn.
         size: side of the crops, pixels.
+        main: name of the encoder whose losses are shown.
         seed: of encoders that are initialised here.
 
     Returns:
@@ -38,7 +46,7 @@ def report(
     findings = [difference._asdict() for difference in differences(rows)]
     judged = results | {"verdict": verdict_text, "differences": findings}
     storage.write_json(f"{out}/results.json", judged)
-    storage.copy(f"{encoders['CARE']}/losses.jsonl", f"{out}/losses.jsonl")
+    storage.copy(f"{encoders[main]}/losses.jsonl", f"{out}/losses.jsonl")
     write_page(out)
     tables = as_markdown(rows)
     opening = f"{verdict_text.translate(PLAIN)}\n\n" if verdict_text else ""

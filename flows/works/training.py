@@ -12,7 +12,9 @@ from care.sequential import SequentialEncoder, sequential_stream
 from care.train import VIEWS, View, ranks
 from care.train import pretrain as pretrain_streams
 from care.train.launch import process_group, torchrun
+from care.train.recipes import make_optimizer
 from care.train.weights import save_encoder
+from care.vit import VITS
 from flows.flatten import gathered
 from flows.result import Result
 from flows.works.outputs import outputs
@@ -34,7 +36,8 @@ def pretrain(  # noqa: PLR0913 (the inputs of a stage)
     size: int,
     hidden: int,
     steps: int,
-    views: Result | None = None,
+    views: Result | list[Result] | None = None,
+    optimizer: Result | None = None,
     t_stream: bool = True,
     design: str = "parallel",
     blocks: int = 5,
@@ -55,7 +58,10 @@ def pretrain(  # noqa: PLR0913 (the inputs of a stage)
         size: side of the views, pixels.
         hidden: hidden width of projectors and predictors.
         steps: length of the training.
-        views: fields of ``care.train.View`` that differ from the paper's.
+        views: fields of ``care.train.View`` that differ from the paper's, or all views, each by its
+            fields.
+        optimizer: its name in ``care.train.optimizers.OPTIMIZERS`` and fields, of which ``lr``,
+            ``warmup`` and ``weight_decay`` are settings; by default plain SGD.
         t_stream: whether there is a T-stream.
         design: "parallel", or "sequential" for the transformer behind the encoder in one stream.
         blocks: its attention blocks.
@@ -76,7 +82,8 @@ def pretrain(  # noqa: PLR0913 (the inputs of a stage)
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         inputs = shape | {"train": train, "hidden": hidden, "steps": steps, "views": views}
         inputs |= {"t_stream": t_stream, "design": design, "detach": detach, "nproc": nproc}
-        inputs |= {"position": position, "objective": objective} | settings
+        inputs |= {"position": position, "objective": objective, "optimizer": optimizer}
+        inputs |= settings
         torchrun(out, nproc, [json.dumps(["pretrain", out, inputs])], module="flows.child")
     # what those processes have trained is only loaded here, and told
     with process_group(out):
@@ -87,7 +94,10 @@ def pretrain(  # noqa: PLR0913 (the inputs of a stage)
             objective, hidden=hidden, images=len(data), batch_size=batch_size
         )
         c, t = _streams(shape, t_stream=t_stream, detach=detach, design=design)
-        keywords = {"size": size, "steps": steps, "views": _both_views(views or {}), "seed": seed}
+        keywords = {"size": size, "steps": steps, "views": _views(views or {}), "seed": seed}
+        if optimizer is not None:
+            numbers = {name: settings.pop(name) for name in ("lr", "warmup", "weight_decay")}
+            keywords["optimizer"] = make_optimizer(optimizer | numbers)
         trained = pretrain_streams(
             data,
             out,
@@ -118,14 +128,28 @@ def _streams(
     """The streams to train; ``shape`` are the keywords that both designs have."""
     if design == "sequential":
         return sequential_stream(**shape), None
+    if shape["encoder"] in VITS and not t_stream:
+        alone = {name: shape[name] for name in ("encoder", "seed", "objective")}
+        return care.c_stream_for(**alone), None
     c, t = care.streams_for(**shape, detach=detach)
     return c, t if t_stream else None
 
 
-def _both_views(changes: Result) -> tuple[View, View]:
-    """The paper's distributions of the two views with some fields changed in both."""
-    fields: Result = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()
-    }
+def _views(content: Result | list[Result]) -> tuple[View, ...]:
+    """Distributions of views as JSON has them.
+
+    Args:
+        content: fields that are changed in both of the paper's, or the fields of each view.
+    """
+    if isinstance(content, list):
+        return tuple(View(**_with_tuples(fields)) for fields in content)
+    changes = _with_tuples(content)
     first, second = VIEWS
-    return first._replace(**fields), second._replace(**fields)
+    return first._replace(**changes), second._replace(**changes)
+
+
+def _with_tuples(fields: Result) -> Result:
+    """Fields with tuples where JSON has lists."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }

@@ -97,3 +97,56 @@ def test_processes_are_not_started_for_what_cannot_work(pretrain, monkeypatch) -
     assert (code, "no encoder is called 'resnet51'" in error) == (1, True)
     code, _, error = pretrain("--nproc", 2, "--init", "nowhere.pth")
     assert (code, "nowhere.pth does not exist" in error) == (1, True)
+
+
+def recorded() -> dict:
+    """The settings in the run's newest checkpoint."""
+    manifest = sorted(Path("run/checkpoints").glob("*/manifest.json"))[-1]
+    return json.loads(manifest.read_text())["settings"]
+
+
+def test_an_objective_is_trained_by_its_recipe_which_is_said_and_recorded(pretrain) -> None:
+    code, _, error = pretrain("--epochs", 1, "--objective", "moco-v2", "--no-t-stream")
+    assert code == 0
+    said = "by the recipe of MoCo v2: sgd, lr 0.03 for 256 images, weight decay 0.0001, target's"
+    assert f"{said} momentum 0.999, which stays, views" in error
+    settings = recorded()
+    assert (settings["lr"], settings["momentum"], settings["warmup"]) == (0.03, 0.999, 0)
+    assert (settings["momentum_rises"], settings["t_stream"]) == (False, None)
+    assert settings["objective"].startswith("MoCoV2(hidden=16, dim=128")
+    assert settings["views"][0][0] == settings["views"][1][0] == [0.2, 1]
+    # the same command goes on; another objective is another run
+    assert pretrain("--epochs", 1, "--objective", "moco-v2", "--no-t-stream")[0] == 0
+    code, _, error = pretrain("--epochs", 1)
+    assert code == 1
+    assert "--objective MoCoV2(" in error
+
+
+def test_what_is_asked_for_replaces_what_a_recipe_says(pretrain) -> None:
+    options = "--objective simsiam --optimizer lars --lr 1 --momentum-rises --warmup-epochs 1"
+    code, _, error = pretrain("--epochs", 1, *options.split())
+    assert code == 0
+    line = "by the recipe of SimSiam: weight decay 1e-06, target's momentum 0.99, views"
+    assert line in error
+    settings = recorded()
+    assert (settings["lr"], settings["weight_decay"], settings["warmup"]) == (1, 1e-6, 3)
+    assert settings["optimizer"].startswith("lars schedule=Schedule(")
+    assert "c.predictor" in settings["optimizer"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--objective mocco", "wanted an objective of byol, simsiam, simclr, moco-v1"),
+        ("--objective moco-v2 --queue 24", "does not hold whole batches of 16; wanted a queue of"),
+        ("--queue 24", "wanted a queue for an objective that keeps one, moco-v1, moco-v2 or swav"),
+        ("--objective byol-vit --encoder vit-tiny8", "vit-tiny8 has no T-stream"),
+        ("--optimizer adam", "adam"),
+    ],
+)
+def test_methods_that_cannot_be_are_usage_errors(pretrain, options, says) -> None:
+    code, _, error = pretrain(*options.split())
+    assert code == 2
+    assert says in " ".join(error.split())
+    assert "Traceback" not in error
+    assert not Path("run").exists()

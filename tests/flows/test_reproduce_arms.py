@@ -75,7 +75,7 @@ def test_the_reference_is_the_c_stream_or_care_or_the_first() -> None:
 
 
 def test_every_objective_is_an_arm_alone_and_beside_the_t_stream() -> None:
-    others = [name for name in OBJECTIVES if name != "byol"]
+    others = [name for name in OBJECTIVES if name != "byol" and not name.endswith("-vit")]
     for name in others:
         alone, beside = ARMS[f"objective-{name}-alone"], ARMS[f"objective-{name}"]
         assert alone.stage_inputs() == {

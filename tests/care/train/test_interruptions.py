@@ -16,14 +16,24 @@ from torch import nn
 import shards
 from care import (
     BYOL,
+    BarlowTwins,
+    BYOLViT,
     CareError,
     CStream,
+    MoCoV1,
     MoCoV2,
+    MoCoV3,
+    MoCoV3ViT,
     MomentumPair,
+    SimCLR,
+    SimSiam,
     SwAV,
     TappedEncoder,
+    c_stream_for,
 )
+from care.objectives.by_name import OBJECTIVES
 from care.train import Stopped, checkpoint, pretrain
+from care.train.recipes import RECIPES, recipe_optimizer
 from shards import storage
 
 
@@ -47,29 +57,62 @@ def test_a_run_that_crashed_ends_with_the_same_bits(whole, data, tmp_path, at_st
     assert result(tmp_path) == result(whole)
 
 
-@pytest.mark.parametrize(
-    "objective",
-    [
-        MoCoV2(hidden=32, dim=16, queue=32),
-        SwAV(hidden=32, dim=16, prototypes=12, frozen_steps=4, queue=16),
-    ],
-    ids=["queue", "prototypes"],
-)
-def test_what_an_objective_keeps_resumes_to_the_same_bits(objective, data, tmp_path, at_step):
-    def run(path):
-        streams = make_streams(objective=objective)
-        pretrain(data, path, *streams, **gathered(SETTINGS))
-        return {name: tensor.clone() for name, tensor in streams[0].criterion.state_dict().items()}
+# small ones of every objective; of those without a mark the criterion keeps something
+OBJECTIVES_BY_NAME = {
+    "moco-v2": MoCoV2(hidden=32, dim=16, queue=32),
+    "swav": SwAV(hidden=32, dim=16, prototypes=12, frozen_steps=4, queue=16),
+    "byol": BYOL(hidden=32),
+    "simsiam": SimSiam(hidden=32, dim=16, bottleneck=8),
+    "simclr": SimCLR(hidden=32, dim=16),
+    "moco-v1": MoCoV1(hidden=32, dim=16, queue=32),
+    "moco-v3": MoCoV3(hidden=32, dim=16),
+    "barlow-twins": BarlowTwins(hidden=32, dim=16),
+    "byol-vit": BYOLViT(hidden=32, dim=16),
+    "moco-v3-vit": MoCoV3ViT(hidden=32, dim=16),
+}
+KEEPING = ("moco-v2", "swav")
 
-    unbroken = run(tmp_path / "unbroken")
-    at_step(3, crash)
+
+def trained_by_recipe(name, data, path):
+    """What the criterion keeps after a tiny run by the recipe of an objective."""
+    recipe = RECIPES[name]
+    objective = OBJECTIVES_BY_NAME[name]
+    c, t = make_streams(objective=objective)
+    if name.endswith("-vit"):
+        c, t = c_stream_for("vit-tiny8", objective=objective), None
+    settings = gathered(SETTINGS) | {
+        "optimizer": recipe_optimizer(recipe, warmup=2),
+        "momentum": recipe.momentum,
+        "momentum_rises": recipe.momentum_rises,
+        "views": recipe.views,
+    }
+    pretrain(data, path, c, t, **settings)
+    return {name: tensor.clone() for name, tensor in c.criterion.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in KEEPING else pytest.mark.resume)
+        for name in OBJECTIVES_BY_NAME
+    ],
+)
+def test_every_objective_resumes_in_an_epoch_to_the_same_bits(name, data, tmp_path, at_step):
+    unbroken = trained_by_recipe(name, data, tmp_path / "unbroken")
+    at_step(3, crash)  # the last checkpoint is that of step 2, an epoch has 3
     with pytest.raises(CrashError):
-        run(tmp_path / "broken")
+        trained_by_recipe(name, data, tmp_path / "broken")
     at_step(None, crash)
-    state = run(tmp_path / "broken")
+    state = trained_by_recipe(name, data, tmp_path / "broken")
     assert state.keys() == unbroken.keys()
     assert all(torch.equal(state[name], unbroken[name]) for name in state)
     assert result(tmp_path / "broken") == result(tmp_path / "unbroken")
+
+
+def test_every_objective_is_among_those_that_resume():
+    assert {*OBJECTIVES_BY_NAME} == {*RECIPES}
+    for name, objective in OBJECTIVES_BY_NAME.items():
+        assert type(objective) is OBJECTIVES[name]
 
 
 def test_networks_that_draw_random_numbers_resume_to_the_same_bits(

@@ -127,7 +127,7 @@ def test_other_data_streams_and_encoders_are_refused_by_name(
         match=r"--encoder resnet18-small-half.*; this call has --encoder resnet18-small,",
     ):
         pretrain(data, whole, c, **gathered(SETTINGS))
-    message = r"--hidden of BYOL\(hidden=32.*; this call has --hidden of BYOL\(hidden=24"
+    message = r"--objective BYOL\(hidden=32.*; this call has --objective BYOL\(hidden=24"
     with pytest.raises(CareError, match=message):
         pretrain(data, whole, *make_streams(objective=BYOL(hidden=24)), **gathered(SETTINGS))
     with pytest.raises(

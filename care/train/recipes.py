@@ -1,0 +1,198 @@
+"""How the authors of each objective train: optimizer, rates, views and targets, for ImageNet."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from care.errors import CareError
+from care.train.optimizers import (
+    LARC,
+    LARS,
+    OPTIMIZERS,
+    SGD,
+    AdamW,
+    GroupedOptimizer,
+    Schedule,
+)
+from care.train.views import VIEWS, View
+
+Views = tuple[View, ...]
+
+# BYOL's by the paper (Sec. 4.1), in proportion to which short protocols change the others
+PAPERS_LR = 0.05
+PAPERS_HIDDEN = 4096
+
+_LARGE_CROPS = {"scale": (0.2, 1.0)}
+_MOCO_V1 = View(**_LARGE_CROPS, jitter=(0.4, 0.4, 0.4, 0.4), jitter_p=1, blur_p=0)
+_MOCO_V2 = View(**_LARGE_CROPS, jitter=(0.4, 0.4, 0.4, 0.1), blur_p=0.5)
+_STRONG = View(jitter=(0.8, 0.8, 0.8, 0.2), blur_p=0.5)
+_SWAV = _STRONG._replace(scale=(0.14, 1.0))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a method is trained, but for its length, its batch and its heads.
+
+    The defaults are those of BYOL as the paper trains it (Sec. 4.1).
+
+    Attributes:
+        title: the method as people write it.
+        optimizer: with its rate for 256 images; its warm-up is ``warmup_epochs``.
+        warmup_epochs: of a linear warm-up, in which the rate rises.
+        warmup_divisor: it takes at most one of so many epochs of a run.
+        momentum: first momentum coefficient of the targets.
+        momentum_rises: whether it goes to 1 over the run.
+        views: distributions of the views.
+        source: where all this is from.
+    """
+
+    title: str
+    optimizer: GroupedOptimizer = SGD()
+    warmup_epochs: float = 10
+    warmup_divisor: float = 10
+    momentum: float = 0.99
+    momentum_rises: bool = True
+    views: Views = VIEWS
+    source: str = "Sec. 4.1"
+
+
+RECIPES = {
+    "byol": Recipe("BYOL"),
+    "simsiam": Recipe(
+        "SimSiam",
+        optimizer=SGD(schedule=Schedule(constant=("c.predictor",))),
+        warmup_epochs=0,
+        views=(_MOCO_V2, _MOCO_V2),
+        source="Chen and He 2021; facebookresearch/simsiam",
+    ),
+    "simclr": Recipe(
+        "SimCLR",
+        optimizer=LARS(lr=0.3),
+        views=(_STRONG, _STRONG),
+        source="Chen et al. 2020, Sec. 2.1 and App. A",
+    ),
+    "moco-v1": Recipe(
+        "MoCo v1",
+        optimizer=SGD(lr=0.03, schedule=Schedule(drops=(0.6, 0.8))),
+        warmup_epochs=0,
+        momentum=0.999,
+        momentum_rises=False,
+        views=(_MOCO_V1, _MOCO_V1),
+        source="He et al. 2020; facebookresearch/moco",
+    ),
+    "moco-v2": Recipe(
+        "MoCo v2",
+        optimizer=SGD(lr=0.03),
+        warmup_epochs=0,
+        momentum=0.999,
+        momentum_rises=False,
+        views=(_MOCO_V2, _MOCO_V2),
+        source="Chen et al. 2020; facebookresearch/moco; both directions as in Chen and He 2021",
+    ),
+    "moco-v3": Recipe(
+        "MoCo v3",
+        optimizer=LARS(lr=0.6),
+        views=tuple(view._replace(**_LARGE_CROPS) for view in VIEWS),
+        source="Chen, Xie and He 2021; facebookresearch/moco-v3, ResNet-50 for 100 epochs",
+    ),
+    "swav": Recipe(
+        "SwAV",
+        optimizer=LARC(schedule=Schedule(start=1 / 16, final=0.001)),
+        views=(_SWAV, _SWAV),
+        source="Caron et al. 2020; facebookresearch/swav, two crops",
+    ),
+    "barlow-twins": Recipe(
+        "Barlow Twins",
+        optimizer=LARS(lr=0.2, vector_lr=0.0048, schedule=Schedule(final=0.001)),
+        source="Zbontar et al. 2021; facebookresearch/barlowtwins",
+    ),
+    "byol-vit": Recipe(
+        "BYOL of ViT",
+        optimizer=AdamW(lr=1e-4),
+        warmup_epochs=40,
+        warmup_divisor=7.5,
+        source="Chen, Xie and He 2021, Table 3",
+    ),
+    "moco-v3-vit": Recipe(
+        "MoCo v3 of ViT",
+        optimizer=AdamW(lr=1.5e-4),
+        warmup_epochs=40,
+        warmup_divisor=7.5,
+        source="Chen, Xie and He 2021; facebookresearch/moco-v3, 300 epochs",
+    ),
+}
+
+
+def recipe_for(objective: str) -> Recipe:
+    """Find the recipe of an objective.
+
+    Args:
+        objective: key of ``RECIPES``, which are those of ``care.objectives.by_name.OBJECTIVES``.
+
+    Raises:
+        CareError: There is none of that name.
+    """
+    if objective not in RECIPES:
+        names = ", ".join(RECIPES)
+        raise CareError(f"wanted an objective of {names}; got {objective!r}")
+    return RECIPES[objective]
+
+
+def warmup_of(recipe: Recipe, epochs: float) -> float:
+    """Epochs of the warm-up of a run.
+
+    Args:
+        recipe: of its objective.
+        epochs: of the run.
+    """
+    return min(recipe.warmup_epochs, epochs / recipe.warmup_divisor)
+
+
+def recipe_optimizer(
+    recipe: Recipe,
+    name: str | None = None,
+    *,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    warmup: int = 0,
+    rate_scale: float = 1,
+) -> GroupedOptimizer:
+    """Make the optimizer of a recipe, or another one with the recipe's schedule.
+
+    Args:
+        recipe: of the objective.
+        name: key of ``OPTIMIZERS``; by default the recipe's. Another one has its own defaults.
+        lr: base learning rate for 256 images; by default the recipe's times ``rate_scale``. That of
+            biases and norms, where they have one, changes in proportion.
+        weight_decay: by default the recipe's.
+        warmup: steps of the warm-up.
+        rate_scale: of a short training.
+    """
+    optimizer = recipe.optimizer
+    if name is not None and OPTIMIZERS[name] is not type(optimizer):
+        optimizer = OPTIMIZERS[name](schedule=optimizer.schedule)
+    of_weights = optimizer.lr * rate_scale if lr is None else lr
+    of_vectors = optimizer.vector_lr
+    if of_vectors is not None:
+        of_vectors *= of_weights / optimizer.lr
+    return replace(
+        optimizer,
+        lr=of_weights,
+        vector_lr=of_vectors,
+        warmup=warmup,
+        weight_decay=optimizer.weight_decay if weight_decay is None else weight_decay,
+    )
+
+
+def make_optimizer(content: Mapping[str, Any]) -> GroupedOptimizer:
+    """Make an optimizer of JSON.
+
+    Args:
+        content: its ``name``, a key of ``OPTIMIZERS``, and its fields by name.
+    """
+    fields = dict(content)
+    kind = OPTIMIZERS[fields.pop("name")]
+    schedule = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in fields.pop("schedule", {}).items()
+    }
+    return kind(**fields, schedule=Schedule(**schedule))

@@ -1,0 +1,120 @@
+"""How each objective is trained: as its authors published it, or changed as a user asks."""
+
+import inspect
+import json
+from dataclasses import asdict, replace
+import pytest
+from care import CareError
+from care.objectives.by_name import OBJECTIVES
+from care.train import VIEWS, View, pretrain
+from care.train.optimizers import LARC, LARS, OPTIMIZERS, SGD, AdamW, Schedule
+from care.train.recipes import RECIPES, make_optimizer, recipe_for, recipe_optimizer, warmup_of
+
+# optimizer, lr for 256 images, weight decay, epochs of warm-up, momentum of the targets
+PUBLISHED = {
+    "byol": (SGD, 0.05, 1e-4, 10, 0.99),
+    "simsiam": (SGD, 0.05, 1e-4, 0, 0.99),
+    "simclr": (LARS, 0.3, 1e-6, 10, 0.99),
+    "moco-v1": (SGD, 0.03, 1e-4, 0, 0.999),
+    "moco-v2": (SGD, 0.03, 1e-4, 0, 0.999),
+    "moco-v3": (LARS, 0.6, 1e-6, 10, 0.99),
+    "swav": (LARC, 0.3, 1e-6, 10, 0.99),
+    "barlow-twins": (LARS, 0.2, 1e-6, 10, 0.99),
+    "byol-vit": (AdamW, 1e-4, 0.1, 40, 0.99),
+    "moco-v3-vit": (AdamW, 1.5e-4, 0.1, 40, 0.99),
+}
+# least share of the image in a crop, jitter with its probability, probability of the blur
+COLOURS = {
+    "simsiam": (0.2, (0.4, 0.4, 0.4, 0.1), 0.8, 0.5),
+    "simclr": (0.08, (0.8, 0.8, 0.8, 0.2), 0.8, 0.5),
+    "moco-v1": (0.2, (0.4, 0.4, 0.4, 0.4), 1, 0),
+    "moco-v2": (0.2, (0.4, 0.4, 0.4, 0.1), 0.8, 0.5),
+    "swav": (0.14, (0.8, 0.8, 0.8, 0.2), 0.8, 0.5),
+}
+
+
+def test_every_objective_has_the_recipe_of_its_paper():
+    assert RECIPES.keys() == OBJECTIVES.keys() == PUBLISHED.keys()
+    for name, recipe in RECIPES.items():
+        optimizer = recipe.optimizer
+        numbers = (optimizer.lr, optimizer.weight_decay, recipe.warmup_epochs, recipe.momentum)
+        assert (type(optimizer), *numbers) == PUBLISHED[name], name
+        assert recipe.momentum_rises == (name not in ("moco-v1", "moco-v2"))
+        assert recipe.source
+
+
+def test_schedules_are_those_of_the_released_code():
+    schedules = {name: recipe.optimizer.schedule for name, recipe in RECIPES.items()}
+    assert schedules["simsiam"].constant == ("c.predictor",)
+    assert schedules["moco-v1"].drops == (0.6, 0.8)  # 120 and 160 of 200 epochs
+    # 4.8 at batch 4,096, from 0.3 to 0.0048
+    assert schedules["swav"] == Schedule(start=0.3 / 4.8, final=0.0048 / 4.8)
+    assert schedules["barlow-twins"].final == 0.001
+    plain = [name for name, schedule in schedules.items() if schedule == Schedule()]
+    assert plain == ["byol", "simclr", "moco-v2", "moco-v3", "byol-vit", "moco-v3-vit"]
+    assert RECIPES["barlow-twins"].optimizer.vector_lr == 0.0048
+
+
+def test_views_are_those_of_the_papers():
+    for name, (least, jitter, jitter_p, blur_p) in COLOURS.items():
+        first, second = RECIPES[name].views
+        assert first == second
+        assert (first.scale, first.jitter, first.jitter_p, first.blur_p) == (
+            (least, 1),
+            jitter,
+            jitter_p,
+            blur_p,
+        )
+        assert (first.gray_p, first.flip_p, first.solarize_p) == (0.2, 0.5, 0)
+    assert RECIPES["barlow-twins"].views == VIEWS
+    larger = (View(scale=(0.2, 1)), View(scale=(0.2, 1), blur_p=0.1, solarize_p=0.2))
+    assert RECIPES["moco-v3"].views == larger
+
+
+def test_the_recipe_of_byol_is_what_a_training_does_by_default():
+    defaults = inspect.signature(pretrain).parameters
+    for name in ("optimizer", "momentum", "momentum_rises", "views"):
+        assert getattr(RECIPES["byol"], name) == defaults[name].default
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "warmup"),
+    [("byol", 200, 10), ("byol", 30, 3), ("simsiam", 30, 0), ("moco-v3-vit", 300, 40)],
+)
+def test_a_short_run_has_a_short_warm_up(name, epochs, warmup):
+    assert warmup_of(RECIPES[name], epochs) == warmup
+
+
+def test_what_is_asked_for_replaces_the_recipes_numbers():
+    barlow = RECIPES["barlow-twins"]
+    assert recipe_optimizer(barlow) == barlow.optimizer
+    changed = recipe_optimizer(barlow, lr=0.4, weight_decay=0, warmup=7)
+    wanted = replace(barlow.optimizer, lr=0.4, vector_lr=0.0096, weight_decay=0, warmup=7)
+    assert changed == wanted
+    assert recipe_optimizer(RECIPES["moco-v2"], rate_scale=8).lr == pytest.approx(0.24)
+    assert recipe_optimizer(RECIPES["moco-v2"], lr=0.1, rate_scale=8).lr == 0.1
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_another_optimizer_has_its_own_numbers_and_the_recipes_schedule(name):
+    recipe = RECIPES["moco-v1"]
+    chosen = recipe_optimizer(recipe, name)
+    defaults = recipe.optimizer if name == "sgd" else OPTIMIZERS[name]()
+    assert chosen == replace(defaults, schedule=Schedule(drops=(0.6, 0.8)))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_an_optimizer_comes_back_from_json(name):
+    optimizer = recipe_optimizer(RECIPES[name], warmup=3)
+    kinds = {kind: key for key, kind in OPTIMIZERS.items()}
+    content = {"name": kinds[type(optimizer)], **asdict(optimizer)}
+    assert make_optimizer(json.loads(json.dumps(content))) == optimizer
+
+
+def test_an_optimizer_of_few_words_has_defaults():
+    assert make_optimizer({"name": "adamw", "lr": 0.1}) == AdamW(lr=0.1)
+
+
+def test_an_objective_without_a_recipe_is_told_with_those_that_have_one():
+    with pytest.raises(CareError, match=r"of byol, simsiam, .*, moco-v3-vit; got 'mocco'"):
+        recipe_for("mocco")

@@ -1,0 +1,210 @@
+"""Objectives in a pipeline and in a grid: who is trained how, and what it is called."""
+
+import json
+from pathlib import Path
+import pytest
+from care.objectives.by_name import OBJECTIVES
+from care.train.optimizers import OPTIMIZERS
+from care.train.recipes import RECIPES, make_optimizer, recipe_optimizer
+from flows.experiment import Experiment, Training
+from flows.facts import Facts
+from flows.graph import encoders, judging_stages, report_stage, training_stages
+from flows.protocols import PAPER, PHOTOS, QUICK
+from flows.recipes import (
+    OBJECTIVE_NAMES,
+    OptimizerName,
+    RecipeChanges,
+    describe_recipe,
+    recipe_inputs,
+)
+from flows.reproduce.runs import ArmChoice, Grid
+from flows.trainings import planned_trainings, recipes_of, training_settings
+from flows.works.training import _views
+from shards.errors import Misuse
+
+FACTS = Facts(images=2000, label_counts={0.5: 1000})
+NOTHING = RecipeChanges()
+OTHERS = [name for name in OBJECTIVE_NAMES if name != "byol"]
+
+
+def experiment(tmp_path: Path, **training) -> Experiment:
+    return Experiment(out=str(tmp_path), training=Training(**training))
+
+
+def test_names_are_those_that_the_method_knows() -> None:
+    assert OBJECTIVE_NAMES == tuple(OBJECTIVES) == tuple(RECIPES)
+    assert OptimizerName.__args__ == tuple(OPTIMIZERS)
+
+
+def test_byol_is_trained_as_ever(tmp_path: Path) -> None:
+    assert recipe_inputs("byol", QUICK, NOTHING, warmup=25) == {}
+    assert recipe_inputs("byol", QUICK, RecipeChanges(lr=1, optimizer="sgd"), warmup=25) == {}
+    alone, care = training_stages(experiment(tmp_path), FACTS)
+    care_inputs = {name: value for name, value in care.inputs.items() if name != "train"}
+    assert care_inputs == {
+        "t_stream": True,
+        "encoder": "resnet18-small-half",
+        "size": 48,
+        "hidden": 1024,
+        "views": QUICK.views,
+        "seed": 0,
+        "steps": 250,
+        "batch_size": 32,
+        "warmup": 25,
+        "lr": 0.4,
+        "momentum": 0.99,
+        "attention_weight": 100,
+        "checkpoint_every": 100,
+    }
+    assert alone.inputs == care.inputs | {"t_stream": False, "attention_weight": 0}
+    assert recipes_of(experiment(tmp_path), FACTS) == {}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_by_the_papers_protocol_a_stage_is_given_the_recipe_itself(name: str) -> None:
+    recipe = RECIPES[name]
+    inputs = json.loads(json.dumps(recipe_inputs(name, PAPER, NOTHING, warmup=90)))
+    assert inputs["objective"] == name
+    assert inputs["hidden"] == OBJECTIVES[name]().hidden
+    assert (inputs["momentum"], inputs["momentum_rises"]) == (
+        recipe.momentum,
+        recipe.momentum_rises,
+    )
+    assert _views(inputs["views"]) == recipe.views
+    numbers = {field: inputs[field] for field in ("lr", "warmup", "weight_decay")}
+    optimizer = make_optimizer({"name": "sgd", **inputs.get("optimizer", {}), **numbers})
+    warmup = 90 if recipe.warmup_epochs else 0
+    assert optimizer == recipe_optimizer(recipe, warmup=warmup)
+
+
+def test_a_short_protocol_changes_a_recipe_in_proportion_to_byols() -> None:
+    inputs = recipe_inputs("moco-v2", PHOTOS, NOTHING, warmup=200)
+    assert inputs["lr"] == pytest.approx(8 * 0.03)
+    assert (inputs["hidden"], inputs["momentum"], inputs["warmup"]) == (512, 0.99, 0)
+    for view in inputs["views"]:
+        assert view["jitter"] == PHOTOS.views["jitter"]
+        assert view["blur_p"] == 0.5  # the recipe's
+
+
+def test_what_is_asked_for_is_nobodys_recipe() -> None:
+    changes = RecipeChanges("adamw", lr=0.001, momentum=0.9, hidden=64)
+    inputs = recipe_inputs("swav", PAPER, changes, warmup=5)
+    assert (inputs["lr"], inputs["momentum"], inputs["hidden"]) == (0.001, 0.9, 64)
+    assert inputs["weight_decay"] == 0.1  # AdamW's own
+    assert inputs["optimizer"]["name"] == "adamw"
+    lars = recipe_inputs("byol", PAPER, RecipeChanges("lars"), warmup=5)
+    assert (lars["objective"], lars["optimizer"]["name"], lars["lr"]) == ("byol", "lars", 0.45)
+
+
+def test_objectives_are_trained_side_by_side_each_alone_and_with_the_t_stream(tmp_path) -> None:
+    both = experiment(tmp_path, objectives=("byol", "moco-v2"), c_stream=True)
+    assert [(training.name, training.stage) for training in planned_trainings(both)] == [
+        ("C-stream alone", "pretrain-c-stream"),
+        ("CARE", "pretrain"),
+        ("MoCo v2 alone", "pretrain-moco-v2-alone"),
+        ("CARE with MoCo v2", "pretrain-moco-v2"),
+    ]
+    stages = {stage.name: stage.inputs for stage in training_stages(both, FACTS)}
+    assert "objective" not in stages["pretrain"]
+    assert stages["pretrain-moco-v2"]["objective"] == "moco-v2"
+    assert stages["pretrain-moco-v2-alone"] == stages["pretrain-moco-v2"] | {
+        "t_stream": False,
+        "attention_weight": 0,
+    }
+    names = [stage.name for stage in judging_stages(both, FACTS)]
+    assert len(names) == len({*names})
+    assert {"knn", "knn-c-stream-alone", "knn-moco-v2-alone", "knn-care-with-moco-v2"} <= {*names}
+    # what is there for comparison is not fine-tuned, what was trained by CARE is
+    assert "finetune-0.5-care-with-moco-v2" in names
+    assert "finetune-0.5-moco-v2-alone" not in names
+
+
+@pytest.mark.parametrize(
+    ("training", "names"),
+    [
+        ({"objectives": ("simclr",), "c_stream": False}, ["CARE with SimCLR"]),
+        ({"objectives": ("simclr", "simclr"), "t_stream": False}, ["SimCLR alone"]),
+        ({"t_stream": False}, ["C-stream alone"]),
+        (
+            {"objectives": ("swav", "byol"), "t_stream": False},
+            ["SwAV alone", "C-stream alone"],
+        ),
+    ],
+)
+def test_the_first_objective_is_what_a_pipeline_is_for(tmp_path: Path, training, names) -> None:
+    asked_for = experiment(tmp_path, **training)
+    trainings = planned_trainings(asked_for)
+    assert [training.name for training in trainings] == names
+    assert (trainings[0].stage, trainings[0].role) == ("pretrain", "care")
+    assert encoders(asked_for)[1].tag == ""
+    results = {stage.name: {"text": "", "url": ""} for stage in training_stages(asked_for, FACTS)}
+    results |= {name: {"text": "", "url": ""} for name in ("train", "val")}
+    results |= {name: {"text": "", "url": ""} for name in ("coco-train", "coco-val")}
+    results["pretrain"] |= {"losses": {}, "digest": "d"}
+    inputs = report_stage(asked_for, FACTS, results, []).inputs
+    assert inputs["main"] == names[0]
+    assert inputs["results"]["title"] == f"{names[0]} on procedural scenes"
+    assert [*inputs["encoders"]][1:] == names
+
+
+def test_results_tell_how_others_than_byol_were_trained(tmp_path: Path) -> None:
+    both = experiment(tmp_path, objectives=("byol", "swav"), c_stream=False)
+    (name,) = recipes = recipes_of(both, FACTS)
+    assert name == "CARE with SwAV"
+    assert recipes[name]["text"] == (
+        "by the recipe of SwAV: larc, lr 2.4 for 256 images, weight decay 1e-06, 25 steps of"
+        " warm-up, target's momentum 0.99, views"
+    )
+    assert training_settings(both, FACTS).lr == 0.4
+    assert training_settings(experiment(tmp_path, objectives=("swav",)), FACTS).lr == 2.4
+
+
+def test_a_recipe_in_words_says_what_stays() -> None:
+    settings = {"optimizer": "sgd", "lr": 0.03, "momentum": 0.999, "momentum_rises": False}
+    assert describe_recipe("moco-v2", settings) == (
+        "by the recipe of MoCo v2: sgd, lr 0.03 for 256 images, target's momentum 0.999, which"
+        " stays, views"
+    )
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match=r"of byol, .*, moco-v3-vit; got mocco, x$"):
+        experiment(tmp_path, objectives=("byol", "mocco", "x"))
+    with pytest.raises(Misuse, match=r"got none$"):
+        experiment(tmp_path, objectives=())
+    with pytest.raises(Misuse, match="got --no-c-stream and --no-t-stream"):
+        experiment(tmp_path, t_stream=False, c_stream=False)
+
+
+def names_of(**choice) -> list[str]:
+    return [arm.name for arm in ArmChoice(**choice).chosen()]
+
+
+def test_a_grid_has_the_arms_of_the_objectives_that_are_asked_for() -> None:
+    assert names_of() == ["c-stream", "care"]
+    assert names_of(objectives=("moco-v2", "byol")) == [
+        "objective-moco-v2-alone",
+        "objective-moco-v2",
+        "c-stream",
+        "care",
+    ]
+    assert names_of(arms=("random",), objectives=("swav",), t_stream=False) == [
+        "random",
+        "objective-swav-alone",
+    ]
+    with pytest.raises(Misuse, match="got mocco"):
+        names_of(objectives=("mocco",))
+    with pytest.raises(Misuse, match="wanted arms without a T-stream, got lambda"):
+        names_of(arms=("lambda",), t_stream=False)
+
+
+def test_a_vit_beside_a_t_stream_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    from flows.pipeline import check_encoders
+    from flows.reproduce.flow import check_encoder_of_arms
+
+    with pytest.raises(Misuse, match="vit-tiny8 has no T-stream"):
+        check_encoders(experiment(tmp_path, encoder="vit-tiny8"))
+    check_encoders(experiment(tmp_path, encoder="vit-tiny8", t_stream=False))
+    with pytest.raises(Misuse, match="vit-tiny8 has no T-stream"):
+        check_encoder_of_arms("vit-tiny8", Grid.of(ArmChoice()))
+    check_encoder_of_arms("vit-tiny8", Grid.of(ArmChoice(arms=("random", "vit"))))
