@@ -6,7 +6,6 @@ from typing import NamedTuple
 from shards import reader, storage
 from shards.errors import ShardError
 from shards.listed_images import ListedImages, ListedSamples, listed_files
-from shards.progress import say
 from shards.rejects import Reject, Rejection
 from shards.sample_names import SampleNames
 from shards.sources.candidates import Candidate, is_link
@@ -24,12 +23,14 @@ class LabelledRows(NamedTuple):
         images: theirs, in the same order.
         classes: the names of all classes.
         rejects: rows that are left out.
+        notes: what a user might not expect, one line each.
     """
 
     rows: list[RowLabels]
     images: ListedImages
     classes: tuple[str, ...]
     rejects: list[Rejection]
+    notes: list[str]
 
 
 def read_label_table(
@@ -40,18 +41,30 @@ def read_label_table(
     Args:
         location: of the table.
         image_root: the folder of the images, where it is not that of the table, or a shard set that
-            has them.
+            has them, or a folder of such sets, of which the one counts that has most of them.
         columns: the names of the columns of the image and of the classes.
 
     Raises:
         ShardError: It is no such table, or none of its images is there.
     """
     cells = read_rows(location, with_lists=True)
-    if image_root is not None and (storage.locate(image_root) / "index.json").is_file():
-        labelled = _from_set(location, cells, reader.open(image_root), columns)
+    sets = [] if image_root is None else _sets_at(image_root)
+    if sets:
+        labelled = _from_sets(location, cells, sets, columns)
     else:
         labelled = _from_files(location, cells, image_root, columns)
     return labelled
+
+
+def _sets_at(place: str | Path) -> list[reader.ShardSet]:
+    """The shard set at a place, or those in the folders there."""
+    location = storage.locate(place)
+    if (location / "index.json").is_file():
+        return [reader.open(place)]
+    if not location.is_dir():
+        return []
+    names = sorted(path.name for path in location.iterdir() if (path / "index.json").is_file())
+    return [reader.open(f"{place}/{name}") for name in names]
 
 
 def _from_files(
@@ -84,20 +97,44 @@ def _from_files(
             rejects.append(Rejection(reason, row.name))
     if not rows:
         raise nothing_there(location, [row.name for row in table.rows], files)
-    _say(location, [*table.notes, *files.notes_on_moved(len(table.rows))])
-    return LabelledRows(rows, listed_files([*images.values()]), table.classes, rejects)
+    notes = [*table.notes, *files.notes_on_moved(len(table.rows))]
+    return LabelledRows(rows, listed_files([*images.values()]), table.classes, rejects, notes)
+
+
+def _from_sets(
+    location: Path, cells: Rows, sets: Sequence[reader.ShardSet], columns: Sequence[str]
+) -> LabelledRows:
+    """The rows whose images are samples of the set, of several, that has most of them.
+
+    Raises:
+        ShardError: The sets have none of them, or several of one name.
+    """
+    every = [SampleNames(data) for data in sets]
+    places = ", ".join(str(data.path) for data in sets)
+
+    def is_sample(name: str) -> bool:
+        return any(names.has(name) for names in every)
+
+    table = read_label_columns(location, cells, is_sample, columns, f"in {places}")
+    names_of_rows = _names_in_sets(table)
+    counts = [sum(map(names.has, names_of_rows)) for names in every]
+    if not any(counts):
+        raise ShardError(
+            f"none of the {len(table.rows):,} images that {location} names is in {places}: the "
+            f"table has {table.rows[0].name}, the set {sets[0].keys[0]}"
+        )
+    best = counts.index(max(counts))
+    return _from_set(location, table, sets[best], every[best])
 
 
 def _from_set(
-    location: Path, cells: Rows, data: reader.ShardSet, columns: Sequence[str]
+    location: Path, table: LabelTable, data: reader.ShardSet, names: SampleNames
 ) -> LabelledRows:
     """The rows whose images are samples of a set.
 
     Raises:
-        ShardError: The set has none of them, or several of one name.
+        ShardError: It has several of one name.
     """
-    names = SampleNames(data)
-    table = read_label_columns(location, cells, names.has, columns, f"in {data.path}")
     numbers = dict[int, RowLabels]()
     rejects = [Rejection(Reject.DUPLICATE, name) for name in table.repeated]
     for row, name in zip(table.rows, _names_in_sets(table), strict=True):
@@ -114,14 +151,9 @@ def _from_set(
             rejects.append(Rejection(Reject.DUPLICATE, row.name))
         else:
             numbers[matches[0]] = row
-    if not numbers:
-        raise ShardError(
-            f"none of the {len(table.rows):,} images that {location} names is in {data.path}: the "
-            f"table has {table.rows[0].name}, the set {data.keys[0]}"
-        )
-    _say(location, table.notes)
     images = ListedSamples(data, [*numbers])
-    return LabelledRows([*numbers.values()], images, table.classes, rejects)
+    notes = [*table.notes, f"the images are those of {data.path}"]
+    return LabelledRows([*numbers.values()], images, table.classes, rejects, notes)
 
 
 def _names_in_sets(table: LabelTable) -> list[str]:
@@ -129,9 +161,3 @@ def _names_in_sets(table: LabelTable) -> list[str]:
     links = [row.name for row in table.rows if is_link(row.name)]
     names_of_links = dict(zip(links, public_names(links), strict=True))
     return [names_of_links.get(row.name, row.name) for row in table.rows]
-
-
-def _say(location: Path, notes: Sequence[str]) -> None:
-    """Say what a user might not expect of a table."""
-    for note in notes:
-        say(f"{location}: {note}")

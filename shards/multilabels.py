@@ -46,6 +46,7 @@ class MultiLabelSet(NamedTuple):
         images: the images by number.
         rejects: what was left out, by reason.
         digest: equal for equal images and classes.
+        notes: how a table was read, one line each.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class MultiLabelSet(NamedTuple):
     images: Images
     rejects: Mapping[str, Sequence[str]]
     digest: str
+    notes: Sequence[str] = ()
 
     def image(self, number: int) -> Image.Image:
         """Decode an image: RGB, upright.
@@ -79,7 +81,7 @@ def load(
             ``shards.boxes.load`` takes, also a COCO JSON without boxes.
         classes: their names, in this order; others are left out. By default all of the list's.
         image_root: the folder of the images, where they are not found around a table or a COCO
-            JSON; of a table also a shard set that has them.
+            JSON; of a table also a shard set that has them, or a folder of such sets.
         columns: the names of a table's columns of the image and of the classes.
 
     Raises:
@@ -89,7 +91,8 @@ def load(
     if is_table(data):
         table = read_label_table(path, image_root=image_root, columns=columns)
         names = table.classes if classes is None else tuple(classes)
-        return _assembled(path, table.rows, names, table.images, table.rejects)
+        data_of_table = _assembled(path, table.rows, names, table.images, table.rejects)
+        return data_of_table._replace(notes=table.notes)
     if columns:
         raise ShardError(
             f"wanted a table whose columns are called {', '.join(columns)}, got {data}; leave "
@@ -100,9 +103,29 @@ def load(
         annotations = read_annotations(path, image_root=image_root)
     if annotations is not None and annotations.is_labels:
         return _of_categories(annotations, classes)
+    if annotations is None and not boxes.is_annotated_set(path):
+        raise ShardError(
+            f"wanted a table of images and classes, a COCO JSON, a VOC list "
+            f"(ImageSets/Main/train.txt) or shards of one, got {data}; {_advice(path)}"
+        )
     return of_boxes(
         boxes.load(data, classes=classes, image_root=image_root, annotations=annotations)
     )
+
+
+def _advice(path: Path) -> str:
+    """What to do with what says no classes."""
+    if not path.exists():
+        return "nothing is there: check the path"
+    if (path / "index.json").is_file():
+        return (
+            "a shard set has one class an image: name the table of the classes, and this set by "
+            "--image-root"
+        )
+    lists = sorted(str(name) for name in path.glob("**/ImageSets/Main/*.txt"))
+    tables = sorted(str(name) for name in path.glob("*.csv"))
+    files = [*tables, *lists][:6]
+    return f"name one of its lists: {', '.join(files)}" if files else "it has no such list"
 
 
 def of_boxes(data: boxes.BoxSet) -> MultiLabelSet:

@@ -20,6 +20,7 @@ from care.evaluate.resampling import DETECTION_DRAWS, resamples, rounded
 from care.train.precision import Precision
 from shards.bounds import Fraction, NonNegativeInt, PixelSide, PositiveInt
 from shards.multilabels import PRESENT, UNDECIDED, MultiLabelSet, Targets
+from shards.progress import say
 
 # a file of the cache has the features of so many images
 IMAGES_OF_A_PART = 4096
@@ -123,6 +124,8 @@ def multilabel(  # noqa: PLR0913 (a public verb)
             "of the first"
         )
     for data in (train, val):
+        for note in data.notes:
+            say(f"{data.path}: {note}")
         if not (data.targets == PRESENT).any():
             raise CareError(f"no image of {data.path} shows a class that counts")
     side = size or encoder.size

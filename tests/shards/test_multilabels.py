@@ -114,11 +114,11 @@ def test_a_column_of_zeros_and_ones_that_is_called_label_has_two_classes(photos)
     assert (data.classes, data.targets.tolist()) == (("cat",), [[0], [1]])
 
 
-def test_blanks_beside_zeros_are_undecided_and_said(photos, capsys):
+def test_blanks_beside_zeros_are_undecided_and_said(photos):
     lines = ["image,ant,cat", "a.jpg,1,", "b.jpg,0,1", "c.jpg,nan,0"]
     data = multilabels.load(written(photos / "blank.csv", lines))
     assert data.targets.tolist() == [[1, -1], [0, 1], [-1, 0]]
-    assert "2 cells are blank: neither learned nor scored" in capsys.readouterr().err
+    assert "2 cells are blank: neither learned nor scored" in data.notes
 
 
 @pytest.mark.parametrize(
@@ -178,6 +178,14 @@ def test_a_set_can_have_the_images_of_a_table(photos, tmp_path_factory):
     of_files = multilabels.load(written(photos / "t.csv", TABLES["semicolons.csv"]))
     for number in range(len(SHOWN)):
         assert np.array_equal(data.image(number), of_files.image(number))
+    populate(there / "more", ["g.jpg", "h.jpg"])
+    shards.build(there / "more", there / "sets/val")
+    shards.build(photos, there / "sets/train")
+    for table, part in (("labels.csv", "train"), ("more.csv", "val")):
+        written(there / "more.csv", ["image,labels", "g,cat", "h,cat;dog"])
+        data = multilabels.load(there / table, image_root=there / "sets")
+        assert data.notes[-1].endswith(f"sets/{part}")
+    assert data.targets.tolist() == [[1, 0], [1, 1]]
     other = written(there / "other.csv", ["image,labels", "x.jpg,cat", "y.jpg,dog"])
     with pytest.raises(ShardError, match=r"none of the 2 images .* is in .*the set a"):
         multilabels.load(other, image_root=there / "set")
@@ -206,6 +214,22 @@ def test_coco_without_boxes_says_all_categories_of_an_image(photos):
     (photos / "annotations.json").write_text(json.dumps(document))
     data = multilabels.load(photos / "annotations.json")
     assert (data.classes, data.targets.tolist()) == (CLASSES, MATRIX)
+
+
+def test_what_says_no_classes_is_refused_with_what_to_name(photos, tmp_path_factory):
+    there = tmp_path_factory.mktemp("set")
+    shards.build(photos, there / "set")
+    advice = {
+        there / "set": "one class an image: name the table",
+        photos: "it has no such list",
+        there / "nowhere": "nothing is there: check the path",
+    }
+    for place, text in advice.items():
+        with pytest.raises(ShardError, match=rf"got {place}; .*{text}"):
+            multilabels.load(place)
+    table = written(photos / "labels.csv", TABLES["semicolons.csv"])
+    with pytest.raises(ShardError, match=f"name one of its lists: {table}"):
+        multilabels.load(photos)
 
 
 def test_columns_of_what_is_no_table_are_refused(photos):

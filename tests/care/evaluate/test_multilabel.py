@@ -111,7 +111,7 @@ def test_sets_of_other_classes_and_without_objects_are_refused(encoder, sets):
         multilabel(encoder, empty, val)
 
 
-def test_a_table_of_the_same_classes_gives_the_same_figures(encoder, sets, tmp_path):
+def test_a_table_of_the_same_classes_gives_the_same_figures(encoder, sets, tmp_path, capsys):
     got = []
     for form in ("boxes", "table"):
         pair = list(sets)
@@ -125,6 +125,7 @@ def test_a_table_of_the_same_classes_gives_the_same_figures(encoder, sets, tmp_p
             multilabel(encoder, *pair, epochs=4, lrs=(1.0,), workers=0, cache=tmp_path / form)
         )
     assert got[0] == got[1]
+    assert "labels.csv: 3 classes, with ; between them: blue, green, red" in capsys.readouterr().err
 
 
 def row_of_names(row):
