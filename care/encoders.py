@@ -8,6 +8,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models, resnet
@@ -20,6 +21,9 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 # what is before the stages: a 7×7 convolution of stride 2 and pooling, or a 3×3 one without
 Stem = Literal["imagenet", "small", "cifar", "cifar-pad2"]
 _STRIDE_AND_PADDING = {"small": (2, 1), "cifar": (1, 1), "cifar-pad2": (1, 2)}
+GRAY = "-gray"  # at the end of the name of a network of one channel
+# parts of red, green and blue in the one channel of gray (ITU-R BT.601), as Pillow's
+LUMA = (0.299, 0.587, 0.114)
 
 
 class ResNetEncoder(resnet.ResNet):
@@ -38,6 +42,8 @@ class ResNetEncoder(resnet.ResNet):
         small: the same as the stem ``small``.
         half: half of the channels in every stage.
         base_width: torchvision's ``width_per_group``; 128 is the paper's ResNet-50 (2×).
+        gray: a first convolution of one channel, as for X-rays and microscopes: the gray of the
+            three that it is given, which are normalised before.
 
     Attributes:
         name: what ``build_encoder`` rebuilds it from, recorded in checkpoints.
@@ -49,7 +55,7 @@ class ResNetEncoder(resnet.ResNet):
         CareError: There is no stage of the tap's name.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is a choice of the architecture)
         self,
         block: type[resnet.BasicBlock | resnet.Bottleneck],
         layers: list[int],
@@ -60,18 +66,24 @@ class ResNetEncoder(resnet.ResNet):
         small: bool = False,
         half: bool = False,
         base_width: int = 64,
+        gray: bool = False,
     ) -> None:
         if tap not in STAGES:
             raise CareError(f"wanted a tap among {', '.join(STAGES)}, got {tap!r}")
         self.half = half
         super().__init__(block, layers, zero_init_residual=True, width_per_group=base_width)
         stem = "small" if small else stem
+        channels = 1 if gray else 3
         if stem != "imagenet":
             stride, padding = _STRIDE_AND_PADDING[stem]
-            self.conv1 = nn.Conv2d(3, 64, 3, stride=stride, padding=padding, bias=False)
-            nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+            self.conv1 = nn.Conv2d(channels, 64, 3, stride=stride, padding=padding, bias=False)
             self.maxpool = nn.Identity()
-        self.name = _full_name(name, tap=tap, stem=stem, half=half)
+        elif gray:
+            self.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+        if stem != "imagenet" or gray:
+            nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.name = _full_name(name, tap=tap, stem=stem, half=half, gray=gray)
+        self.gray = gray
         self.tap = tap
         last_planes = 256 if half else 512
         self.features = last_planes * block.expansion
@@ -88,7 +100,10 @@ class ResNetEncoder(resnet.ResNet):
 
     def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """Compute the map after each stage, by name."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(self.input(images)))))
+        pixels = self.input(images)
+        if self.gray:
+            pixels = torch.einsum("bchw,c->bhw", pixels, pixels.new_tensor(LUMA))[:, None]
+        x = self.maxpool(self.relu(self.bn1(self.conv1(pixels))))
         maps = {}
         for stage in STAGES:
             x = getattr(self, stage)(x)
@@ -101,7 +116,7 @@ class ResNetEncoder(resnet.ResNet):
         return Encoded(maps[self.tap], maps["layer4"].mean((2, 3)))
 
 
-def _full_name(name: str, *, tap: str, stem: Stem, half: bool) -> str:
+def _full_name(name: str, *, tap: str, stem: Stem, half: bool, gray: bool) -> str:
     """What ``build_encoder`` takes, or "" of a network without a name."""
     if not name:
         return ""
@@ -109,10 +124,12 @@ def _full_name(name: str, *, tap: str, stem: Stem, half: bool) -> str:
         name += f"-{stem}"
     if half:
         name += "-half"
+    if gray:
+        name += GRAY
     return name if tap == "layer3" else f"{name}:{tap}"
 
 
-# each takes ``tap``, ``stem`` and ``half``
+# each takes ``tap``, ``stem``, ``half`` and ``gray``
 resnet18 = partial(ResNetEncoder, resnet.BasicBlock, [2, 2, 2, 2], name="resnet18")
 resnet34 = partial(ResNetEncoder, resnet.BasicBlock, [3, 4, 6, 3], name="resnet34")
 resnet50 = partial(ResNetEncoder, resnet.Bottleneck, [3, 4, 6, 3], name="resnet50")
@@ -140,6 +157,16 @@ ENCODERS: dict[str, Callable[..., ResNetEncoder]] = {
     "resnet50x2": resnet50x2,
     "resnet101": resnet101,
     "resnet152": resnet152,
+    "resnet18-gray": partial(resnet18, gray=True),
+    "resnet18-small-gray": partial(resnet18, stem="small", gray=True),
+    "resnet18-small-half-gray": partial(resnet18, stem="small", half=True, gray=True),
+    "resnet18-cifar-gray": partial(resnet18, stem="cifar", gray=True),
+    "resnet18-cifar-pad2-gray": partial(resnet18, stem="cifar-pad2", gray=True),
+    "resnet34-gray": partial(resnet34, gray=True),
+    "resnet50-gray": partial(resnet50, gray=True),
+    "resnet50-small-gray": partial(resnet50, stem="small", gray=True),
+    "resnet50-cifar-gray": partial(resnet50, stem="cifar", gray=True),
+    "resnet50-cifar-pad2-gray": partial(resnet50, stem="cifar-pad2", gray=True),
 }
 Encoder = ResNetEncoder | TappedEncoder | ViTEncoder
 # how an encoder is asked for, in words

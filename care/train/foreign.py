@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 import torch
 from torch import Tensor
-from care.encoders import ENCODER_NAMES, ENCODERS, build_encoder
+from care.encoders import ENCODER_NAMES, ENCODERS, GRAY, build_encoder
 from care.errors import CareError
 from care.train.encoder_source import EncoderSource
 from care.train.naming import DETECTRON2, Naming, find_branches, rename_branch
@@ -166,21 +166,25 @@ def _ask_for_architecture(encoder: str, naming: Naming, prefix: str, source: Enc
     Raises:
         CareError: Networks of the same shapes differ in their strides or paddings.
     """
-    network, _, stem = encoder.partition("-")
+    color = encoder.removesuffix(GRAY)
+    gray = encoder.removeprefix(color)
+    network, _, stem = color.partition("-")
     if stem and not stem.startswith("half"):
+        cifar, solo, small = (
+            source.with_architecture(f"{network}-{name}{gray}")
+            for name in ("cifar", "cifar-pad2", "small")
+        )
         raise CareError(
             f"{source.place} has a {network} with a 3×3 stem under {prefix!r}, of which weights "
-            "do not tell the stride; say which it is: "
-            f"{source.with_architecture(f'{network}-cifar')} of stride 1, as most code for images "
-            f"of 32 px, {source.with_architecture(f'{network}-cifar-pad2')} of stride 1 and "
-            f"padding 2, as solo-learn's, or {source.with_architecture(f'{network}-small')} of "
+            f"do not tell the stride; say which it is: {cifar} of stride 1, as most code for "
+            f"images of 32 px, {solo} of stride 1 and padding 2, as solo-learn's, or {small} of "
             "stride 2"
         )
     if naming is DETECTRON2 and network not in ("resnet18", "resnet34"):
         raise CareError(
             f"{source.place} has a {network} by detectron2's names under {prefix!r}, of which "
             "weights do not tell where its bottlenecks have their stride; give "
-            f"{source.with_architecture(network)} if it is on the 3×3 convolution "
+            f"{source.with_architecture(network + gray)} if it is on the 3×3 convolution "
             "(STRIDE_IN_1X1: False, as of weights that come from torchvision or MoCo); that of "
             "Caffe's (MSRA) is on the 1×1, which there is no encoder for"
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 import torch
 from care.encoded import InputNormalisation
-from care.encoders import ENCODERS, Encoder, build_encoder
+from care.encoders import ENCODERS, Encoder, ResNetEncoder, build_encoder
 from care.errors import CareError
 from care.train.checkpoint import MODEL_FILE, Checkpoint, latest, read
 from care.train.encoder_source import LIBRARIES, EncoderSource, parse_source
@@ -81,6 +81,8 @@ def load_encoder(
         expect_pixels(encoder, mean, std)
     elif stored.assumed:
         encoder.assumed += "; input normalised by ImageNet's mean and deviation"
+        if isinstance(encoder, ResNetEncoder) and encoder.gray:
+            encoder.assumed += ", gray of its three channels"
     return encoder.eval()
 
 

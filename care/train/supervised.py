@@ -4,7 +4,7 @@ from typing import Any
 import torch
 from torch import nn
 from torchvision import models
-from care.encoders import Encoder, build_encoder
+from care.encoders import GRAY, Encoder, build_encoder
 from care.errors import CareError
 from care.tapped import TappedEncoder
 from care.train.encoder_source import LIBRARIES
@@ -28,6 +28,11 @@ def supervised_encoder(name: str) -> Encoder:
     """
     encoder = build_encoder(name)  # its errors come first
     kind, _, rest = name.partition(":")
+    if kind.endswith(GRAY):
+        raise CareError(
+            f"no ImageNet weights for {name!r}, whose images are gray; "
+            f"supervised:{kind.removesuffix(GRAY)} takes gray images, too"
+        )
     model = rest.partition(":")[0]
     if kind not in LIBRARIES:
         model = TORCHVISION_NAMES.get(kind, kind)

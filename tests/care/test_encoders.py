@@ -1,5 +1,6 @@
 from copy import deepcopy
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -7,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from care import ENCODERS, CareError, TappedEncoder, build_encoder, resnet18, resnet50, streams_for
 from care.encoded import map_shape
 from care.encoders import STAGES
+from care.train.photometrics import MEAN, STD
 
 # our name: torchvision's, and the parameters that its documentation states, with the classifier
 PEERS = {
@@ -132,6 +134,36 @@ def test_an_unknown_tap_is_refused():
 def test_every_encoder_is_rebuilt_by_its_name():
     with torch.device("meta"):
         assert [build_encoder(name).name for name in ENCODERS] == [*ENCODERS]
+
+
+@pytest.mark.parametrize("name", ["resnet18-gray", "resnet18-cifar-gray"])
+def test_a_gray_stem_sees_the_luma_of_its_input(name):
+    torch.manual_seed(0)
+    gray = build_encoder(name).eval()
+    color = build_encoder(name.removesuffix("-gray")).eval()
+    assert gray.conv1.weight.shape[1] == 1
+    assert count(color) - count(gray) == 2 * gray.conv1.weight.numel()
+    # a kernel of one channel on the luma is one of three channels in the luma's parts
+    state = gray.state_dict()
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    state["conv1.weight"] = state["conv1.weight"] * luma[:, None, None]
+    color.load_state_dict(state)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(gray(images).map, color(images).map)
+        torch.testing.assert_close(gray(images).features, color(images).features)
+
+
+def test_libraries_take_the_weights_of_a_gray_encoder_and_its_pixels_as_documented():
+    gray = build_encoder("resnet18-gray").eval()
+    peer = timm.create_model("resnet18", in_chans=1, num_classes=0).eval()
+    peer.load_state_dict(gray.state_dict())
+    pixels = torch.rand(2, 1, 64, 64)
+    mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
+    with torch.no_grad():
+        want = gray((pixels - mean) / std).features
+        got = peer((pixels - 0.45883) / 0.22559)
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():

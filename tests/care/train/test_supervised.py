@@ -163,3 +163,8 @@ def test_timm_without_a_network_is_an_error(monkeypatch):
 def test_names_without_weights_are_refused(name, message):
     with pytest.raises(CareError, match=message):
         load_encoder(f"supervised:{name}")
+
+
+def test_gray_encoders_have_no_weights_of_labels(hub):
+    with pytest.raises(CareError, match=r"'resnet18-gray', whose images are gray; .*:resnet18"):
+        load_encoder("supervised:resnet18-gray")
