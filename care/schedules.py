@@ -60,7 +60,7 @@ def dropped_lr_at(
     if step < warmup:
         return _warming_lr(step, base=base, warmup=warmup, start=start)
     passed = sum(step >= round(share * total) for share in drops)
-    return base / 10**passed
+    return base / 10.0**passed
 
 
 def _warming_lr(step: int, *, base: float, warmup: int, start: float) -> float:
