@@ -15,7 +15,8 @@ from care.encoders import ENCODER_NAMES, ENCODERS, GRAY, build_encoder
 from care.errors import CareError
 from care.train.encoder_source import EncoderSource
 from care.train.naming import DETECTRON2, Naming, find_branches, rename_branch
-from care.train.weights import Misfit, misfit
+from care.train.weights import POSITIONS, Misfit, misfit
+from care.vit import VITS, ViTEncoder
 from shards.progress import say
 
 # words in the names of networks
@@ -81,7 +82,7 @@ def recognise(tensors: Mapping[str, Tensor], source: EncoderSource) -> Recognise
         CareError: There is no network, or more than one; it is none of ours; or its weights do not
             tell which one it is.
     """
-    is_model = source.architecture.startswith(("torchvision:", "timm:"))
+    is_model = source.architecture.startswith((*VITS, "torchvision:", "timm:"))
     branch = find_model(tensors, source) if is_model else find_resnet(tensors, source)
     match = branch.match
     place = f"under {branch.prefix!r}"
@@ -125,14 +126,14 @@ def find_resnet(tensors: Mapping[str, Tensor], source: EncoderSource) -> Branch:
 
 
 def find_model(tensors: Mapping[str, Tensor], source: EncoderSource) -> Branch:
-    """Find the weights of a model of torchvision or timm, by the model's own names.
+    """Find the weights of a ViT or a model of torchvision or timm, by the model's own names.
 
     Args:
         tensors: all of the checkpoint's, by dotted name.
         source: where they are from, and which model they are of.
 
     Raises:
-        CareError: There is no such network, or more than one.
+        CareError: There is no such network, or more than one, or a ViT has learned its positions.
     """
     with torch.random.fork_rng(devices=[]):
         encoder = build_encoder(source.architecture)
@@ -143,10 +144,32 @@ def find_model(tensors: Mapping[str, Tensor], source: EncoderSource) -> Branch:
         name = key.removeprefix(prefix)
         if key.startswith(prefix) and (name in state or not name.startswith(HEADS)):
             body[name] = tensor
+    keys = {prefix + name for name in body}
+    if isinstance(encoder, ViTEncoder):
+        _check_positions(encoder, body.pop(POSITIONS, None), source)
     with_counters = {**_counters_of(state), **body}
     own_names = {f"model.{name}": tensor for name, tensor in with_counters.items()}
     match = Match(source.architecture, own_names, misfit(state, with_counters))
-    return Branch(prefix, {prefix + name for name in body}, match, "as it was asked for")
+    return Branch(prefix, keys, match, "as it was asked for")
+
+
+def _check_positions(encoder: ViTEncoder, table: Tensor | None, source: EncoderSource) -> None:
+    """Refuse a ViT whose positions are not those that its encoder computes.
+
+    Args:
+        encoder: for images of the usual size.
+        table: as timm has it in the file, or None.
+        source: where it is from.
+    """
+    if table is None:
+        return
+    wanted = encoder.position_table()
+    if table.shape != wanted.shape or not torch.allclose(table.float(), wanted, atol=1e-3):
+        raise CareError(
+            f"wanted a ViT with MoCo v3's fixed sine and cosine positions for {encoder.size} px in "
+            f"{source.place}, got other ones ({POSITIONS} of {list(table.shape)}); there is no "
+            "encoder for it here"
+        )
 
 
 def _counters_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -104,3 +104,35 @@ def test_labels_have_given_it_no_weights():
         supervised_encoder("vit-tiny8")
     with pytest.raises(CareError, match="vit-s16 is the name of a network: random:vit-s16 has no"):
         load_encoder("vit-s16")
+
+
+def moco_v3_checkpoint(encoder, table):
+    """As the authors save one: both encoders with their heads, under distributed names."""
+    state = {}
+    for branch, shift in (("base_encoder", 0.0), ("momentum_encoder", 1.0)):
+        tensors = encoder.model.state_dict() | {"pos_embed": table, "head.0.weight": torch.ones(2)}
+        state |= {f"module.{branch}.{name}": value + shift for name, value in tensors.items()}
+    state["module.momentum_encoder.pos_embed"] = table
+    return {"arch": "vit_small", "state_dict": state | {"module.predictor.0.weight": torch.ones(2)}}
+
+
+def test_a_checkpoint_of_moco_v3_gives_its_features(tmp_path, capsys):
+    theirs = load_encoder("random:vit-tiny8")
+    table = theirs.position_table()
+    torch.save(moco_v3_checkpoint(theirs, table), tmp_path / "vit.pth.tar")
+    encoder = load_encoder(f"{tmp_path}/vit.pth.tar:vit-tiny8")
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(encoder(images).features, theirs(images).features)
+    assert (encoder.name, encoder.size) == ("vit-tiny8", 224)
+    assert encoder.assumed.startswith("vit-tiny8 under 'state_dict.module.base_encoder.', as it")
+    shifted = load_encoder(f"{tmp_path}/vit.pth.tar:momentum_encoder:vit-tiny8")
+    assert torch.equal(shifted.model.cls_token, theirs.model.cls_token + 1)
+
+
+def test_learned_positions_are_refused(tmp_path):
+    theirs = load_encoder("random:vit-tiny8")
+    table = theirs.position_table() + 0.1
+    torch.save(moco_v3_checkpoint(theirs, table), tmp_path / "vit.pth")
+    with pytest.raises(CareError, match=r"fixed sine and cosine .* 224 px in .*\[1, 785, 64\]"):
+        load_encoder(f"{tmp_path}/vit.pth:vit-tiny8")
