@@ -8,7 +8,7 @@ import pytest
 import torch
 from flat import gathered
 from care import BYOL, streams_for
-from care.train import Stopped, checkpoint, load_encoder, pretrain
+from care.train import LARS, SGD, AdamW, Stopped, checkpoint, load_encoder, pretrain
 
 pytestmark = [
     pytest.mark.gpu,
@@ -73,10 +73,23 @@ def test_the_fastest_precision_is_the_default(data, tmp_path):
     assert checkpoint.latest(tmp_path).manifest["settings"]["precision"] == wanted
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_stopped_run_has_the_losses_of_a_whole_one(data, tmp_path, exact, precision):
-    whole = train(data, tmp_path / "whole", precision=precision)
-    train_with_a_stop(data, tmp_path / "stopped", 5, precision=precision)
+@pytest.mark.parametrize(
+    ("precision", "optimizer"),
+    [
+        ("fp32", SGD(lr=0.4, warmup=2)),
+        ("bf16", SGD(lr=0.4, warmup=2)),
+        ("fp16", SGD(lr=0.4, warmup=2)),
+        ("fp32", LARS(lr=0.4, warmup=2)),
+        ("fp16", LARS(lr=0.4, warmup=2)),
+        ("fp32", AdamW(lr=0.001, warmup=2)),
+        ("fp16", AdamW(lr=0.001, warmup=2)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_a_stopped_run_has_the_losses_of_a_whole_one(data, tmp_path, exact, precision, optimizer):
+    changes = {"precision": precision, "optimizer": optimizer}
+    whole = train(data, tmp_path / "whole", **changes)
+    train_with_a_stop(data, tmp_path / "stopped", 5, **changes)
     stopped = losses_of(tmp_path / "stopped")
     assert [line["step"] for line in stopped] == list(range(STEPS))
     # deterministic kernels should give equal bits; a cuBLAS that adds in another order may not,
