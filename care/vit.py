@@ -108,7 +108,8 @@ class ViTEncoder(nn.Module):
         patches = self.model.patch_embed(self.input(images))
         rows, columns = patches.shape[1:3]
         tokens = patches.flatten(1, 2) + self.positions(rows, columns).to(patches.dtype)
-        with_class = torch.cat((self.model.cls_token.expand(len(tokens), -1, -1), tokens), 1)
+        class_token = self.model.get_parameter("cls_token").expand(len(tokens), -1, -1)
+        with_class = torch.cat((class_token, tokens), 1)
         out = self.model.norm(self.model.blocks(with_class))
         tokens_map = out[:, 1:].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
         return Encoded(tokens_map, out[:, 0])

@@ -299,7 +299,7 @@ def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:
 def _timm_lars() -> Any:
     """The class of timm's optimizer."""
     try:
-        from timm.optim import Lars
+        from timm.optim.lars import Lars
     except ImportError:
         raise CareError(
             "LARS and LARC are timm's, which is not installed; pip install 'care-ssl[timm]', or "

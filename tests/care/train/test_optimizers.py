@@ -310,7 +310,7 @@ def test_plain_sgd_records_what_it_always_has():
 
 
 def test_without_timm_lars_is_refused_before_there_is_a_run(data, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm.optim", None)
+    monkeypatch.setitem(sys.modules, "timm.optim.lars", None)
     with pytest.raises(CareError, match=r"timm's, which is not installed; pip install 'care-ssl"):
         train(data, tmp_path / "run", optimizer=LARS())
     assert not (tmp_path / "run").exists()
