@@ -47,6 +47,10 @@ _LAZY = {
         "flows.cli.reproduce",
         "Does it help? Arms × seeds, judged alike, with error bars; killed, it continues.",
     ),
+    "doctor": _Lazy(
+        "flows.cli.doctor",
+        "What this installation can do on this machine, and what is missing for what.",
+    ),
 }
 
 
