@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 from care.encoders import ENCODERS
+from care.errors import CareError
 from care.vit import VITS
 from shards import storage
 
@@ -48,6 +49,22 @@ def parse_source(source: str | Path) -> EncoderSource:
         if storage.locate(place).exists():
             return _with_parts(place, text[end + 1 :])
     return EncoderSource(text)
+
+
+def with_branch(source: str, branch: str) -> str:
+    """How to ask for another network of the same file.
+
+    Args:
+        source: as a user gives it.
+        branch: which network, as of ``EncoderSource``.
+
+    Raises:
+        CareError: The source names one already.
+    """
+    parts = parse_source(source)
+    if parts.branch:
+        raise CareError(f"{source} names its network itself, got {branch!r} as well; leave one out")
+    return parts._replace(branch=branch).with_architecture(parts.architecture)
 
 
 def _with_parts(place: str, parts: str) -> EncoderSource:

@@ -3,6 +3,7 @@
 import re
 from typing import Annotated, Any
 import typer
+from care.train.encoder_source import with_branch
 from care.train.load import is_foreign
 from flows import records
 from flows.cli.options import Json, add_command, new_app
@@ -65,6 +66,13 @@ def _add(line: EvaluationKind) -> None:
                 " 1 and 0 for each class.",
             ),
         ] = None,
+        key: Annotated[
+            str | None,
+            typer.Option(
+                help="Which network of other people's files that have several, such as teacher; of"
+                " one file alone it is FILE:teacher."
+            ),
+        ] = None,
         mean: Annotated[
             str | None,
             typer.Option(
@@ -91,7 +99,8 @@ def _add(line: EvaluationKind) -> None:
             inputs["columns"] = [name.strip() for name in columns.split(",")]
         # neither decides the result
         inputs |= {"cache": f"{out}/features", "nproc": nproc}
-        show_results(_judge(encoder, out, inputs, pixels if mean else {}), as_json)
+        sources = _with_key(encoder, key) if key else encoder
+        show_results(_judge(sources, out, inputs, pixels if mean else {}), as_json)
 
     add_command(
         app,
@@ -109,6 +118,22 @@ def _hidden_options(line: EvaluationKind) -> set[str]:
     if not line.by_processes:
         hidden.add("nproc")
     return hidden
+
+
+def _with_key(sources: list[str], key: str) -> list[str]:
+    """Sources of encoders, those in other people's files with the network that is wanted there.
+
+    Raises:
+        typer.BadParameter: No encoder is in such a file.
+    """
+    foreign = [source for source in sources if is_foreign(source)]
+    if not foreign:
+        raise typer.BadParameter(
+            f"wanted a file of other people with several networks, got {', '.join(sources)}; the "
+            "target of a run is RUN:target",
+            param_hint="--key",
+        )
+    return [with_branch(source, key) if source in foreign else source for source in sources]
 
 
 def _numbers(text: str | None, option: str) -> list[float]:

@@ -31,6 +31,7 @@ MISTAKES = [
     ("evaluate knn x --train a --val b --size 8", 2, "--size"),
     ("evaluate linear x --train a --val b --lrs 0.1,fast", 2, "numbers with commas"),
     ("evaluate linear x --train a --val b --nproc 2", 2, "--nproc"),
+    ("evaluate knn random:resnet18 --train a --val b --key ema", 2, "target of a run is"),
     ("evaluate detect x --train photos --val photos", 1, "wanted a COCO JSON or a VOC list"),
     ("results empty", 1, "results.json"),
     ("results nosuch", 1, "nosuch does not exist; wanted a folder of `care evaluate`"),

@@ -7,7 +7,7 @@ from torch import nn
 from torchvision import models
 from care import CareError
 from care.train import load_encoder
-from care.train.encoder_source import EncoderSource, parse_source
+from care.train.encoder_source import EncoderSource, parse_source, with_branch
 
 pytestmark = pytest.mark.usefixtures("skeletons_once")
 
@@ -103,6 +103,17 @@ def test_the_teacher_is_had_by_its_name_and_alone_for_the_asking(tmp_path):
     encoder, features = found(f"{file}:teacher:resnet18-cifar")
     torch.testing.assert_close(features, features_of(teacher), **CLOSE)
     assert "under 'teacher.backbone.'" in encoder.assumed
+
+
+@pytest.mark.parametrize(
+    ("source", "other"),
+    [("a.pth", "a.pth:ema"), ("a.pth:resnet18-cifar", "a.pth:ema:resnet18-cifar")],
+)
+def test_a_key_names_the_network_of_a_file_that_does_not_itself(tmp_path, source, other):
+    (tmp_path / "a.pth").touch()
+    assert with_branch(f"{tmp_path}/{source}", "ema") == f"{tmp_path}/{other}"
+    with pytest.raises(CareError, match=r"a\.pth:q names its network itself, got 'ema' as well"):
+        with_branch(f"{tmp_path}/a.pth:q", "ema")
 
 
 def test_a_tap_may_be_named_with_the_architecture(tmp_path):
