@@ -36,7 +36,7 @@ def attention_loss(c: Embeddings, t: Embeddings, *, norm: bool = False) -> Float
     value that it logs, which is ``attention_loss(c.target, t.target)`` here.
 
     Args:
-        c: embeddings of the C-stream, of both views.
+        c: embeddings of the C-stream, of both views first.
         t: embeddings of the T-stream. They get no gradient: it supervises and is not pulled.
         norm: take the distance ‖c − t‖₂ that Eq. 4 prints instead, the mean over the batch; it
             wants a weight of its own.
@@ -46,6 +46,7 @@ def attention_loss(c: Embeddings, t: Embeddings, *, norm: bool = False) -> Float
 
     Source: Eq. 4, Sec. 3.3.
     """
+    # of further, small views there is nothing to supervise by
     view1 = unit(c[0]) - unit(t[0].detach())
     view2 = unit(c[1]) - unit(t[1].detach())
     if norm:
@@ -73,7 +74,8 @@ def care_loss(
 
     Source: Eq. 5, Sec. 3.3.
     """
-    cnn = c.criterion(c.online, c.target)
+    of_batch = () if c.samples is None else (c.samples,)
+    cnn = c.criterion(c.online, c.target, *of_batch)
     if t is None:
         return CareLoss(cnn, cnn, torch.zeros_like(cnn), torch.zeros_like(cnn))
     c_width = c.online[0].shape[1]

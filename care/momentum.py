@@ -33,7 +33,7 @@ class Pair(Protocol):
         Args:
             online: inputs of the online network, one for each view. Each goes through by itself,
                 so that batch norm sees one view at a time.
-            target: the target's inputs, likewise.
+            target: the target's inputs, those of the same views or of the first ones alone.
 
         Returns:
             Outputs of the online network and of the target, one for each view.
@@ -60,9 +60,12 @@ class Siamese(nn.Module, Pair):
         self.online = online
 
     def forward(self, online: Sequence[Any], target: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """Give the online inputs' outputs twice, without a look at the target's inputs."""
+        """Give the online inputs' outputs, and as the target's the first of the same ones.
+
+        Of the target's inputs only their number counts.
+        """
         outputs = [self.online(view) for view in online]
-        return outputs, outputs
+        return outputs, outputs[: len(target)]
 
     def followers(self) -> list[tuple[Tensor, Tensor]]:
         """List nothing: there is no second network."""

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# of the two views
-Embeddings = tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]
+# a tensor for each view, first those of the two that every objective compares
+Embeddings = tuple[Float[Tensor, "b d"], ...]
 
 
 def unit(x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:

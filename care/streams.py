@@ -7,7 +7,7 @@ update is the caller's line after the optimizer's step.
 from collections.abc import Sequence
 from typing import NamedTuple
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from care.attention import Transformer
 from care.encoded import map_shape
@@ -20,33 +20,40 @@ from care.positions import Position, RelativePosition
 from care.similarity import Embeddings
 from care.vit import ViTEncoder
 
+# of a view [b, 3, h, w]; patches have one more
+IMAGE_AXES = 4
+# views that the T-stream sees, too: what follows them are small crops, or patches
+GLOBAL_VIEWS = 2
+
 
 class Maps(NamedTuple):
-    """Tapped feature maps of the two views, [b, c, h, w] each, for the T-stream.
+    """Tapped feature maps of the two global views, [b, c, h, w] each, for the T-stream.
 
     Attributes:
         online: with gradient.
         target: without.
     """
 
-    online: tuple[Tensor, Tensor]
-    target: tuple[Tensor, Tensor]
+    online: tuple[Tensor, ...]
+    target: tuple[Tensor, ...]
 
 
 class CStreamOut(NamedTuple):
-    """What the C-stream gives of two views, embeddings not normalised.
+    """What the C-stream gives of two views or more, embeddings not normalised.
 
     Attributes:
-        online: predictor's outputs, f₁ of Eq. 1.
-        target: target projector's outputs, f₂ of Eq. 1, without gradient.
-        maps: for the T-stream.
+        online: predictor's outputs, f₁ of Eq. 1, of every view.
+        target: target projector's outputs, f₂ of Eq. 1, of the global views, without gradient.
+        maps: of the global views, for the T-stream.
         criterion: the loss that the embeddings are for.
+        samples: numbers of the images, where the loss uses them; else None.
     """
 
     online: Embeddings
     target: Embeddings
     maps: Maps
     criterion: Loss = BYOL().loss
+    samples: Int[Tensor, " b"] | None = None
 
 
 class TStreamOut(NamedTuple):
@@ -79,6 +86,9 @@ class Stream(nn.Module):
         projector = self.objective.projector(int(backbone.online.features))  # type: ignore[arg-type]
         self.projector = type(backbone)(projector)
         self.predictor = self.objective.predictor()
+        puzzle_head = self.objective.puzzle_head(int(backbone.online.features))  # type: ignore[arg-type]
+        if puzzle_head is not None:
+            self.puzzle_head = puzzle_head
         self.criterion = self.objective.criterion()
 
     def online_parameters(self) -> list[nn.Parameter]:
@@ -106,11 +116,11 @@ class Stream(nn.Module):
 
         Args:
             online: features by the online network, one tensor for each view.
-            target: features by the target network, likewise.
+            target: features by the target network, of the same views or of the first ones alone.
 
         Returns:
-            Embeddings of the online and of the target network, one tensor for each view; the
-            target's without gradient, and without a predictor.
+            Embeddings of the online and of the target network, one tensor for each of their views;
+            the target's without gradient, and without a predictor.
         """
         online_projections, target_projections = self.projector(online, target)
         embeddings = tuple(self.predictor(projection) for projection in online_projections)
@@ -120,26 +130,77 @@ class Stream(nn.Module):
 class CStream(Stream):
     """The CNN stream: an SSL method, BYOL by default, on a pair of encoders (Sec. 3.1)."""
 
-    def forward(self, x1: Float[Tensor, "b 3 h w"], x2: Float[Tensor, "b 3 h w"]) -> CStreamOut:
-        """Embed the two views of a batch.
+    def forward(
+        self,
+        *views: Float[Tensor, "b _ _ _"] | Float[Tensor, "b 9 _ _ _"],
+        samples: Int[Tensor, " b"] | None = None,
+    ) -> CStreamOut:
+        """Embed the views of a batch, as many as the objective learns from.
 
-        Each view goes through the networks by itself, so batch norm sees one view at a time.
+        Each view goes through the networks by itself, so batch norm sees one view at a time. The
+        target network and the T-stream see the first two.
 
         Args:
-            x1: view 1 of each image, normalised by ImageNet's mean and standard deviation.
-            x2: view 2 of each image, likewise.
+            *views: of each image, normalised by ImageNet's mean and standard deviation: first crops
+                [b, 3, h, w], of which those behind the first two may be smaller, then patches
+                [b, 9, 3, h, w], see ``care.train.View``.
+            samples: numbers of the images, of which an objective with a bank keeps embeddings.
+
+        Raises:
+            CareError: The objective does not learn from so many views, or wants samples.
         """
-        views = (x1, x2)
-        (online1, online2), (target1, target2) = self.backbone(views, views)
+        images = [view for view in views if view.ndim == IMAGE_AXES]
+        puzzles = views[len(images) :]
+        self.objective.check_views(len(images), len(puzzles))
+        online_encoded, target_encoded = self.backbone(images, images[:GLOBAL_VIEWS])
         maps = Maps(
-            online=(online1.map, online2.map),
-            target=(target1.map.detach(), target2.map.detach()),
+            online=tuple(encoded.map for encoded in online_encoded[:GLOBAL_VIEWS]),
+            target=tuple(encoded.map.detach() for encoded in target_encoded),
         )
         online, target = self.embed(
-            (online1.features, online2.features),
-            (target1.features, target2.features),
+            [encoded.features for encoded in online_encoded],
+            [encoded.features for encoded in target_encoded],
         )
-        return CStreamOut(_of_two(online), _of_two(target), maps, self.criterion)
+        online += tuple(self.embed_patches(patches) for patches in puzzles)
+        return self.output(online, target, maps, samples)
+
+    def embed_patches(self, patches: Float[Tensor, "b n _ h w"]) -> Float[Tensor, "b d"]:
+        """Embed images of which patches are seen, by the online network.
+
+        Args:
+            patches: of each image, in the order in which they are seen.
+        """
+        encoded, _ = self.backbone([patches.flatten(0, 1)], [])
+        features = encoded[0].features.unflatten(0, patches.shape[:2])
+        embeddings: Tensor = self.puzzle_head(features)
+        return embeddings
+
+    def output(
+        self,
+        online: Embeddings,
+        target: Embeddings,
+        maps: Maps,
+        samples: Int[Tensor, " b"] | None = None,
+    ) -> CStreamOut:
+        """Put embeddings together with the loss that they are for.
+
+        Args:
+            online: of the online network, of every view.
+            target: of the target network.
+            maps: of the global views.
+            samples: numbers of the images.
+
+        Raises:
+            CareError: The objective keeps something of each image, and there are no samples.
+        """
+        uses_samples = self.criterion.uses_samples
+        if uses_samples and samples is None:
+            raise CareError(
+                f"{type(self.objective).__name__} keeps an embedding of every image and wants their"
+                " numbers; call c(*views, samples=views.samples) with the views of"
+                " care.train.batches"
+            )
+        return CStreamOut(online, target, maps, self.criterion, samples if uses_samples else None)
 
 
 class TStream(Stream):
@@ -159,9 +220,14 @@ class TStream(Stream):
         self.detach = detach
 
     def forward(self, maps: Maps) -> TStreamOut:
-        """Embed the maps of the two views."""
+        """Embed the maps of the two global views.
+
+        Raises:
+            CareError: There is one view alone.
+        """
+        self.objective.check_views(len(maps.online))
         online, target = self.embed_maps(maps.online, maps.target)
-        return TStreamOut(_of_two(online), _of_two(target), self.criterion)
+        return TStreamOut(online, target, self.criterion)
 
     def embed_maps(
         self,
@@ -180,11 +246,6 @@ class TStream(Stream):
         if self.detach:
             online = [feature_map.detach() for feature_map in online]
         return self.embed(*self.backbone(online, target))
-
-
-def _of_two(embeddings: tuple[Float[Tensor, "b d"], ...]) -> Embeddings:
-    view1, view2 = embeddings
-    return view1, view2
 
 
 def c_stream_for(

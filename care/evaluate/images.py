@@ -143,10 +143,10 @@ def random_crops(
     to_load, to_label = tee(batches)
     keys = (_keys(rows[ids], epoch) for epoch, ids in to_load)
     views = load_examples(CroppedViews(data, size, seed, (view,)), keys, workers)
-    for (_, ids), (pixels, _) in zip(to_label, views, strict=True):
+    for (_, ids), ((pixels,), _, _) in zip(to_label, views, strict=True):
         labels = data.labels[rows[ids]].astype(np.int64)
         yield LabelledCrops(
-            images=normalize(pixels[:, 0].float() / 255),
+            images=normalize(pixels.float() / 255),
             labels=torch.from_numpy(labels),
             rows=torch.from_numpy(rows[ids]),
         )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
+from care.errors import CareError
 from care.heads import mlp_head
 from care.momentum import MomentumPair, Pair
 from care.objectives.criterion import Criterion
@@ -35,6 +36,31 @@ class Objective:
         """
         return nn.Identity()
 
+    def puzzle_head(self, inputs: int) -> nn.Module | None:
+        """Make the head of patches: pooled features [b, 9, inputs] → [b, dim].
+
+        By default there is none: patches are not learned from.
+        """
+        return None
+
+    def check_views(self, images: int, puzzles: int = 0) -> None:
+        """Refuse views of an image that the method does not learn from.
+
+        By default it learns from two.
+
+        Args:
+            images: number of views that are one image each.
+            puzzles: number of views that are patches of an image, see ``care.train.View``.
+
+        Raises:
+            CareError: It does not; the message says what it wants.
+        """
+        if (images, puzzles) != (2, 0):
+            raise CareError(
+                f"{type(self).__name__} learns from 2 views of an image, got "
+                f"{describe_views(images, puzzles)}; SwAV takes small crops beside the two"
+            )
+
     def loss(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
         """Compute the loss of a batch.
 
@@ -55,3 +81,10 @@ class Objective:
         returns a subclass of ``Criterion`` that has them.
         """
         return Criterion(self.loss)
+
+
+def describe_views(images: int, puzzles: int) -> str:
+    """Numbers of views in words, for messages."""
+    if not puzzles:
+        return str(images)
+    return f"{images} and {puzzles} of patches"

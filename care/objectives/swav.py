@@ -1,22 +1,30 @@
-"""SwAV: tell from one view which prototypes the other view is assigned to."""
+"""SwAV: tell from one view which prototypes another view is assigned to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from care.errors import CareError
 from care.heads import mlp_head
 from care.momentum import Pair, Siamese
 from care.objectives.criterion import Criterion
 from care.objectives.keys import KeyQueue
-from care.objectives.objective import Objective
+from care.objectives.objective import Objective, describe_views
 from care.objectives.sinkhorn import sinkhorn
 from care.similarity import Embeddings, unit
+
+# views whose assignments are predicted, the first ones
+ASSIGNED = 2
 
 
 @dataclass(frozen=True)
 class SwAV(Objective):
-    """Predict the other view's assignment to prototypes, which share the batch evenly.
+    """Predict another view's assignment to prototypes, which share the batch evenly.
+
+    The first two views are assigned; from each of the others, among which there may be any number
+    of small crops, the assignments are predicted (``care.train.views.multi_crop``).
 
     Attributes:
         prototypes: their number.
@@ -30,7 +38,7 @@ class SwAV(Objective):
         queue_from: step from which on they are kept; the released code's is that of epoch 15.
 
     Source: Caron et al. 2020, Unsupervised learning of visual features by contrasting cluster
-    assignments. Here with two views, as in the two-crop rows of the paper's Table 1.
+    assignments. With two views it is that of the two-crop rows of the paper's Table 1.
     """
 
     hidden: int = 2048
@@ -47,6 +55,14 @@ class SwAV(Objective):
     def projector(self, inputs: int) -> nn.Module:
         """Make a head of two layers."""
         return mlp_head(inputs, hidden=self.hidden, outputs=self.dim)
+
+    def check_views(self, images: int, puzzles: int = 0) -> None:
+        """Refuse fewer than two views, and patches."""
+        if images < ASSIGNED or puzzles:
+            raise CareError(
+                f"SwAV learns from 2 views of an image and any number of small crops behind them,"
+                f" got {describe_views(images, puzzles)}"
+            )
 
     def criterion(self) -> Criterion:
         """Make prototypes, and the loss that trains them."""
@@ -74,25 +90,28 @@ class SwappedAssignments(Criterion):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.queues = nn.ModuleList()
         if objective.queue:
-            self.queues.extend(KeyQueue(objective.queue, objective.dim) for _ in range(2))
+            self.queues.extend(KeyQueue(objective.queue, objective.dim) for _ in range(ASSIGNED))
         self._new_embeddings: list[list[Tensor]] = []
         self._normalise()
 
     def forward(self, online: Embeddings, target: Embeddings) -> Float[Tensor, ""]:
-        """Compute the mean of −Σ q₂ log softmax(s₁/τ) and −Σ q₁ log softmax(s₂/τ).
+        """Compute the mean of −Σ q log softmax(s/τ) over views and what they predict.
 
         s are the cosines of a view's embeddings with the prototypes, q the assignments of all
-        images of the batch by them, without gradient.
+        images of the batch by another view, one of the first two, without gradient.
         """
         views = [unit(embeddings) for embeddings in online]
+        assigning = views[:ASSIGNED]
         if self.queues:
-            self._new_embeddings.append([view.detach() for view in views])
+            self._new_embeddings.append([view.detach() for view in assigning])
         prototypes = self._trained_prototypes()
-        scores1, scores2 = (view @ prototypes.T for view in views)
-        assigned1, assigned2 = (
-            self._assignments(scores, view) for view, scores in enumerate((scores1, scores2))
-        )
-        return (self._loss_of(scores1, assigned2) + self._loss_of(scores2, assigned1)) / 2
+        scores = [view @ prototypes.T for view in views]
+        losses = []
+        for number in range(ASSIGNED):
+            assignments = self._assignments(scores[number], number)
+            predictions = scores[:number] + scores[number + 1 :]
+            losses.append(self._mean_loss(predictions, assignments))
+        return torch.stack(losses).mean()
 
     def check(self, batch_size: int) -> None:
         """Refuse a batch of which the queues hold no multiple.
@@ -139,7 +158,10 @@ class SwappedAssignments(Criterion):
         assigned = sinkhorn(scores, epsilon=objective.epsilon, rounds=objective.rounds)
         return assigned[-count:]
 
-    def _loss_of(
-        self, scores: Float[Tensor, "b k"], assignments: Float[Tensor, "b k"]
+    def _mean_loss(
+        self, predictions: Sequence[Float[Tensor, "b k"]], assignments: Float[Tensor, "b k"]
     ) -> Float[Tensor, ""]:
-        return nn.functional.cross_entropy(scores / self.objective.temperature, assignments)
+        """Mean over views of the cross-entropy of what each predicts."""
+        scaled = [scores / self.objective.temperature for scores in predictions]
+        losses = [nn.functional.cross_entropy(scores, assignments) for scores in scaled]
+        return torch.stack(losses).mean()

@@ -1,31 +1,54 @@
-"""Batches of two views: pure functions of (seed, step), whatever workers, processes or restarts."""
+"""Batches of views: pure functions of (seed, step), whatever workers, processes or restarts."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 import shards
+from care.streams import IMAGE_AXES
 from care.train import ranks
 from care.train.loading import worker_count
-from care.train.photometrics import apply_photometrics, crop
-from care.train.views import VIEWS, View
+from care.train.photometrics import apply_photometrics, crop, cut_patches
+from care.train.views import PATCHES, VIEWS, View
 
-Views = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]]
+# of b images: crops, or patches of crops
+ViewPixels = Float[Tensor, "b 3 _ _"] | Float[Tensor, "b 9 3 _ _"]
+
+
+class Batch(tuple[Tensor, ...]):
+    """The views of some images: ``x1, x2 = batch`` where there are two.
+
+    Attributes:
+        samples: numbers of the images in the set [b].
+    """
+
+    samples: Tensor
+
+    def __new__(cls, views: Iterable[ViewPixels], samples: Int[Tensor, " b"]) -> "Batch":
+        """Put views of the same images together."""
+        batch = super().__new__(cls, views)
+        batch.samples = samples
+        return batch
+
+    def __getnewargs__(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        return tuple(self), self.samples
 
 
 class Crops(NamedTuple):
     """The views of one image before their colours are changed.
 
     Attributes:
-        pixels: RGB, a crop for each view.
+        pixels: RGB, a crop [3, h, w] for each view, or nine patches of one.
         colours: ``ViewParameters.colour`` of each view.
+        sample: number of the image.
     """
 
-    pixels: UInt8[np.ndarray, "v 3 h w"]
+    pixels: tuple[UInt8[np.ndarray, "... 3 h w"], ...]
     colours: Float32[np.ndarray, "v 11"]
+    sample: int
 
 
 class CroppedViews(Dataset[Crops]):
@@ -33,7 +56,7 @@ class CroppedViews(Dataset[Crops]):
 
     Args:
         data: an open shard set.
-        size: side of the crops, pixels.
+        size: side of the crops, pixels, of views that have none of their own.
         seed: of the views.
         views: their distributions.
     """
@@ -54,9 +77,16 @@ class CroppedViews(Dataset[Crops]):
         epoch, sample = at
         # a copy: torch takes no array that cannot be written
         image = np.array(self.data.image(sample))
-        drawn = [view.draw(self.seed, epoch, sample, n) for n, view in enumerate(self.views)]
-        pixels = np.stack([crop(image, parameters, self.size) for parameters in drawn])
-        return Crops(pixels, np.stack([parameters.colour for parameters in drawn]))
+        pixels = []
+        colours = []
+        for number, view in enumerate(self.views):
+            parameters = view.draw(self.seed, epoch, sample, number)
+            seen = crop(image, parameters, view.crop_side(self.size))
+            if view.patch is not None:
+                seen = cut_patches(seen, parameters, view.patch)
+            pixels.append(seen)
+            colours.append(parameters.colour)
+        return Crops(tuple(pixels), np.stack(colours), sample)
 
 
 def batches(  # noqa: PLR0913 (keywords; one of the public verbs)
@@ -68,17 +98,17 @@ def batches(  # noqa: PLR0913 (keywords; one of the public verbs)
     seed: int = 0,
     start: int = 0,
     workers: int | None = None,
-    views: tuple[View, View] = VIEWS,
+    views: Sequence[View] = VIEWS,
     device: torch.device | str = "cpu",
-) -> Iterator[tuple[int, Views]]:
-    """Yield the two views of a batch of images for each step from ``start`` to ``steps`` − 1.
+) -> Iterator[tuple[int, Batch]]:
+    """Yield the views of a batch of images for each step from ``start`` to ``steps`` − 1.
 
-    Each image is decoded once and both crops are cut from it; colours are changed in whole batches
+    Each image is decoded once and all crops are cut from it; colours are changed in whole batches
     on the device. Of several processes each gets its slice of every batch.
 
     Args:
         data: an open shard set; labels are not read.
-        size: side of a view, pixels.
+        size: side of a view, pixels, where it has none of its own.
         batch_size: images a step, on all processes together; an epoch leaves its last, incomplete
             batch out.
         steps: steps of the whole run.
@@ -86,30 +116,77 @@ def batches(  # noqa: PLR0913 (keywords; one of the public verbs)
         start: first step, of a run that continues.
         workers: processes that decode and crop beside this one, by default as many as are best
             here; the batches are the same for any number.
-        views: distributions of the two views.
+        views: distribution of each view, by default of the paper's two.
         device: where the colours are changed, and where the views are.
 
     Yields:
-        The step and ``(x1, x2)``, normalised by ImageNet's mean and deviation.
+        The step and the views, ``(x1, x2)`` of two, normalised by ImageNet's mean and deviation; a
+        view [b, 3, h, w], patches [b, 9, 3, h, w]. ``samples`` of them are the images' numbers.
 
     Raises:
         shards.ShardError: There are fewer images than a batch, or one is damaged.
     """
     device = torch.device(device)
-    batch_bytes = batch_size // ranks.world() * len(views) * 3 * size**2
+    batch_bytes = batch_size // ranks.world() * bytes_of_views(views, size)
     workers = worker_count(workers, device, batches=steps - start, batch_bytes=batch_bytes)
     examples = load_examples(
-        CroppedViews(data, size, seed, views),
+        CroppedViews(data, size, seed, tuple(views)),
         _epochs_and_samples(data, range(start, steps), batch_size, seed),
         workers,
         pin_memory=device.type == "cuda",
     )
-    for step, (pixels, colours) in enumerate(examples, start):
-        # both views at once: of one, which is not contiguous, torch makes a pageable copy and waits
-        moved = pixels.to(device, non_blocking=True)
-        x1 = apply_photometrics(moved[:, 0], colours[:, 0])
-        x2 = apply_photometrics(moved[:, 1], colours[:, 1])
-        yield step, (x1, x2)
+    for step, (pixels, colours, samples) in enumerate(examples, start):
+        # all views first: their copies go on while the first is coloured
+        moved = [view.to(device, non_blocking=True) for view in pixels]
+        coloured = [_coloured(view, colours[:, number]) for number, view in enumerate(moved)]
+        yield step, Batch(coloured, samples.to(device, non_blocking=True))
+
+
+def bytes_of_views(views: Sequence[View], size: int) -> int:
+    """How much the views of one image take before their colours are changed.
+
+    Args:
+        views: their distributions.
+        size: side of those that have none of their own, pixels.
+    """
+    pixels = 0
+    for view in views:
+        count = 1 if view.patch is None else PATCHES
+        pixels += count * view.side(size) ** 2
+    return 3 * pixels
+
+
+def noise_views(
+    views: Sequence[View], images: int, size: int, *, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    """Noise of the shapes of a batch's views, to measure by how fast a network is.
+
+    Args:
+        views: their distributions.
+        images: of the batch.
+        size: side of those that have none of their own, pixels.
+        dtype: number format.
+    """
+    pixels = []
+    for view in views:
+        side = view.side(size)
+        if view.patch is None:
+            crops = torch.randn(images, 3, side, side, dtype=dtype)
+            pixels.append(crops.contiguous(memory_format=torch.channels_last))
+        else:
+            pixels.append(torch.randn(images, PATCHES, 3, side, side, dtype=dtype))
+    return pixels
+
+
+def _coloured(
+    crops: UInt8[Tensor, "b ... 3 h w"], numbers: Float[Tensor, "b 11"]
+) -> Float[Tensor, "b ... 3 h w"]:
+    """Views as they are seen, those of patches each by the numbers of its view."""
+    if crops.ndim == IMAGE_AXES:
+        return apply_photometrics(crops, numbers)
+    images, patches = crops.shape[:2]
+    of_patches = numbers.repeat_interleave(patches, 0)
+    return apply_photometrics(crops.flatten(0, 1), of_patches).unflatten(0, (images, patches))
 
 
 def _epochs_and_samples(

@@ -2,10 +2,14 @@
 
 import copy
 import time
+from collections.abc import Sequence
 import torch
+from torch import Tensor
 from care.streams import CStream, TStream
+from care.train.batches import noise_views
 from care.train.losses import Losses
 from care.train.precision import Precision, fastest_precision
+from care.train.views import VIEWS, View
 
 # pixels of all images of a training: fewer are seen within the hour on any CPU
 FEW_PIXELS = 10**8
@@ -33,6 +37,7 @@ def forecast_seconds(
     images: int,
     size: int,
     precision: Precision | None = None,
+    views: Sequence[View] = VIEWS,
 ) -> float:
     """How long the steps of a training take on this machine's CPU, decoding not counted.
 
@@ -45,6 +50,7 @@ def forecast_seconds(
         images: that the training sees.
         size: side of the views, pixels.
         precision: of the arithmetic; by default what is fastest here.
+        views: their distributions, of which sizes and number count.
 
     Returns:
         Seconds.
@@ -53,10 +59,10 @@ def forecast_seconds(
     is_bf16 = (precision or fastest_precision(torch.device("cpu"))) == "bf16"
     measured = 2
     with torch.random.fork_rng(devices=[]):
-        seconds = _seconds_of_step(model, measured, size, is_bf16=is_bf16)
+        seconds = _seconds_of_step(model, noise_views(views, measured, size), is_bf16=is_bf16)
         while seconds < LONG_ENOUGH and measured < min(MOST_IMAGES, images):
             measured *= 2
-            seconds = _seconds_of_step(model, measured, size, is_bf16=is_bf16)
+            seconds = _seconds_of_step(model, noise_views(views, measured, size), is_bf16=is_bf16)
     return seconds * images / measured
 
 
@@ -68,15 +74,12 @@ def describe_duration(seconds: float) -> str:
     return f"{hours / 24:.0f} days"
 
 
-def _seconds_of_step(model: Losses, images: int, size: int, *, is_bf16: bool) -> float:
+def _seconds_of_step(model: Losses, views: list[Tensor], *, is_bf16: bool) -> float:
     """Time the passes of one step forward and backward."""
-    x1, x2 = (
-        torch.randn(images, 3, size, size).contiguous(memory_format=torch.channels_last)
-        for _ in range(2)
-    )
+    samples = torch.arange(len(views[0]))
     began = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
-        total = model(x1, x2)["total"]
+        total = model(views, samples)["total"]
     total.backward()
     model.zero_grad()
     return time.perf_counter() - began

@@ -1,10 +1,10 @@
 """The losses of both streams as one module, of the whole batch however many processes share it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 import torch
-from jaxtyping import Float
+from jaxtyping import Int
 from torch import Tensor, nn
 from care import CStream, TStream, care_loss
 from care.streams import CStreamOut, Maps, TStreamOut
@@ -46,18 +46,22 @@ class Losses(nn.Module):
         self._t_precision: Precision | None = None
 
     @contextmanager
-    def computing(self, t_precision: Precision, size: int) -> Iterator[None]:
+    def computing(
+        self, t_precision: Precision, size: int, *, in_threads: bool = True
+    ) -> Iterator[None]:
         """Be ready for a training for the length of the block.
 
-        A CPU that computes alone has a thread for each view; GPUs and groups have none.
+        A CPU that computes alone has a thread for every other view; GPUs and groups have none.
 
         Args:
             t_precision: of the T-stream, which may not be that of the caller's autocast.
             size: side of the views, pixels.
+            in_threads: whether views may be divided between threads: there are at least two, and
+                all are crops.
         """
         self._t_precision = t_precision
         device = next(self.parameters()).device
-        if device.type != "cpu" or ranks.world() > 1:
+        if device.type != "cpu" or ranks.world() > 1 or not in_threads:
             yield
             return
         with views_in_threads(self.c, self.t, size=size, t_precision=t_precision) as view_threads:
@@ -72,18 +76,24 @@ class Losses(nn.Module):
 
     def forward(
         self,
-        x1: Float[Tensor, "b 3 h w"],
-        x2: Float[Tensor, "b 3 h w"],
+        views: Sequence[Tensor],
+        samples: Int[Tensor, " b"] | None = None,
     ) -> dict[str, Tensor]:
-        """Compute the terms of Eq. 5 for the two views of a batch.
+        """Compute the terms of Eq. 5 for the views of a batch.
+
+        Args:
+            views: of each image, see ``care.CStream``.
+            samples: numbers of the images, for an objective with a bank.
 
         Returns:
             Scalars by the names of ``TERMS``; ``total`` is to be minimised, ``spread`` tells of
             collapse.
         """
         embed = self._view_threads or self._embed
-        c_out, t_out = embed(x1, x2)
+        c_out, t_out = embed(*views, samples=samples)
         c_out = _gather(c_out)
+        if c_out.samples is not None:
+            c_out = c_out._replace(samples=ranks.gather_numbers(c_out.samples))
         t_out = None if t_out is None else _gather(t_out)
         loss = care_loss(c_out, t_out, attention_weight=self.weight)
         return {
@@ -94,21 +104,23 @@ class Losses(nn.Module):
             "spread": spread(c_out.target[0]),
         }
 
-    def _embed(self, x1: Tensor, x2: Tensor) -> tuple[CStreamOut, TStreamOut | None]:
-        c_out = self.c(x1, x2)
+    def _embed(
+        self, *views: Tensor, samples: Int[Tensor, " b"] | None
+    ) -> tuple[CStreamOut, TStreamOut | None]:
+        # a stream of the caller's own may know of two views alone
+        of_batch = {"samples": samples} if self.c.criterion.uses_samples else {}
+        c_out = self.c(*views, **of_batch)
         if self.t is None:
             return c_out, None
-        with stream_precision(x1.device, self._t_precision) as cast:
-            (online1, online2), (target1, target2) = c_out.maps
-            maps = Maps((cast(online1), cast(online2)), (cast(target1), cast(target2)))
+        with stream_precision(views[0].device, self._t_precision) as cast:
+            online, target = c_out.maps
+            maps = Maps(tuple(map(cast, online)), tuple(map(cast, target)))
             return c_out, self.t(maps)
 
 
 def _gather(out: StreamOut) -> StreamOut:
     """A stream's embeddings of all processes' images in the place of this one's."""
-    online1, online2 = out.online
-    target1, target2 = out.target
     return out._replace(
-        online=(ranks.gather_rows(online1), ranks.gather_rows(online2)),
-        target=(ranks.gather_rows(target1), ranks.gather_rows(target2)),
+        online=tuple(map(ranks.gather_rows, out.online)),
+        target=tuple(map(ranks.gather_rows, out.target)),
     )

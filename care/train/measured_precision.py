@@ -7,13 +7,15 @@ kept on this machine: the same command takes the same precision again.
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 import torch
 from torch import Tensor, nn
 from care.streams import CStream, Maps, TStream
+from care.train.batches import noise_views
 from care.train.precision import Precision, StreamPrecisions, fastest_precision
+from care.train.views import VIEWS, View
 from shards import Cache, ShardError, storage
 
 # times as fast bfloat16 must be: it costs digits
@@ -30,6 +32,7 @@ def measured_precisions(
     *,
     size: int,
     batch_size: int,
+    views: Sequence[View] = VIEWS,
 ) -> StreamPrecisions:
     """The faster of bfloat16 and float32 for each stream, where a CPU has native bfloat16.
 
@@ -41,6 +44,7 @@ def measured_precisions(
         t: the T-stream, or None.
         size: side of the views, pixels.
         batch_size: images a step in this process.
+        views: their distributions, of which sizes and number count.
 
     Returns:
         The precisions; those of an earlier call for the same networks on this kind of machine.
@@ -50,39 +54,40 @@ def measured_precisions(
     if device.type != "cpu" or native == "fp32":
         return StreamPrecisions(native, native)
     images = min(batch_size, MOST_IMAGES)
-    record = _record(c, t, size, images)
+    sides = [view.side(size) for view in views]
+    record = _record(c, t, sides, images)
     try:
         recorded = storage.read_json(record)
         return StreamPrecisions(recorded["c"], recorded["t"])
     except (ShardError, OSError, ValueError, KeyError, TypeError):
         pass  # not measured yet, or damaged
     with torch.random.fork_rng(devices=[]):
-        measured = _measure(c, t, size, images)
+        dtype = next(c.parameters()).dtype
+        measured = _measure(c, t, noise_views(views, images, size, dtype=dtype))
     with suppress(ShardError, OSError):  # a home that is read-only costs measuring again
         record.parent.mkdir(parents=True, exist_ok=True)
         storage.write_json(record, measured._asdict())
     return measured
 
 
-def _measure(c: CStream, t: TStream | None, size: int, images: int) -> StreamPrecisions:
+def _measure(c: CStream, t: TStream | None, views: Sequence[Tensor]) -> StreamPrecisions:
     """Time copies of the streams on random views."""
     c_copy = copy.deepcopy(c)
-    dtype = next(c.parameters()).dtype
-    views = torch.randn(2, images, 3, size, size, dtype=dtype)
-    x1, x2 = (view.contiguous(memory_format=torch.channels_last) for view in views)
-    c_precision = _faster(c_copy, lambda: _scalar(c_copy(x1, x2).online))
+    samples = torch.arange(len(views[0]))
+    of_batch = {"samples": samples} if c.criterion.uses_samples else {}
+    c_precision = _faster(c_copy, lambda: _scalar(c_copy(*views, **of_batch).online))
     if t is None:
         return StreamPrecisions(c_precision, c_precision)
     t_copy = copy.deepcopy(t)
     with torch.no_grad():
-        maps = c_copy(x1, x2).maps
-    online1, online2 = (feature_map.requires_grad_() for feature_map in maps.online)
-    trained_maps = Maps((online1, online2), maps.target)
+        maps = c_copy(*views, **of_batch).maps
+    online = tuple(feature_map.requires_grad_() for feature_map in maps.online)
+    trained_maps = Maps(online, maps.target)
     t_precision = _faster(t_copy, lambda: _scalar(t_copy(trained_maps).online))
     return StreamPrecisions(c_precision, t_precision)
 
 
-def _scalar(embeddings: tuple[Tensor, Tensor]) -> Tensor:
+def _scalar(embeddings: tuple[Tensor, ...]) -> Tensor:
     return torch.stack([embedding.float().square().mean() for embedding in embeddings]).sum()
 
 
@@ -101,12 +106,13 @@ def _faster(network: nn.Module, forward: Callable[[], Tensor]) -> Precision:
     return "bf16" if min(seconds["bf16"]) * GAIN < min(seconds["fp32"]) else "fp32"
 
 
-def _record(c: CStream, t: TStream | None, size: int, images: int) -> Path:
+def _record(c: CStream, t: TStream | None, sides: list[int], images: int) -> Path:
     """Where the finding for networks of these shapes on this kind of machine is kept."""
     machine = [torch.__version__, torch.cpu.get_capabilities(), torch.get_num_threads()]
     shapes: list[tuple[str, list[int]]] = []
     for stream in (c, t):
         if stream is not None:
             shapes += [(name, list(p.shape)) for name, p in stream.named_parameters()]
-    digest = storage.digest([machine, shapes, size, images])
+    is_pair = len(sides) == 2 and sides[0] == sides[1]
+    digest = storage.digest([machine, shapes, sides[0] if is_pair else sides, images])
     return Cache().folder.parent / "precision" / f"{digest}.json"

@@ -43,6 +43,29 @@ def crop(
     return np.ascontiguousarray(resized.numpy())
 
 
+def cut_patches(
+    view: UInt8[np.ndarray, "3 size size"],
+    parameters: ViewParameters,
+    patch: int,
+) -> UInt8[np.ndarray, "9 3 patch patch"]:
+    """Cut a patch out of each cell of a view.
+
+    Args:
+        view: as ``crop`` gives it.
+        parameters: of the view.
+        patch: side of the patches, pixels.
+    """
+    cell = view.shape[1] // 3
+    room = cell - patch + 1
+    patches = []
+    for number, x, y in parameters.puzzle:
+        row, column = divmod(int(number), 3)
+        top = row * cell + int(y * room)
+        left = column * cell + int(x * room)
+        patches.append(view[:, top : top + patch, left : left + patch])
+    return np.stack(patches)
+
+
 def apply_photometrics(
     crops: UInt8[Tensor, "b 3 h w"],
     numbers: Float[Tensor, "b 11"],

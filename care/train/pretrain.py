@@ -10,8 +10,9 @@ from care import CareError, CStream, Transformer, TStream, momentum_at
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.momentum import update_targets
+from care.streams import IMAGE_AXES
 from care.train import ranks
-from care.train.batches import batches
+from care.train.batches import Batch, batches, bytes_of_views
 from care.train.collapse import CollapseGuard
 from care.train.growth import describe_growth
 from care.train.initial import start_from
@@ -25,6 +26,7 @@ from care.train.origin import write_origin
 from care.train.precision import Precision, StreamPrecisions, can_compute
 from care.train.run import Run
 from care.train.stored import set_size
+from care.train.view_checks import check_views
 from care.train.views import VIEWS, View
 from care.train.weights import save_encoder
 from shards import ShardSet
@@ -69,7 +71,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     momentum: Fraction = 0.99,
     momentum_rises: bool = True,
     attention_weight: NonNegativeFloat = 100,
-    views: tuple[View, View] = VIEWS,
+    views: Sequence[View] = VIEWS,
     seed: NonNegativeInt = 0,
     precision: Precision | None = None,
     accumulate: PositiveInt = 1,
@@ -94,7 +96,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         run: run directory, or its URL.
         c: the C-stream; its online encoder is what training is for.
         t: the T-stream, or None for the C-stream alone.
-        size: side of the views, pixels.
+        size: side of the views, pixels, where they have none of their own.
         batch_size: images a step, on all processes together.
         steps: length of the run.
         optimizer: with learning rate, its warm-up and weight decay; by default the paper's SGD.
@@ -102,7 +104,9 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         momentum: first momentum coefficient of the targets.
         momentum_rises: it goes to 1 over the run, as the paper's, or stays, as MoCo's.
         attention_weight: λ of Eq. 5, by which the attention supervision counts.
-        views: distributions of the two views.
+        views: distribution of each view, by default of the paper's two. The target network and the
+            T-stream see the first two; what follows, such as small crops, is for objectives that
+            learn from it.
         seed: fixes order and views.
         precision: of the networks' arithmetic; by default what is fastest on this machine.
         accumulate: parts in which a process takes its slice, for less memory; batch norm sees one
@@ -126,13 +130,16 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     """
     _check_parts(steps, batch_size, accumulate)
     device = torch_device(machine.device)
+    check_views(views, size, c, t)
     init_digest = None if init is None else start_from(init, c)
-    set_size(c.backbone.online, size)
+    side = views[0].side(size)
+    set_size(c.backbone.online, side)
     model = Losses(c, t, attention_weight).to(device).to(memory_format=torch.channels_last).train()
     synchronise(model)
     for criterion in model.criteria:
         criterion.check(batch_size // accumulate)
-    precisions = _precisions(run, c, t, precision, size=size, images=batch_size // accumulate)
+        criterion.check_set(len(data))
+    precisions = _precisions(run, c, t, precision, views, size, images=batch_size // accumulate)
     torch_optimizer = optimizer.build(_trained_parameters(model))
     keep_freed_memory(device)
     settings = {
@@ -144,7 +151,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         **optimizer_settings(optimizer),
         "momentum": momentum,
         "attention_weight": attention_weight,
-        "views": [list(view) for view in views],
+        "views": [view.settings() for view in views],
         "seed": seed,
         "accumulate": accumulate,
     }
@@ -153,7 +160,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     if not momentum_rises:
         settings["momentum_rises"] = False
     with (
-        model.computing(precisions.t, size),
+        model.computing(precisions.t, side, in_threads=_fit_threads(views)),
         Run(
             run,
             model,
@@ -165,6 +172,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             allow_change=allow_change,
             threads=model.computing_threads,
             images=len(data),
+            example_bytes=bytes_of_views(views, size),
         ) as state,
     ):
         if state.lead:
@@ -185,9 +193,9 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             workers=state.workers,
             device=device,
         )
-        for step, (x1, x2) in state.through(stream):
+        for step, batch in state.through(stream):
             set_rates(torch_optimizer, optimizer, step, total=steps, batch_size=batch_size)
-            terms = state.take_step(step, losses, *_parts(x1, x2, model, accumulate))
+            terms = state.take_step(step, losses, *_parts(batch, model, accumulate))
             guard.check(step, terms["spread"])
             target_momentum = momentum_at(
                 step + 1, total=steps, base=momentum, rises=momentum_rises
@@ -200,7 +208,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             state.record(step, terms, probed, note=_note(terms, t))
         encoder = state.place_of("encoder.safetensors")
         if state.lead:
-            save_encoder(encoder, c.backbone.online, size=size)
+            save_encoder(encoder, c.backbone.online, size=side)
     return Pretrained(encoder, steps, _last_means(state.log, steps, reads=state.lead))
 
 
@@ -216,20 +224,20 @@ def _check_parts(steps: int, batch_size: int, accumulate: int) -> None:
         )
 
 
-def _trained_parameters(model: Losses) -> Iterator[tuple[str, nn.Parameter]]:
-    """What gradients train, by dotted name."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            yield name, parameter
-
-
-def _parts(x1: Tensor, x2: Tensor, model: Losses, count: int) -> list[tuple[Tensor, Tensor]]:
-    """Both views in the model's number format and memory layout, cut into parts of a batch."""
+        for step, batch in state.through(stream):
+            set_rates(torch_optimizer, optimizer, step, total=steps, batch_size=batch_size)
+            terms = state.take_step(step, losses, *_parts(batch, model, accumulate))
     dtype = next(model.parameters()).dtype
-    first, second = (
-        view.to(dtype, memory_format=torch.channels_last).chunk(count) for view in (x1, x2)
-    )
-    return list(zip(first, second, strict=True))
+    views = [_laid_out(view, dtype).chunk(count) for view in batch]
+    samples = batch.samples.chunk(count)
+    return [([view[part] for view in views], samples[part]) for part in range(count)]
+
+
+def _laid_out(view: Tensor, dtype: torch.dtype) -> Tensor:
+    """A view in a number format, channels last; patches become so where they are one batch."""
+    if view.ndim == IMAGE_AXES:
+        return view.to(dtype, memory_format=torch.channels_last)
+    return view.to(dtype)
 
 
 def _judge(probe: Probe, c: CStream) -> dict[str, float]:
@@ -267,8 +275,9 @@ def _precisions(
     c: CStream,
     t: TStream | None,
     precision: Precision | None,
-    *,
+    views: Sequence[View],
     size: int,
+    *,
     images: int,
 ) -> StreamPrecisions:
     """Each stream's precision: as asked for, else as the run began, else the faster one here.
@@ -278,7 +287,8 @@ def _precisions(
         c: the C-stream, on its device.
         t: the T-stream, or None.
         precision: of both streams, by the user.
-        size: side of the views, pixels.
+        views: their distributions.
+        size: side of those that have none of their own, pixels.
         images: that all processes compute at a time.
     """
     if precision:
@@ -292,7 +302,8 @@ def _precisions(
         of_run = StreamPrecisions(c_precision, recorded.get("t_precision", c_precision))
         if all(can_compute(device, of_stream) for of_stream in of_run):
             return of_run
-    measured = measured_precisions(c, t, size=size, batch_size=images // ranks.world())
+    per_process = images // ranks.world()
+    measured = measured_precisions(c, t, size=size, batch_size=per_process, views=views)
     # every process measures; only what all find faster is reduced
     in_float32 = ranks.max_over_ranks(*(float(of_stream == "fp32") for of_stream in measured))
     of_c, of_t = in_float32

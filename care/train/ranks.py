@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 import torch
 import torch.distributed as dist
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 from care.errors import CareError
 from shards.cores import threads_per_process
@@ -86,6 +86,15 @@ def gather_rows(x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "n ..."]:
         return x
     rows: Tensor = _GatheredRows.apply(x.contiguous())
     return rows
+
+
+def gather_numbers(x: Int[Tensor, " b"]) -> Int[Tensor, " n"]:
+    """Put whole numbers of every process after each other, as ``gather_rows`` does with rows."""
+    if world() == 1:
+        return x
+    numbers = x.new_empty(world() * len(x))
+    dist.all_gather_into_tensor(numbers, x.contiguous())
+    return numbers
 
 
 def max_over_ranks(*values: float) -> list[float]:

@@ -65,6 +65,7 @@ class Run:
             number.
         images: of the set that is trained on, so that a run goes on where its images end when its
             batch size is changed; None where it has no epochs.
+        example_bytes: of what is decoded of an image, by default that of two views of ``size``.
 
     Attributes:
         start: steps that were done before; where the batch size has changed, those that the images
@@ -92,6 +93,7 @@ class Run:
         allow_change: Sequence[str] | None = None,
         threads: Callable[[], int] = torch.get_num_threads,
         images: int | None = None,
+        example_bytes: int | None = None,
     ) -> None:
         self.url = path
         self.path = mirror.local_copy(path)
@@ -107,6 +109,7 @@ class Run:
         self.before: Settings = {}
         self.workers = machine.workers or 0
         self._images = images
+        self._example_bytes = example_bytes
         self._position = Position()
         self._allow_change = allow_change
         self._is_admitted = False
@@ -282,12 +285,13 @@ class Run:
         """Settle how many processes decode, and say with what the steps that are left are taken."""
         steps_left = self.settings["steps"] - self.start
         side = self.settings.get("size", 224)
+        example_bytes = self._example_bytes or 2 * 3 * side**2  # two views of uint8
         images = self.settings["batch_size"] // ranks.world()
         self.workers = worker_count(
             self.machine.workers,
             self.device,
             batches=steps_left,
-            batch_bytes=images * 2 * 3 * side**2,  # two views of uint8
+            batch_bytes=images * example_bytes,
             threads=self._threads(),
         )
         if self.lead and steps_left > 0:

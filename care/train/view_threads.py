@@ -1,10 +1,11 @@
-"""Both views of a batch at once, a thread each, where a CPU computes.
+"""Two views of a batch at once, a thread each, where a CPU computes.
 
 Until the loss the views do not meet: each goes through the same networks by itself. Two threads
 that meet twice a step, after the forward and after the backward pass, use two cores better than
 threads that meet in each of a step's thousands of small operations, and they lose less beside a
-busy process, which holds up everybody who waits for a core. Whether the threads run at the same
-time changes no bit: one core gives the results of two.
+busy process, which holds up everybody who waits for a core. Of more than two views, two at a time
+go forward. Whether the threads run at the same time changes no bit: one core gives the results of
+two.
 """
 
 import copy
@@ -12,13 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import accumulate, chain
 from typing import Any, NamedTuple, TypeVar
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from care.momentum import MomentumPair, Siamese
-from care.streams import CStream, CStreamOut, Maps, TStream, TStreamOut
+from care.streams import GLOBAL_VIEWS, CStream, CStreamOut, Maps, TStream, TStreamOut
 from care.train.precision import Precision, stream_precision
 from care.train.ranks import limit_threads
 
@@ -29,16 +31,15 @@ class ViewOut(NamedTuple):
     """What becomes of one view.
 
     Attributes:
-        online: embeddings of the C-stream and then, if there is one, of the T-stream.
-        target: those of the target networks, likewise.
-        online_map: the encoder's tapped feature map.
-        target_map: that of the target encoder.
+        online: embeddings of the C-stream and then, if there is one and the view is global, of the
+            T-stream.
+        target: those of the target networks, likewise; none of a view that is not global.
+        maps: the tapped feature maps of the encoder and of the target encoder, of a global view.
     """
 
     online: tuple[Float[Tensor, "b d"], ...]
     target: tuple[Float[Tensor, "b d"], ...]
-    online_map: Float[Tensor, "b c h w"]
-    target_map: Float[Tensor, "b c h w"]
+    maps: tuple[Float[Tensor, "b c h w"], ...]
 
 
 class OneView(nn.Module):
@@ -56,17 +57,27 @@ class OneView(nn.Module):
         self.t = t
         self._t_precision = t_precision
 
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> ViewOut:
-        """Take a view through encoder, heads and, if there is one, transformer."""
+    def forward(self, x: Float[Tensor, "b 3 h w"], *, is_global: bool = True) -> ViewOut:
+        """Take a view through encoder, heads and, if there is one, transformer.
+
+        Args:
+            x: the view.
+            is_global: whether it is one of the two that target networks and T-stream see.
+        """
+        if not is_global:
+            (encoded,), _ = self.c.backbone([x], [])
+            (embedding,), _ = self.c.embed([encoded.features], [])
+            return ViewOut((embedding,), (), ())
         (online,), (target,) = self.c.backbone([x], [x])
         (c_online,), (c_target,) = self.c.embed([online.features], [target.features])
+        maps = (online.map, target.map)
         if self.t is None:
-            return ViewOut((c_online,), (c_target,), online.map, target.map)
+            return ViewOut((c_online,), (c_target,), maps)
         with stream_precision(x.device, self._t_precision) as cast:
             online_map = cast(online.map)
             target_map = cast(target.map.detach())
             (t_online,), (t_target,) = self.t.embed_maps([online_map], [target_map])
-        return ViewOut((c_online, t_online), (c_target, t_target), online.map, target.map)
+        return ViewOut((c_online, t_online), (c_target, t_target), maps)
 
 
 @contextmanager
@@ -77,7 +88,7 @@ def views_in_threads(
     size: int,
     t_precision: Precision | None = None,
 ) -> Iterator["ViewThreads | None"]:
-    """Divide this process's threads between the two views for the length of the block.
+    """Divide this process's threads between two views for the length of the block.
 
     Args:
         c: the C-stream, on the CPU, in train mode.
@@ -116,12 +127,12 @@ def _are_ours(c: CStream, t: TStream | None) -> bool:
 
 
 class ViewThreads:
-    """The two views of a batch through both streams, each in a thread of its own.
+    """The views of a batch through both streams, every other one in a second thread.
 
-    The networks of the second view share every parameter and buffer with those of the first, but
+    The networks of the second thread share every parameter and buffer with those of the first, but
     the running statistics of batch norms in train mode. These they keep for themselves, until they
-    join the first's after each forward pass: so the statistics are updated in the order of the
-    views, whichever is ready first.
+    join the first's after the forward pass of each two views: so the statistics are updated in the
+    order of the views, whichever is ready first.
 
     Args:
         c: the C-stream, in train mode, in its final memory layout.
@@ -157,33 +168,43 @@ class ViewThreads:
 
     def __call__(
         self,
-        x1: Float[Tensor, "b 3 h w"],
-        x2: Float[Tensor, "b 3 h w"],
+        *views: Float[Tensor, "b 3 _ _"],
+        samples: Int[Tensor, " b"] | None = None,
     ) -> tuple[CStreamOut, TStreamOut | None]:
-        """Embed two views.
+        """Embed views.
 
         A backward pass through the embeddings goes on in the threads.
 
         Args:
-            x1: the first view.
-            x2: the second view.
+            *views: two, and perhaps small ones behind them.
+            samples: numbers of the images, for an objective with a bank.
 
         Returns:
-            What ``c(x1, x2)``, and ``t`` of its maps, give; the maps without gradient.
+            What ``c(*views)``, and ``t`` of its maps, give; the maps without gradient.
         """
+        self._first.c.objective.check_views(len(views))
         enabled = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu")
 
-        def view(network: OneView, x: Tensor) -> ViewOut:
+        def view(network: OneView, x: Tensor, *, is_global: bool) -> ViewOut:
             # a thread has its own autocast; without its cache, which all threads would share, and
             # in which a view would find nothing: it uses each weight once
             with torch.autocast("cpu", dtype, enabled=enabled, cache_enabled=False):
-                out: ViewOut = network(x)
+                out: ViewOut = network(x, is_global=is_global)
             return out
 
-        views = self._both(partial(view, self._first, x1), partial(view, self._second, x2))
-        self._join_statistics()
-        return self._joined(*views)
+        outs: list[ViewOut] = []
+        for number in range(0, len(views) - 1, 2):
+            first, second = views[number : number + 2]
+            is_global = number < GLOBAL_VIEWS
+            outs += self._both(
+                partial(view, self._first, first, is_global=is_global),
+                partial(view, self._second, second, is_global=is_global),
+            )
+            self._join_statistics()
+        if len(views) % 2:
+            outs.append(view(self._first, views[-1], is_global=len(views) <= GLOBAL_VIEWS))
+        return self._joined(outs, samples)
 
     def computing(self) -> int:
         """Threads that compute at a time, in both views where torch's number leaves any."""
@@ -215,42 +236,54 @@ class ViewThreads:
             buffer.data.copy_(state[name])
         return kept and not drew
 
-    def _joined(self, first: ViewOut, second: ViewOut) -> tuple[CStreamOut, TStreamOut | None]:
-        """What both streams give for both views, to be differentiated in the threads."""
+    def _joined(
+        self, outs: Sequence[ViewOut], samples: Int[Tensor, " b"] | None
+    ) -> tuple[CStreamOut, TStreamOut | None]:
+        """What both streams give for all views, to be differentiated in the threads."""
+        embeddings = list(chain.from_iterable(out.online for out in outs))
+        # where those of each view begin
+        starts = list(accumulate((len(out.online) for out in outs), initial=0))
+        of_first = list(chain.from_iterable(map(range, starts[:-1:2], starts[1::2])))
+        of_second = list(chain.from_iterable(map(range, starts[1:-1:2], starts[2::2])))
 
         def backward(gradients: Sequence[Tensor]) -> None:
-            half = len(first.online)
             views = self._both(
-                partial(self._gradients, first.online, gradients[:half]),
-                partial(self._gradients, second.online, gradients[half:]),
+                partial(self._gradients, embeddings, gradients, of_first),
+                partial(self._gradients, embeddings, gradients, of_second),
             )
-            # in the order of the views, whichever was ready first: sums of floats depend on it
-            for of_view in views:
-                self._accumulate(of_view)
+            # in the order of the threads, whichever was ready first: sums of floats depend on it
+            for of_thread in views:
+                self._accumulate(of_thread)
 
         needed = torch.zeros((), requires_grad=True)
-        detached = [embedding.detach() for embedding in first.online + second.online]
+        detached = [embedding.detach() for embedding in embeddings]
         online = _Backward.apply(needed, backward, *detached)
-        streams = len(first.online)
+        seen = outs[:GLOBAL_VIEWS]
         maps = Maps(
-            (first.online_map.detach(), second.online_map.detach()),
-            (first.target_map.detach(), second.target_map.detach()),
+            tuple(out.maps[0].detach() for out in seen), tuple(out.maps[1].detach() for out in seen)
         )
-        c_online = (online[0], online[streams])
-        c_target = (first.target[0], second.target[0])
-        c_out = CStreamOut(c_online, c_target, maps, self._first.c.criterion)
+        c_online = tuple(online[start] for start in starts[:-1])
+        c_target = tuple(out.target[0] for out in seen)
+        c_out = self._first.c.output(c_online, c_target, maps, samples)
         if self._first.t is None:
             return c_out, None
-        t_online = (online[1], online[streams + 1])
-        t_target = (first.target[1], second.target[1])
+        t_online = tuple(online[start + 1] for start in starts[: len(seen)])
+        t_target = tuple(out.target[1] for out in seen)
         return c_out, TStreamOut(t_online, t_target, self._first.t.criterion)
 
     def _gradients(
         self,
         embeddings: Sequence[Tensor],
         gradients: Sequence[Tensor],
+        numbers: Sequence[int],
     ) -> tuple[Tensor | None, ...]:
-        return torch.autograd.grad(embeddings, self._trained, gradients, allow_unused=True)
+        """Gradients of the parameters through some of the embeddings, those of one thread."""
+        return torch.autograd.grad(
+            [embeddings[number] for number in numbers],
+            self._trained,
+            [gradients[number] for number in numbers],
+            allow_unused=True,
+        )
 
     def _accumulate(self, gradients: Sequence[Tensor | None]) -> None:
         """Add gradients to those of the parameters, as autograd does.

@@ -1,10 +1,10 @@
-"""BYOL's random views: the distribution of one, and its numbers for an image; no pixels here.
+"""Random views: the distribution of one, and its numbers for an image; no pixels here.
 
 A view's numbers are a pure function of (seed, epoch, sample, view), so no generator has a state to
 save.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
 
@@ -12,7 +12,12 @@ TRIES = 10  # crops that are drawn until one fits into the image
 # uniform numbers of a view: areas, shapes and place of the crop; order and factors of the jitter;
 # σ of the blur; and whether there are jitter, blur, gray, a flip, solarisation
 COUNTS = (TRIES, TRIES, 2, 4, 4, 1, 5)
+# patches of a jigsaw: of each cell of three by three
+PATCHES = 9
+NO_PUZZLE = np.empty((0, 3))
 NO_JITTER = (-1, -1, -1, -1)
+# fields of a view that runs of version 0.1 have recorded, without names
+FIELDS_OF_0_1 = 9
 # the counter's last word keeps views apart from what else is drawn by a seed
 STREAM = 1 << 62
 
@@ -33,6 +38,9 @@ class View(NamedTuple):
         gray_p: probability of losing the colours.
         flip_p: probability of left and right being exchanged.
         solarize_p: probability of bright values being inverted.
+        size: side of the view, pixels; None: that of the training's views.
+        patch: side of the patches that are seen of the view, pixels: one of each of three by three
+            cells, in a random order; None: the view is seen itself.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -44,6 +52,8 @@ class View(NamedTuple):
     gray_p: float = 0.2
     flip_p: float = 0.5
     solarize_p: float = 0.0
+    size: int | None = None
+    patch: int | None = None
 
     def draw(self, seed: int, epoch: int, sample: int, view: int) -> "ViewParameters":
         """Draw the numbers of one view of one sample in one epoch.
@@ -61,10 +71,12 @@ class View(NamedTuple):
         # raw Philox words: numpy promises their bits for ever, those of its distributions not
         key = np.array([seed % 2**64, epoch], np.uint64)
         counter = np.array([0, view, sample, STREAM], np.uint64)
-        words = np.random.Philox(key=key, counter=counter).random_raw(sum(COUNTS))
+        # more words are drawn behind those of every view, which stay what they are
+        count_of_puzzle = 0 if self.patch is None else 3 * PATCHES
+        words = np.random.Philox(key=key, counter=counter).random_raw(sum(COUNTS) + count_of_puzzle)
         uniform = (words >> np.uint64(11)) * 2.0**-53
-        parts = np.split(uniform, np.cumsum(COUNTS)[:-1])
-        of_areas, of_shapes, place, of_order, of_factors, of_sigma, of_decisions = parts
+        parts = np.split(uniform, np.cumsum(COUNTS))
+        of_areas, of_shapes, place, of_order, of_factors, of_sigma, of_decisions, of_puzzle = parts
 
         areas = self.scale[0] + of_areas * (self.scale[1] - self.scale[0])
         ratios = self.ratio[0] * (self.ratio[1] / self.ratio[0]) ** of_shapes
@@ -77,11 +89,58 @@ class View(NamedTuple):
         order = np.argsort(of_order) if is_jittered else NO_JITTER
         colour = (*order, *factors, sigma * is_blurred, is_gray, is_solarized)
         colour_numbers = np.asarray(colour, dtype=np.float32)
-        return ViewParameters(areas, ratios, place, bool(is_flipped), colour_numbers)
+        puzzle = NO_PUZZLE if self.patch is None else _puzzle(of_puzzle)
+        return ViewParameters(areas, ratios, place, bool(is_flipped), colour_numbers, puzzle)
+
+    def crop_side(self, size: int) -> int:
+        """Side of the crop, pixels, in a training with views of ``size``."""
+        return size if self.size is None else self.size
+
+    def side(self, size: int) -> int:
+        """Side of what the encoder gets, a crop or its patches, pixels."""
+        return self.crop_side(size) if self.patch is None else self.patch
+
+    def settings(self) -> list[Any]:
+        """Fields as a run records them: those that version 0.1 had, then others that are set."""
+        recorded: list[Any] = list(self[:FIELDS_OF_0_1])
+        for name in self._fields[FIELDS_OF_0_1:]:
+            if getattr(self, name) != self._field_defaults[name]:
+                recorded.append({name: getattr(self, name)})
+        return recorded
 
 
 # the paper's two
 VIEWS = (View(), View(blur_p=0.1, solarize_p=0.2))
+
+
+def multi_crop(
+    view: View,
+    *,
+    small_size: int = 96,
+    count: int = 6,
+    scale: tuple[float, float] = (0.14, 1.0),
+    small_scale: tuple[float, float] = (0.05, 0.14),
+) -> tuple[View, ...]:
+    """Make two large views and some small ones of equal colours, SwAV's by default.
+
+    Args:
+        view: distribution of the colours.
+        small_size: side of the small views, pixels; 96 beside 224.
+        count: number of the small views.
+        scale: share of the image's area in a large view, least and most.
+        small_scale: that in a small view.
+
+    Source: Caron et al. 2020, Sec. 3.2 and App. A.
+    """
+    large = view._replace(scale=scale)
+    small = view._replace(scale=small_scale, size=small_size)
+    return (large, large, *[small] * count)
+
+
+def _puzzle(uniform: Float[np.ndarray, "27"]) -> Float[np.ndarray, "9 3"]:
+    """The cells in the order in which they are seen, and where in each the patch lies."""
+    of_order, of_places = np.split(uniform, [PATCHES])
+    return np.column_stack((np.argsort(of_order), of_places.reshape(PATCHES, 2)))
 
 
 class ViewParameters(NamedTuple):
@@ -96,6 +155,9 @@ class ViewParameters(NamedTuple):
             order brightness, contrast, saturation, hue the factors of the first three and the shift
             of the last, the blur's standard deviation in pixels (0: none), whether it is gray,
             whether it is solarized.
+        puzzle: the cells of three by three, from 0 on, in the order in which they are seen; of each
+            where in it the patch lies, from the left and from the top, in 0…1. Of a view that is
+            seen itself there are none.
     """
 
     areas: Float[np.ndarray, "10"]
@@ -103,6 +165,7 @@ class ViewParameters(NamedTuple):
     place: Float[np.ndarray, "2"]
     flip: bool
     colour: Float32[np.ndarray, "11"]
+    puzzle: Float[np.ndarray, "n 3"] = NO_PUZZLE
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Place the crop in an image: by the first try that fits, else in the centre.

@@ -102,7 +102,7 @@ def care_step(stack: ExitStack, setting: Setting, *, with_t: bool) -> Callable[.
     stack.enter_context(model.computing("fp32", setting.size))
 
     def step(x1: torch.Tensor, x2: torch.Tensor) -> None:
-        model(x1, x2)["total"].backward()
+        model((x1, x2))["total"].backward()
         optimizer.step()
         optimizer.zero_grad()
         update_targets(model.pairs, 0.99)

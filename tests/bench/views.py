@@ -121,8 +121,8 @@ def colour_work(crops: CroppedViews) -> list[tuple[torch.Tensor, torch.Tensor]]:
     work = []
     for view in range(2):
         samples = [crops[0, number] for number in range(COUNT)]
-        cropped = torch.from_numpy(np.stack([sample[0][view] for sample in samples]))
-        numbers = torch.from_numpy(np.stack([sample[1][view] for sample in samples]))
+        cropped = torch.from_numpy(np.stack([sample.pixels[view] for sample in samples]))
+        numbers = torch.from_numpy(np.stack([sample.colours[view] for sample in samples]))
         work += zip(cropped.split(COUNT // 2), numbers.split(COUNT // 2), strict=True)
     return work
 

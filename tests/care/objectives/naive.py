@@ -3,10 +3,10 @@
 import torch
 
 
-def random_embeddings(seed, b=5, d=7, dtype=torch.float64):
-    """Embeddings [b, d] of two views."""
+def random_embeddings(seed, b=5, d=7, dtype=torch.float64, views=2):
+    """Embeddings [b, d] of some views."""
     generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(b, d, generator=generator, dtype=dtype) * 3 for _ in range(2))
+    return tuple(torch.randn(b, d, generator=generator, dtype=dtype) * 3 for _ in range(views))
 
 
 def cosine(x, y):

@@ -25,13 +25,20 @@ def naive_loss(views, prototypes, epsilon=0.05, rounds=3, temperature=0.1):
     units = [[x / x.norm() for x in view] for view in views]
     scores = [[[float(x @ p) for p in prototypes] for x in view] for view in units]
     assigned = [naive_sinkhorn(view, epsilon, rounds) for view in scores]
+    losses = []
+    for target in range(2):
+        others = [scores[view] for view in range(len(views)) if view != target]
+        losses += [cross_entropy(view, assigned[target], temperature) for view in others]
+    return sum(losses) / len(losses)
+
+
+def cross_entropy(scores, assigned, temperature):
     total = 0.0
-    for predicted, target in ((0, 1), (1, 0)):
-        for row, weights in zip(scores[predicted], assigned[target], strict=True):
-            exponentials = [math.exp(score / temperature) for score in row]
-            log_shares = [math.log(value / sum(exponentials)) for value in exponentials]
-            total -= sum(map(math.prod, zip(weights, log_shares, strict=True)))
-    return total / 2 / len(views[0])
+    for row, weights in zip(scores, assigned, strict=True):
+        exponentials = [math.exp(score / temperature) for score in row]
+        log_shares = [math.log(value / sum(exponentials)) for value in exponentials]
+        total -= sum(map(math.prod, zip(weights, log_shares, strict=True)))
+    return total / len(scores)
 
 
 def test_assignments_are_those_of_the_algorithm_and_prototypes_weigh_alike():
@@ -50,21 +57,32 @@ def test_nothing_over_or_underflows_however_hard_the_assignments():
     torch.testing.assert_close(assigned, torch.full((2, 2), 0.5))
 
 
-def test_the_loss_is_that_of_the_paper():
+@pytest.mark.parametrize("views", [2, 3, 6])
+def test_the_loss_is_that_of_the_paper(views):
     criterion = SwAV(dim=7, prototypes=6).criterion().double()
-    online, target = random_embeddings(1), random_embeddings(2)
+    online = random_embeddings(1, views=views)
     want = naive_loss(online, criterion.prototypes.detach())
-    assert float(criterion(online, target).detach()) == pytest.approx(want, rel=1e-9)
+    assert float(criterion(online, online[:2]).detach()) == pytest.approx(want, rel=1e-9)
 
 
-def test_the_loss_is_that_of_lightly_with_the_same_prototypes():
+@pytest.mark.parametrize("small", [0, 4])
+def test_the_loss_is_that_of_lightly_with_the_same_prototypes(small):
     loss = pytest.importorskip("lightly.loss")
     criterion = SwAV(dim=7, prototypes=6).criterion()
-    online = random_embeddings(1, dtype=torch.float32)
+    online = random_embeddings(1, dtype=torch.float32, views=2 + small)
     scores = [torch.nn.functional.normalize(x, dim=1) @ criterion.prototypes.T for x in online]
     theirs = loss.SwaVLoss(temperature=0.1, sinkhorn_iterations=3, sinkhorn_epsilon=0.05)
-    want = theirs(scores, []).squeeze()
-    torch.testing.assert_close(criterion(online, online), want, rtol=1e-6, atol=1e-6)
+    want = theirs(scores[:2], scores[2:]).squeeze()
+    torch.testing.assert_close(criterion(online, online[:2]), want, rtol=1e-6, atol=1e-6)
+
+
+def test_small_crops_fill_no_queue():
+    criterion = SwAV(dim=7, prototypes=6, queue=10).criterion().double()
+    views = random_embeddings(3, views=4)
+    criterion(views, views[:2])
+    criterion.after_step()
+    for queue, view in zip(criterion.queues, views[:2], strict=True):
+        assert torch.equal(queue.keys[:5], torch.nn.functional.normalize(view, dim=1))
 
 
 def take_steps(criterion, steps, lr=0.5):

@@ -3,7 +3,17 @@ import threading
 import pytest
 import torch
 from torch import nn
-from care import BYOL, BarlowTwins, CStream, MomentumPair, SimSiam, TStream, care_loss, streams_for
+from care import (
+    BYOL,
+    BarlowTwins,
+    CStream,
+    MomentumPair,
+    SimSiam,
+    SwAV,
+    TStream,
+    care_loss,
+    streams_for,
+)
 from care.encoded import Encoded
 from care.train import view_threads as module
 from care.train.view_threads import ViewThreads, views_in_threads
@@ -77,6 +87,30 @@ def test_losses_gradients_and_statistics_are_those_of_the_plain_step(name, threa
             got = care_loss(*view_threads(*make_views(number)))
             got.total.backward()
             torch.testing.assert_close(torch.stack(got), torch.stack(want), rtol=1e-12, atol=1e-12)
+    for parameter, reference in zip(trained(ours), trained(plain), strict=True):
+        torch.testing.assert_close(parameter.grad, reference.grad, rtol=1e-7, atol=1e-11)
+    for buffer, reference in zip(statistics(ours), statistics(plain), strict=True):
+        torch.testing.assert_close(buffer, reference, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("small", "with_t"), [(2, True), (3, False)])
+def test_small_crops_are_divided_between_the_threads(small, with_t):
+    """An odd one goes through the first alone."""
+    objective = SwAV(hidden=24, dim=16, prototypes=6, frozen_steps=1)
+    plain = make_streams(with_t=with_t, objective=objective)
+    ours = copy.deepcopy(plain)
+    generator = torch.Generator().manual_seed(7)
+    crops = torch.randn(small, 6, 3, 16, 16, generator=generator, dtype=torch.float64)
+    torch.set_num_threads(2)
+    with views_in_threads(*ours, size=SIZE) as view_threads:
+        for number in range(2):  # the second step moves the prototypes, too
+            views = (*make_views(number), *crops)
+            want = plain_step(*plain, views)
+            got = care_loss(*view_threads(*views))
+            got.total.backward()
+            torch.testing.assert_close(torch.stack(got), torch.stack(want), rtol=1e-12, atol=1e-12)
+            for stream in (plain[0], ours[0]):
+                stream.criterion.after_step()
     for parameter, reference in zip(trained(ours), trained(plain), strict=True):
         torch.testing.assert_close(parameter.grad, reference.grad, rtol=1e-7, atol=1e-11)
     for buffer, reference in zip(statistics(ours), statistics(plain), strict=True):

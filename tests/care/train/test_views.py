@@ -85,6 +85,19 @@ def test_one_probability_changes_without_moving_the_other_numbers():
     )
 
 
+def test_patches_draw_behind_what_every_view_draws():
+    plain, puzzle = View().draw(0, 0, 5, 0), View(patch=8).draw(0, 0, 5, 0)
+    assert flat(plain[:5]) == flat(puzzle[:5])
+    assert plain.puzzle.shape == (0, 3)
+    assert sorted(puzzle.puzzle[:, 0]) == list(range(9))
+
+
+def test_a_view_is_recorded_as_by_version_0_1_until_it_has_what_that_did_not_know():
+    recorded = [(0.08, 1.0), (3 / 4, 4 / 3), (0.4, 0.4, 0.2, 0.1), 0.8, (0.1, 2.0), 1.0, 0.2, 0.5]
+    assert View().settings() == [*recorded, 0.0]
+    assert View(size=96, patch=32).settings() == [*recorded, 0.0, {"size": 96}, {"patch": 32}]
+
+
 def test_crops_are_distributed_as_torchvisions():
     image = Image.new("RGB", (100, 75))
     with torch.random.fork_rng(devices=[]):
