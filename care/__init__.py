@@ -25,9 +25,12 @@ from care.loss import CareLoss, attention_loss, care_loss
 from care.momentum import MomentumPair, Siamese
 from care.objectives import (
     BYOL,
+    CMC,
+    PIRL,
     BarlowTwins,
     BYOLViT,
     Criterion,
+    InfoMin,
     MoCoV1,
     MoCoV2,
     MoCoV3,
@@ -53,7 +56,9 @@ from care.vit import VITS, ViTEncoder
 
 __all__ = [
     "BYOL",
+    "CMC",
     "ENCODERS",
+    "PIRL",
     "VITS",
     "AbsolutePosition",
     "BYOLViT",
@@ -64,6 +69,7 @@ __all__ = [
     "CareLoss",
     "Criterion",
     "Encoded",
+    "InfoMin",
     "MoCoV1",
     "MoCoV2",
     "MoCoV3",

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models, resnet
+from care.colour_split import SPACES, ColourSplitEncoder, with_channels
 from care.encoded import Encoded
 from care.errors import CareError
 from care.tapped import TappedEncoder
@@ -168,7 +169,7 @@ ENCODERS: dict[str, Callable[..., ResNetEncoder]] = {
     "resnet50-cifar-gray": partial(resnet50, stem="cifar", gray=True),
     "resnet50-cifar-pad2-gray": partial(resnet50, stem="cifar-pad2", gray=True),
 }
-Encoder = ResNetEncoder | TappedEncoder | ViTEncoder
+Encoder = ResNetEncoder | TappedEncoder | ViTEncoder | ColourSplitEncoder
 # how an encoder is asked for, in words
 ENCODER_NAMES = f"{', '.join((*ENCODERS, *VITS))}, torchvision:MODEL:TAP or timm:MODEL:TAP"
 
@@ -178,7 +179,8 @@ def build_encoder(name: str) -> Encoder:
 
     Args:
         name: of ``ENCODERS``; with another tap, as in ``resnet50:layer4``; of ``VITS``; or any
-            CNN, as ``torchvision:MODEL:TAP`` or ``timm:MODEL:TAP``.
+            CNN, as ``torchvision:MODEL:TAP`` or ``timm:MODEL:TAP``. Behind ``lab:`` or ``ydbdr:``
+            it is two ResNets, of the lightness and of the colours of an image.
 
     Raises:
         CareError: No encoder or tap has that name, or timm is not installed.
@@ -188,6 +190,8 @@ def build_encoder(name: str) -> Encoder:
         return ENCODERS[source](tap=rest or "layer3")
     if name in VITS:
         return VITS[name]()
+    if source in SPACES:
+        return _split(source, rest)
     if source not in ("torchvision", "timm"):
         raise CareError(f"no encoder is called {name!r}; choose one of {ENCODER_NAMES}")
     model, _, tap = rest.partition(":")
@@ -196,6 +200,16 @@ def build_encoder(name: str) -> Encoder:
         alike = ", ".join(get_close_matches(model, models, 5)) or "nothing alike"
         raise CareError(f"{source} has no model {model!r}; it has {alike}")
     return TappedEncoder(create(model), tap, name=name)
+
+
+def _split(space: str, name: str) -> ColourSplitEncoder:
+    """Two ResNets of a name, of the lightness and of the colours of an image."""
+    networks = [build_encoder(name) for _ in range(2)]
+    lightness, colour = networks
+    full_name = f"{space}:{lightness.name}"
+    return ColourSplitEncoder(
+        with_channels(lightness, 1), with_channels(colour, 2), space, name=full_name
+    )
 
 
 def _library(source: str) -> tuple[Callable[[str], nn.Module], list[str]]:

@@ -83,6 +83,11 @@ class Stream(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.objective = objective or BYOL()
+        if self.objective.branches > getattr(backbone.online, "branches", 1):
+            raise CareError(
+                f"{type(self.objective).__name__} compares what two encoders make of lightness and"
+                " of colour; wanted an encoder such as lab:resnet50 or ydbdr:resnet50-small"
+            )
         projector = self.objective.projector(int(backbone.online.features))  # type: ignore[arg-type]
         self.projector = type(backbone)(projector)
         self.predictor = self.objective.predictor()

@@ -10,10 +10,13 @@ formula of its paper.
 
 from care.objectives.barlow_twins import BarlowTwins
 from care.objectives.byol import BYOL
+from care.objectives.cmc import CMC
 from care.objectives.criterion import Criterion
+from care.objectives.infomin import InfoMin
 from care.objectives.moco import MoCoV1, MoCoV2
 from care.objectives.moco_v3 import MoCoV3
 from care.objectives.objective import Objective
+from care.objectives.pirl import PIRL
 from care.objectives.simclr import SimCLR
 from care.objectives.simsiam import SimSiam
 from care.objectives.swav import SwAV
@@ -21,9 +24,12 @@ from care.objectives.vit_heads import BYOLViT, MoCoV3ViT
 
 __all__ = [
     "BYOL",
+    "CMC",
+    "PIRL",
     "BYOLViT",
     "BarlowTwins",
     "Criterion",
+    "InfoMin",
     "MoCoV1",
     "MoCoV2",
     "MoCoV3",

@@ -19,11 +19,13 @@ class Objective:
         hidden: channels between the layers of the heads.
         dim: channels of the embeddings; Eq. 4 wants the same of both streams.
         pair: kind of pair that the stream's networks come in.
+        branches: number of networks in the encoder, whose features are beside each other.
     """
 
     hidden: int = 4096
     dim: int = 256
     pair: ClassVar[type[Pair]] = MomentumPair
+    branches: ClassVar[int] = 1
 
     def projector(self, inputs: int) -> nn.Module:
         """Make the head of both networks: pooled features [b, inputs] → [b, dim]."""

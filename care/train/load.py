@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 import torch
+from care.colour_split import SPACES
 from care.encoded import InputNormalisation
 from care.encoders import ENCODERS, Encoder, ResNetEncoder, build_encoder
 from care.errors import CareError
@@ -132,7 +133,7 @@ def _absent(place: str) -> CareError:
 
 def _name_hint(source: str) -> str:
     """What to say of a source that is the name of an architecture, not of weights."""
-    if source in VITS:
+    if source in VITS or source.partition(":")[0] in SPACES:
         return f"; {source} is the name of a network: random:{source} has no training"
     if source.partition(":")[0] not in {*ENCODERS, *LIBRARIES}:
         return ""

@@ -60,9 +60,9 @@ def cut_patches(
     patches = []
     for number, x, y in parameters.puzzle:
         row, column = divmod(int(number), 3)
-        top = row * cell + int(y * room)
-        left = column * cell + int(x * room)
-        patches.append(view[:, top : top + patch, left : left + patch])
+        y_min = row * cell + int(y * room)
+        x_min = column * cell + int(x * room)
+        patches.append(view[:, y_min : y_min + patch, x_min : x_min + patch])
     return np.stack(patches)
 
 

@@ -1,18 +1,18 @@
 """Pre-training (Sec. 3.3): the README's loop in a run directory, for one process or many."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from care import CareError, CStream, Transformer, TStream, momentum_at
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.momentum import update_targets
 from care.streams import IMAGE_AXES
 from care.train import ranks
-from care.train.batches import Batch, batches, bytes_of_views
+from care.train.batches import batches, bytes_of_views
 from care.train.collapse import CollapseGuard
 from care.train.growth import describe_growth
 from care.train.initial import start_from
@@ -222,7 +222,6 @@ def _check_parts(steps: int, batch_size: int, accumulate: int) -> None:
             "parts; wanted a multiple, at least 2 images a step and part, for batch norm, and "
             f"1 step, not {steps}"
         )
-
 
         for step, batch in state.through(stream):
             set_rates(torch_optimizer, optimizer, step, total=steps, batch_size=batch_size)

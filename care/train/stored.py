@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from torch import Tensor, nn
+from care.colour_split import SPACES
 from care.encoders import Encoder
 from care.errors import CareError
 from care.train.checkpoint import Checkpoint
@@ -137,4 +138,5 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def architecture(encoder: Encoder) -> str:
     """The name of an encoder without its tap, which decides nothing of the weights."""
     library, *rest = encoder.name.split(":")
-    return f"{library}:{rest[0]}" if library in ("torchvision", "timm") else library
+    has_prefix = library in ("torchvision", "timm", *SPACES)
+    return f"{library}:{rest[0]}" if has_prefix else library

@@ -33,7 +33,11 @@ def check_views(
     c.objective.check_views(len(crops), len(views) - len(crops))
     sides = [view.side(size) for view in crops[:GLOBAL_VIEWS]]
     if t is not None:
-        t.objective.check_views(len(sides))
+        if len(sides) < GLOBAL_VIEWS:
+            raise CareError(
+                "the T-stream compares two views of an image, got 1; wanted another view, or no"
+                " T-stream"
+            )
         if len(set(sides)) > 1:
             raise CareError(
                 f"the T-stream compares maps of two views of one size, got views of {sides[0]} and"

@@ -19,9 +19,9 @@ SETTINGS = {
 }
 
 
-def make_streams(**changes):
+def make_streams(*, encoder="resnet18-small-half", **changes):
     return streams_for(
-        "resnet18-small-half",
+        encoder,
         **{"size": SIZE, "seed": 0, "blocks": 1, "objective": BYOL(hidden=32)} | changes,
     )
 

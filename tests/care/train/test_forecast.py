@@ -41,9 +41,9 @@ def test_quick_steps_are_measured_on_more_images(monkeypatch) -> None:
     c, t = streams_for("resnet18-small-half", size=32, objective=BYOL(hidden=16))
     measured = []
 
-    def seconds_of_step(model, images, size, *, is_bf16) -> float:
-        measured.append(images)
-        return images / 10
+    def seconds_of_step(model, views, *, is_bf16) -> float:
+        measured.append(len(views[0]))
+        return len(views[0]) / 10
 
     monkeypatch.setattr(forecast, "_seconds_of_step", seconds_of_step)
     assert forecast_seconds(c, t, images=1000, size=32) == pytest.approx(100)

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from flat import gathered
-from small_runs import SETTINGS, STEPS, CrashError, crash, make_streams, result, rows
+from small_runs import SETTINGS, SIZE, STEPS, CrashError, crash, make_streams, result, rows
 from care import SwAV, care_loss
 from care.train import VIEWS, View, batches, pretrain
 from care.train.views import multi_crop
 
-VIEWS_OF_FOUR = multi_crop(View(), small_size=16, count=2)
+VIEWS_OF_FOUR = multi_crop(View(), small_size=8, count=2)
 OBJECTIVE = SwAV(hidden=16, dim=8, prototypes=6, frozen_steps=2, queue=16, queue_from=1)
 
 
@@ -21,7 +21,7 @@ def train(data, run, *, with_t=True):
 def test_the_losses_are_those_of_the_plain_loop(data, tmp_path):
     train(data, tmp_path)
     c, t = make_streams(objective=OBJECTIVE)
-    stream = batches(data, size=32, batch_size=8, steps=STEPS, views=VIEWS_OF_FOUR)
+    stream = batches(data, size=SIZE, batch_size=8, steps=STEPS, views=VIEWS_OF_FOUR)
     _, views = next(stream)
     c_out = c(*views)
     loss = care_loss(c_out, t(c_out.maps), attention_weight=100)
@@ -47,8 +47,8 @@ def test_small_crops_train_neither_target_nor_transformer():
     c, t = make_streams(objective=OBJECTIVE)
     c.double(), t.double()
     generator = torch.Generator().manual_seed(0)
-    pair = torch.randn(2, 4, 3, 32, 32, generator=generator, dtype=torch.float64)
-    small = torch.randn(4, 3, 16, 16, generator=generator, dtype=torch.float64)
+    pair = torch.randn(2, 4, 3, SIZE, SIZE, generator=generator, dtype=torch.float64)
+    small = torch.randn(4, 3, 8, 8, generator=generator, dtype=torch.float64)
     c.eval(), t.eval()
     with_small, without = c(*pair, small), c(*pair)
     for one, other in ((with_small.maps.online, without.maps.online),):
