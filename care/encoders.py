@@ -99,7 +99,7 @@ class ResNetEncoder(resnet.ResNet):
             planes //= 2
         return super()._make_layer(block, planes, *more, **options)
 
-    def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
+    def maps(self, images: Float[Tensor, "b _ h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """Compute the map after each stage, by name."""
         pixels = self.input(images)
         if self.gray:
@@ -111,7 +111,7 @@ class ResNetEncoder(resnet.ResNet):
             maps[stage] = x
         return maps
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Encoded:
+    def forward(self, images: Float[Tensor, "b _ h w"]) -> Encoded:
         """Encode images normalised by ImageNet's mean and standard deviation."""
         maps = self.maps(images)
         return Encoded(maps[self.tap], maps["layer4"].mean((2, 3)))
