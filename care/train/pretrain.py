@@ -1,18 +1,18 @@
 """Pre-training (Sec. 3.3): the README's loop in a run directory, for one process or many."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from care import CareError, CStream, Transformer, TStream, momentum_at
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.momentum import update_targets
 from care.streams import IMAGE_AXES
 from care.train import ranks
-from care.train.batches import batches, bytes_of_views
+from care.train.batches import Batch, batches, bytes_of_views
 from care.train.collapse import CollapseGuard
 from care.train.growth import describe_growth
 from care.train.initial import start_from
@@ -223,9 +223,24 @@ def _check_parts(steps: int, batch_size: int, accumulate: int) -> None:
             f"1 step, not {steps}"
         )
 
-        for step, batch in state.through(stream):
-            set_rates(torch_optimizer, optimizer, step, total=steps, batch_size=batch_size)
-            terms = state.take_step(step, losses, *_parts(batch, model, accumulate))
+
+def _trained_parameters(model: Losses) -> Iterator[tuple[str, nn.Parameter]]:
+    """What gradients train, by dotted name."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield name, parameter
+
+
+def _fit_threads(views: Sequence[View]) -> bool:
+    """Whether threads can divide the views: there are some, and all are crops."""
+    return len(views) > 1 and all(view.patch is None for view in views)
+
+
+def _parts(batch: Batch, model: Losses, count: int) -> list[tuple[list[Tensor], Tensor]]:
+    """Views in the model's number format and memory layout, cut into parts of a batch.
+
+    With each part are the numbers of its images.
+    """
     dtype = next(model.parameters()).dtype
     views = [_laid_out(view, dtype).chunk(count) for view in batch]
     samples = batch.samples.chunk(count)
