@@ -120,8 +120,9 @@ def with_channels(network: nn.Module, channels: int) -> nn.Module:
         CareError: It is another network.
     """
     convolution = getattr(network, "conv1", None)
-    if not isinstance(convolution, nn.Conv2d):
-        raise CareError("wanted a ResNet behind lab: or ydbdr:, such as lab:resnet50")
+    is_gray = getattr(network, "gray", False)
+    if not isinstance(convolution, nn.Conv2d) or is_gray:
+        raise CareError("wanted a ResNet of colours behind lab: or ydbdr:, such as lab:resnet50")
     network.conv1 = nn.Conv2d(
         channels,
         convolution.out_channels,

@@ -76,7 +76,8 @@ def test_features_and_maps_are_those_of_both_encoders(name):
 
 
 def test_other_networks_cannot_be_split():
-    with pytest.raises(CareError, match="wanted a ResNet behind lab: or ydbdr:"):
-        build_encoder("lab:torchvision:mobilenet_v3_small:features.3")
+    for name in ("torchvision:mobilenet_v3_small:features.3", "resnet18-gray"):
+        with pytest.raises(CareError, match="wanted a ResNet of colours behind lab: or ydbdr:"):
+            build_encoder(f"lab:{name}")
     with pytest.raises(CareError, match="no encoder is called 'resnet19'"):
         build_encoder("lab:resnet19")
