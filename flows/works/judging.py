@@ -135,7 +135,7 @@ class _Trials:
         with process_group(run):
             evaluation = evaluate(self.encoder, *self.data, **keywords)
             self.settings = self.settings | evaluation.chosen
-            result = evaluation._asdict()
+            result: Result = evaluation._asdict()
             outcomes = result.pop("outcomes")
             files = outcomes.files() if outcomes else {}
             result["files"] = [f"seed-{seed}/{name}" for name in files]

@@ -21,7 +21,8 @@ _POSSIBLE_SEPARATORS = (",", " ")
 _PRESENT = frozenset({"1", "1.0", "true"})
 _ZEROS = frozenset({"0", "0.0", "false"})
 _MINUS_ONES = frozenset({"-1", "-1.0"})
-_FLAGS = _PRESENT | _ZEROS | _MINUS_ONES | {blank.lower() for blank in BLANKS}
+_BLANKS = frozenset(blank.lower() for blank in BLANKS)
+_FLAGS = _PRESENT | _ZEROS | _MINUS_ONES | _BLANKS
 
 
 class RowLabels(NamedTuple):
@@ -89,11 +90,19 @@ def read_label_columns(
             "with ; between them"
         )
     columns = _class_columns(location, table)
-    if _are_flags(table, columns):
-        return _of_flags(location, table, columns)
-    if len(columns) > 1 and not _are_words(table, columns):
+    are_flags = _are_flags(table, columns)
+    are_words = len(columns) == 1 or _are_words(table, columns)
+    # rows of 1 and 0 that are not as long may be either
+    if are_flags == are_words and len(columns) > 1:
         raise _unclear(location, table)
-    return _of_names(table, columns)
+    read = _of_flags(location, table, columns) if are_flags else _of_names(table, columns)
+    aside = [
+        name
+        for number, name in enumerate(table.head)
+        if number not in (table.image, *columns) and number < table.named
+    ]
+    notes = [f"columns left aside: {', '.join(aside)}"] if aside else []
+    return read._replace(notes=[*read.notes, *notes])
 
 
 def _class_columns(location: Path, table: ImageColumn) -> list[int]:
@@ -109,8 +118,14 @@ def _class_columns(location: Path, table: ImageColumn) -> list[int]:
             f"{location}: wanted classes beside the images, got {', '.join(table.head)}; write "
             "them behind the name, as in photo.jpg,cat;dog"
         )
-    flags = [number for number in others if _are_flags(table, [number])]
+    # a class that no image shows has a column of 0 alone
+    flags = [number for number in others if _BLANKS < _values(table, [number]) | _BLANKS <= _FLAGS]
     return flags if table.has_head and len(flags) > 1 else others
+
+
+def _values(table: ImageColumn, columns: Sequence[int]) -> set[str]:
+    """What the cells of columns have, in small letters."""
+    return {row[number].lower() for row in table.cells for number in columns}
 
 
 def _are_flags(table: ImageColumn, columns: Sequence[int]) -> bool:
@@ -122,7 +137,7 @@ def _are_flags(table: ImageColumn, columns: Sequence[int]) -> bool:
         is_class = table.has_head and not table.is_called(columns[0], _LABEL_HEADS)
         if not is_class:
             return False
-    values = {row[number].lower() for row in table.cells for number in columns}
+    values = _values(table, columns)
     return values <= _FLAGS and bool(values & _PRESENT)
 
 

@@ -114,6 +114,14 @@ def test_a_column_of_zeros_and_ones_that_is_called_label_has_two_classes(photos)
     assert (data.classes, data.targets.tolist()) == (("cat",), [[0], [1]])
 
 
+def test_a_class_that_no_image_shows_has_a_column_all_the_same(photos):
+    lines = ["image,note,ant,cat,dog", "a.jpg,x,1,0,0", "b.jpg,,0,0,1", "c.jpg,,0,0,0"]
+    data = multilabels.load(written(photos / "never.csv", lines))
+    assert data.classes == CLASSES
+    assert data.targets.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    assert [*data.notes] == ["3 classes, each a column: ant, cat, dog", "columns left aside: note"]
+
+
 def test_blanks_beside_zeros_are_undecided_and_said(photos):
     lines = ["image,ant,cat", "a.jpg,1,", "b.jpg,0,1", "c.jpg,nan,0"]
     data = multilabels.load(written(photos / "blank.csv", lines))
@@ -127,6 +135,7 @@ def test_blanks_beside_zeros_are_undecided_and_said(photos):
         (["image,ant,cat", "a.jpg,1,-1", "b.jpg,0,1"], r"1, 0 and -1.*leave cells blank"),
         (["image,age,sex", "a.jpg,4,x", "b.jpg,5,y"], r"name the columns by --columns IMAGE"),
         (["image,labels", "a.jpg,cat,dog", "b.jpg,cat"], r"more cells than its head names"),
+        (["a.jpg,1,0", "b.jpg,1"], r"wanted a column of classes, or for each class one of 1"),
         (["image", "a.jpg", "b.jpg"], r"wanted classes beside the images"),
         (["image,labels", "x.jpg,cat", "y.jpg,dog"], r"none of the 2 images .* --image-root"),
         (["image,labels"], r"wanted rows of image and classes"),
