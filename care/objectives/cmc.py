@@ -17,7 +17,7 @@ from care.similarity import Embeddings, unit
 class CMC(Objective):
     """Tell the place of an image in a bank of colours by its lightness, and the other way round.
 
-    The encoder is one of two networks, such as ``build_encoder("lab:resnet50-half")``, and so are
+    The encoder is one of two networks, such as ``build_encoder("lab:resnet50")``, and so are
     the heads: an embedding of ``dim`` channels is one half of lightness and one of colour. The
     view is one of the image; a second one, for a T-stream beside it, counts as the first one does.
 
