@@ -303,7 +303,7 @@ def test_splits_of_every_layout(tmp_path: Path) -> None:
         "b/test/y/3.png",
         "c/1.png",
         "d/train/x/1.png",
-        "d/train/y/1.png",
+        "d/train/y/2.png",
     ):
         image(tmp_path / name)
     a, b, c, d = (str(tmp_path / name) for name in "abcd")

@@ -27,8 +27,11 @@ def used(norm, x, towards):
     return [out.detach(), *gradients], [buffer.clone() for buffer in norm.buffers()]
 
 
-@pytest.mark.parametrize("world", [2, 3])
-@pytest.mark.parametrize("options", [{}, {"affine": False}, {"momentum": None}])
+@pytest.mark.parametrize(
+    ("options", "world"),
+    [({}, 2), ({}, 3), ({"affine": False}, 3), ({"momentum": None}, 2)],
+    ids=["2", "3", "without weights", "cumulative"],
+)
 @pytest.mark.parametrize("kind", SHAPES)
 def test_on_many_processes_it_is_torchs_on_the_whole_batch(kind, options, world):
     generator = torch.Generator().manual_seed(1)
