@@ -141,7 +141,7 @@ def _run(  # noqa: PLR0913 (the options of a command)
         if os.environ.get("RANK", "0") == "0":
             _show(trained, as_json)
             if not as_json:
-                say_next(run, data)
+                say_next(run, path, is_labelled=len(data.classes) > 1)
 
 
 def _streams(

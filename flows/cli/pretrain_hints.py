@@ -84,13 +84,14 @@ def warn_of_hours(
         )
 
 
-def say_next(run: str, data: shards.ShardSet) -> None:
+def say_next(run: str, path: str, *, is_labelled: bool) -> None:
     """Say what a run that is trained is for.
 
     Args:
         run: run directory or URL.
-        data: the set that it was trained on.
+        path: of the set that it was trained on.
+        is_labelled: whether its images have classes to judge an encoder by.
     """
-    if len(data.classes) > 1:
-        say(f"judge it: care evaluate knn {run} --train {data.path} --val SET")
+    if is_labelled:
+        say(f"judge it: care evaluate knn {run} --train {path} --val SET")
     say(f"see its losses, settings and results: care report {run}")

@@ -47,7 +47,7 @@ def test_pretraining_to_kneighbours_and_report(care, shard_set: Path) -> None:
     code, out, error = care("pretrain", "set", "run", *SMALL.split(), "--epochs", 2)
     assert code == 0, error
     assert "6 steps done" in out
-    assert "judge it: care evaluate knn run --train " in error
+    assert "judge it: care evaluate knn run --train set --val SET" in error
     code, out, _ = care(*evaluate("knn", "run", RANDOM), "--size", 32, "--json")
     rows = json.loads(out)
     assert [row["encoder"] for row in rows] == ["run", RANDOM]
