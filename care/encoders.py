@@ -193,7 +193,9 @@ def build_encoder(name: str) -> Encoder:
     if source in SPACES:
         return _split(source, rest)
     if source not in ("torchvision", "timm"):
-        raise CareError(f"no encoder is called {name!r}; choose one of {ENCODER_NAMES}")
+        alike = get_close_matches(source, [*ENCODERS, *VITS], 1)
+        meant = f"; did you mean {alike[0]}?" if alike else ""
+        raise CareError(f"no encoder is called {name!r}; choose one of {ENCODER_NAMES}{meant}")
     model, _, tap = rest.partition(":")
     create, models = _library(source)
     if model not in models:

@@ -16,6 +16,7 @@ from care.evaluate.trial import Plan, train_and_score
 from care.train.mirror import local_copy
 from shards import storage
 from shards.order import permutation
+from shards.progress import say
 
 CHOICE = "chosen.json"  # which candidate the held-out labels chose
 
@@ -139,6 +140,10 @@ def _try_all(
     """
     held_out_rows, kept_rows = np.split(labelled.rows, [labelled.held_out])
     candidates = candidates_of(recipe)
+    say(
+        f"choosing learning rates and epochs: {len(candidates)} candidates learn from "
+        f"{len(kept_rows)} labelled images of train, {len(held_out_rows)} others tell the best"
+    )
     diverged = (-1.0, 0.0)  # worse than a candidate that is never right
     scores = [diverged] * len(candidates)
     for number, candidate in enumerate(candidates):

@@ -12,7 +12,7 @@ from flows.evaluations import ABOUT, JUDGED, EvaluationKind
 from flows.result import Result
 from flows.sizes import common_sizes
 from flows.verbs import evaluation_of, has_encoders_size, places_of
-from shards.progress import say
+from shards.progress import say, warn
 
 app = new_app(ABOUT, no_args_is_help=True)
 # what the data of an evaluation may be, by the names of the inputs by which they are found
@@ -100,7 +100,14 @@ def _add(line: EvaluationKind) -> None:
         # neither decides the result
         inputs |= {"cache": f"{out}/features", "nproc": nproc}
         sources = _with_key(encoder, key) if key else encoder
-        show_results(_judge(sources, out, inputs, pixels if mean else {}), as_json)
+        rows = _judge(sources, out, inputs, pixels if mean else {})
+        if train.rstrip("/") == val.rstrip("/"):
+            warn(
+                f"train and val are both {train}: an encoder is judged on what it was shown the"
+                " answers of; care shards build SRC SETS --val-share 0.1 holds some of every class"
+                " out"
+            )
+        show_results(rows, as_json)
 
     add_command(
         app,

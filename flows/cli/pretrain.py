@@ -22,7 +22,7 @@ from care.train.recipes import warmup_of
 from care.train.settings import PRETRAINING_SETTINGS, allowed_settings
 from care.vit import VITS
 from flows.cli.options import Json, Seed, SetPath, add_command, new_app
-from flows.cli.pretrain_hints import batch_size_for, say_next, warn_of_hours
+from flows.cli.pretrain_hints import batch_size_for, say_next, warn_of_few, warn_of_hours
 from flows.cli.pretrain_recipe import (
     MethodChoice,
     fitted_objective,
@@ -97,6 +97,7 @@ def _run(  # noqa: PLR0913 (the options of a command)
     batch_size = batch_size_for(
         data, run, batch_size, nproc=nproc, accumulate=settings["accumulate"]
     )
+    warn_of_few(len(data))
     settings |= {"batch_size": batch_size, "seed": seed}
     objective = fitted_objective(
         choice, images=len(data), batch_size=batch_size, parts=settings["accumulate"]
@@ -213,7 +214,8 @@ def _show(trained: Pretrained, as_json: bool) -> None:
     if as_json:
         print_json(trained._asdict() | {"encoder": str(trained.encoder)})
     else:
-        typer.echo(f"{trained.steps} steps done, encoder: {trained.encoder}")
+        steps = "1 step" if trained.steps == 1 else f"{trained.steps} steps"
+        typer.echo(f"{steps} done, encoder: {trained.encoder}")
 
 
 def _typed_arguments() -> list[str]:

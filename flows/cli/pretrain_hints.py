@@ -15,6 +15,8 @@ from shards.progress import say, warn
 
 # s: of a longer training it is said beforehand how long it will take
 LONG = 3600
+# images: of fewer little is learned that an untrained network has not
+FEW = 1000
 
 
 def batch_size_for(
@@ -48,6 +50,20 @@ def batch_size_for(
             say(f"{batch_size} images a step, for a set of {images:,} (the paper's are {PAPERS})")
         return batch_size
     raise typer.BadParameter(fault, param_hint="--batch-size")
+
+
+def warn_of_few(images: int) -> None:
+    """Say that a set is small for a training without labels, and what helps.
+
+    Args:
+        images: of the set.
+    """
+    if images < FEW and "RANK" not in os.environ:
+        warn(
+            f"{images:,} images are few to learn from without labels: more of their kind help, also"
+            " without classes, and so does --init supervised:ENCODER, which starts from ImageNet's"
+            " weights"
+        )
 
 
 def warn_of_hours(

@@ -101,10 +101,7 @@ def _what_is_there(folder: str | Path, names: Collection[str]) -> str:
         endings = Counter(suffix(name) or "none" for name in names)
         some = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(3))
         more = ", …" if len(endings) > 3 else ""
-        return (
-            f"{len(names):,} files, none of which has the suffix of an image such as .jpg, .png, "
-            f".tif or .webp, but: {some}{more}"
-        )
+        return f"no file that ends as images do (.jpg, .png, .tif, .webp, …), but: {some}{more}"
     path = storage.locate(folder)
     if path.is_dir():
         return "an empty one"

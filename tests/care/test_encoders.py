@@ -168,7 +168,8 @@ def test_libraries_take_the_weights_of_a_gray_encoder_and_its_pixels_as_document
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(
-        CareError, match=r"no encoder is called 'resnet51'; choose one of resnet18, .*resnet152"
+        CareError,
+        match=r"no encoder is called 'resnet51'; choose one of resnet18, .*resnet152.*did you mean",
     ):
         build_encoder("resnet51")
 

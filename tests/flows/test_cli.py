@@ -48,8 +48,9 @@ def test_pretraining_to_kneighbours_and_report(care, shard_set: Path) -> None:
     assert code == 0, error
     assert "6 steps done" in out
     assert "judge it: care evaluate knn run --train set --val SET" in error
-    code, out, _ = care(*evaluate("knn", "run", RANDOM), "--size", 32, "--json")
+    code, out, error = care(*evaluate("knn", "run", RANDOM), "--size", 32, "--json")
     rows = json.loads(out)
+    assert "train and val are both set" in error
     assert [row["encoder"] for row in rows] == ["run", RANDOM]
     assert all(0 <= row["top1"] <= 100 and "top5" not in row for row in rows)
     assert rows[0]["digests"]["encoder"] != rows[1]["digests"]["encoder"]

@@ -15,7 +15,7 @@ def one_line(text: str) -> bool:
 MISTAKES = [
     ("shards build missing set", 1, "nothing of that name"),
     ("shards build empty set", 1, "empty"),
-    ("shards build texts set", 1, "files of other kinds"),
+    ("shards build texts set", 1, "no file that ends as images do"),
     ("shards build photos set --no-such", 2, "No such option"),
     ("shards build photos", 2, "DEST"),
     ("shards build photos set --validate hope", 2, "hope"),
@@ -45,6 +45,7 @@ MISTAKES = [
     ("pipeline run --images nosuch", 1, "nothing of that name"),
     ("pipeline run --coco-train nosuch --coco-val photos", 2, "nosuch, which does not exist"),
     ("pipeline run --refresh shards", 2, "got shards"),
+    ("pipeline run --encoder resnet51", 1, "no encoder is called 'resnet51'; choose one of"),
     ("pipeline run --objective byol,mocco", 2, "barlow-twins, byol-vit, moco-v3-vit; got mocco"),
     ("pipeline run --no-t-stream --no-c-stream", 2, "got --no-c-stream and --no-t-stream"),
     ("reproduce --objective mocco", 2, "got mocco"),

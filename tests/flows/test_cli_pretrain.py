@@ -56,6 +56,14 @@ def test_a_change_of_what_is_no_setting_is_a_usage_error(pretrain, word) -> None
     assert not Path("run").exists()
 
 
+def test_a_small_set_is_told_and_a_single_step_is_one(pretrain) -> None:
+    code, out, error = pretrain("--epochs", 1, "--batch-size", 24)
+    assert code == 0
+    assert out.startswith("1 step done, encoder: run/")
+    assert "24 images are few to learn from without labels" in error
+    assert "--init supervised:ENCODER" in error
+
+
 def test_a_gpu_that_is_not_there_is_told_in_a_line(pretrain, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     code, _, error = pretrain("--device", "cuda")
