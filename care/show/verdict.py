@@ -92,7 +92,7 @@ def caveat(compared: Sequence[Difference]) -> str:
     if len(measured) < len(compared):
         sentences.append("Without ± the uncertainty is unknown: results lack resampled images.")
         sentences.append("Evaluate again to learn it.")
-    sentences.append("For a firmer answer train longer: care demo --steps N.")
+    sentences.append("For a firmer answer train longer, by more --steps.")
     return " ".join(sentences)
 
 

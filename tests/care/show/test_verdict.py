@@ -8,7 +8,7 @@ from care.show.verdict import _NOT_AHEAD_OF_C_STREAM as NOT_AHEAD
 from care.show.verdict import advice, findings
 from flows.cli.tables import show_results
 
-LENGTHEN = "For a firmer answer train longer: care demo --steps N."
+LENGTHEN = "For a firmer answer train longer, by more --steps."
 COVERED = (
     "± is the half-width of a 95 % interval in percentage points; it covers the choice of"
     " validation images (resampled) and, where a task has several trials, the seeds of the"
