@@ -100,7 +100,7 @@ class PuzzleContrast(Criterion):
         rows = self.bank.embeddings
         negatives = self.contrast.draw(len(rows), int(self.seed), int(self.steps)).to(rows.device)
         of_images = [self.contrast(image, rows, samples, negatives) for image in images]
-        of_patches = self.contrast(patches, rows, samples, negatives)
+        of_patches: Tensor = self.contrast(patches, rows, samples, negatives)
         self._new.append((samples, unit(images[0].detach())))
         weight = self.objective.patches_weight
         return (1 - weight) * torch.stack(of_images).mean() + weight * of_patches

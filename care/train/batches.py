@@ -186,7 +186,8 @@ def _coloured(
         return apply_photometrics(crops, numbers)
     images, patches = crops.shape[:2]
     of_patches = numbers.repeat_interleave(patches, 0)
-    return apply_photometrics(crops.flatten(0, 1), of_patches).unflatten(0, (images, patches))
+    seen = apply_photometrics(crops.flatten(0, 1), of_patches)
+    return seen.reshape(images, patches, *seen.shape[1:])
 
 
 def _epochs_and_samples(

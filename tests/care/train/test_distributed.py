@@ -10,9 +10,22 @@ import torch
 from flat import gathered
 from processes import together
 import shards
-from care import BYOL, BarlowTwins, CareError, MoCoV2, SimCLR, SwAV, care_loss, streams_for
-from care.train import Stopped, batches, load_encoder, pretrain, ranks
+from care import (
+    BYOL,
+    CMC,
+    PIRL,
+    BarlowTwins,
+    CareError,
+    InfoMin,
+    MoCoV2,
+    SimCLR,
+    SwAV,
+    care_loss,
+    streams_for,
+)
+from care.train import VIEWS, Stopped, View, batches, load_encoder, pretrain, ranks
 from care.train.optimizers import set_rates
+from care.train.views import multi_crop
 
 module = import_module("care.train.pretrain")
 
@@ -27,11 +40,9 @@ SETTINGS = {
 }
 
 
-def train(path, run, objective=None, *, double=True, **changes):
+def train(path, run, objective=None, *, double=True, encoder="resnet18-small-half", **changes):
     """A tiny run in float64, from new streams."""
-    c, t = streams_for(
-        "resnet18-small-half", size=16, seed=0, blocks=1, objective=objective or BYOL(hidden=32)
-    )
+    c, t = streams_for(encoder, size=16, seed=0, blocks=1, objective=objective or BYOL(hidden=32))
     if double:
         c.double()
         t.double()
@@ -72,6 +83,37 @@ def test_the_losses_are_those_of_one_process(image_set, tmp_path, world):
 def test_losses_across_the_batch_see_all_of_it(image_set, tmp_path, objective):
     train(image_set, tmp_path / "one", objective)
     together(2, lambda: train(image_set, tmp_path / "two", objective))
+    assert_equal_runs(tmp_path / "one", tmp_path / "two")
+
+
+PATCHES = View(size=24, patch=8, scale=(0.6, 1.0))
+
+
+@pytest.mark.resume
+@pytest.mark.parametrize(
+    ("encoder", "objective", "views"),
+    [
+        (
+            "resnet18-small-half",
+            SwAV(hidden=32, dim=16, prototypes=12, frozen_steps=1, queue=24),
+            multi_crop(View(), small_size=8, count=2),
+        ),
+        (
+            "resnet18-small-half",
+            PIRL(hidden=32, dim=16, images=24, negatives=9),
+            (*VIEWS, PATCHES),
+        ),
+        ("resnet18-small-half", InfoMin(hidden=32, dim=16, queue=24), (*VIEWS, PATCHES)),
+        ("lab:resnet18-small-half", CMC(hidden=32, dim=16, images=24, negatives=9), VIEWS),
+    ],
+    ids=["SwAV", "PIRL", "InfoMin", "CMC"],
+)
+def test_other_views_and_banks_are_those_of_one_process(
+    image_set, tmp_path, encoder, objective, views
+):
+    changes = {"encoder": encoder, "views": views, "steps": 3}
+    train(image_set, tmp_path / "one", objective, **changes)
+    together(2, lambda: train(image_set, tmp_path / "two", objective, **changes))
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
 
 
