@@ -9,6 +9,7 @@ import ast
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +18,8 @@ from shards import storage
 
 PACKAGES = ("shards", "care", "flows")
 SOURCE_FOLDER = Path(str(shards.__file__)).parents[1]
-# Python 3.11 counts the depth of all threads' trees in one place: parsing at once in two threads
-# raises SystemError now and then
 _PARSING = threading.Lock()
+_TRIES = 5
 _FILE_NAME = re.compile(r"[\w./-]+\.(?!py$)\w+")
 
 
@@ -51,8 +51,7 @@ class Module:
         self.path = path
         self.is_package = path.name == "__init__.py"
         self._code = code
-        with _PARSING:
-            self._tree = ast.parse(path.read_bytes())
+        self._tree = _parse(path.read_bytes())
         for node in ast.walk(self._tree):
             _drop_docstring(node)
         self._nodes = [*ast.walk(self._tree)]
@@ -239,6 +238,19 @@ class Code:
             if path.is_file():
                 return path
         return None
+
+
+def _parse(source: bytes) -> ast.Module:
+    """Parse a source file, in one thread at a time.
+
+    Python 3.11 counts the depth of all threads' trees in one place: where another thread parses
+    meanwhile, as NumPy does with the header of every file, it raises ``SystemError`` now and then.
+    """
+    with _PARSING:
+        for _ in range(_TRIES - 1):
+            with suppress(SystemError):
+                return ast.parse(source)
+        return ast.parse(source)
 
 
 def _is_internal(node: Any) -> bool:

@@ -250,3 +250,18 @@ def test_one_thread_parses_at_a_time(monkeypatch) -> None:
         digests = {*pool.map(lambda _: Code().digest("shards.storage"), range(4))}
     assert len(digests) == 1
     assert max(counts) == 1
+
+
+def test_what_another_thread_spoils_is_parsed_again(monkeypatch) -> None:
+    digest = Code().digest("shards.errors")
+    parse, calls = ast.parse, []
+
+    def spoilt_parse(source):
+        calls.append(source)
+        if len(calls) < 3:
+            raise SystemError("AST constructor recursion depth mismatch")
+        return parse(source)
+
+    monkeypatch.setattr(ast, "parse", spoilt_parse)
+    assert Code().digest("shards.errors") == digest
+    assert calls[0] == calls[1] == calls[2]

@@ -223,7 +223,7 @@ def test_own_images_and_own_boxes(tmp_path: Path) -> None:
     for part, start in (("train", 0), ("val", 24)):
         scenes.write(tmp_path / part, count=24, start=start, size=40)
     content = json.loads((tmp_path / "train" / "annotations.json").read_text())
-    content["annotations"][0]["bbox"] = [5, 5, 0, 0]
+    content["annotations"][0] |= {"bbox": [5, 5, 0, 0], "segmentation": []}
     (tmp_path / "train" / "annotations.json").write_text(json.dumps(content))
     boxed = {"coco_train": str(tmp_path / "train"), "coco_val": str(tmp_path / "val")}
     results = care_pipeline(
