@@ -81,8 +81,9 @@ class Training:
         checkpoint_every: steps between checkpoints.
         c_stream: also train the C-stream alone; by default only on scenes.
         objectives: what C-streams learn by, side by side: byol, simsiam, simclr, moco-v1, moco-v2,
-            moco-v3, swav, barlow-twins, byol-vit, moco-v3-vit. Others than byol are trained by
-            their recipes (docs/objectives.md), where lr, momentum and hidden are not asked for.
+            moco-v3, swav, barlow-twins, infomin, pirl, cmc, byol-vit, moco-v3-vit. Others than
+            byol are trained by their recipes (docs/objectives.md), where lr, momentum and hidden
+            are not asked for.
         t_stream: train both streams of each, or the C-stream alone.
         optimizer: sgd, lars, larc or adamw; by default that of the objective's recipe.
     """

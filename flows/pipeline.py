@@ -11,6 +11,7 @@ from flows.execution import Execution
 from flows.experiment import Detection, Experiment, Images, Judging, Scenes, Training
 from flows.facts import Facts
 from flows.flatten import flattened
+from flows.recipes import BYOL
 from flows.result import Result
 from flows.schedule import Schedule
 from flows.trainings import MAIN_STAGE, recipes_of
@@ -92,15 +93,16 @@ def check_encoders(experiment: Experiment) -> None:
     """
     training = experiment.training
     baselines = experiment.judging.baselines or []
-    if training.encoder is None and training.init is None and not baselines:
+    is_plain = training.objectives == (BYOL,) and training.encoder is None
+    if is_plain and training.init is None and not baselines:
         return
-    # imports torch, which takes seconds: only where somebody has named an encoder
-    from care.train.checks import check_encoder, check_sources, check_t_stream
+    # imports torch, which takes seconds: only where somebody has named something
+    from care.train.checks import check_encoder, check_method, check_sources
 
     protocol = experiment.protocol
     check_encoder(protocol.encoder, size=protocol.size, init=training.init)
-    if training.t_stream:
-        check_t_stream(protocol.encoder)
+    for objective in training.objectives:
+        check_method(protocol.encoder, objective, t_stream=training.t_stream)
     check_sources(baselines)
 
 

@@ -19,6 +19,9 @@ ObjectiveName = Literal[
     "moco-v3",
     "swav",
     "barlow-twins",
+    "infomin",
+    "pirl",
+    "cmc",
     "byol-vit",
     "moco-v3-vit",
 ]
@@ -65,7 +68,13 @@ def title_of(objective: str) -> str:
 
 
 def recipe_inputs(
-    objective: str, protocol: Protocol, changes: RecipeChanges, *, warmup: int
+    objective: str,
+    protocol: Protocol,
+    changes: RecipeChanges,
+    *,
+    warmup: int,
+    size: int,
+    t_stream: bool,
 ) -> Result:
     """Inputs by which a stage pre-trains otherwise than the protocol says.
 
@@ -74,6 +83,8 @@ def recipe_inputs(
         protocol: as it is declared, for BYOL and before anything else is asked for.
         changes: what was asked for.
         warmup: steps in which the rate rises, where the recipe has a warm-up.
+        size: side of the views, pixels.
+        t_stream: whether there is one.
 
     Returns:
         Of BYOL by plain SGD, nothing. Else what the recipe says: a rate is as many times the
@@ -84,7 +95,13 @@ def recipe_inputs(
         return {}
     # imports torch
     from care.objectives.by_name import OBJECTIVES
-    from care.train.recipes import PAPERS_HIDDEN, PAPERS_LR, recipe_for, recipe_optimizer
+    from care.train.recipes import (
+        PAPERS_HIDDEN,
+        PAPERS_LR,
+        recipe_for,
+        recipe_optimizer,
+        recipe_views,
+    )
 
     recipe = recipe_for(objective)
     optimizer = recipe_optimizer(
@@ -94,6 +111,7 @@ def recipe_inputs(
         warmup=warmup if recipe.warmup_epochs else 0,
         rate_scale=protocol.lr / PAPERS_LR,
     )
+    views = recipe_views(recipe, size=size, t_stream=t_stream)
     hidden = round(OBJECTIVES[objective]().hidden * protocol.hidden / PAPERS_HIDDEN)
     momentum = min(recipe.momentum, protocol.momentum_limit)
     inputs: Result = {
@@ -101,7 +119,7 @@ def recipe_inputs(
         "hidden": changes.hidden or max(hidden, 1),
         "momentum": momentum if changes.momentum is None else changes.momentum,
         "momentum_rises": recipe.momentum_rises,
-        "views": [_view_fields(view, protocol.views) for view in recipe.views],
+        "views": [_view_fields(view, protocol.views) for view in views],
     }
     return inputs | _optimizer_inputs(optimizer)
 
@@ -131,8 +149,18 @@ def describe_recipe(objective: str, settings: Result) -> str:
 
 
 def _view_fields(view: Any, changes: Result) -> Result:
-    """The fields of a view as JSON, changed by the protocol's."""
-    return {**view._asdict(), **changes}
+    """The fields of a view as JSON, changed by the protocol's.
+
+    Patches stay as they are, and what a view never does no protocol makes it do.
+    """
+    fields: Result = view._asdict()
+    if view.patch is not None:
+        return fields
+    return fields | {
+        name: value
+        for name, value in changes.items()
+        if not (name.endswith("_p") and fields[name] == 0)
+    }
 
 
 def _optimizer_inputs(optimizer: Any) -> Result:

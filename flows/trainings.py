@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 from flows.experiment import Experiment
 from flows.facts import Facts
-from flows.recipes import BYOL, describe_recipe, recipe_inputs, title_of
+from flows.recipes import BYOL, PLAIN_OPTIMIZER, describe_recipe, recipe_inputs, title_of
 from flows.result import Result
 from flows.stages import Needs, Stage
 
@@ -143,6 +143,8 @@ def _both_inputs(
         experiment.declared_protocol,
         experiment.training.recipe_changes,
         warmup=warmup,
+        size=protocol.size,
+        t_stream=training.t_stream,
     )
     return by_protocol, by_recipe
 
@@ -156,7 +158,8 @@ def recipes_of(experiment: Experiment, facts: Facts) -> dict[str, Result]:
     for training in planned_trainings(experiment):
         by_protocol, by_recipe = _both_inputs(experiment, facts, training)
         if by_recipe:
-            text = describe_recipe(training.objective, by_protocol | by_recipe)
+            settings = {"optimizer": PLAIN_OPTIMIZER, **by_protocol, **by_recipe}
+            text = describe_recipe(training.objective, settings)
             recipes[training.name] = {"text": text, **by_recipe}
     return recipes
 

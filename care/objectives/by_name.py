@@ -4,9 +4,12 @@ from dataclasses import replace
 from care.errors import CareError
 from care.objectives.barlow_twins import BarlowTwins
 from care.objectives.byol import BYOL
+from care.objectives.cmc import CMC
+from care.objectives.infomin import InfoMin
 from care.objectives.moco import MoCoV1, MoCoV2
 from care.objectives.moco_v3 import MoCoV3
 from care.objectives.objective import Objective
+from care.objectives.pirl import PIRL
 from care.objectives.simclr import SimCLR
 from care.objectives.simsiam import SimSiam
 from care.objectives.swav import SwAV
@@ -21,6 +24,9 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "moco-v3": MoCoV3,
     "swav": SwAV,
     "barlow-twins": BarlowTwins,
+    "infomin": InfoMin,
+    "pirl": PIRL,
+    "cmc": CMC,
     "byol-vit": BYOLViT,
     "moco-v3-vit": MoCoV3ViT,
 }
@@ -41,7 +47,7 @@ def objective_for(
     The papers' queues and prototypes are for ImageNet. Of a small set a queue of 65,536 would hold
     every image many times, each then told from itself: it is cut to one key an image, in whole
     batches, and prototypes to one for ten images. These rules are ours. Prototypes rest for one
-    epoch, as in the released code at batch 4,096.
+    epoch, as in the released code at batch 4,096. A bank has a place for each image of the set.
 
     Args:
         name: key of ``OBJECTIVES``.
@@ -57,7 +63,7 @@ def objective_for(
     kind = OBJECTIVES[name]
     objective = kind() if hidden is None else kind(hidden=hidden)
     if isinstance(objective, MoCoV2):
-        keys = 2 * batch_size
+        keys = 2 * batch_size if objective.symmetric else batch_size
         whole_batches = min(objective.queue, images) // keys * keys
         return replace(objective, queue=queue or max(whole_batches, keys))
     if isinstance(objective, SwAV):
@@ -68,6 +74,9 @@ def objective_for(
         )
     if queue is not None:
         raise CareError(
-            f"wanted a queue for an objective that keeps one, moco-v1, moco-v2 or swav; got {name}"
+            "wanted a queue for an objective that keeps one, moco-v1, moco-v2, infomin or swav; "
+            f"got {name}"
         )
+    if isinstance(objective, PIRL | CMC):
+        return replace(objective, images=images, negatives=min(objective.negatives, images))
     return objective

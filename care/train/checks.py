@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 import torch
+from care.colour_split import SPACES
 from care.encoded import map_shape
 from care.encoders import build_encoder
 from care.errors import CareError
+from care.objectives.by_name import OBJECTIVES
 from care.train.initial import initial_encoder
 from care.train.load import load_encoder
 from care.train.machine import torch_device
@@ -67,17 +69,25 @@ def check_encoder(name: str, *, size: int, init: str | Path | None) -> None:
         initial_encoder(init, encoder)
 
 
-def check_t_stream(encoder: str) -> None:
-    """Refuse a T-stream beside an encoder that is no CNN.
+def check_method(encoder: str, objective: str, *, t_stream: bool) -> None:
+    """Refuse methods that do not go together with an encoder.
 
     Args:
         encoder: its name.
+        objective: of the C-stream, a key of ``care.objectives.by_name.OBJECTIVES``.
+        t_stream: whether there is one.
 
     Raises:
-        Misuse: It is none.
+        Misuse: A T-stream is beside an encoder that is no CNN, or one encoder is there where two
+            are wanted.
     """
-    if encoder in VITS:
+    if t_stream and encoder in VITS:
         raise Misuse(
             f"{encoder} has no T-stream, which guides a CNN by a transformer's attention; give"
             " --no-t-stream to train its C-stream alone"
+        )
+    if OBJECTIVES[objective].branches > 1 and encoder.partition(":")[0] not in SPACES:
+        raise Misuse(
+            f"{objective} compares what two encoders make of lightness and of colour; wanted an"
+            f" encoder such as lab:resnet50 or ydbdr:resnet50, got {encoder}"
         )

@@ -17,6 +17,11 @@ from care.train.views import VIEWS, View
 
 Views = tuple[View, ...]
 
+# of the views that sides of small crops and patches belong to, pixels
+PAPERS_SIZE = 224
+# SwAV's small crops: their side, and share of the image's area
+SMALL_SIZE = 96
+SMALL_SCALE = (0.05, 0.14)
 # BYOL's by the paper (Sec. 4.1), in proportion to which short protocols change the others
 PAPERS_LR = 0.05
 PAPERS_HIDDEN = 4096
@@ -25,6 +30,10 @@ _LARGE_CROPS = {"scale": (0.2, 1.0)}
 _MOCO_V1 = View(**_LARGE_CROPS, jitter=(0.4, 0.4, 0.4, 0.4), jitter_p=1, blur_p=0)
 _MOCO_V2 = View(**_LARGE_CROPS, jitter=(0.4, 0.4, 0.4, 0.1), blur_p=0.5)
 _STRONG = View(jitter=(0.8, 0.8, 0.8, 0.2), blur_p=0.5)
+# the patches of a jigsaw, of an image of 255 px; InfoMin's keep their colours
+_PUZZLE = View(scale=(0.6, 1.0), jitter_p=0, blur_p=0, gray_p=0, size=255, patch=64)
+_PIRL = View(jitter=(0.4, 0.4, 0.4, 0.2), blur_p=0)
+_STRONG_LARGE = _STRONG._replace(**_LARGE_CROPS)
 _SWAV = _STRONG._replace(scale=(0.14, 1.0))
 
 
@@ -41,7 +50,7 @@ class Recipe:
         warmup_divisor: it takes at most one of so many epochs of a run.
         momentum: first momentum coefficient of the targets.
         momentum_rises: whether it goes to 1 over the run.
-        views: distributions of the views.
+        views: distributions of the views, as they are for images of 224 px.
         source: where all this is from.
     """
 
@@ -105,6 +114,30 @@ RECIPES = {
         optimizer=LARS(lr=0.2, vector_lr=0.0048, schedule=Schedule(final=0.001)),
         source="Zbontar et al. 2021; facebookresearch/barlowtwins",
     ),
+    "infomin": Recipe(
+        "InfoMin",
+        optimizer=SGD(lr=0.03),
+        warmup_epochs=0,
+        momentum=0.999,
+        momentum_rises=False,
+        views=(_STRONG_LARGE, _STRONG_LARGE, _PUZZLE),
+        source="Tian et al. 2020; HobbitLong/PyContrast, but for RandAugment",
+    ),
+    "pirl": Recipe(
+        "PIRL",
+        optimizer=SGD(lr=0.03, weights_only=True, schedule=Schedule(final=0.001)),
+        warmup_epochs=0,
+        views=(_PIRL, _PIRL._replace(scale=(0.6, 1.0), size=255, patch=64)),
+        source="Misra and van der Maaten 2020; facebookresearch/vissl",
+    ),
+    "cmc": Recipe(
+        "CMC",
+        # 0.03 at batch 128
+        optimizer=SGD(lr=0.06, schedule=Schedule(drops=(1 / 2, 2 / 3, 5 / 6))),
+        warmup_epochs=0,
+        views=(View(**_LARGE_CROPS, jitter_p=0, blur_p=0, gray_p=0),),
+        source="Tian, Krishnan and Isola 2020; HobbitLong/CMC",
+    ),
     "byol-vit": Recipe(
         "BYOL of ViT",
         optimizer=AdamW(lr=1e-4),
@@ -135,6 +168,37 @@ def recipe_for(objective: str) -> Recipe:
         names = ", ".join(RECIPES)
         raise CareError(f"wanted an objective of {names}; got {objective!r}")
     return RECIPES[objective]
+
+
+def recipe_views(
+    recipe: Recipe, *, size: int, t_stream: bool = True, small_crops: int = 0
+) -> Views:
+    """Make the views of a training by a recipe.
+
+    Args:
+        recipe: of the objective.
+        size: side of the views that have none of their own, pixels; the sides of all others are in
+            proportion to it.
+        t_stream: whether there is one, which sees two views of an image: where the recipe has one,
+            it is there twice.
+        small_crops: to put behind the two views, SwAV's.
+    """
+    views = recipe.views
+    is_of_one = len(views) < 2 or views[1].patch is not None
+    if t_stream and is_of_one:
+        views = (views[0], *views)
+    small = views[0]._replace(scale=SMALL_SCALE, size=SMALL_SIZE)
+    return tuple(_sized(view, size) for view in (*views, *[small] * small_crops))
+
+
+def _sized(view: View, size: int) -> View:
+    """A view whose own sides are in proportion to the size of the others."""
+    changes = {}
+    for name in ("size", "patch"):
+        side = getattr(view, name)
+        if side is not None:
+            changes[name] = round(side * size / PAPERS_SIZE)
+    return view._replace(**changes)
 
 
 def warmup_of(recipe: Recipe, epochs: float) -> float:

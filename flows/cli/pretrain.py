@@ -14,7 +14,7 @@ from care.encoders import ENCODERS, Encoder, build_encoder
 from care.evaluate import knn
 from care.evaluate.evaluation import comparable
 from care.train import Pretrained, pretrain
-from care.train.checks import check_encoder, check_processes, check_t_stream
+from care.train.checks import check_encoder, check_method, check_processes
 from care.train.growth import grows
 from care.train.launch import process_group, torchrun
 from care.train.mirror import recorded_settings
@@ -92,8 +92,7 @@ def _run(  # noqa: PLR0913 (the options of a command)
     data = shards.open(path)
     with torch.random.fork_rng(devices=[]):
         build_encoder(encoder)  # likewise
-    if choice.t_stream:
-        check_t_stream(encoder)
+    check_method(encoder, choice.objective, t_stream=choice.t_stream)
     batch_size = batch_size_for(
         data, run, batch_size, nproc=nproc, accumulate=settings["accumulate"]
     )
@@ -116,7 +115,7 @@ def _run(  # noqa: PLR0913 (the options of a command)
         warmup_epochs,
         default_warmup=warmup_of(choice.recipe, epochs),
     )
-    settings |= settings_by_recipe(choice, length.warmup)
+    settings |= settings_by_recipe(choice, length.warmup, size)
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         check_encoder(encoder, size=size, init=settings["init"])
         torchrun(run, nproc, _typed_arguments(), module="flows.cli.pretrain")

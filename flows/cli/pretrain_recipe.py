@@ -9,9 +9,9 @@ from care import Objective
 from care.errors import CareError
 from care.objectives.by_name import objective_for
 from care.train.optimizers import OPTIMIZERS
-from care.train.recipes import Recipe, recipe_for, recipe_optimizer
+from care.train.recipes import Recipe, recipe_for, recipe_optimizer, recipe_views
 from flows.recipes import OptimizerName, describe_recipe
-from shards.bounds import Fraction, NonNegativeFloat, PositiveInt
+from shards.bounds import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 from shards.progress import say
 
 
@@ -21,23 +21,26 @@ class MethodChoice:
 
     Attributes:
         objective: of the C-stream: byol, simsiam, simclr, moco-v1, moco-v2, moco-v3, swav,
-            barlow-twins, or of a vit encoder byol-vit or moco-v3-vit. Its recipe decides what is
-            not asked for of the following (docs/objectives.md).
+            barlow-twins, infomin, pirl, of two encoders cmc, or of a vit encoder byol-vit or
+            moco-v3-vit. Its recipe decides what is not asked for of the following
+            (docs/objectives.md).
         t_stream: both streams, or the C-stream alone.
+        small_crops: beside the two views of swav, of 96 px where these have 224; the paper has 6.
         hidden: hidden width of projectors and predictors; by default the objective's, of byol 4096.
-        queue: embeddings of earlier batches that moco-v1, moco-v2 and swav keep; by default the
-            paper's, in proportion to a small set.
+        queue: embeddings of earlier batches that moco-v1, moco-v2, infomin and swav keep; by
+            default the paper's, in proportion to a small set.
         optimizer: sgd, lars, larc or adamw, of byol sgd. LARS and LARC are timm's. Another one than
             the recipe's has its own lr and weight decay.
         lr: base learning rate for 256 images, scaled by batch_size / 256; of byol 0.05.
         weight_decay: of byol 0.0001, on every parameter, as in the released code.
         momentum: first momentum coefficient of the targets; of byol 0.99.
-        momentum_rises: it goes to 1 over the run, as byol's, or stays, as that of moco-v1 and
-            moco-v2.
+        momentum_rises: it goes to 1 over the run, as byol's, or stays, as that of moco-v1, moco-v2
+            and infomin.
     """
 
     objective: str = "byol"
     t_stream: bool = True
+    small_crops: NonNegativeInt = 0
     hidden: PositiveInt | None = None
     queue: PositiveInt | None = None
     optimizer: OptimizerName | None = None
@@ -64,14 +67,18 @@ def take_choice(options: dict[str, Any]) -> MethodChoice:
     return MethodChoice(**{field.name: options.pop(field.name) for field in fields(MethodChoice)})
 
 
-def settings_by_recipe(choice: MethodChoice, warmup: int) -> dict[str, Any]:
+def settings_by_recipe(choice: MethodChoice, warmup: int, size: int) -> dict[str, Any]:
     """Settings of ``care.train.pretrain`` by a recipe, which is said, changed as asked for.
 
     Args:
         choice: what was asked for.
         warmup: steps of the warm-up.
+        size: side of the views, pixels.
     """
     recipe = choice.recipe
+    views = recipe_views(
+        recipe, size=size, t_stream=choice.t_stream, small_crops=choice.small_crops
+    )
     optimizer = recipe_optimizer(
         recipe,
         choice.optimizer,
@@ -97,7 +104,7 @@ def settings_by_recipe(choice: MethodChoice, warmup: int) -> dict[str, Any]:
         "optimizer": optimizer,
         "momentum": settings["momentum"],
         "momentum_rises": settings["momentum_rises"],
-        "views": recipe.views,
+        "views": views,
     }
 
 
@@ -113,8 +120,14 @@ def fitted_objective(
         parts: into which a process cuts its share of a batch.
 
     Raises:
-        typer.BadParameter: It has no queue, or one that does not hold whole batches.
+        typer.BadParameter: It has no queue, or one that does not hold whole batches, or does not
+            learn from small crops.
     """
+    if choice.small_crops and choice.objective != "swav":
+        raise typer.BadParameter(
+            f"small crops are swav's, {choice.objective} does not learn from them",
+            param_hint="--small-crops",
+        )
     try:
         objective = objective_for(
             choice.objective,

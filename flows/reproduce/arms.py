@@ -126,6 +126,8 @@ _OBJECTIVES = (
     Arm("objective-moco-v3", "MoCo v3 as the C-stream of CARE", objective="moco-v3"),
     Arm("objective-swav", "SwAV with two crops as the C-stream of CARE", objective="swav"),
     Arm("objective-barlow-twins", "Barlow Twins as the C-stream of CARE", objective="barlow-twins"),
+    Arm("objective-infomin", "InfoMin as the C-stream of CARE", objective="infomin"),
+    Arm("objective-pirl", "PIRL as the C-stream of CARE", objective="pirl"),
 )
 _OBJECTIVES_ALONE = (
     Arm("objective-simsiam-alone", "SimSiam alone", t_stream=False, objective="simsiam"),
@@ -140,6 +142,13 @@ _OBJECTIVES_ALONE = (
         t_stream=False,
         objective="barlow-twins",
     ),
+    Arm("objective-infomin-alone", "InfoMin alone", t_stream=False, objective="infomin"),
+    Arm("objective-pirl-alone", "PIRL alone", t_stream=False, objective="pirl"),
+)
+# of a grid whose encoder is two, such as lab:resnet18-small
+_CMC = (
+    Arm("objective-cmc-alone", "CMC alone", t_stream=False, objective="cmc"),
+    Arm("objective-cmc", "CMC as the C-stream of CARE", objective="cmc"),
 )
 # of a grid whose encoder is a ViT
 _VITS_ALONE = (
@@ -156,6 +165,7 @@ _ALL = (
     *_READINGS,
     *_OBJECTIVES,
     *_OBJECTIVES_ALONE,
+    *_CMC,
     *_VITS_ALONE,
 )
 ARMS = {arm.name: arm for arm in _ALL}
@@ -169,6 +179,7 @@ GROUPS: dict[str, tuple[Arm, ...]] = {
     "designs": (_SEQUENTIAL, CARE_ARM),
     "readings": (CARE_ARM, *_READINGS),
     "objectives": (ARMS[REFERENCE], CARE_ARM, *_OBJECTIVES_ALONE, *_OBJECTIVES),
+    "cmc": _CMC,
     "vit": _VITS_ALONE,
 }
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from care.show.intervals import CHANCE
 from care.show.seeds import PairedDifference, Score, paired_differences, summaries
 from care.show.verdict import seeds_verdict
-from flows.recipes import describe_recipe
+from flows.recipes import PLAIN_OPTIMIZER, describe_recipe
 from flows.reproduce.runs import FailedRun, RunResult
 from flows.result import Result
 
@@ -87,11 +87,12 @@ class Comparison:
 
     def _recipes(self) -> dict[str, str]:
         """How arms of other objectives were trained, in a line each."""
-        return {
-            result.arm.name: describe_recipe(result.arm.objective, result.recipe)
+        recipes = {
+            result.arm: {"optimizer": PLAIN_OPTIMIZER, **result.recipe}
             for result in self.results
             if result.recipe
         }
+        return {arm.name: describe_recipe(arm.objective, recipe) for arm, recipe in recipes.items()}
 
     def _trainings(self) -> str:
         """A table of the arms: what sets each apart, seeds, steps, median seconds."""

@@ -8,6 +8,7 @@ arms or seeds computes only those. ``care_reproduce.fn`` is the same without Pre
 from prefect import flow
 from flows.flatten import flattened
 from flows.protocols import PROTOCOLS, ProtocolName
+from flows.recipes import BYOL
 from flows.reproduce.board import Board
 from flows.reproduce.campaign import do_grid
 from flows.reproduce.images import ImageChoice, grid_images, label_counts
@@ -51,7 +52,7 @@ def care_reproduce(
     """
     grid = Grid.of(arm_choice)
     regime_choice.check()
-    check_encoder_of_arms(regime_choice.encoder, grid)
+    check_encoder_of_arms(regime_choice, grid)
     few_labels.check()
     images = grid_images(image_choice, out)
     with Schedule(out, machine.execution()) as schedule:
@@ -78,19 +79,22 @@ def care_reproduce(
         return do_grid(lab, grid, board)
 
 
-def check_encoder_of_arms(encoder: str | None, grid: Grid) -> None:
+def check_encoder_of_arms(choice: RegimeChoice, grid: Grid) -> None:
     """Refuse an encoder that some of the arms cannot train, before anything starts.
 
     Args:
-        encoder: that was asked for; None: a protocol's, which all can.
+        choice: how runs were asked to be trained.
         grid: of the arms.
 
     Raises:
-        Misuse: It is no CNN, and an arm has a T-stream.
+        Misuse: It is no CNN, and an arm has a T-stream; or an arm wants two.
     """
-    if encoder is None or not any(run.arm.trained and run.arm.t_stream for run in grid.runs):
+    arms = [run.arm for run in grid.runs if run.arm.trained]
+    if choice.encoder is None and all(arm.objective == BYOL for arm in arms):
         return
-    # imports torch, which takes seconds: only where somebody has named an encoder
-    from care.train.checks import check_t_stream
+    # imports torch, which takes seconds: only where somebody has named something
+    from care.train.checks import check_method
 
-    check_t_stream(encoder)
+    encoder = choice.encoder or PROTOCOLS[choice.protocol or "photos"].encoder
+    for arm in arms:
+        check_method(encoder, arm.objective, t_stream=arm.t_stream)

@@ -131,7 +131,14 @@ class Laboratory:
         if not arm.trained:
             return {}
         warmup = int(job.steps * self.regime.warmup_share)
-        return recipe_inputs(arm.objective, self.protocol, self.recipe_changes, warmup=warmup)
+        return recipe_inputs(
+            arm.objective,
+            self.protocol,
+            self.recipe_changes,
+            warmup=warmup,
+            size=self.regime.size,
+            t_stream=arm.t_stream,
+        )
 
     def _judge(self, run: Run, encoder: str | Result) -> Iterator[list[Result]]:
         """The rows of each evaluation of an encoder; all of them are started at once."""

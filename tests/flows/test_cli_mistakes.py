@@ -46,7 +46,7 @@ MISTAKES = [
     ("pipeline run --coco-train nosuch --coco-val photos", 2, "nosuch, which does not exist"),
     ("pipeline run --refresh shards", 2, "got shards"),
     ("pipeline run --encoder resnet51", 1, "no encoder is called 'resnet51'; choose one of"),
-    ("pipeline run --objective byol,mocco", 2, "barlow-twins, byol-vit, moco-v3-vit; got mocco"),
+    ("pipeline run --objective byol,mocco", 2, "cmc, byol-vit, moco-v3-vit; got mocco"),
     ("pipeline run --no-t-stream --no-c-stream", 2, "got --no-c-stream and --no-t-stream"),
     ("reproduce --objective mocco", 2, "got mocco"),
     ("pipeline run --steps 0", 2, "--steps"),

@@ -147,7 +147,9 @@ def test_what_is_asked_for_replaces_what_a_recipe_says(pretrain) -> None:
     [
         ("--objective mocco", "wanted an objective of byol, simsiam, simclr, moco-v1"),
         ("--objective moco-v2 --queue 24", "does not hold whole batches of 16; wanted a queue of"),
-        ("--queue 24", "wanted a queue for an objective that keeps one, moco-v1, moco-v2 or swav"),
+        ("--queue 24", "wanted a queue for an objective that keeps one, moco-v1, moco-v2, infomin"),
+        ("--objective byol --small-crops 2", "small crops are swav's, byol does not learn"),
+        ("--objective cmc", "wanted an encoder such as lab:resnet50"),
         ("--objective byol-vit --encoder vit-tiny8", "vit-tiny8 has no T-stream"),
         ("--optimizer adam", "adam"),
     ],

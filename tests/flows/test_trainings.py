@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from care.objectives.by_name import OBJECTIVES
 from care.train.optimizers import OPTIMIZERS
-from care.train.recipes import RECIPES, make_optimizer, recipe_optimizer
+from care.train.recipes import RECIPES, make_optimizer, recipe_optimizer, recipe_views
 from flows.experiment import Experiment, Training
 from flows.facts import Facts
 from flows.graph import encoders, judging_stages, report_stage, training_stages
@@ -17,6 +17,7 @@ from flows.recipes import (
     describe_recipe,
     recipe_inputs,
 )
+from flows.reproduce.regime import RegimeChoice
 from flows.reproduce.runs import ArmChoice, Grid
 from flows.trainings import planned_trainings, recipes_of, training_settings
 from flows.works.training import _views
@@ -24,6 +25,7 @@ from shards.errors import Misuse
 
 FACTS = Facts(images=2000, label_counts={0.5: 1000})
 NOTHING = RecipeChanges()
+VIEWS = {"size": 224, "t_stream": True}
 OTHERS = [name for name in OBJECTIVE_NAMES if name != "byol"]
 
 
@@ -37,8 +39,10 @@ def test_names_are_those_that_the_method_knows() -> None:
 
 
 def test_byol_is_trained_as_ever(tmp_path: Path) -> None:
-    assert recipe_inputs("byol", QUICK, NOTHING, warmup=25) == {}
-    assert recipe_inputs("byol", QUICK, RecipeChanges(lr=1, optimizer="sgd"), warmup=25) == {}
+    assert recipe_inputs("byol", QUICK, NOTHING, warmup=25, **VIEWS) == {}
+    assert (
+        recipe_inputs("byol", QUICK, RecipeChanges(lr=1, optimizer="sgd"), warmup=25, **VIEWS) == {}
+    )
     alone, care = training_stages(experiment(tmp_path), FACTS)
     care_inputs = {name: value for name, value in care.inputs.items() if name != "train"}
     assert care_inputs == {
@@ -63,14 +67,14 @@ def test_byol_is_trained_as_ever(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_by_the_papers_protocol_a_stage_is_given_the_recipe_itself(name: str) -> None:
     recipe = RECIPES[name]
-    inputs = json.loads(json.dumps(recipe_inputs(name, PAPER, NOTHING, warmup=90)))
+    inputs = json.loads(json.dumps(recipe_inputs(name, PAPER, NOTHING, warmup=90, **VIEWS)))
     assert inputs["objective"] == name
     assert inputs["hidden"] == OBJECTIVES[name]().hidden
     assert (inputs["momentum"], inputs["momentum_rises"]) == (
         recipe.momentum,
         recipe.momentum_rises,
     )
-    assert _views(inputs["views"]) == recipe.views
+    assert _views(inputs["views"]) == recipe_views(recipe, size=224, t_stream=True)
     numbers = {field: inputs[field] for field in ("lr", "warmup", "weight_decay")}
     optimizer = make_optimizer({"name": "sgd", **inputs.get("optimizer", {}), **numbers})
     warmup = 90 if recipe.warmup_epochs else 0
@@ -78,7 +82,7 @@ def test_by_the_papers_protocol_a_stage_is_given_the_recipe_itself(name: str) ->
 
 
 def test_a_short_protocol_changes_a_recipe_in_proportion_to_byols() -> None:
-    inputs = recipe_inputs("moco-v2", PHOTOS, NOTHING, warmup=200)
+    inputs = recipe_inputs("moco-v2", PHOTOS, NOTHING, warmup=200, **VIEWS)
     assert inputs["lr"] == pytest.approx(8 * 0.03)
     assert (inputs["hidden"], inputs["momentum"], inputs["warmup"]) == (512, 0.99, 0)
     for view in inputs["views"]:
@@ -88,11 +92,11 @@ def test_a_short_protocol_changes_a_recipe_in_proportion_to_byols() -> None:
 
 def test_what_is_asked_for_is_nobodys_recipe() -> None:
     changes = RecipeChanges("adamw", lr=0.001, momentum=0.9, hidden=64)
-    inputs = recipe_inputs("swav", PAPER, changes, warmup=5)
+    inputs = recipe_inputs("swav", PAPER, changes, warmup=5, **VIEWS)
     assert (inputs["lr"], inputs["momentum"], inputs["hidden"]) == (0.001, 0.9, 64)
     assert inputs["weight_decay"] == 0.1  # AdamW's own
     assert inputs["optimizer"]["name"] == "adamw"
-    lars = recipe_inputs("byol", PAPER, RecipeChanges("lars"), warmup=5)
+    lars = recipe_inputs("byol", PAPER, RecipeChanges("lars"), warmup=5, **VIEWS)
     assert (lars["objective"], lars["optimizer"]["name"], lars["lr"]) == ("byol", "lars", 0.45)
 
 
@@ -206,5 +210,34 @@ def test_a_vit_beside_a_t_stream_is_refused_before_anything_is_done(tmp_path: Pa
         check_encoders(experiment(tmp_path, encoder="vit-tiny8"))
     check_encoders(experiment(tmp_path, encoder="vit-tiny8", t_stream=False))
     with pytest.raises(Misuse, match="vit-tiny8 has no T-stream"):
-        check_encoder_of_arms("vit-tiny8", Grid.of(ArmChoice()))
-    check_encoder_of_arms("vit-tiny8", Grid.of(ArmChoice(arms=("random", "vit"))))
+        check_encoder_of_arms(RegimeChoice(encoder="vit-tiny8"), Grid.of(ArmChoice()))
+    check_encoder_of_arms(
+        RegimeChoice(encoder="vit-tiny8"), Grid.of(ArmChoice(arms=("random", "vit")))
+    )
+
+
+def test_views_that_a_recipe_keeps_are_kept_by_a_protocol() -> None:
+    """Colours are all that CMC learns from, and patches have sides of their own."""
+    quick = {"warmup": 1, "size": 48, "t_stream": False}
+    (view,) = recipe_inputs("cmc", PHOTOS, NOTHING, **quick)["views"]
+    assert (view["jitter_p"], view["gray_p"], view["blur_p"]) == (0, 0, 0)
+    assert view["scale"] == PHOTOS.views["scale"]
+    image, patches = recipe_inputs("pirl", PHOTOS, NOTHING, **quick)["views"]
+    assert image["gray_p"] == PHOTOS.views["gray_p"]
+    assert (patches["size"], patches["patch"], patches["scale"]) == (55, 14, (0.6, 1))
+    assert patches["gray_p"] == 0.2
+    beside = recipe_inputs("pirl", PHOTOS, NOTHING, **quick | {"t_stream": True})["views"]
+    assert beside == [image, image, patches]
+
+
+def test_cmc_wants_two_encoders(tmp_path: Path) -> None:
+    from flows.pipeline import check_encoders
+    from flows.reproduce.flow import check_encoder_of_arms
+
+    with pytest.raises(Misuse, match="such as lab:resnet50 or ydbdr:resnet50, got resnet18"):
+        check_encoders(experiment(tmp_path, objectives=("cmc",)))
+    check_encoders(experiment(tmp_path, objectives=("cmc",), encoder="lab:resnet18-small-half"))
+    grid = Grid.of(ArmChoice(objectives=("cmc",)))
+    with pytest.raises(Misuse, match="got resnet18-small-half"):
+        check_encoder_of_arms(RegimeChoice(), grid)
+    check_encoder_of_arms(RegimeChoice(encoder="ydbdr:resnet18-small"), grid)

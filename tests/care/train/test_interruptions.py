@@ -16,10 +16,13 @@ from torch import nn
 import shards
 from care import (
     BYOL,
+    CMC,
+    PIRL,
     BarlowTwins,
     BYOLViT,
     CareError,
     CStream,
+    InfoMin,
     MoCoV1,
     MoCoV2,
     MoCoV3,
@@ -33,7 +36,7 @@ from care import (
 )
 from care.objectives.by_name import OBJECTIVES
 from care.train import Stopped, checkpoint, pretrain
-from care.train.recipes import RECIPES, recipe_optimizer
+from care.train.recipes import RECIPES, recipe_optimizer, recipe_views
 from shards import storage
 
 
@@ -67,6 +70,9 @@ OBJECTIVES_BY_NAME = {
     "moco-v1": MoCoV1(hidden=32, dim=16, queue=32),
     "moco-v3": MoCoV3(hidden=32, dim=16),
     "barlow-twins": BarlowTwins(hidden=32, dim=16),
+    "infomin": InfoMin(hidden=32, dim=16, queue=16),
+    "pirl": PIRL(hidden=32, dim=16, images=24, negatives=9),
+    "cmc": CMC(hidden=32, dim=16, images=24, negatives=9),
     "byol-vit": BYOLViT(hidden=32, dim=16),
     "moco-v3-vit": MoCoV3ViT(hidden=32, dim=16),
 }
@@ -77,14 +83,15 @@ def trained_by_recipe(name, data, path):
     """What the criterion keeps after a tiny run by the recipe of an objective."""
     recipe = RECIPES[name]
     objective = OBJECTIVES_BY_NAME[name]
-    c, t = make_streams(objective=objective)
+    encoder = "lab:resnet18-small-half" if name == "cmc" else "resnet18-small-half"
+    c, t = make_streams(encoder=encoder, objective=objective)
     if name.endswith("-vit"):
         c, t = c_stream_for("vit-tiny8", objective=objective), None
     settings = gathered(SETTINGS) | {
         "optimizer": recipe_optimizer(recipe, warmup=2),
         "momentum": recipe.momentum,
         "momentum_rises": recipe.momentum_rises,
-        "views": recipe.views,
+        "views": recipe_views(recipe, size=SETTINGS["size"]),
     }
     pretrain(data, path, c, t, **settings)
     return {name: tensor.clone() for name, tensor in c.criterion.state_dict().items()}

@@ -8,7 +8,15 @@ from care import CareError
 from care.objectives.by_name import OBJECTIVES
 from care.train import VIEWS, View, pretrain
 from care.train.optimizers import LARC, LARS, OPTIMIZERS, SGD, AdamW, Schedule
-from care.train.recipes import RECIPES, make_optimizer, recipe_for, recipe_optimizer, warmup_of
+from care.train.recipes import (
+    RECIPES,
+    make_optimizer,
+    recipe_for,
+    recipe_optimizer,
+    recipe_views,
+    warmup_of,
+)
+from care.train.views import multi_crop
 
 # optimizer, lr for 256 images, weight decay, epochs of warm-up, momentum of the targets
 PUBLISHED = {
@@ -20,6 +28,9 @@ PUBLISHED = {
     "moco-v3": (LARS, 0.6, 1e-6, 10, 0.99),
     "swav": (LARC, 0.3, 1e-6, 10, 0.99),
     "barlow-twins": (LARS, 0.2, 1e-6, 10, 0.99),
+    "infomin": (SGD, 0.03, 1e-4, 0, 0.999),
+    "pirl": (SGD, 0.03, 1e-4, 0, 0.99),  # 0.12 at batch 1,024
+    "cmc": (SGD, 0.06, 1e-4, 0, 0.99),  # 0.03 at batch 128
     "byol-vit": (AdamW, 1e-4, 0.1, 40, 0.99),
     "moco-v3-vit": (AdamW, 1.5e-4, 0.1, 40, 0.99),
 }
@@ -39,7 +50,7 @@ def test_every_objective_has_the_recipe_of_its_paper():
         optimizer = recipe.optimizer
         numbers = (optimizer.lr, optimizer.weight_decay, recipe.warmup_epochs, recipe.momentum)
         assert (type(optimizer), *numbers) == PUBLISHED[name], name
-        assert recipe.momentum_rises == (name not in ("moco-v1", "moco-v2"))
+        assert recipe.momentum_rises == (name not in ("moco-v1", "moco-v2", "infomin"))
         assert recipe.source
 
 
@@ -50,8 +61,18 @@ def test_schedules_are_those_of_the_released_code():
     # 4.8 at batch 4,096, from 0.3 to 0.0048
     assert schedules["swav"] == Schedule(start=0.3 / 4.8, final=0.0048 / 4.8)
     assert schedules["barlow-twins"].final == 0.001
+    assert schedules["pirl"].final == 0.00012 / 0.12
+    assert schedules["cmc"].drops == (120 / 240, 160 / 240, 200 / 240)
     plain = [name for name, schedule in schedules.items() if schedule == Schedule()]
-    assert plain == ["byol", "simclr", "moco-v2", "moco-v3", "byol-vit", "moco-v3-vit"]
+    assert plain == [
+        "byol",
+        "simclr",
+        "moco-v2",
+        "moco-v3",
+        "infomin",
+        "byol-vit",
+        "moco-v3-vit",
+    ]
     assert RECIPES["barlow-twins"].optimizer.vector_lr == 0.0048
 
 
@@ -69,6 +90,38 @@ def test_views_are_those_of_the_papers():
     assert RECIPES["barlow-twins"].views == VIEWS
     larger = (View(scale=(0.2, 1)), View(scale=(0.2, 1), blur_p=0.1, solarize_p=0.2))
     assert RECIPES["moco-v3"].views == larger
+
+
+def test_views_of_patches_and_of_one_image():
+    views = RECIPES["infomin"].views
+    strong = View(scale=(0.2, 1), jitter=(0.8, 0.8, 0.8, 0.2), blur_p=0.5)
+    puzzle = View(scale=(0.6, 1), size=255, patch=64, jitter_p=0, blur_p=0, gray_p=0)
+    assert views == (strong, strong, puzzle)
+    image = View(jitter=(0.4, 0.4, 0.4, 0.2), blur_p=0)
+    assert RECIPES["pirl"].views == (image, image._replace(scale=(0.6, 1), size=255, patch=64))
+    assert RECIPES["cmc"].views == (View(scale=(0.2, 1), jitter_p=0, blur_p=0, gray_p=0),)
+
+
+@pytest.mark.parametrize("size", [224, 64, 48])
+def test_sides_of_views_are_in_proportion(size):
+    views = recipe_views(RECIPES["infomin"], size=size)
+    assert (views[2].size, views[2].patch) == (round(255 * size / 224), round(64 * size / 224))
+    assert views[:2] == RECIPES["infomin"].views[:2]
+    assert recipe_views(RECIPES["byol"], size=size) == VIEWS
+
+
+def test_a_t_stream_sees_two_views_of_an_image():
+    image, patches = recipe_views(RECIPES["pirl"], size=224, t_stream=False)
+    assert recipe_views(RECIPES["pirl"], size=224) == (image, image, patches)
+    assert len(recipe_views(RECIPES["cmc"], size=224, t_stream=False)) == 1
+    assert len(recipe_views(RECIPES["cmc"], size=224)) == 2
+
+
+def test_small_crops_are_those_of_the_released_code():
+    colours = RECIPES["swav"].views[0]
+    assert recipe_views(RECIPES["swav"], size=224, small_crops=6) == multi_crop(colours)
+    views = recipe_views(RECIPES["swav"], size=64, small_crops=4)
+    assert [view.size for view in views] == [None, None, 27, 27, 27, 27]
 
 
 def test_the_recipe_of_byol_is_what_a_training_does_by_default():
