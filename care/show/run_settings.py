@@ -14,6 +14,7 @@ _SETTINGS = {
     "encoder": "{encoder}",
     "size": "views of {size} px",
     "length": "{steps:,} steps of {batch_size:,} images",
+    "optimizer": "{optimizer}",
     "learning rate": "{lr:g} for 256 images, after a warm-up of {warmup:,} steps",
     "weight decay": "{weight_decay:g}",
     "target's momentum": "{momentum:g} at first",

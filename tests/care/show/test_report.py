@@ -186,16 +186,18 @@ def test_the_settings_of_a_run_are_told(tmp_path):
     place.parent.mkdir(parents=True)
     settings = {"encoder": "resnet18-small", "size": 48, "steps": 1500, "batch_size": 32}
     settings |= {"lr": 0.05, "warmup": 150, "momentum": 0.99, "seed": 3, "objective": "BYOL()"}
+    settings["optimizer"] = "lars vector_lr=0.0048"
     place.write_text(json.dumps({"settings": settings}))
     about = {"data": "sets/a<b>", "images": 240, "began": "2026-11-30T12:00:00+00:00"}
     about["versions"] = {"care": "0.2.0", "torch": "2.14.1"}
     (tmp_path / "about.json").write_text(json.dumps(about))
     _, page = read(tmp_path)
     cells = [text for tag, _, text in page.cells if tag == "td"]
-    assert cells[:5] == [
+    assert cells[:6] == [
         "resnet18-small",
         "views of 48 px",
         "1,500 steps of 32 images",
+        "lars vector_lr=0.0048",
         "0.05 for 256 images, after a warm-up of 150 steps",
         "0.99 at first",
     ]
