@@ -141,6 +141,11 @@ def _instead_of_a_set(path: str | Path, names: Collection[str]) -> str:
         return "an unfinished one; run its build again, it goes on where it stopped"
     root = storage.locate(path)
     if not names and not root.exists():
+        if (root.parent / "index.json").is_file():
+            return (
+                f"nothing of that name, but {root.parent} is a set itself; name that, or build it "
+                "anew with --val-share 0.1 for a set to train and one to evaluate on"
+            )
         return f"nothing of that name; check the path{suggestion(path)}"
     sets = _sets_in(root)
     if sets:

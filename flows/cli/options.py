@@ -92,7 +92,8 @@ def add_command(  # noqa: PLR0913 (keywords; each is what one command says of it
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in skip
     ]
     hidden = {*skip, *(option.name for option in options)}
-    for documented in (*values, function):
+    sources: list[Callable[..., Any]] = [*values, function]
+    for documented in sources:
         help_texts = flat_help(documented)
         for parameter in flat_parameters(documented).values():
             if parameter.name not in hidden:

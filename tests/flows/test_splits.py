@@ -2,8 +2,10 @@
 
 import pytest
 from PIL import Image
+from flows.identity import input_identity
 from flows.splits import split_images
-from shards import ShardError
+from shards import ShardError, storage
+from shards.once import listing_once
 
 
 def photos(root, *names):
@@ -82,3 +84,24 @@ def test_too_few_labels_to_hold_some_out_are_told(tmp_path):
         parts, skipped = split_images(images)
         assert parts == {"train": {"source": images}}
         assert "too few images have labels to hold some out" in skipped[-1]
+
+
+def test_a_pipeline_lists_its_images_once_to_know_its_stages(tmp_path, monkeypatch):
+    images = photos(tmp_path / "images", *(f"{name}/{n}" for name in ("a", "b") for n in range(9)))
+    listed = []
+    listing = storage.listing
+
+    def counting(folder, *, deep=False):
+        if deep and str(folder).startswith(images):
+            listed.append(str(folder))
+        return listing(folder, deep=deep)
+
+    monkeypatch.setattr(storage, "listing", counting)
+    with listing_once():
+        # the command line checks what it is asked, and the flow does so again
+        parts = [split_images(images).parts for _ in range(2)][-1]
+        identities = [input_identity("source", images, inputs) for inputs in parts.values()]
+    assert listed.count(images) == 1
+    alone = [input_identity("source", images, inputs) for inputs in parts.values()]
+    assert identities == alone
+    assert len({*identities}) == 2

@@ -67,6 +67,13 @@ def test_a_folder_of_sets_is_told_from_one_of_images(tmp_path):
         shards.open(src)
 
 
+def test_a_part_of_what_is_a_single_set_is_answered_with_the_set(tmp_path):
+    shards.build(populate(tmp_path / "photos", ["a/1.png", "b/1.png"]), tmp_path / "sets")
+    message = r"got nothing of that name, but \S+sets is a set itself; name that, or .*--val-share"
+    with pytest.raises(ShardError, match=message):
+        shards.open(tmp_path / "sets" / "train")
+
+
 def test_another_share_of_a_finished_set_is_named(tmp_path):
     src = populate(tmp_path / "photos", [f"{name}/{n}.png" for name in "ab" for n in range(4)])
     shards.build_sets(src, tmp_path / "sets", val_share=0.25)
