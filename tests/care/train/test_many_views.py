@@ -3,7 +3,7 @@
 import pytest
 import torch
 from flat import gathered
-from small_runs import SETTINGS, SIZE, STEPS, CrashError, crash, make_streams, result, rows
+from small_runs import SETTINGS, SIZE, CrashError, crash, make_streams, result, rows
 from care import CMC, PIRL, CareError, InfoMin, SwAV, care_loss
 from care.train import VIEWS, View, batches, pretrain
 from care.train.views import multi_crop
@@ -41,7 +41,14 @@ def train(data, run, *, kind="SwAV", steps=4):
     pretrain(data, run, c, t if with_t else None, **settings)
 
 
-@pytest.mark.parametrize("kind", RUNS)
+# those that are run with the T-stream as well are left to the long session
+KINDS = [
+    pytest.param(kind, marks=[pytest.mark.resume] * (f"{kind} with the T-stream" in RUNS))
+    for kind in RUNS
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_was_broken_off_ends_with_the_same_bits(data, tmp_path, at_step, kind):
     train(data, tmp_path / "whole", kind=kind)
     at_step(3, crash)
@@ -54,10 +61,10 @@ def test_a_run_that_was_broken_off_ends_with_the_same_bits(data, tmp_path, at_st
 
 @pytest.mark.parametrize("kind", ["SwAV with the T-stream", "PIRL with the T-stream"])
 def test_the_losses_are_those_of_the_plain_loop(data, tmp_path, kind):
-    train(data, tmp_path, kind=kind, steps=STEPS)
+    train(data, tmp_path, kind=kind, steps=1)
     encoder, objective, views, _ = RUNS[kind]
     c, t = make_streams(encoder=encoder, objective=objective)
-    _, batch = next(batches(data, size=SIZE, batch_size=8, steps=STEPS, views=views))
+    _, batch = next(batches(data, size=SIZE, batch_size=8, steps=1, views=views))
     c_out = c(*batch, samples=batch.samples)
     loss = care_loss(c_out, t(c_out.maps), attention_weight=100)
     first = rows(tmp_path)[0]
