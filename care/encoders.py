@@ -193,8 +193,8 @@ def build_encoder(name: str) -> Encoder:
     if source in SPACES:
         return _split(source, rest)
     if source not in ("torchvision", "timm"):
-        alike = get_close_matches(source, [*ENCODERS, *VITS], 1)
-        meant = f"; did you mean {alike[0]}?" if alike else ""
+        matches = get_close_matches(source, [*ENCODERS, *VITS], 1)
+        meant = f"; did you mean {matches[0]}?" if matches else ""
         raise CareError(f"no encoder is called {name!r}; choose one of {ENCODER_NAMES}{meant}")
     model, _, tap = rest.partition(":")
     create, models = _library(source)

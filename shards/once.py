@@ -97,6 +97,9 @@ def _below(listing: Mapping[str, int], folder: str) -> Mapping[str, int]:
 
 def _plain(argument: Any) -> Hashable:
     """An argument as a part of a key, a path as its text."""
+    part: Hashable = argument
     if isinstance(argument, os.PathLike):
-        return os.fspath(argument)
-    return tuple(argument) if isinstance(argument, list) else argument
+        part = os.fspath(argument)
+    elif isinstance(argument, list):
+        part = tuple(argument)
+    return part
