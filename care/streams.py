@@ -254,7 +254,11 @@ class TStream(Stream):
 
 
 def c_stream_for(
-    encoder: str | Encoder, *, seed: int = 0, objective: Objective | None = None
+    encoder: str | Encoder,
+    *,
+    size: int | None = None,
+    seed: int = 0,
+    objective: Objective | None = None,
 ) -> CStream:
     """Make the C-stream alone around an encoder, such as a ViT, which has no T-stream.
 
@@ -262,6 +266,8 @@ def c_stream_for(
 
     Args:
         encoder: the online network, used as it is, or a name for ``build_encoder``.
+        size: side of the views, pixels, whose positions a ViT has; ``care.train.pretrain`` fits
+            them itself.
         seed: of all initial weights that are drawn here; torch's global generator is left as it
             was.
         objective: by default ``BYOL()``.
@@ -273,6 +279,8 @@ def c_stream_for(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = build_encoder(encoder) if isinstance(encoder, str) else encoder
+        if isinstance(network, ViTEncoder) and size is not None:
+            network.fit(size)
         return CStream(objective.pair(network), objective)
 
 

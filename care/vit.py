@@ -31,8 +31,9 @@ class ViTEncoder(nn.Module):
     Attributes:
         model: timm's network, which knows no positions.
         features: channels of the class token.
-        size: side of the images that it is trained on, pixels. On others a patch has the position
-            that its middle would have there.
+        grid: patches along a side of the images of its pre-training, a buffer. On images of another
+            size a patch has the position that its middle would have there.
+        size: side of the images that it is trained on, pixels.
         assumed: what is supposed of it that its weights do not tell; "" of our own.
 
     Raises:
@@ -40,6 +41,8 @@ class ViTEncoder(nn.Module):
 
     Source: Chen, Xie and He 2021, An empirical study of training self-supervised ViTs; its code.
     """
+
+    grid: Tensor
 
     def __init__(
         self, *, name: str = "", patch: int = 16, width: int, depth: int = 12, heads: int = 12
@@ -71,20 +74,25 @@ class ViTEncoder(nn.Module):
         self.size = 224
         self.assumed = ""
         self.input: nn.Module = nn.Identity()  # or what others normalise pixels by
+        self.register_buffer("grid", torch.tensor(self.size // patch))
+
+    def fit(self, size: int) -> None:
+        """Have the positions of images of a size: 0, 1, 2, … along each side.
+
+        Args:
+            size: side of the images, pixels.
+        """
+        self.grid.fill_(size // self.patch)
 
     def positions(self, rows: int, columns: int) -> Float[Tensor, "n d"]:
         """The positions of the patches of an image, row by row, in float32.
-
-        Those of an image of ``size`` pixels are 0, 1, 2, … along each side.
 
         Args:
             rows: of patches.
             columns: of patches.
         """
-        device = next(self.model.parameters()).device
-        usual = self.size / self.patch
         row, column = (
-            (torch.arange(count, device=device) + 0.5) * (usual / count) - 0.5
+            (torch.arange(count, device=self.grid.device) + 0.5) * (self.grid / count) - 0.5
             for count in (rows, columns)
         )
         return sin_cos_table(row, column, self.features)
@@ -115,8 +123,8 @@ class ViTEncoder(nn.Module):
         return Encoded(tokens_map, out[:, 0])
 
     def position_table(self) -> Float[Tensor, "1 n d"]:
-        """The positions of an image of ``size``, with zeros for the class token: ``pos_embed``."""
-        side = self.size // self.patch
+        """The positions of its ``grid``, with zeros for the class token: timm's ``pos_embed``."""
+        side = int(self.grid)
         table = self.positions(side, side)
         return torch.cat((torch.zeros_like(table[:1]), table))[None]
 

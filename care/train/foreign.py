@@ -149,6 +149,8 @@ def find_model(tensors: Mapping[str, Tensor], source: EncoderSource) -> Branch:
         _check_positions(encoder, body.pop(POSITIONS, None), source)
     with_counters = {**_counters_of(state), **body}
     own_names = {f"model.{name}": tensor for name, tensor in with_counters.items()}
+    if isinstance(encoder, ViTEncoder):
+        own_names["grid"] = encoder.grid
     match = Match(source.architecture, own_names, misfit(state, with_counters))
     return Branch(prefix, keys, match, "as it was asked for")
 

@@ -25,7 +25,7 @@ from care.train.optimizers import SGD, Optimizer, optimizer_settings, set_rates
 from care.train.origin import write_origin
 from care.train.precision import Precision, StreamPrecisions, can_compute
 from care.train.run import Run
-from care.train.stored import set_size
+from care.train.stored import fit_positions, set_size
 from care.train.view_checks import check_views
 from care.train.views import VIEWS, View
 from care.train.weights import save_encoder
@@ -133,7 +133,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     check_views(views, size, c, t)
     init_digest = None if init is None else start_from(init, c)
     side = views[0].side(size)
-    set_size(c.backbone.online, side)
+    _tell_size(c, side, has_weights=init is not None)
     model = Losses(c, t, attention_weight).to(device).to(memory_format=torch.channels_last).train()
     synchronise(model)
     for criterion in model.criteria:
@@ -210,6 +210,13 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         if state.lead:
             save_encoder(encoder, c.backbone.online, size=side)
     return Pretrained(encoder, steps, _last_means(state.log, steps, reads=state.lead))
+
+
+def _tell_size(c: CStream, size: int, *, has_weights: bool) -> None:
+    """Let the encoder know its size; a ViT that begins with weights keeps their positions."""
+    set_size(c.backbone.online, size)
+    if not has_weights:
+        fit_positions(c.backbone, size)
 
 
 def _check_parts(steps: int, batch_size: int, accumulate: int) -> None:

@@ -10,6 +10,7 @@ from care.errors import CareError
 from care.train.checkpoint import Checkpoint
 from care.train.encoder_source import EncoderSource
 from care.train.foreign import match_architecture, recognise
+from care.vit import ViTEncoder
 
 # pixels, of what others trained
 USUAL_SIZE = 224
@@ -62,6 +63,18 @@ def set_size(network: nn.Module, size: int) -> None:
     for module in network.modules():
         if isinstance(module, Encoder):
             module.size = size
+
+
+def fit_positions(network: nn.Module, size: int) -> None:
+    """Give vision transformers in a network, online and target, the positions of a size.
+
+    Args:
+        network: perhaps without one.
+        size: side of the views, pixels.
+    """
+    for module in network.modules():
+        if isinstance(module, ViTEncoder):
+            module.fit(size)
 
 
 def stored_encoder(checkpoint: Checkpoint, source: EncoderSource) -> Stored:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -122,7 +123,9 @@ def load_encoder_state(encoder: nn.Module, tensors: Mapping[str, Tensor], *, sou
     is_other_naming = encoder.state_dict().keys() != tensors.keys()
     if isinstance(encoder, TappedEncoder | ViTEncoder) and is_other_naming:
         network = encoder.model
-    if isinstance(encoder, ViTEncoder):  # which has its positions without a table
+    if isinstance(encoder, ViTEncoder) and POSITIONS in tensors:
+        # it computes them, of as many patches a side as the table is for
+        encoder.grid.fill_(math.isqrt(len(tensors[POSITIONS][0]) - 1))
         tensors = {name: tensor for name, tensor in tensors.items() if name != POSITIONS}
     load_exactly(network, tensors, source=source)
 

@@ -26,7 +26,7 @@ from care.sequential import sequential_stream
 def make_tiny(*, size=32):
     torch.manual_seed(0)
     encoder = build_encoder("vit-tiny8").eval()
-    encoder.size = size
+    encoder.fit(size)
     return encoder
 
 
@@ -186,6 +186,12 @@ def test_the_c_stream_alone_is_drawn_from_its_seed(untouched_generator):
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     weight = "backbone.online.model.blocks.0.attn.qkv.weight"
     assert not torch.equal(states[0][weight], states[2][weight])
+
+
+def test_both_networks_of_the_c_stream_have_the_positions_of_its_size():
+    c = c_stream_for("vit-tiny8", size=24)
+    assert c.backbone.online.grid == c.backbone.target.grid == 3
+    assert c_stream_for("vit-tiny8").backbone.online.grid == 28
 
 
 def test_maps_are_the_tokens_of_the_patches():

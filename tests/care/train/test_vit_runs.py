@@ -12,8 +12,10 @@ from care import BYOLViT, CareError, MoCoV3ViT, c_stream_for
 from care.evaluate import knn
 from care.evaluate.detector import Detector
 from care.evaluate.detector_forms import DetectorShape
+from care.evaluate.trial import Classifier
 from care.show.maps import attention_map
 from care.train import AdamW, Stopped, checkpoint, load_encoder, pretrain
+from care.train.stored import set_size
 from care.train.supervised import supervised_encoder
 
 SIZE = 16
@@ -52,7 +54,13 @@ def test_all_but_the_patches_is_trained_and_the_target_follows(run):
     first = c_stream_for("vit-tiny8", objective=OBJECTIVES["moco-v3"]).state_dict()
     moved = {name for name, value in first.items() if not torch.equal(value, tensors[f"c.{name}"])}
     of_encoders = {name for name in moved if name.startswith("backbone.")}
-    expected = {name for name in first if name.startswith("backbone.") and "patch" not in name}
+    assert tensors["c.backbone.online.grid"] == tensors["c.backbone.target.grid"] == SIZE // 8
+    of_encoders -= {"backbone.online.grid", "backbone.target.grid"}
+    expected = {
+        name
+        for name in first
+        if name.startswith("backbone.") and "patch" not in name and "grid" not in name
+    }
     assert of_encoders == expected
 
 
@@ -62,6 +70,7 @@ def test_the_encoder_is_loaded_from_the_run_and_from_its_file(run):
     images = torch.randn(2, 3, SIZE, SIZE)
     with torch.no_grad():
         assert torch.equal(from_run(images).features, from_file(images).features)
+    assert from_run.grid == from_file.grid == SIZE // 8
 
 
 def test_the_file_loads_into_timms_network_strictly_and_has_the_same_features(run):
@@ -81,6 +90,13 @@ def test_it_is_judged_like_any_encoder(run, data):
     assert 0 < judged.measures["top1"] <= 100
     maps = attention_map(encoder, torch.randn(2, 3, SIZE, SIZE))
     assert maps.shape == (2, SIZE, SIZE)
+
+
+def test_fine_tuning_at_another_size_keeps_its_positions(run):
+    classifier = Classifier(load_encoder(run), 3)
+    set_size(classifier.encoder, 32)
+    assert (classifier.encoder.size, int(classifier.encoder.grid)) == (32, SIZE // 8)
+    assert all(parameter.requires_grad for parameter in classifier.parameters())
 
 
 def test_detectors_cut_no_stages_of_it_but_build_a_pyramid():
