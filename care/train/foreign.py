@@ -137,7 +137,7 @@ def find_model(tensors: Mapping[str, Tensor], source: EncoderSource) -> Branch:
     """
     with torch.random.fork_rng(devices=[]):
         encoder = build_encoder(source.architecture)
-    state = encoder.model.state_dict()
+    state = encoder.get_submodule("model").state_dict()
     prefix = choose_branch(_prefixes_of(state, tensors), source)
     body = dict[str, Tensor]()
     for key, tensor in tensors.items():

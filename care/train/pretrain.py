@@ -216,7 +216,7 @@ def _tell_size(c: CStream, size: int, *, has_weights: bool) -> None:
     """Let the encoder know its size; a ViT that begins with weights keeps their positions."""
     set_size(c.backbone.online, size)
     if not has_weights:
-        fit_positions(c.backbone, size)
+        fit_positions(c, size)
 
 
 def _check_parts(steps: int, batch_size: int, accumulate: int) -> None:
