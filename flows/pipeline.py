@@ -14,7 +14,7 @@ from flows.flatten import flattened
 from flows.recipes import BYOL
 from flows.result import Result
 from flows.schedule import Schedule
-from flows.trainings import MAIN_STAGE, recipes_of
+from flows.trainings import MAIN_STAGE, recipes_of, training_stages
 from shards import locks, storage
 from shards.bounds import NonNegativeInt
 from shards.once import forget_listings, listing_once
@@ -78,7 +78,7 @@ def care_pipeline(
         for name, recipe in recipes_of(experiment, facts).items():
             say(f"{name}: {recipe['text']}")
         schedule.announce(graph.planned_stages(experiment, facts))
-        results |= schedule.run(graph.training_stages(experiment, facts))
+        results |= schedule.run(training_stages(experiment, facts))
         judged = graph.judging_stages(experiment, facts)
         results |= schedule.run(judged, keep_going=True)
         results |= schedule.run([graph.report_stage(experiment, facts, results, judged)])

@@ -10,6 +10,7 @@ from flows.facts import Facts
 from flows.flatten import flat_parameters, gathered
 from flows.result import Result
 from flows.stages import Stage
+from flows.trainings import training_stages
 from shards import storage
 from shards.once import listing_once
 
@@ -85,7 +86,7 @@ def plan(experiment: Experiment, refresh: Collection[str] = ()) -> list[PlannedS
     facts = Facts.before(experiment)
     if {*experiment.split.parts} <= look_up.results.keys():
         facts = Facts.of(experiment, look_up.results)
-    training = graph.training_stages(experiment, facts)
+    training = training_stages(experiment, facts)
     judging = graph.judging_stages(experiment, facts)
     lines += [look_up.line(stage) for stage in (*training, *judging)]
     page = graph.unresolved_report_stage(stage.name for stage in (*data, *training, *judging))

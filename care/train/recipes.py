@@ -26,14 +26,14 @@ SMALL_SCALE = (0.05, 0.14)
 PAPERS_LR = 0.05
 PAPERS_HIDDEN = 4096
 
-_LARGE_CROPS = {"scale": (0.2, 1.0)}
-_MOCO_V1 = View(**_LARGE_CROPS, jitter=(0.4, 0.4, 0.4, 0.4), jitter_p=1, blur_p=0)
-_MOCO_V2 = View(**_LARGE_CROPS, jitter=(0.4, 0.4, 0.4, 0.1), blur_p=0.5)
+_LARGE_CROPS = (0.2, 1.0)
+_MOCO_V1 = View(scale=_LARGE_CROPS, jitter=(0.4, 0.4, 0.4, 0.4), jitter_p=1, blur_p=0)
+_MOCO_V2 = View(scale=_LARGE_CROPS, jitter=(0.4, 0.4, 0.4, 0.1), blur_p=0.5)
 _STRONG = View(jitter=(0.8, 0.8, 0.8, 0.2), blur_p=0.5)
 # the patches of a jigsaw, of an image of 255 px; InfoMin's keep their colours
 _PUZZLE = View(scale=(0.6, 1.0), jitter_p=0, blur_p=0, gray_p=0, size=255, patch=64)
 _PIRL = View(jitter=(0.4, 0.4, 0.4, 0.2), blur_p=0)
-_STRONG_LARGE = _STRONG._replace(**_LARGE_CROPS)
+_STRONG_LARGE = _STRONG._replace(scale=_LARGE_CROPS)
 _SWAV = _STRONG._replace(scale=(0.14, 1.0))
 
 
@@ -100,7 +100,7 @@ RECIPES = {
     "moco-v3": Recipe(
         "MoCo v3",
         optimizer=LARS(lr=0.6),
-        views=tuple(view._replace(**_LARGE_CROPS) for view in VIEWS),
+        views=tuple(view._replace(scale=_LARGE_CROPS) for view in VIEWS),
         source="Chen, Xie and He 2021; facebookresearch/moco-v3, ResNet-50 for 100 epochs",
     ),
     "swav": Recipe(
@@ -135,7 +135,7 @@ RECIPES = {
         # 0.03 at batch 128
         optimizer=SGD(lr=0.06, schedule=Schedule(drops=(1 / 2, 2 / 3, 5 / 6))),
         warmup_epochs=0,
-        views=(View(**_LARGE_CROPS, jitter_p=0, blur_p=0, gray_p=0),),
+        views=(View(scale=_LARGE_CROPS, jitter_p=0, blur_p=0, gray_p=0),),
         source="Tian, Krishnan and Isola 2020; HobbitLong/CMC",
     ),
     "byol-vit": Recipe(
@@ -193,7 +193,7 @@ def recipe_views(
 
 def _sized(view: View, size: int) -> View:
     """A view whose own sides are in proportion to the size of the others."""
-    changes = {}
+    changes: dict[str, int] = {}
     for name in ("size", "patch"):
         side = getattr(view, name)
         if side is not None:
@@ -255,7 +255,7 @@ def make_optimizer(content: Mapping[str, Any]) -> GroupedOptimizer:
     """
     fields = dict(content)
     kind = OPTIMIZERS[fields.pop("name")]
-    schedule = {
+    schedule: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in fields.pop("schedule", {}).items()
     }
