@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from care.errors import CareError
+from care.sines import over_the_map, sin_cos_table
 
 Heads = Float[Tensor, "b heads tokens _"]
 
@@ -125,34 +126,13 @@ class RelativePosition(Position):
         columns = _offsets(self.columns, width).to(q.dtype)
         row_products = torch.einsum("bnijd,iad->bnija", queries, rows).flatten(2, 3)
         column_products = torch.einsum("bnijd,jad->bnija", queries, columns).flatten(2, 3)
-        one_hot = _over_the_map(
+        one_hot = over_the_map(
             torch.eye(height, device=k.device, dtype=k.dtype),
             torch.eye(width, device=k.device, dtype=k.dtype),
         )
         widened_q = torch.cat((q, row_products, column_products), 3)
         widened_k = torch.cat((k, one_hot.expand(b, heads, -1, -1)), 3)
         return widened_q, widened_k
-
-
-def sin_cos_table(
-    rows: Float[Tensor, " h"], columns: Float[Tensor, " w"], dim: int
-) -> Float[Tensor, "hw dim"]:
-    """Fixed positions of a map's pixels: sines and cosines of their row, then of their column.
-
-    Args:
-        rows: where they are, 0, 1, 2, … or between these.
-        columns: likewise.
-        dim: channels, a multiple of 4.
-
-    Returns:
-        A vector for each pixel, row by row.
-    """
-    frequencies = dim // 4
-    index = torch.arange(frequencies, device=rows.device, dtype=rows.dtype)
-    scales = 1e4 ** (-index / frequencies)
-    of_rows = _sines_and_cosines(rows[:, None] * scales)
-    of_columns = _sines_and_cosines(columns[:, None] * scales)
-    return _over_the_map(of_rows, of_columns)
 
 
 def resized(table: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:
@@ -169,17 +149,6 @@ def resized(table: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:
 
 def _table(count: int, dim: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(count, dim) * dim**-0.5)
-
-
-def _sines_and_cosines(angles: Float[Tensor, "n d"]) -> Float[Tensor, "n d2"]:
-    return torch.cat((angles.sin(), angles.cos()), 1)
-
-
-def _over_the_map(
-    rows: Float[Tensor, "h d"], columns: Float[Tensor, "w d2"]
-) -> Float[Tensor, "hw d3"]:
-    """For each pixel the vector of its row, and behind it that of its column."""
-    return torch.cat((rows.repeat_interleave(len(columns), 0), columns.repeat(len(rows), 1)), 1)
 
 
 def _offsets(table: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m m d"]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from care.encoded import Encoded
 from care.errors import CareError
-from care.positions import sin_cos_table
+from care.sines import sin_cos_table
 
 # the name of the one map
 TOKENS = "tokens"

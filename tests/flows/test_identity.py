@@ -196,7 +196,7 @@ def test_an_edit_of_the_method_redoes_no_evaluation(packages: Path) -> None:
     roots = [("flows.works.judging", f"care.evaluate:{verb}") for verb in verbs]
     digests = [before.digest(*root) for root in roots]
     trained_before = before.digest(*PRETRAIN)
-    edit(packages / "care" / "positions.py", "1e4", "1e5")
+    edit(packages / "care" / "positions.py", "dim**-0.5", "dim**-0.25")
     after = Code(packages)
     assert [after.digest(*root) for root in roots] == digests
     assert after.digest(*PRETRAIN) != trained_before

@@ -120,6 +120,10 @@ def same(one, other):
     )
 
 
+def no_image(data, number):
+    raise AssertionError(f"image {number} was decoded")
+
+
 def test_what_is_in_the_cache_takes_no_forward_pass_and_no_image(
     encoder, data, passes, tmp_path, monkeypatch
 ):
@@ -133,7 +137,7 @@ def test_what_is_in_the_cache_takes_no_forward_pass_and_no_image(
         "1.safetensors",
         "2.safetensors",
     ]
-    monkeypatch.setattr(shards.ShardSet, "image", None)
+    monkeypatch.setattr(shards.ShardSet, "image", no_image)
     again = extract(
         encoder, data, size=SIZE, batch_size=3, workers=1, cache=str(tmp_path / "cache")
     )
