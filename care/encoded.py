@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+# of a view [b, 3, h, w]; patches have one more
+IMAGE_AXES = 4
+
 
 class Encoded(NamedTuple):
     """What an encoder gives of images.

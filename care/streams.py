@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from care.attention import Transformer
-from care.encoded import map_shape
+from care.encoded import IMAGE_AXES, map_shape
 from care.encoders import Encoder, build_encoder
 from care.errors import CareError
 from care.momentum import MomentumPair, Pair, update_targets
@@ -20,8 +20,6 @@ from care.positions import Position, RelativePosition
 from care.similarity import Embeddings
 from care.vit import ViTEncoder
 
-# of a view [b, 3, h, w]; patches have one more
-IMAGE_AXES = 4
 # views that the T-stream sees, too: what follows them are small crops, or patches
 GLOBAL_VIEWS = 2
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 import shards
-from care.streams import IMAGE_AXES
+from care.encoded import IMAGE_AXES
 from care.train import ranks
 from care.train.loading import worker_count
 from care.train.photometrics import apply_photometrics, crop, cut_patches

@@ -7,10 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from care import CareError, CStream, Transformer, TStream, momentum_at
-from care.encoded import evaluating
+from care.encoded import IMAGE_AXES, evaluating
 from care.encoders import Encoder
 from care.momentum import update_targets
-from care.streams import IMAGE_AXES
 from care.train import ranks
 from care.train.batches import Batch, batches, bytes_of_views
 from care.train.collapse import CollapseGuard
