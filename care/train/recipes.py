@@ -193,12 +193,13 @@ def recipe_views(
 
 def _sized(view: View, size: int) -> View:
     """A view whose own sides are in proportion to the size of the others."""
-    changes: dict[str, int] = {}
-    for name in ("size", "patch"):
-        side = getattr(view, name)
-        if side is not None:
-            changes[name] = round(side * size / PAPERS_SIZE)
-    return view._replace(**changes)
+    return view._replace(
+        size=_in_proportion(view.size, size), patch=_in_proportion(view.patch, size)
+    )
+
+
+def _in_proportion(side: int | None, size: int) -> int | None:
+    return None if side is None else round(side * size / PAPERS_SIZE)
 
 
 def warmup_of(recipe: Recipe, epochs: float) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from evaluation_rows import drawn_values, row
 from care.show import Difference, differences
+from care.show.comparison import subject_of
 
 
 def naive(ours, other, trials=1, ours_std=0.0, other_std=0.0):
@@ -174,3 +175,40 @@ def test_swapping_the_encoders_flips_the_sign(seed):
         assert ours.standard_error == pytest.approx(other.standard_error)
         assert (ours.low is None) == (other.high is None)
         assert ours.low is None or (ours.low, ours.high) == pytest.approx((-other.high, -other.low))
+
+
+def test_each_objective_is_compared_with_itself_alone_and_the_first_with_all():
+    figures = {
+        "random": 1.0,
+        "C-stream alone": 2.0,
+        "CARE": 4.0,
+        "MoCo v2 alone": 3.0,
+        "CARE with MoCo v2": 6.0,
+    }
+    rows = [row("kNN", name, figure) for name, figure in figures.items()]
+    compared = [(each.ours, each.other, each.points) for each in differences(rows)]
+    assert compared == [
+        ("CARE", "random", 3.0),
+        ("CARE", "C-stream alone", 2.0),
+        ("CARE", "MoCo v2 alone", 1.0),
+        ("CARE", "CARE with MoCo v2", -2.0),
+        ("CARE with MoCo v2", "MoCo v2 alone", 3.0),
+    ]
+    without_byol = [(each.ours, each.other) for each in differences([*rows[:1], *rows[3:]])]
+    assert without_byol == [
+        ("CARE with MoCo v2", "random"),
+        ("CARE with MoCo v2", "MoCo v2 alone"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "subject"),
+    [
+        (("random", "CARE with SwAV", "CARE"), "CARE"),
+        (("SwAV alone", "CARE with SwAV"), "CARE with SwAV"),
+        (("random", "SwAV alone", "SimCLR alone"), "SwAV alone"),
+        (("random", "runs/r50"), None),
+    ],
+)
+def test_results_are_about_care_or_else_about_the_first_that_was_trained(names, subject):
+    assert subject_of(names) == subject
