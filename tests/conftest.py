@@ -23,6 +23,7 @@ def unpacked(tmp_path_factory):
 LONGEST_FILES = (
     "test_pipeline",
     "test_interruptions",
+    "test_identity",
     "test_detect",
     "test_remote",
     "test_many_views",
