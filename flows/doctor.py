@@ -17,6 +17,7 @@ from flows.server import answers
 from shards import storage
 from shards.cores import available_cores
 from shards.errors import ShardError
+from shards.misspelt import suggestion
 
 DISTRIBUTION = "care-ssl"
 PACKAGES = (DISTRIBUTION, "torch", "torchvision", "prefect", "webdataset", "numpy", "pillow")
@@ -170,6 +171,8 @@ def _space(folder: Path) -> Check:
 
 def _place(place: str) -> Check:
     """Whether files can be written, read and removed in a folder."""
+    if not storage.is_remote(place) and not Path(place).is_dir():
+        return Check("places", place, "fault", f"no folder of that name{suggestion(place)}")
     content = uuid.uuid4().bytes
     file = f"{place.rstrip('/')}/.care-doctor-{content.hex()}"
     try:

@@ -31,25 +31,29 @@ class Step(NamedTuple):
     epoch: int
     ids: NDArray[np.int64]
 
-    def of_rank(self, rank: int, world: int) -> NDArray[np.int64]:
-        """The part of the batch that one process takes.
+    def of_rank(self, rank: int, world: int, *, parts: int = 1) -> NDArray[np.int64]:
+        """The share of the batch that one process takes.
 
         Args:
             rank: the number of the process, from 0.
             world: how many processes there are.
+            parts: into which the batch is cut, of each of which every process takes its share. So
+                a part has the same images however many processes there are.
 
         Returns:
-            Sample numbers [batch_size / world]: equal parts, in batch order.
+            Sample numbers [batch_size / world]: equal shares, one part after the other, each in
+            batch order.
 
         Raises:
-            ShardError: The batch cannot be cut into ``world`` equal parts.
+            ShardError: The batch cannot be cut into ``parts`` times ``world`` equal shares.
         """
-        if len(self.ids) % world:
+        count = parts * world
+        if len(self.ids) % count:
             raise ShardError(
-                f"cannot cut batches of {len(self.ids)} into {world} equal parts; "
-                f"use a multiple of {world}"
+                f"cannot cut batches of {len(self.ids)} into {count} equal parts; "
+                f"use a multiple of {count}"
             )
-        return np.split(self.ids, world)[rank]
+        return self.ids.reshape(parts, world, -1)[:, rank].reshape(-1)
 
 
 def permutation(count: int, *, seed: int, stream: int, block: int = 0) -> NDArray[np.int64]:

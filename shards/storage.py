@@ -14,13 +14,17 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 from shards import objects
 from shards.errors import ShardError
 
+# seconds that a writer waits for another one of the same file
+PATIENCE = 60.0
+_SECONDS_BETWEEN_TRIES = 0.002
 # what the system says of a path that leads to no file
 _NO_FILE = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
@@ -383,18 +387,41 @@ def _stage_of(final: Path) -> Path:
 def _open_alone(stage: Path) -> IO[bytes]:
     """Open the stage of a file, empty, once nobody else writes it.
 
-    The lock ends with its process: what a killed writer has left is taken over at once.
+    The lock ends with its process: what a killed writer has left is taken over at once. What is
+    held for longer than ``PATIENCE``, perhaps by a process that was forked while it was written, is
+    removed; where its writer lives, it fails when it has written.
     """
+    deadline = time.monotonic() + PATIENCE
     while True:
         if stage.is_dir():  # of a folder that had the name
             shutil.rmtree(stage)
-        file = os.fdopen(os.open(stage, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
-        with suppress(OSError):  # file systems without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if _is_file_of(file, stage):
+        try:
+            descriptor = os.open(stage, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except PermissionError:  # of another user's writer that was killed
+            stage.unlink()
+            continue
+        file = os.fdopen(descriptor, "r+b")
+        if not _lock(file, deadline):
+            stage.unlink(missing_ok=True)
+        elif _is_file_of(file, stage):
             file.truncate()
             return file
         file.close()  # its writer has renamed or removed it meanwhile
+
+
+def _lock(file: IO[bytes], deadline: float) -> bool:
+    """Wait for the kernel's lock of a file; whether there is none that others have for too long."""
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        except OSError:  # a file system without locks
+            return True
+        else:
+            return True
 
 
 def _is_file_of(file: IO[bytes], path: Path) -> bool:

@@ -100,6 +100,7 @@ def batches(  # noqa: PLR0913 (keywords; one of the public verbs)
     workers: int | None = None,
     views: Sequence[View] = VIEWS,
     device: torch.device | str = "cpu",
+    parts: int = 1,
 ) -> Iterator[tuple[int, Batch]]:
     """Yield the views of a batch of images for each step from ``start`` to ``steps`` − 1.
 
@@ -118,6 +119,8 @@ def batches(  # noqa: PLR0913 (keywords; one of the public verbs)
             here; the batches are the same for any number.
         views: distribution of each view, by default of the paper's two.
         device: where the colours are changed, and where the views are.
+        parts: into which a process cuts what it gets; each part is then of the same images of the
+            batch however many processes there are.
 
     Yields:
         The step and the views, ``(x1, x2)`` of two, normalised by ImageNet's mean and deviation; a
@@ -131,7 +134,7 @@ def batches(  # noqa: PLR0913 (keywords; one of the public verbs)
     workers = worker_count(workers, device, batches=steps - start, batch_bytes=batch_bytes)
     examples = load_examples(
         CroppedViews(data, size, seed, tuple(views)),
-        _epochs_and_samples(data, range(start, steps), batch_size, seed),
+        _epochs_and_samples(data, range(start, steps), batch_size, seed, parts),
         workers,
         pin_memory=device.type == "cuda",
     )
@@ -195,13 +198,14 @@ def _epochs_and_samples(
     steps: Iterable[int],
     batch_size: int,
     seed: int,
+    parts: int,
 ) -> Iterator[list[tuple[int, int]]]:
     """What ``CroppedViews`` is asked for by this process, a list for each step."""
     for step in steps:
         batch = shards.step_ids(
             len(data), batch_size=batch_size, step=step, seed=seed, run_length=data.longest_shard
         )
-        samples = batch.of_rank(ranks.rank(), ranks.world())
+        samples = batch.of_rank(ranks.rank(), ranks.world(), parts=parts)
         yield [(batch.epoch, int(sample)) for sample in samples]
 
 

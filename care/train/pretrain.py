@@ -108,8 +108,8 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             learn from it.
         seed: fixes order and views.
         precision: of the networks' arithmetic; by default what is fastest on this machine.
-        accumulate: parts in which a process takes its slice, for less memory; batch norm sees one
-            part (of all processes) at a time.
+        accumulate: parts into which a batch is cut, for less memory; batch norm sees one part (of
+            all processes) at a time.
         init: what the encoder starts from instead of random weights: a run, a file of weights or
             supervised:NAME, of the same architecture; heads and transformer start at random.
         machine: device, workers and checkpoints, none of which decides the result.
@@ -191,6 +191,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             views=views,
             workers=state.workers,
             device=device,
+            parts=accumulate,
         )
         for step, batch in state.through(stream):
             set_rates(torch_optimizer, optimizer, step, total=steps, batch_size=batch_size)

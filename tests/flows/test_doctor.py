@@ -56,6 +56,13 @@ def test_a_server_that_does_not_answer_is_a_fault(monkeypatch) -> None:
     assert states("engine") == {"Prefect": "ok"}
 
 
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    misspelt = str(tmp_path / "foldr")
+    assert states("places", misspelt)[misspelt] == "fault"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
 def test_places_are_tried_and_left_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     good, bad = str(tmp_path), str(tmp_path / "file")
@@ -68,7 +75,7 @@ def test_places_are_tried_and_left_as_they_were(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(("place", "code"), [("", 0), ("file/below", 1)])
+@pytest.mark.parametrize(("place", "code"), [("", 0), ("nowhere", 1)])
 def test_it_exits_with_1_where_a_command_would_fail(
     care, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, code: int
 ) -> None:

@@ -139,3 +139,13 @@ def test_ranks_share_a_batch_in_order():
     assert ids.tolist() == step.ids.tolist()
     with pytest.raises(ShardError, match="cannot cut batches of 12 into 5 equal parts"):
         step.of_rank(0, 5)
+
+
+def test_parts_have_the_same_samples_however_many_processes_there_are():
+    step = step_ids(240, batch_size=24, step=1, seed=3, run_length=24)
+    for world in (1, 2, 3, 4):
+        shares = [step.of_rank(rank, world, parts=2).reshape(2, -1) for rank in range(world)]
+        together = np.concatenate(shares, axis=1)
+        assert together.tolist() == step.ids.reshape(2, -1).tolist()
+    with pytest.raises(ShardError, match="cannot cut batches of 24 into 10 equal parts"):
+        step.of_rank(0, 5, parts=2)

@@ -95,6 +95,36 @@ def test_a_writer_goes_on_where_the_one_before_failed(tmp_path):
     assert (tmp_path / "f").read_bytes() == b"second"
 
 
+def test_a_stage_that_is_held_for_too_long_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "PATIENCE", 0.05)
+
+    def write_within_another():
+        with storage.writing(tmp_path / "f") as file:
+            storage.write_bytes(tmp_path / "f", b"second")
+            file.write(b"first")
+
+    with pytest.raises(ShardError, match="No such file"):
+        write_within_another()
+    assert (tmp_path / "f").read_bytes() == b"second"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_stage_that_may_not_be_opened_is_replaced(tmp_path, monkeypatch):
+    stage = tmp_path / ".part-f"
+    stage.write_bytes(b"another user's")
+    opened = os.open
+
+    def refuse_once(path, *arguments):
+        if path == stage and stage.exists():
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", refuse_once)
+    storage.write_bytes(tmp_path / "f", b"ours")
+    assert (tmp_path / "f").read_bytes() == b"ours"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
 def test_the_stage_of_a_folder_gives_way_to_that_of_a_file(tmp_path):
     (tmp_path / ".part-f" / "inside").mkdir(parents=True)
     storage.write_bytes(tmp_path / "f", b"y")

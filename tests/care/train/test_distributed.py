@@ -86,6 +86,17 @@ def test_losses_across_the_batch_see_all_of_it(image_set, tmp_path, objective):
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.resume
+def test_parts_of_a_batch_are_the_same_for_any_number_of_processes(image_set, tmp_path):
+    def work(run):
+        objective = SwAV(hidden=32, dim=16, prototypes=6, frozen_steps=1, queue=24)
+        return train(image_set, tmp_path / run, objective, accumulate=2)
+
+    work("one")
+    together(2, lambda: work("two"))
+    assert_equal_runs(tmp_path / "one", tmp_path / "two")
+
+
 PATCHES = View(size=24, patch=8, scale=(0.6, 1.0))
 
 
