@@ -7,11 +7,11 @@ same results to the byte; ``tests/flows/test_pipeline.py`` holds both.
 from collections.abc import Mapping
 from prefect import flow
 from flows import graph
+from flows.checks import check_encoders
 from flows.execution import Execution
 from flows.experiment import Detection, Experiment, Images, Judging, Scenes, Training
 from flows.facts import Facts
 from flows.flatten import flattened
-from flows.recipes import BYOL
 from flows.result import Result
 from flows.schedule import Schedule
 from flows.trainings import MAIN_STAGE, recipes_of, training_stages
@@ -83,27 +83,6 @@ def care_pipeline(
         results |= schedule.run(judged, keep_going=True)
         results |= schedule.run([graph.report_stage(experiment, facts, results, judged)])
         return publish(out, results)
-
-
-def check_encoders(experiment: Experiment) -> None:
-    """Refuse encoders and weights that were asked for and cannot be had, before anything is done.
-
-    Raises:
-        CareError: One cannot.
-    """
-    training = experiment.training
-    baselines = experiment.judging.baselines or []
-    is_plain = training.objectives == (BYOL,) and training.encoder is None
-    if is_plain and training.init is None and not baselines:
-        return
-    # imports torch, which takes seconds: only where somebody has named something
-    from care.train.checks import check_encoder, check_method, check_sources
-
-    protocol = experiment.protocol
-    check_encoder(protocol.encoder, size=protocol.size, init=training.init)
-    for objective in training.objectives:
-        check_method(protocol.encoder, objective, t_stream=training.t_stream)
-    check_sources(baselines)
 
 
 def publish(out: str, results: Mapping[str, Result]) -> Result:

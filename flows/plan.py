@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from flows import graph, records
+from flows.checks import check_encoders
 from flows.experiment import Experiment
 from flows.facts import Facts
 from flows.flatten import flat_parameters, gathered
@@ -58,10 +59,13 @@ def experiment_of_options(options: Mapping[str, Any]) -> Experiment:
     Raises:
         Misuse: Something of it cannot be done.
         ShardError: There are no images where they are said to be.
+        CareError: An encoder cannot be had.
     """
     graph.check_refresh(options.get("refresh") or ())
     fields = {name: options[name] for name in flat_parameters(Experiment) if name in options}
-    return Experiment(**gathered(Experiment, fields))
+    experiment = Experiment(**gathered(Experiment, fields))
+    check_encoders(experiment)
+    return experiment
 
 
 def plan(experiment: Experiment, refresh: Collection[str] = ()) -> list[PlannedStage]:

@@ -25,6 +25,7 @@ class Protocol:
         steps: pre-training steps; None: as many as ``epochs`` need.
         epochs: passes over the images, where there are no ``steps``.
         warmup_divisor: the learning rate rises in one of so many steps.
+        recipe_warmup: whether another objective's recipe says how many epochs it rises in.
         views: fields of ``care.train.View`` that differ from the paper's, as JSON.
         evaluations: by the name of an evaluation: its keywords that differ from their defaults.
         coco_detector: keywords of the detector that differ once more on COCO.
@@ -43,6 +44,7 @@ class Protocol:
     steps: int | None = None
     epochs: int | None = None
     warmup_divisor: int = 10
+    recipe_warmup: bool = False
     views: Result = field(default_factory=dict)
     evaluations: Mapping[str, Result] = field(default_factory=dict)
     coco_detector: Result = field(default_factory=dict)
@@ -98,6 +100,7 @@ PAPER = Protocol(
     checkpoint_every=500,
     epochs=200,
     warmup_divisor=20,
+    recipe_warmup=True,
     evaluations={"finetune": {"recipe": "byol"}, "detect": {"head": "c4"}},
     coco_detector={"head": "fpn", "mask": True},
     random_baseline=False,

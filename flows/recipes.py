@@ -67,6 +67,26 @@ def title_of(objective: str) -> str:
     return "BYOL" if objective == BYOL else recipe_for(objective).title
 
 
+def warmup_steps(objective: str, protocol: Protocol, *, steps: int, epoch: int) -> int:
+    """Steps in which the rate rises, where a recipe has a warm-up.
+
+    Args:
+        objective: of the C-stream.
+        protocol: as it is declared.
+        steps: of the training.
+        epoch: steps of a pass over the images.
+
+    Returns:
+        The protocol's share of the steps, or the epochs that the objective's recipe says.
+    """
+    if objective == BYOL or not protocol.recipe_warmup:
+        return steps // protocol.warmup_divisor
+    # imports torch
+    from care.train.recipes import recipe_for, warmup_of
+
+    return round(epoch * warmup_of(recipe_for(objective), steps / epoch))
+
+
 def recipe_inputs(
     objective: str,
     protocol: Protocol,

@@ -3,7 +3,14 @@
 from typing import Literal, NamedTuple
 from flows.experiment import Experiment
 from flows.facts import Facts
-from flows.recipes import BYOL, PLAIN_OPTIMIZER, describe_recipe, recipe_inputs, title_of
+from flows.recipes import (
+    BYOL,
+    PLAIN_OPTIMIZER,
+    describe_recipe,
+    recipe_inputs,
+    title_of,
+    warmup_steps,
+)
 from flows.result import Result
 from flows.stages import Needs, Stage
 
@@ -114,10 +121,11 @@ def _both_inputs(
     """The inputs as the protocol says, and those that a recipe says otherwise."""
     protocol = experiment.protocol
     batch_size = min(protocol.batch_size, facts.images)
+    epoch = max(facts.images // batch_size, 1)
     steps = protocol.steps
     if steps is None:
-        steps = (protocol.epochs or 0) * max(facts.images // batch_size, 1)
-    warmup = steps // protocol.warmup_divisor
+        steps = (protocol.epochs or 0) * epoch
+    warmup = warmup_steps(training.objective, protocol, steps=steps, epoch=epoch)
     settings = TrainingSettings(
         steps=steps,
         batch_size=batch_size,

@@ -5,7 +5,7 @@ its option there, below ``MODEL``.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeGuard
 import torch
 from torch import nn
 from torchvision.models.detection import faster_rcnn
@@ -87,6 +87,15 @@ class Form(NamedTuple):
     has_mask_head: bool
 
 
+def takes_c4(encoder: Encoder) -> TypeGuard[ResNetEncoder]:
+    """Whether an encoder has stages to cut into the C4 form.
+
+    Args:
+        encoder: that is to be detected with.
+    """
+    return isinstance(encoder, ResNetEncoder)
+
+
 def build_c4(body: Encoder, shape: DetectorShape) -> Form:
     """The C4 form: boxes are pooled before a ResNet's last stage, which is their head.
 
@@ -99,7 +108,7 @@ def build_c4(body: Encoder, shape: DetectorShape) -> Form:
     Raises:
         CareError: the encoder has no stages to cut.
     """
-    if not isinstance(body, ResNetEncoder):
+    if not takes_c4(body):
         raise CareError(
             f"{body.name or 'this encoder'} has no stages to cut into the C4 form; use head='fpn'"
         )

@@ -32,6 +32,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
 }
 # of which a prototype is the mean, at least: ImageNet has 427
 IMAGES_OF_A_PROTOTYPE = 10
+# from which on SwAV's released code keeps a queue, counted from 0
+EPOCH_OF_QUEUE = 15
 
 
 def objective_for(
@@ -47,7 +49,8 @@ def objective_for(
     The papers' queues and prototypes are for ImageNet. Of a small set a queue of 65,536 would hold
     every image many times, each then told from itself: it is cut to one key an image, in whole
     batches, and prototypes to one for ten images. These rules are ours. Prototypes rest for one
-    epoch, as in the released code at batch 4,096. A bank has a place for each image of the set.
+    epoch, as in the released code at batch 4,096. A queue of SwAV's, where one is wanted, begins
+    with epoch 15, as there. A bank has a place for each image of the set.
 
     Args:
         name: key of ``OBJECTIVES``.
@@ -69,9 +72,10 @@ def objective_for(
     if isinstance(objective, SwAV):
         prototypes = min(objective.prototypes, max(images // IMAGES_OF_A_PROTOTYPE, 2))
         epoch = max(images // batch_size, 1)
-        return replace(
-            objective, prototypes=prototypes, frozen_steps=epoch, queue=queue or objective.queue
-        )
+        fitted = replace(objective, prototypes=prototypes, frozen_steps=epoch)
+        if queue is None:
+            return fitted
+        return replace(fitted, queue=queue, queue_from=EPOCH_OF_QUEUE * epoch)
     if queue is not None:
         raise CareError(
             "wanted a queue for an objective that keeps one, moco-v1, moco-v2, infomin or swav; "

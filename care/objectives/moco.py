@@ -45,12 +45,13 @@ class MoCoV2(Objective):
 
 @dataclass(frozen=True)
 class MoCoV1(MoCoV2):
-    """The same with a linear head and a lower temperature: MoCo v1.
+    """The same with a linear head, a lower temperature and one direction: MoCo v1.
 
     Source: He et al. 2020, Momentum contrast for unsupervised visual representation learning.
     """
 
     temperature: float = 0.07
+    symmetric: bool = False
 
     def projector(self, inputs: int) -> nn.Module:
         """Make a linear head; ``hidden`` is that of a T-stream beside it."""

@@ -14,9 +14,11 @@ from care.show.groups import Group, grouped
 from care.show.intervals import CHANCE, NORMAL_95, Finding, finding_of, signed
 from care.show.rows import Result, Row, read
 
-# how encoders are called that were trained by CARE with another objective, or without a T-stream
+# how encoders are called that were trained by CARE, with another objective, or without a T-stream
+_CARE = "CARE"
 _WITH = "CARE with "
 _ALONE = " alone"
+_C_STREAM = "C-stream alone"
 # percentage points; below it is the rounding of equal draws
 LEAST_ERROR = 1e-6
 
@@ -96,24 +98,34 @@ def _rivals(names: Iterable[str], subject: str | None) -> dict[str, list[str]]:
         return {}
     rivals = {subject: [name for name in names if name != subject]}
     for name in names:
-        if name != subject and name.startswith(_WITH):
-            rivals[name] = [f"{name.removeprefix(_WITH)}{_ALONE}"]
+        if name != subject and _has_t_stream(name):
+            rivals[name] = [_name_alone(name)]
     return rivals
 
 
+def _has_t_stream(name: str) -> bool:
+    """Whether an encoder is called as those are that both streams trained."""
+    return name == _CARE or name.startswith(_WITH)
+
+
+def _name_alone(name: str) -> str:
+    """How the encoder is called that the same objective trained without a T-stream."""
+    return _C_STREAM if name == _CARE else f"{name.removeprefix(_WITH)}{_ALONE}"
+
+
 def subject_of(names: Iterable[str]) -> str | None:
-    """The encoder that results are about: CARE, CARE with another objective, or a C-stream alone.
+    """The encoder that results are about: CARE, with whatever objective, or a C-stream alone.
 
     Args:
-        names: of encoders that were judged.
+        names: of encoders that were judged, in the order of their results; that of a pipeline's
+            first objective comes before the others.
 
     Returns:
         The first of the first kind that there is, or None.
     """
     names = list(names)
     kinds = (
-        [name for name in names if name == "CARE"],
-        [name for name in names if name.startswith(_WITH)],
+        [name for name in names if _has_t_stream(name)],
         [name for name in names if name.endswith(_ALONE)],
     )
     return next((kind[0] for kind in kinds if kind), None)

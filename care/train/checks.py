@@ -1,16 +1,18 @@
 """What cannot work is told before a training begins, by the process that starts it."""
 
-from collections.abc import Iterable
 from pathlib import Path
 import torch
+from torch import nn
 from care.colour_split import SPACES
 from care.encoded import map_shape
-from care.encoders import build_encoder
+from care.encoders import Encoder, build_encoder
 from care.errors import CareError
 from care.objectives.by_name import OBJECTIVES
 from care.train.initial import initial_encoder
 from care.train.load import load_encoder
 from care.train.machine import torch_device
+from care.train.recipes import recipe_for, recipe_optimizer
+from care.train.supervised import supervised_network
 from care.vit import VITS
 from shards.errors import Misuse
 
@@ -33,32 +35,47 @@ def check_processes(nproc: int, device: str | None) -> None:
         )
 
 
-def check_sources(sources: Iterable[str]) -> None:
-    """Refuse encoders that are to be judged after a training and cannot be.
+def judged_network(source: str) -> Encoder:
+    """The network of an encoder that is to be judged after a training, perhaps untrained.
 
     Weights that ImageNet's labels gave are not fetched here, only their network is made.
 
     Args:
-        sources: as for ``load_encoder``.
+        source: as for ``load_encoder``.
 
     Raises:
-        CareError: There is nothing at a path, or nothing of that name.
+        CareError: There is nothing at a path, or nothing of that name, or no such weights.
     """
-    for source in sources:
-        kind, _, name = source.partition(":")
-        if kind in ("random", "supervised"):
-            build_encoder(name)
-        else:
-            load_encoder(source)
+    kind, _, name = source.partition(":")
+    if kind == "supervised":
+        return supervised_network(name)
+    return build_encoder(name) if kind == "random" else load_encoder(source)
 
 
-def check_encoder(name: str, *, size: int, init: str | Path | None) -> None:
+def check_optimizer(objective: str, name: str | None) -> None:
+    """Refuse an optimizer that cannot be made.
+
+    Args:
+        objective: of the C-stream, whose recipe decides it by default.
+        name: key of ``care.train.optimizers.OPTIMIZERS``, where another one is asked for.
+
+    Raises:
+        CareError: Its library is not installed.
+    """
+    optimizer = recipe_optimizer(recipe_for(objective), name)
+    optimizer.build([("weight", nn.Parameter(torch.zeros(1, 1)))])
+
+
+def check_encoder(name: str, *, size: int, init: str | Path | None) -> Encoder:
     """Refuse an encoder that cannot be made, or whose initial weights cannot be had.
 
     Args:
         name: as for ``care.build_encoder``.
         size: side of the views, pixels.
         init: where its weights are from, None for random ones.
+
+    Returns:
+        It, without those weights.
 
     Raises:
         CareError: It is one of these, or such views have no map at its tap.
@@ -67,6 +84,7 @@ def check_encoder(name: str, *, size: int, init: str | Path | None) -> None:
     map_shape(encoder, size)
     if init is not None:
         initial_encoder(init, encoder)
+    return encoder
 
 
 def check_method(encoder: str, objective: str, *, t_stream: bool) -> None:

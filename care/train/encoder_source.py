@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import NamedTuple
+from care.colour_split import SPACES
 from care.encoders import ENCODERS
 from care.errors import CareError
 from care.vit import VITS
@@ -70,6 +71,6 @@ def with_branch(source: str, branch: str) -> str:
 def _with_parts(place: str, parts: str) -> EncoderSource:
     """A source by what follows its place."""
     first, _, rest = parts.partition(":")
-    if first in {*ENCODERS, *VITS, *LIBRARIES}:
+    if first in {*ENCODERS, *VITS, *LIBRARIES, *SPACES}:
         return EncoderSource(place, "", parts)
     return EncoderSource(place, first, rest)

@@ -4,6 +4,7 @@ from typing import Any
 import torch
 from torch import nn
 from torchvision import models
+from care.colour_split import SPACES
 from care.encoders import GRAY, Encoder, build_encoder
 from care.errors import CareError
 from care.tapped import TappedEncoder
@@ -26,13 +27,8 @@ def supervised_encoder(name: str) -> Encoder:
         CareError: There are no such weights, they cannot be fetched, or they are for pixels that
             are normalised in another way.
     """
-    encoder = build_encoder(name)  # its errors come first
+    encoder = supervised_network(name)  # its errors come first
     kind, _, rest = name.partition(":")
-    if kind.endswith(GRAY):
-        raise CareError(
-            f"no ImageNet weights for {name!r}, whose images are gray; "
-            f"supervised:{kind.removesuffix(GRAY)} takes gray images, too"
-        )
     model = rest.partition(":")[0]
     if kind not in LIBRARIES:
         model = TORCHVISION_NAMES.get(kind, kind)
@@ -42,6 +38,30 @@ def supervised_encoder(name: str) -> Encoder:
     state = trained.state_dict()
     body = {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}
     load_exactly(encoder, body, source=name)
+    return encoder
+
+
+def supervised_network(name: str) -> Encoder:
+    """Build an encoder that there may be weights for, and fetch none.
+
+    Args:
+        name: as for ``build_encoder``.
+
+    Raises:
+        CareError: There is none of that name, or it is one that nobody has trained with labels.
+    """
+    encoder = build_encoder(name)
+    kind, _, rest = name.partition(":")
+    if kind.endswith(GRAY):
+        raise CareError(
+            f"no ImageNet weights for {name!r}, whose images are gray; "
+            f"supervised:{kind.removesuffix(GRAY)} takes gray images, too"
+        )
+    if kind in SPACES:
+        raise CareError(
+            f"no ImageNet weights for {name!r}, two networks of lightness and of colours; take"
+            f" supervised:{rest}, one of RGB, or random:{name}, which has no training"
+        )
     return encoder
 
 

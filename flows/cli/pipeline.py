@@ -8,7 +8,7 @@ from rich.markdown import Markdown
 from flows import deployments
 from flows.cli.options import Json, Plain, add_command, new_app
 from flows.cli.tables import print_json, table
-from flows.pipeline import care_pipeline, check_encoders
+from flows.pipeline import care_pipeline
 from flows.plan import experiment_of_options, plan_of_options
 from flows.server import run_flow
 from flows.status import stage_states
@@ -35,7 +35,7 @@ def run_and_show(plain: Plain = False, as_json: Json = False, **settings: Any) -
         **settings: parameters of ``care_pipeline``, ``out`` among them.
     """
     # what is wrong is told now, not after the engine's start
-    check_encoders(experiment_of_options(settings))
+    experiment_of_options(settings)
     results = run_flow(care_pipeline, plain=plain, **settings)
     out = settings["out"]
     for line in results["skipped"]:

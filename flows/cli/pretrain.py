@@ -14,7 +14,7 @@ from care.encoders import ENCODERS, Encoder, build_encoder
 from care.evaluate import knn
 from care.evaluate.evaluation import comparable
 from care.train import Pretrained, pretrain
-from care.train.checks import check_encoder, check_method, check_processes
+from care.train.checks import check_encoder, check_method, check_optimizer, check_processes
 from care.train.growth import grows
 from care.train.launch import process_group, torchrun
 from care.train.mirror import recorded_settings
@@ -93,6 +93,7 @@ def _run(  # noqa: PLR0913 (the options of a command)
     with torch.random.fork_rng(devices=[]):
         build_encoder(encoder)  # likewise
     check_method(encoder, choice.objective, t_stream=choice.t_stream)
+    check_optimizer(choice.objective, choice.optimizer)
     batch_size = batch_size_for(
         data, run, batch_size, nproc=nproc, accumulate=settings["accumulate"]
     )

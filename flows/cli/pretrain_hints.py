@@ -90,7 +90,9 @@ def warn_of_hours(
     if not is_new or not is_worth_a_forecast(device, images=images, size=size):
         return
     precision = settings["precision"]
-    seconds = forecast_seconds(*streams, images=images, size=size, precision=precision)
+    seconds = forecast_seconds(
+        *streams, images=images, size=size, precision=precision, views=settings["views"]
+    )
     if seconds >= LONG:
         warn(
             f"about {describe_duration(seconds)} on this CPU: {encoder} at {size} px, {steps:,}"

@@ -28,7 +28,8 @@ class MethodChoice:
         small_crops: beside the two views of swav, of 96 px where these have 224; the paper has 6.
         hidden: hidden width of projectors and predictors; by default the objective's, of byol 4096.
         queue: embeddings of earlier batches that moco-v1, moco-v2, infomin and swav keep; by
-            default the paper's, in proportion to a small set.
+            default the paper's, in proportion to a small set, of swav none. Those of swav are kept
+            from epoch 15 on.
         optimizer: sgd, lars, larc or adamw, of byol sgd. LARS and LARC are timm's. Another one than
             the recipe's has its own lr and weight decay.
         lr: base learning rate for 256 images, scaled by batch_size / 256; of byol 0.05.

@@ -1,24 +1,27 @@
 """`care reproduce`: a grid of experiments, and what it says in tables and in words."""
 
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
 from flows.cli.options import Json, Plain, add_command, new_app
 from flows.cli.tables import print_json, table
 from flows.reproduce.arms import ARMS, GROUPS
-from flows.reproduce.flow import care_reproduce
+from flows.reproduce.flow import care_reproduce, checked_grid
 from flows.reproduce.images import ImageChoice, grid_images
+from flows.reproduce.regime import FewLabels, RegimeChoice
 from flows.reproduce.runs import ArmChoice
 from flows.server import run_flow
 from shards import storage
 from shards.errors import Failure
 from shards.progress import console
 
+# what a grid is asked for by
+Choice = TypeVar("Choice", ArmChoice, RegimeChoice, FewLabels, ImageChoice)
+
 app = new_app()
-_ARM_FIELDS = fields(ArmChoice)
-_IMAGE_FIELDS = fields(ImageChoice)
 _EXAMPLES = (
     "care reproduce --arms main --seeds 0,1,2;"
     " care reproduce --images photos --epochs 50 --screen 0.2 --out screens;"
@@ -35,6 +38,11 @@ def _list_arms(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _chosen(kind: type[Choice], settings: Mapping[str, Any]) -> Choice:
+    """The part of the options that is a value of a kind."""
+    return kind(**{field.name: settings[field.name] for field in fields(kind)})
+
+
 def _run(
     plain: Plain = False,
     list_arms: Annotated[
@@ -47,8 +55,10 @@ def _run(
     """Do the grid and show its tables."""
     # what is wrong is told now, not after the engine's start
     out = settings["out"]
-    ArmChoice(**{field.name: settings[field.name] for field in _ARM_FIELDS}).chosen()
-    grid_images(ImageChoice(**{field.name: settings[field.name] for field in _IMAGE_FIELDS}), out)
+    checked_grid(
+        _chosen(ArmChoice, settings), _chosen(RegimeChoice, settings), _chosen(FewLabels, settings)
+    )
+    grid_images(_chosen(ImageChoice, settings), out)
     content = run_flow(care_reproduce, plain=plain, **settings)
     if as_json:
         print_json(content)

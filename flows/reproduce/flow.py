@@ -8,7 +8,7 @@ arms or seeds computes only those. ``care_reproduce.fn`` is the same without Pre
 from prefect import flow
 from flows.flatten import flattened
 from flows.protocols import PROTOCOLS, ProtocolName
-from flows.recipes import BYOL
+from flows.recipes import BYOL, PLAIN_OPTIMIZER
 from flows.reproduce.board import Board
 from flows.reproduce.campaign import do_grid
 from flows.reproduce.images import ImageChoice, grid_images, label_counts
@@ -50,10 +50,7 @@ def care_reproduce(
     Raises:
         Misuse: What was asked for contradicts itself; told before anything starts.
     """
-    grid = Grid.of(arm_choice)
-    regime_choice.check()
-    check_encoder_of_arms(regime_choice, grid)
-    few_labels.check()
+    grid = checked_grid(arm_choice, regime_choice, few_labels)
     images = grid_images(image_choice, out)
     with Schedule(out, machine.execution()) as schedule:
         sets = build_sets(schedule, images)
@@ -79,6 +76,25 @@ def care_reproduce(
         return do_grid(lab, grid, board)
 
 
+def checked_grid(arm_choice: ArmChoice, regime_choice: RegimeChoice, few_labels: FewLabels) -> Grid:
+    """The grid that was asked for, whose runs can be trained and judged.
+
+    Args:
+        arm_choice: what is compared.
+        regime_choice: how runs are trained and judged.
+        few_labels: how they are fine-tuned.
+
+    Raises:
+        Misuse: What was asked for contradicts itself.
+        CareError: An encoder cannot be had, or an optimizer's library is not installed.
+    """
+    grid = Grid.of(arm_choice)
+    regime_choice.check()
+    check_encoder_of_arms(regime_choice, grid)
+    few_labels.check()
+    return grid
+
+
 def check_encoder_of_arms(choice: RegimeChoice, grid: Grid) -> None:
     """Refuse an encoder that some of the arms cannot train, before anything starts.
 
@@ -88,13 +104,19 @@ def check_encoder_of_arms(choice: RegimeChoice, grid: Grid) -> None:
 
     Raises:
         Misuse: It is no CNN, and an arm has a T-stream; or an arm wants two.
+        CareError: It cannot be made, or the optimizer of an arm cannot.
     """
-    arms = [run.arm for run in grid.runs if run.arm.trained]
-    if choice.encoder is None and all(arm.objective == BYOL for arm in arms):
+    arms = {run.arm.name: run.arm for run in grid.runs}.values()
+    is_plain = choice.optimizer in (None, PLAIN_OPTIMIZER)
+    if is_plain and choice.encoder is None and all(arm.objective == BYOL for arm in arms):
         return
     # imports torch, which takes seconds: only where somebody has named something
-    from care.train.checks import check_method
+    from care.train.checks import check_encoder, check_method, check_optimizer
 
-    encoder = choice.encoder or PROTOCOLS[choice.protocol or "photos"].encoder
+    protocol = choice.over(PROTOCOLS[choice.protocol or "photos"])
     for arm in arms:
-        check_method(encoder, arm.objective, t_stream=arm.t_stream)
+        if arm.trained:
+            check_method(protocol.encoder, arm.objective, t_stream=arm.t_stream)
+            check_optimizer(arm.objective, choice.optimizer)
+    for encoder in dict.fromkeys(arm.encoder(protocol.encoder) for arm in arms):
+        check_encoder(encoder, size=protocol.size, init=None)

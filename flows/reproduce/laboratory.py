@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from flows.execution import Execution
 from flows.protocols import Protocol
-from flows.recipes import RecipeChanges, recipe_inputs
+from flows.recipes import RecipeChanges, recipe_inputs, warmup_steps
 from flows.reproduce.images import DATA_SEED, GridImages
 from flows.reproduce.regime import Regime
 from flows.reproduce.runs import Run, RunResult
@@ -130,7 +130,8 @@ class Laboratory:
         arm, _ = job.run
         if not arm.trained:
             return {}
-        warmup = int(job.steps * self.regime.warmup_share)
+        epoch = max(self.sets["train"]["counts"]["kept"] // self.regime.batch_size, 1)
+        warmup = warmup_steps(arm.objective, self.protocol, steps=job.steps, epoch=epoch)
         return recipe_inputs(
             arm.objective,
             self.protocol,

@@ -90,6 +90,23 @@ def test_hours_on_a_cpu_are_told_before_they_begin(care, shard_set: Path, monkey
     assert "hours" not in care("pretrain", "set", "run", *small.split())[2]
 
 
+def test_hours_of_patches_are_foretold_by_patches(tmp_path: Path, monkeypatch, capsys) -> None:
+    from care import PIRL, c_stream_for
+    from care.train import forecast
+    from care.train.recipes import RECIPES, recipe_views
+    from flows.cli import pretrain_hints
+
+    c = c_stream_for("resnet18-small-half", objective=PIRL(hidden=16, images=3))
+    views = recipe_views(RECIPES["pirl"], size=32, t_stream=False)
+    settings = {"batch_size": 2, "size": 32, "device": "cpu", "precision": "fp32", "views": views}
+    monkeypatch.setattr(pretrain_hints, "is_worth_a_forecast", lambda *_, **__: True)
+    ticks = iter(range(0, 36_000, 7_200))
+    monkeypatch.setattr(forecast.time, "perf_counter", lambda: float(next(ticks)))
+    run = str(tmp_path / "run")
+    pretrain_hints.warn_of_hours(run, (c, None), settings, encoder="resnet18", steps=2)
+    assert "about 4 hours on this CPU: resnet18 at 32 px, 2 steps" in capsys.readouterr().err
+
+
 def test_a_linear_layer_on_crops_and_on_features(care, shard_set: Path) -> None:
     command = [*evaluate("linear", RANDOM), "--size", 32]
     code, out, _ = care(*command, "--epochs", 2)

@@ -48,6 +48,11 @@ MISTAKES = [
     ("pipeline run --encoder resnet51", 1, "no encoder is called 'resnet51'; choose one of"),
     ("pipeline run --objective byol,mocco", 2, "cmc, byol-vit, moco-v3-vit; got mocco"),
     ("pipeline run --no-t-stream --no-c-stream", 2, "got --no-c-stream and --no-t-stream"),
+    ("pipeline plan --objective cmc", 2, "wanted an encoder such as lab:resnet50"),
+    ("pipeline plan --encoder vit-tiny8", 2, "vit-tiny8 has no T-stream"),
+    ("pipeline plan --encoder resnet51", 1, "no encoder is called 'resnet51'"),
+    ("pipeline serve --objective cmc", 2, "wanted an encoder such as lab:resnet50"),
+    ("pipeline deploy --encoder resnet51", 1, "no encoder is called 'resnet51'"),
     ("reproduce --objective mocco", 2, "got mocco"),
     ("pipeline run --steps 0", 2, "--steps"),
     ("pipeline run --jobs -1", 2, "--jobs"),
@@ -253,3 +258,27 @@ def test_an_interrupt_is_a_stop_and_no_failure(care, monkeypatch) -> None:
     code, _, error = care("demo", "--images", "photos")
     assert code == 3
     assert "the same command continues" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        ("--objective cmc", 2, "wanted an encoder such as lab:resnet50"),
+        ("--encoder vit-tiny8", 2, "vit-tiny8 has no T-stream"),
+        ("--encoder resnet51", 1, "no encoder is called 'resnet51'"),
+        ("--steps 1 --epochs 1", 2, "wanted steps or epochs, got both"),
+        ("--labels 5", 2, "wanted shares of the labels"),
+        ("--seeds -1", 2, "wanted seeds from 0 on"),
+    ],
+)
+def test_a_grid_that_cannot_be_done_starts_no_engine(
+    care, tmp_path: Path, monkeypatch, options: str, code: int, says: str
+) -> None:
+    from flows.cli import reproduce
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduce, "run_flow", lambda *_, **__: pytest.fail("it was started"))
+    result, _, error = care("reproduce", *options.split())
+    assert (result, one_line(error)) == (code, True), error
+    assert says in error
+    assert not [*tmp_path.iterdir()]

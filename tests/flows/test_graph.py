@@ -124,7 +124,7 @@ def test_initial_weights_are_an_input_of_each_training_where_they_are_asked_for(
 def test_encoders_that_cannot_be_had_are_told_before_anything_is_done(
     tmp_path, monkeypatch, training, judging, says
 ) -> None:
-    from flows.pipeline import check_encoders
+    from flows.checks import check_encoders
 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CareError, match=says):

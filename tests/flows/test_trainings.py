@@ -1,12 +1,15 @@
 """Objectives in a pipeline and in a grid: who is trained how, and what it is called."""
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 import pytest
+from care.errors import CareError
 from care.objectives.by_name import OBJECTIVES
 from care.train.optimizers import OPTIMIZERS
 from care.train.recipes import RECIPES, make_optimizer, recipe_optimizer, recipe_views
-from flows.experiment import Experiment, Training
+from flows.experiment import Detection, Experiment, Judging, Training
 from flows.facts import Facts
 from flows.graph import encoders, judging_stages, report_stage, training_stages
 from flows.protocols import PAPER, PHOTOS, QUICK
@@ -79,6 +82,29 @@ def test_by_the_papers_protocol_a_stage_is_given_the_recipe_itself(name: str) ->
     optimizer = make_optimizer({"name": "sgd", **inputs.get("optimizer", {}), **numbers})
     warmup = 90 if recipe.warmup_epochs else 0
     assert optimizer == recipe_optimizer(recipe, warmup=warmup)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "warmup"),
+    [
+        # 200 epochs of 20 steps: ten of warm-up, and for a ViT 40 of 300
+        ("simclr", None, 10 * 20),
+        ("moco-v3-vit", None, round(200 / 7.5 * 20)),
+        # at most a tenth of a shorter training
+        ("swav", 600, 60),
+        ("moco-v2", None, 0),
+        ("byol", 600, 30),
+        ("byol", None, 200),
+    ],
+)
+def test_by_the_papers_protocol_the_rate_rises_as_in_care_pretrain(
+    tmp_path: Path, name, steps, warmup
+) -> None:
+    facts = Facts(images=20 * 1024, label_counts={})
+    asked_for = experiment(
+        tmp_path, protocol="paper", objectives=(name,), steps=steps, t_stream=False
+    )
+    assert training_settings(asked_for, facts).warmup == warmup
 
 
 def test_a_short_protocol_changes_a_recipe_in_proportion_to_byols() -> None:
@@ -203,7 +229,7 @@ def test_a_grid_has_the_arms_of_the_objectives_that_are_asked_for() -> None:
 
 
 def test_a_vit_beside_a_t_stream_is_refused_before_anything_is_done(tmp_path: Path) -> None:
-    from flows.pipeline import check_encoders
+    from flows.checks import check_encoders
     from flows.reproduce.flow import check_encoder_of_arms
 
     with pytest.raises(Misuse, match="vit-tiny8 has no T-stream"):
@@ -231,7 +257,7 @@ def test_views_that_a_recipe_keeps_are_kept_by_a_protocol() -> None:
 
 
 def test_cmc_wants_two_encoders(tmp_path: Path) -> None:
-    from flows.pipeline import check_encoders
+    from flows.checks import check_encoders
     from flows.reproduce.flow import check_encoder_of_arms
 
     with pytest.raises(Misuse, match="such as lab:resnet50 or ydbdr:resnet50, got resnet18"):
@@ -241,3 +267,49 @@ def test_cmc_wants_two_encoders(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="got resnet18-small-half"):
         check_encoder_of_arms(RegimeChoice(), grid)
     check_encoder_of_arms(RegimeChoice(encoder="ydbdr:resnet18-small"), grid)
+
+
+def test_a_detector_that_an_encoder_does_not_take_is_told_before_it_is_trained(tmp_path) -> None:
+    from flows.checks import check_encoders
+
+    annotated = Detection(voc_train="scenes:0:2", voc_val="scenes:2:2")
+    vit = Training(protocol="paper", encoder="vit-tiny8", t_stream=False, size=32)
+    asked_for = Experiment(out=str(tmp_path), training=vit, detection=annotated)
+    with pytest.raises(
+        Misuse, match=r"vit-tiny8 has no stages .*; leave --voc-train and --voc-val"
+    ):
+        check_encoders(asked_for)
+    # whoever is judged beside a ResNet is detected with, too
+    beside = replace(
+        asked_for,
+        training=Training(protocol="paper"),
+        judging=Judging(baselines=["random:resnet18", "random:lab:resnet18-small-half"]),
+    )
+    with pytest.raises(Misuse, match="random:lab:resnet18-small-half has no stages"):
+        check_encoders(beside)
+    # protocols with a pyramid take any
+    check_encoders(replace(asked_for, training=replace(vit, protocol="quick")))
+
+
+def test_an_optimizer_without_its_library_is_told_before_anything_is_done(
+    tmp_path, monkeypatch
+) -> None:
+    from flows.checks import check_encoders
+    from flows.reproduce.flow import check_encoder_of_arms
+
+    monkeypatch.setitem(sys.modules, "timm.optim.lars", None)
+    for training in ({"optimizer": "lars"}, {"objectives": ("byol", "simclr")}):
+        with pytest.raises(CareError, match="timm's, which is not installed"):
+            check_encoders(experiment(tmp_path, **training))
+    with pytest.raises(CareError, match="timm's, which is not installed"):
+        check_encoder_of_arms(RegimeChoice(optimizer="larc"), Grid.of(ArmChoice()))
+    with pytest.raises(CareError, match="timm's, which is not installed"):
+        check_encoder_of_arms(RegimeChoice(), Grid.of(ArmChoice(objectives=("swav",))))
+    check_encoders(experiment(tmp_path, objectives=("moco-v2",)))
+
+
+def test_an_encoder_that_there_is_not_is_told_before_a_grid() -> None:
+    from flows.reproduce.flow import check_encoder_of_arms
+
+    with pytest.raises(CareError, match="no encoder is called 'resnet51'"):
+        check_encoder_of_arms(RegimeChoice(encoder="resnet51"), Grid.of(ArmChoice()))

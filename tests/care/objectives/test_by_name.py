@@ -1,5 +1,6 @@
 from dataclasses import replace
 import pytest
+import torch
 from care import BYOL, MoCoV1, MoCoV2, SwAV
 from care.objectives.by_name import OBJECTIVES, objective_for
 
@@ -28,6 +29,26 @@ def test_a_queue_holds_whole_batches_and_at_most_a_key_an_image(images, batch_si
 def test_prototypes_are_fewer_than_images_and_rest_for_an_epoch(images, prototypes, frozen):
     fitted = objective_for("swav", hidden=16, images=images, batch_size=64)
     assert fitted == SwAV(hidden=16, prototypes=prototypes, frozen_steps=frozen)
+
+
+def test_a_queue_of_swav_is_kept_from_epoch_15_on():
+    fitted = objective_for("swav", hidden=16, images=100, batch_size=8, queue=16)
+    assert (fitted.queue, fitted.queue_from) == (16, 15 * 12)
+    criterion = objective_for("swav", hidden=16, images=4, batch_size=4, queue=4).criterion()
+    for step in range(17):
+        assert int(criterion.queues[0].taken) == 4 * max(step - 15, 0)
+        views = torch.randn(2, 4, 128)
+        criterion(tuple(views), tuple(views))
+        criterion.after_step()
+
+
+def test_moco_v1_has_one_direction_and_v2_both():
+    """He et al. 2020, Algorithm 1; Chen and He 2021, Table 4."""
+    assert not objective_for("moco-v1", images=100, batch_size=8).symmetric
+    assert objective_for("moco-v2", images=100, batch_size=8).symmetric
+    # a key of one view an image: the queue need not hold twice the batch
+    queue = objective_for("moco-v1", images=100, batch_size=8, queue=24)
+    queue.criterion().check(8)
 
 
 def test_objectives_without_a_state_are_as_they_are():

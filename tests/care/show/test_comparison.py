@@ -194,6 +194,12 @@ def test_each_objective_is_compared_with_itself_alone_and_the_first_with_all():
         ("CARE", "CARE with MoCo v2", -2.0),
         ("CARE with MoCo v2", "MoCo v2 alone", 3.0),
     ]
+    # whichever objective comes first: each is compared with itself alone
+    of_moco = [*rows[:1], *rows[3:], *rows[1:3]]
+    assert ("CARE", "C-stream alone", 2.0) in [
+        (each.ours, each.other, each.points) for each in differences(of_moco)
+    ]
+    assert differences(of_moco)[0].ours == "CARE with MoCo v2"
     without_byol = [(each.ours, each.other) for each in differences([*rows[:1], *rows[3:]])]
     assert without_byol == [
         ("CARE with MoCo v2", "random"),
@@ -204,7 +210,8 @@ def test_each_objective_is_compared_with_itself_alone_and_the_first_with_all():
 @pytest.mark.parametrize(
     ("names", "subject"),
     [
-        (("random", "CARE with SwAV", "CARE"), "CARE"),
+        (("random", "CARE", "C-stream alone", "CARE with SwAV"), "CARE"),
+        (("random", "SwAV alone", "CARE with SwAV", "CARE"), "CARE with SwAV"),
         (("SwAV alone", "CARE with SwAV"), "CARE with SwAV"),
         (("random", "SwAV alone", "SimCLR alone"), "SwAV alone"),
         (("random", "runs/r50"), None),

@@ -2,8 +2,10 @@ import copy
 import pytest
 import torch
 from care import BYOL, streams_for
+from care.objectives.by_name import objective_for
 from care.train import forecast
 from care.train.forecast import describe_duration, forecast_seconds, is_worth_a_forecast
+from care.train.recipes import RECIPES, recipe_views
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,18 @@ def test_quick_steps_are_measured_on_more_images(monkeypatch) -> None:
     monkeypatch.setattr(forecast, "_seconds_of_step", seconds_of_step)
     assert forecast_seconds(c, t, images=1000, size=32) == pytest.approx(100)
     assert measured == [2, 4, 8, 16]
+
+
+@pytest.mark.parametrize("name", ["moco-v1", "swav", "infomin", "pirl", "cmc"])
+@pytest.mark.parametrize("has_t_stream", [True, False])
+def test_objectives_are_measured_on_its_own_views(monkeypatch, name, has_t_stream) -> None:
+    """Also on more images than a small set has, for each of which a bank has one place."""
+    objective = objective_for(name, hidden=16, images=3, batch_size=2)
+    encoder = "lab:resnet18-small-half" if name == "cmc" else "resnet18-small-half"
+    c, t = streams_for(encoder, size=32, objective=objective)
+    views = recipe_views(RECIPES[name], size=32, t_stream=has_t_stream)
+    # too quick to be measured on few images
+    monkeypatch.setattr(forecast.time, "perf_counter", lambda: 0.0)
+    monkeypatch.setattr(forecast, "MOST_IMAGES", 4)
+    t = t if has_t_stream else None
+    assert forecast_seconds(c, t, images=4, size=32, precision="fp32", views=views) == 0

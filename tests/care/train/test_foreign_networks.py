@@ -226,6 +226,8 @@ def test_a_source_is_a_place_a_network_and_an_architecture(tmp_path):
         (":resnet50:layer4", ("", "resnet50:layer4")),
         (":teacher:resnet50:layer4", ("teacher", "resnet50:layer4")),
         (":torchvision:convnext_tiny:features.5", ("", "torchvision:convnext_tiny:features.5")),
+        (":lab:resnet18-small-half", ("", "lab:resnet18-small-half")),
+        (":target:ydbdr:resnet50:layer4", ("target", "ydbdr:resnet50:layer4")),
         (":model.ema:timm:resnet18:layer3", ("model.ema", "timm:resnet18:layer3")),
     ):
         source = parse_source(f"{place}{text}")

@@ -1,0 +1,51 @@
+"""What a pipeline is refused for before anything of it starts: encoders, weights, libraries."""
+
+from flows.experiment import Experiment
+from flows.recipes import BYOL, PLAIN_OPTIMIZER
+from shards.errors import Misuse
+
+_ANNOTATIONS = {"voc": "--voc-train and --voc-val", "coco": "--coco-train and --coco-val"}
+
+
+def check_encoders(experiment: Experiment) -> None:
+    """Refuse encoders and weights that were asked for and cannot be had, before anything is done.
+
+    Args:
+        experiment: that asks for them.
+
+    Raises:
+        CareError: One cannot, or an optimizer's library is not installed.
+        Misuse: An encoder and a method, or an encoder and a detector, do not go together.
+    """
+    training = experiment.training
+    baselines = experiment.judging.baselines or []
+    is_plain = training.objectives == (BYOL,) and training.optimizer in (None, PLAIN_OPTIMIZER)
+    if is_plain and not (training.encoder or training.init or baselines):
+        return
+    # imports torch, which takes seconds: only where somebody has named something
+    from care.train.checks import check_encoder, check_method, check_optimizer, judged_network
+
+    protocol = experiment.protocol
+    for objective in training.objectives:
+        check_method(protocol.encoder, objective, t_stream=training.t_stream)
+        check_optimizer(objective, training.optimizer)
+    networks = [check_encoder(protocol.encoder, size=protocol.size, init=training.init)]
+    networks += [judged_network(source) for source in baselines]
+    names = [protocol.encoder, *baselines]
+    # which imports detectors, too
+    from care.evaluate.detector_forms import takes_c4
+
+    refused = [name for name, network in zip(names, networks, strict=True) if not takes_c4(network)]
+    if refused:
+        _check_detectors(experiment, refused[0])
+
+
+def _check_detectors(experiment: Experiment, encoder: str) -> None:
+    """Refuse detectors of the C4 form, which an encoder does not take."""
+    for pair in experiment.annotated_pairs:
+        if experiment.detector(pair).get("head") == "c4":
+            raise Misuse(
+                f"{encoder} has no stages to cut into the C4 detectors of protocol paper; leave"
+                f" {_ANNOTATIONS[pair]} out, and detect afterwards by care evaluate detect --head"
+                " fpn"
+            )
