@@ -55,6 +55,7 @@ class ColourSplitEncoder(nn.Module):
         branches: number of encoders, whose features are of equal width.
         size: side of the images that it is trained on, pixels.
         assumed: what is supposed of it that its weights do not tell; "" of our own.
+        variant: what decides its features and its weights do not tell: the space.
 
     Source: Tian, Krishnan and Isola 2020, Contrastive multiview coding.
     """
@@ -72,6 +73,7 @@ class ColourSplitEncoder(nn.Module):
         self.features = int(lightness.features) + int(colour.features)  # type: ignore[arg-type]
         self.size = 224
         self.assumed = ""
+        self.variant = space
         self.input: nn.Module = nn.Identity()
 
     def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
@@ -144,9 +146,12 @@ def _channels(numbers: tuple[float, ...], images: Tensor) -> Tensor:
 def _mixed(
     images: Float[Tensor, "b 3 h w"], matrix: tuple[tuple[float, float, float], ...]
 ) -> Float[Tensor, "b 3 h w"]:
-    """Sums of an image's channels by the rows of a matrix."""
-    weights = torch.tensor(matrix, device=images.device)[:, :, None, None]
-    return nn.functional.conv2d(images, weights)
+    """Sums of an image's channels by the rows of a matrix.
+
+    No product of matrices and no convolution: autocast or TF32 would round these.
+    """
+    sums = [(images * _channels(row, images)).sum(dim=1) for row in matrix]
+    return torch.stack(sums, dim=1)
 
 
 def _lab(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:

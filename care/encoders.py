@@ -8,7 +8,6 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models, resnet
@@ -51,6 +50,8 @@ class ResNetEncoder(resnet.ResNet):
         features: channels of the pooled features.
         size: side of the images that it is trained on, pixels.
         assumed: what is supposed of it that its weights do not tell; "" of our own.
+        variant: what decides its features and its weights do not tell: of 3×3 stems that are not
+            ``small``, which one it is.
 
     Raises:
         CareError: There is no stage of the tap's name.
@@ -90,6 +91,7 @@ class ResNetEncoder(resnet.ResNet):
         self.features = last_planes * block.expansion
         self.size = 224
         self.assumed = ""
+        self.variant = "" if stem in ("imagenet", "small") else stem
         self.input: nn.Module = nn.Identity()  # or what others normalise pixels by
         del self.fc
 
@@ -103,7 +105,9 @@ class ResNetEncoder(resnet.ResNet):
         """Compute the map after each stage, by name."""
         pixels = self.input(images)
         if self.gray:
-            pixels = torch.einsum("bchw,c->bhw", pixels, pixels.new_tensor(LUMA))[:, None]
+            # not a product of matrices, which autocast or TF32 would round
+            parts = pixels * pixels.new_tensor(LUMA)[:, None, None]
+            pixels = parts.sum(dim=1, keepdim=True)
         x = self.maxpool(self.relu(self.bn1(self.conv1(pixels))))
         maps = {}
         for stage in STAGES:

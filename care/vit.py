@@ -138,3 +138,18 @@ VITS: dict[str, Callable[[], ViTEncoder]] = {
     # for trials
     "vit-tiny8": partial(ViTEncoder, name="vit-tiny8", width=64, patch=8, depth=2, heads=4),
 }
+
+
+def patch_side(encoder: str) -> int:
+    """The side of the patches of which an encoder's images consist, pixels; 1 of any CNN.
+
+    Args:
+        encoder: its name.
+
+    Raises:
+        CareError: It is a vision transformer, and timm is not installed.
+    """
+    if encoder not in VITS:
+        return 1
+    with torch.device("meta"):
+        return VITS[encoder]().patch

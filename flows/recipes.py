@@ -95,6 +95,7 @@ def recipe_inputs(
     warmup: int,
     size: int,
     t_stream: bool,
+    encoder: str,
 ) -> Result:
     """Inputs by which a stage pre-trains otherwise than the protocol says.
 
@@ -105,6 +106,7 @@ def recipe_inputs(
         warmup: steps in which the rate rises, where the recipe has a warm-up.
         size: side of the views, pixels.
         t_stream: whether there is one.
+        encoder: its name.
 
     Returns:
         Of BYOL by plain SGD, nothing. Else what the recipe says: a rate is as many times the
@@ -122,6 +124,7 @@ def recipe_inputs(
         recipe_optimizer,
         recipe_views,
     )
+    from care.vit import patch_side
 
     recipe = recipe_for(objective)
     optimizer = recipe_optimizer(
@@ -131,7 +134,8 @@ def recipe_inputs(
         warmup=warmup if recipe.warmup_epochs else 0,
         rate_scale=protocol.lr / PAPERS_LR,
     )
-    views = recipe_views(recipe, size=size, t_stream=t_stream)
+    multiple = patch_side(encoder)
+    views = recipe_views(recipe, size=size, t_stream=t_stream, multiple=multiple)
     hidden = round(OBJECTIVES[objective]().hidden * protocol.hidden / PAPERS_HIDDEN)
     momentum = min(recipe.momentum, protocol.momentum_limit)
     inputs: Result = {

@@ -99,7 +99,13 @@ def pretraining_inputs(asked_for: Result) -> Result:
         epoch = max(images // inputs["batch_size"], 1)
         warmup = warmup_steps(name, PAPER, steps=inputs["steps"], epoch=epoch)
     by_recipe = recipe_inputs(
-        name, PAPER, changes, warmup=warmup, size=inputs["size"], t_stream=inputs["t_stream"]
+        name,
+        PAPER,
+        changes,
+        warmup=warmup,
+        size=inputs["size"],
+        t_stream=inputs["t_stream"],
+        encoder=inputs["encoder"],
     )
     # rate and momentum are those that were asked for already
     return _PLAIN | by_recipe | inputs

@@ -153,6 +153,7 @@ def _both_inputs(
         warmup=warmup,
         size=protocol.size,
         t_stream=training.t_stream,
+        encoder=protocol.encoder,
     )
     return by_protocol, by_recipe
 

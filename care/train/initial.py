@@ -8,7 +8,7 @@ from care.momentum import MomentumPair, update_targets
 from care.sequential import SequentialEncoder
 from care.streams import CStream
 from care.train.load import load_encoder
-from care.train.stored import architecture
+from care.train.stored import architecture, share_positions
 from care.train.weights import digest_of, load_exactly
 
 
@@ -37,6 +37,7 @@ def start_from(source: str | Path, c: CStream) -> str:
         c.backbone.target.load_state_dict(c.backbone.online.state_dict())
     else:
         update_targets([c.backbone], 0)
+        share_positions(c, encoder)  # buffers follow nothing
     return digest_of(trained)
 
 

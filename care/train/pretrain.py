@@ -213,8 +213,8 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
 
 
 def _tell_size(c: CStream, size: int, *, has_weights: bool) -> None:
-    """Let the encoder know its size; a ViT that begins with weights keeps their positions."""
-    set_size(c.backbone.online, size)
+    """Let both encoders know their size; ViTs that begin with weights keep their positions."""
+    set_size(c, size)
     if not has_weights:
         fit_positions(c, size)
 

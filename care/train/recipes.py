@@ -171,7 +171,12 @@ def recipe_for(objective: str) -> Recipe:
 
 
 def recipe_views(
-    recipe: Recipe, *, size: int, t_stream: bool = True, small_crops: int = 0
+    recipe: Recipe,
+    *,
+    size: int,
+    t_stream: bool = True,
+    small_crops: int = 0,
+    multiple: int = 1,
 ) -> Views:
     """Make the views of a training by a recipe.
 
@@ -182,24 +187,32 @@ def recipe_views(
         t_stream: whether there is one, which sees two views of an image: where the recipe has one,
             it is there twice.
         small_crops: to put behind the two views, SwAV's.
+        multiple: of which these sides are, pixels: ``care.vit.patch_side`` of the encoder.
     """
     views = recipe.views
     is_of_one = len(views) < 2 or views[1].patch is not None
     if t_stream and is_of_one:
         views = (views[0], *views)
     small = views[0]._replace(scale=SMALL_SCALE, size=SMALL_SIZE)
-    return tuple(_sized(view, size) for view in (*views, *[small] * small_crops))
+    return tuple(_sized(view, size, multiple) for view in (*views, *[small] * small_crops))
 
 
-def _sized(view: View, size: int) -> View:
-    """A view whose own sides are in proportion to the size of the others."""
-    return view._replace(
-        size=_in_proportion(view.size, size), patch=_in_proportion(view.patch, size)
-    )
+def _sized(view: View, size: int, multiple: int) -> View:
+    """A view whose own sides are in proportion to the size of the others.
+
+    What the encoder gets of it has a side that it takes; an image of patches has room for them.
+    """
+    if view.patch is not None:
+        patch = _in_proportion(view.patch, size, multiple)
+        image = _in_proportion(view.size or PAPERS_SIZE, size)
+        return view._replace(size=max(image, 3 * patch), patch=patch)
+    if view.size is not None:
+        return view._replace(size=_in_proportion(view.size, size, multiple))
+    return view
 
 
-def _in_proportion(side: int | None, size: int) -> int | None:
-    return None if side is None else round(side * size / PAPERS_SIZE)
+def _in_proportion(side: int, size: int, multiple: int = 1) -> int:
+    return max(round(side * size / PAPERS_SIZE / multiple), 1) * multiple
 
 
 def warmup_of(recipe: Recipe, epochs: float) -> float:

@@ -54,10 +54,10 @@ def encoder_note(model: nn.Module) -> dict[str, Any] | None:
 
 
 def set_size(network: nn.Module, size: int) -> None:
-    """Let the encoder in a network know on which size it is trained.
+    """Let the encoders in a network know on which size they are trained.
 
     Args:
-        network: an encoder, or one that has it.
+        network: an encoder, or one that has it, or online and target.
         size: side of the views, pixels.
     """
     for module in network.modules():
@@ -75,6 +75,20 @@ def fit_positions(network: nn.Module, size: int) -> None:
     for module in network.modules():
         if isinstance(module, ViTEncoder):
             module.fit(size)
+
+
+def share_positions(network: nn.Module, encoder: Encoder) -> None:
+    """Give vision transformers in a network, online and target, the positions of one of them.
+
+    Args:
+        network: perhaps without one.
+        encoder: whose positions they get; one of another kind has none.
+    """
+    if not isinstance(encoder, ViTEncoder):
+        return
+    for module in network.modules():
+        if isinstance(module, ViTEncoder):
+            module.grid.copy_(encoder.grid)
 
 
 def stored_encoder(checkpoint: Checkpoint, source: EncoderSource) -> Stored:

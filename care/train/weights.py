@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from care.colour_split import ColourSplitEncoder
+from care.encoders import ResNetEncoder
 from care.errors import CareError
 from care.tapped import TappedEncoder
 from care.vit import ViTEncoder
@@ -131,5 +133,12 @@ def load_encoder_state(encoder: nn.Module, tensors: Mapping[str, Tensor], *, sou
 
 
 def digest_of(module: nn.Module) -> str:
-    """Hex sha256 of a module's parameters and buffers."""
-    return hashlib.sha256(save_tensors(cpu_copies(module.state_dict()))).hexdigest()
+    """Hex sha256 of a module's parameters and buffers, and of what these do not tell.
+
+    That is the ``variant`` of encoders whose weights fit several networks.
+    """
+    digest = hashlib.sha256(save_tensors(cpu_copies(module.state_dict())))
+    for name, part in module.named_modules():
+        if isinstance(part, ResNetEncoder | ColourSplitEncoder) and part.variant:
+            digest.update(f"{name}={part.variant};".encode())
+    return digest.hexdigest()

@@ -116,7 +116,7 @@ def _run(  # noqa: PLR0913 (the options of a command)
         warmup_epochs,
         default_warmup=warmup_of(choice.recipe, epochs),
     )
-    settings |= settings_by_recipe(choice, length.warmup, size)
+    settings |= settings_by_recipe(choice, length.warmup, size=size, encoder=encoder)
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         check_encoder(encoder, size=size, init=settings["init"])
         torchrun(run, nproc, _typed_arguments(), module="flows.cli.pretrain")

@@ -10,6 +10,7 @@ from care.errors import CareError
 from care.objectives.by_name import objective_for
 from care.train.optimizers import OPTIMIZERS
 from care.train.recipes import Recipe, recipe_for, recipe_optimizer, recipe_views
+from care.vit import patch_side
 from flows.recipes import OptimizerName, describe_recipe
 from shards.bounds import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 from shards.progress import say
@@ -68,17 +69,24 @@ def take_choice(options: dict[str, Any]) -> MethodChoice:
     return MethodChoice(**{field.name: options.pop(field.name) for field in fields(MethodChoice)})
 
 
-def settings_by_recipe(choice: MethodChoice, warmup: int, size: int) -> dict[str, Any]:
+def settings_by_recipe(
+    choice: MethodChoice, warmup: int, *, size: int, encoder: str
+) -> dict[str, Any]:
     """Settings of ``care.train.pretrain`` by a recipe, which is said, changed as asked for.
 
     Args:
         choice: what was asked for.
         warmup: steps of the warm-up.
         size: side of the views, pixels.
+        encoder: its name.
     """
     recipe = choice.recipe
     views = recipe_views(
-        recipe, size=size, t_stream=choice.t_stream, small_crops=choice.small_crops
+        recipe,
+        size=size,
+        t_stream=choice.t_stream,
+        small_crops=choice.small_crops,
+        multiple=patch_side(encoder),
     )
     optimizer = recipe_optimizer(
         recipe,

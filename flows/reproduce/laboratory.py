@@ -139,6 +139,7 @@ class Laboratory:
             warmup=warmup,
             size=self.regime.size,
             t_stream=arm.t_stream,
+            encoder=arm.encoder(self.regime.encoder),
         )
 
     def _judge(self, run: Run, encoder: str | Result) -> Iterator[list[Result]]:

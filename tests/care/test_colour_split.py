@@ -58,6 +58,14 @@ def test_gray_images_have_no_colour_and_in_half_precision_they_are_the_same():
     torch.testing.assert_close(reduced.float(), got, rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize("space", SPACES)
+def test_colours_are_of_full_precision_under_autocast(space):
+    images = images_of(CORNERS) / 3
+    with torch.autocast("cpu", torch.bfloat16):
+        got = split_colours(images, space)
+    assert torch.equal(got, split_colours(images, space))
+
+
 @pytest.mark.parametrize("name", ["lab:resnet18-small-half", "ydbdr:resnet18-small-half:layer2"])
 def test_features_and_maps_are_those_of_both_encoders(name):
     torch.manual_seed(0)

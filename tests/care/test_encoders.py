@@ -154,6 +154,17 @@ def test_a_gray_stem_sees_the_luma_of_its_input(name):
         torch.testing.assert_close(gray(images).features, color(images).features)
 
 
+def test_a_gray_stem_has_full_precision_under_autocast():
+    gray = build_encoder("resnet18-small-half-gray").eval()
+    seen = []
+    gray.conv1.register_forward_pre_hook(lambda _, pixels: seen.append(pixels[0]))
+    images = torch.randn(2, 3, 16, 16)
+    for enabled in (False, True):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            gray(images)
+    assert torch.equal(*seen)
+
+
 def test_libraries_take_the_weights_of_a_gray_encoder_and_its_pixels_as_documented():
     gray = build_encoder("resnet18-gray").eval()
     peer = timm.create_model("resnet18", in_chans=1, num_classes=0).eval()

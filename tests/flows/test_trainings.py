@@ -28,7 +28,7 @@ from shards.errors import Misuse
 
 FACTS = Facts(images=2000, label_counts={0.5: 1000})
 NOTHING = RecipeChanges()
-VIEWS = {"size": 224, "t_stream": True}
+VIEWS = {"size": 224, "t_stream": True, "encoder": "resnet50"}
 OTHERS = [name for name in OBJECTIVE_NAMES if name != "byol"]
 
 
@@ -244,7 +244,7 @@ def test_a_vit_beside_a_t_stream_is_refused_before_anything_is_done(tmp_path: Pa
 
 def test_views_that_a_recipe_keeps_are_kept_by_a_protocol() -> None:
     """Colours are all that CMC learns from, and patches have sides of their own."""
-    quick = {"warmup": 1, "size": 48, "t_stream": False}
+    quick = {"warmup": 1, "size": 48, "t_stream": False, "encoder": "resnet18-small-half"}
     (view,) = recipe_inputs("cmc", PHOTOS, NOTHING, **quick)["views"]
     assert (view["jitter_p"], view["gray_p"], view["blur_p"]) == (0, 0, 0)
     assert view["scale"] == PHOTOS.views["scale"]
@@ -254,6 +254,12 @@ def test_views_that_a_recipe_keeps_are_kept_by_a_protocol() -> None:
     assert patches["gray_p"] == 0.2
     beside = recipe_inputs("pirl", PHOTOS, NOTHING, **quick | {"t_stream": True})["views"]
     assert beside == [image, image, patches]
+
+
+def test_patches_of_a_recipe_are_of_whole_patches_of_a_vit() -> None:
+    of_vit = {"warmup": 1, "size": 48, "t_stream": False, "encoder": "vit-tiny8"}
+    _, patches = recipe_inputs("pirl", PHOTOS, NOTHING, **of_vit)["views"]
+    assert (patches["size"], patches["patch"]) == (55, 16)
 
 
 def test_cmc_wants_two_encoders(tmp_path: Path) -> None:

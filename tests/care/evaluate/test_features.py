@@ -1,17 +1,20 @@
 """Features of a frozen encoder, and the cache of them."""
 
+import hashlib
 import shutil
 import fsspec
 import numpy as np
 import pytest
 import torch
 from photo_sets import build
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import nn
 from torchvision import transforms
 import shards
 from care import CareError, resnet18
 from care.evaluate import extract, weighted_knn
+from care.train.load import load_encoder
+from care.train.weights import digest_of
 
 SIZE = 32
 NORMALIZE = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -172,6 +175,31 @@ def test_the_cache_tells_encoder_data_size_and_precision_apart(
     assert passes == [10, 10, 4] * 10
     assert all(not torch.equal(known[a].x, known[b].x) for a in range(5) for b in range(a))
     assert len(files(cache)) == 5 * 3
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("random:lab:resnet18-small-half", "random:ydbdr:resnet18-small-half"),
+        ("random:resnet18-small-half", "random:resnet18-cifar-half"),
+    ],
+)
+def test_the_cache_tells_networks_of_equal_weights_apart(names, data, tmp_path):
+    encoders = [load_encoder(name) for name in names]
+    states = [encoder.state_dict() for encoder in encoders]
+    assert all(torch.equal(value, states[0][key]) for key, value in states[1].items())
+    for encoder in encoders:
+        cached = extract(encoder, data, size=16, cache=tmp_path)
+        assert same(cached, extract(encoder, data, size=16))
+
+
+def test_a_digest_is_of_the_weights_alone_where_they_tell_all():
+    encoder = load_encoder("random:resnet18-small-half")
+    tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
+    assert digest_of(encoder) == hashlib.sha256(save(tensors)).hexdigest()
+    stems = [load_encoder(f"random:resnet18-cifar{padding}") for padding in ("", "-pad2")]
+    assert torch.equal(stems[0].conv1.weight, stems[1].conv1.weight)
+    assert digest_of(stems[0]) != digest_of(stems[1])
 
 
 def test_some_shards_are_extracted_by_themselves_and_a_last_call_finds_them(

@@ -67,6 +67,15 @@ def test_the_encoder_in_a_sequential_stream_and_one_without_target_start_from_it
     assert_same(alone.backbone.online.state_dict(), wanted)
 
 
+def test_the_target_of_a_pair_of_ones_own_has_the_positions_of_the_weights(tmp_path):
+    vit = build_encoder("vit-tiny8")
+    vit.fit(16)
+    weights.save_encoder(tmp_path / "vit.safetensors", vit, size=16)
+    c = CStream(FollowingPair(build_encoder("vit-tiny8")), BYOL(hidden=8))
+    start_from(tmp_path / "vit.safetensors", c)
+    assert c.backbone.online.grid == c.backbone.slow.grid == 2
+
+
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [

@@ -4,7 +4,7 @@ import inspect
 import json
 from dataclasses import asdict, replace
 import pytest
-from care import CareError
+from care import PIRL, CareError, c_stream_for
 from care.objectives.by_name import OBJECTIVES
 from care.train import VIEWS, View, pretrain
 from care.train.optimizers import LARC, LARS, OPTIMIZERS, SGD, AdamW, Schedule
@@ -16,7 +16,9 @@ from care.train.recipes import (
     recipe_views,
     warmup_of,
 )
+from care.train.view_checks import check_views
 from care.train.views import multi_crop
+from care.vit import patch_side
 
 # optimizer, lr for 256 images, weight decay, epochs of warm-up, momentum of the targets
 PUBLISHED = {
@@ -108,6 +110,36 @@ def test_sides_of_views_are_in_proportion(size):
     assert (views[2].size, views[2].patch) == (round(255 * size / 224), round(64 * size / 224))
     assert views[:2] == RECIPES["infomin"].views[:2]
     assert recipe_views(RECIPES["byol"], size=size) == VIEWS
+
+
+@pytest.mark.parametrize(
+    ("encoder", "size", "small", "image", "patch"),
+    [
+        ("vit-s16", 224, 96, 255, 64),
+        ("vit-s8", 96, 40, 109, 24),
+        ("vit-s16", 96, 48, 109, 32),
+        # of images that are too small for it, the least that there is
+        ("vit-tiny8", 32, 16, 36, 8),
+        ("vit-s16", 32, 16, 48, 16),
+        ("vit-tiny8", 8, 8, 24, 8),
+    ],
+)
+def test_sides_of_views_are_multiples_of_a_vits_patches(encoder, size, small, image, patch):
+    multiple = patch_side(encoder)
+    *_, crop = recipe_views(RECIPES["swav"], size=size, small_crops=1, multiple=multiple)
+    assert crop.size == small
+    *_, puzzle = recipe_views(RECIPES["pirl"], size=size, t_stream=False, multiple=multiple)
+    assert (puzzle.size, puzzle.patch) == (image, patch)
+
+
+def test_a_small_vit_takes_the_views_of_a_recipe():
+    views = recipe_views(RECIPES["pirl"], size=32, t_stream=False, multiple=8)
+    check_views(views, 32, c_stream_for("vit-tiny8", objective=PIRL(hidden=8)), None)
+
+
+def test_cnns_have_no_patches():
+    names = ("resnet50", "timm:resnet18:layer3", "lab:resnet50")
+    assert {patch_side(name) for name in names} == {1}
 
 
 def test_a_t_stream_sees_two_views_of_an_image():

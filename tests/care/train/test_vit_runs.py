@@ -9,13 +9,14 @@ from flat import gathered
 from small_runs import SETTINGS, result
 import shards
 from care import BYOLViT, CareError, MoCoV3ViT, c_stream_for
-from care.evaluate import knn
+from care.evaluate import finetune, knn
 from care.evaluate.detector import Detector
 from care.evaluate.detector_forms import DetectorShape
+from care.evaluate.few_labels import Labels
+from care.evaluate.images import Crops
 from care.evaluate.trial import Classifier
 from care.show.maps import attention_map
 from care.train import AdamW, Stopped, checkpoint, load_encoder, pretrain
-from care.train.stored import set_size
 from care.train.supervised import supervised_encoder
 
 SIZE = 16
@@ -92,11 +93,38 @@ def test_it_is_judged_like_any_encoder(run, data):
     assert maps.shape == (2, SIZE, SIZE)
 
 
-def test_fine_tuning_at_another_size_keeps_its_positions(run):
-    classifier = Classifier(load_encoder(run), 3)
-    set_size(classifier.encoder, 32)
-    assert (classifier.encoder.size, int(classifier.encoder.grid)) == (32, SIZE // 8)
-    assert all(parameter.requires_grad for parameter in classifier.parameters())
+def test_fine_tuning_at_another_size_keeps_its_positions(run, data, tmp_path):
+    assert all(weight.requires_grad for weight in Classifier(load_encoder(run), 3).parameters())
+    finetune(
+        load_encoder(run),
+        data,
+        data,
+        tmp_path,
+        labels=Labels(fraction=1),
+        crops=Crops(size=32),
+        lrs=(0.0,),
+        head_lrs=(0.1,),
+        epochs=(1,),
+        precision="fp32",
+    )
+    tuned = load_encoder(tmp_path)
+    assert (tuned.size, int(tuned.grid)) == (32, SIZE // 8)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(tuned(images).features, load_encoder(run)(images).features)
+
+
+def test_the_target_has_the_size_and_the_positions_of_the_online_network(run, data, tmp_path):
+    c = c_stream_for("vit-tiny8", objective=OBJECTIVES["byol"])
+    settings = gathered(SETTINGS | {"size": 24, "steps": 1, "optimizer": AdamW()})
+    pretrain(data, tmp_path / "drawn", c, **settings)
+    online, target = c.backbone.online, c.backbone.target
+    assert (online.size, target.size) == (24, 24)
+    assert torch.equal(online.positions(3, 3), target.positions(3, 3))
+    assert load_encoder(f"{tmp_path}/drawn:target").grid == load_encoder(tmp_path / "drawn").grid
+    begun = c_stream_for("vit-tiny8", objective=OBJECTIVES["byol"])
+    pretrain(data, tmp_path / "begun", begun, init=run, **settings)
+    assert begun.backbone.online.grid == begun.backbone.target.grid == SIZE // 8
 
 
 def test_detectors_cut_no_stages_of_it_but_build_a_pyramid():
