@@ -64,6 +64,8 @@ def test_a_training_of_its_own_takes_what_its_objective_says(tmp_path: Path) -> 
     adamw = pretraining_inputs(form | {"optimizer": "adamw", "weight_decay": 0.3})
     assert (adamw["objective"], adamw["optimizer"]["name"]) == ("byol", "adamw")
     assert (adamw["lr"], adamw["weight_decay"]) == (AdamW().lr, 0.3)
+    of_vit = form | {"encoder": "vit-tiny8", "t_stream": False, "objective": "pirl"}
+    assert pretraining_inputs(of_vit)["views"][1]["patch"] == 8
     with pytest.raises(Misuse, match="wanted an encoder such as lab:resnet50"):
         pretraining_inputs(form | {"objective": "cmc"})
 
