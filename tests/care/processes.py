@@ -4,17 +4,38 @@ import multiprocessing
 import pickle
 import tempfile
 import traceback
+from contextlib import suppress
+from multiprocessing import connection
 from pathlib import Path
 import torch.distributed as dist
+
+# gloo's connections fail now and then on a machine that is busy: "Connection closed by peer"
+TRIES = 3
+
+
+class NoGroupError(Exception):
+    """The processes did not come together."""
 
 
 def together(world, work):
     """``work()`` in every process of a group of ``world``; its values in rank order."""
+    for _ in range(TRIES - 1):
+        with suppress(NoGroupError):
+            return _together_once(world, work)
+    return _together_once(world, work)
+
+
+def _together_once(world, work):
     context = multiprocessing.get_context("fork")
-    answers = []
+    answers = {}
 
     def member(rank, store, pipe):
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+        try:
+            group = {"init_method": f"file://{store}", "rank": rank, "world_size": world}
+            dist.init_process_group("gloo", **group)
+        except Exception:
+            pipe.send_bytes(b"")
+            return
         try:
             answer = work(), None
         except BaseException:
@@ -32,13 +53,21 @@ def together(world, work):
         for process in members:
             process.start()
         try:
-            for receive, _ in pipes:
-                assert receive.poll(120), "a process does not answer"
-                answers.append(pickle.loads(receive.recv_bytes()))
+            waiting = {receive: rank for rank, (receive, _) in enumerate(pipes)}
+            while waiting:
+                ready = connection.wait(waiting, 120)
+                assert ready, "a process does not answer"
+                for receive in ready:
+                    answer = receive.recv_bytes()
+                    if not answer:
+                        raise NoGroupError
+                    answers[waiting.pop(receive)] = pickle.loads(answer)
         finally:
             for process in members:
-                process.join(10)
+                if len(answers) == world:
+                    process.join(10)
                 process.kill()
-    failed = [error for _, error in answers if error]
+    in_order = [answers[rank] for rank in range(world)]
+    failed = [error for _, error in in_order if error]
     assert not failed, failed[0]
-    return [value for value, _ in answers]
+    return [value for value, _ in in_order]

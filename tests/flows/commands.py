@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -74,6 +75,8 @@ def fork(work: Callable[..., None], *arguments: object) -> ForkProcess:
     """
 
     def work_with_plain_streams() -> None:
+        # a command that ran in this process may have left its handler
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         work(*arguments)

@@ -91,7 +91,7 @@ def test_bad_sources_are_one_clear_line(tmp_path):
         ("missing", "nothing of that name"),
         ("file", "a file"),
         ("empty", "an empty one"),
-        ("texts", "1 files of other kinds"),
+        ("texts", "got no file that ends as images do .*: 1 .txt"),
     ):
         with pytest.raises(ShardError, match=got) as error:
             find(tmp_path / name)

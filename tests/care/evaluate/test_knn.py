@@ -168,7 +168,11 @@ def test_more_neighbours_than_there_are_images_is_all_of_them_and_said(
 
 def test_the_verb_uses_a_cache(encoder, data, val_path, tmp_path, monkeypatch):
     first = knn(encoder, data, shards.open(val_path), cache=tmp_path)
-    monkeypatch.setattr(shards.ShardSet, "image", None)
+
+    def refuse(*_):
+        raise AssertionError("an image is read again")
+
+    monkeypatch.setattr(shards.ShardSet, "image", refuse)
     assert knn(encoder, data, shards.open(val_path), cache=tmp_path, k=20) == first
     assert knn(encoder, data, shards.open(val_path), cache=tmp_path, k=1) != first
 
