@@ -105,10 +105,11 @@ def split_colours(images: Float[Tensor, "b 3 h w"], space: str) -> Float[Tensor,
         space: of the channels.
     """
     # a power of a value near 0 has no digits left in bfloat16
-    rgb = images.float() * _channels(_STD, images) + _channels(_MEAN, images)
+    wide = images if images.dtype == torch.float64 else images.float()
+    rgb = wide * _channels(_STD, wide) + _channels(_MEAN, wide)
     converted = _lab(rgb.clamp(0, 1)) if space == "lab" else _mixed(rgb, _YDBDR)
     mean, std = SPACES[space]
-    return ((converted - _channels(mean, images)) / _channels(std, images)).to(images.dtype)
+    return ((converted - _channels(mean, wide)) / _channels(std, wide)).to(images.dtype)
 
 
 def with_channels(network: nn.Module, channels: int) -> nn.Module:
@@ -140,7 +141,7 @@ def with_channels(network: nn.Module, channels: int) -> nn.Module:
 
 def _channels(numbers: tuple[float, ...], images: Tensor) -> Tensor:
     """A number for each channel, to be broadcast over images."""
-    return torch.tensor(numbers, device=images.device)[:, None, None]
+    return torch.tensor(numbers, dtype=images.dtype, device=images.device)[:, None, None]
 
 
 def _mixed(

@@ -66,6 +66,17 @@ def test_colours_are_of_full_precision_under_autocast(space):
     assert torch.equal(got, split_colours(images, space))
 
 
+@pytest.mark.parametrize("space", SPACES)
+def test_in_float64_an_image_does_not_depend_on_those_beside_it(space):
+    images = torch.rand(7, 3, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    got = split_colours(images, space)
+    assert got.dtype == torch.float64
+    alone = torch.cat([split_colours(image[None], space) for image in images])
+    torch.testing.assert_close(got, alone, rtol=0, atol=1e-12)
+    in_float32 = split_colours(images.float(), space)
+    assert 0 < (got - in_float32).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("name", ["lab:resnet18-small-half", "ydbdr:resnet18-small-half:layer2"])
 def test_features_and_maps_are_those_of_both_encoders(name):
     torch.manual_seed(0)
