@@ -1,6 +1,5 @@
 import re
 import runpy
-from importlib import import_module
 from pathlib import Path
 import pytest
 import shards
@@ -33,8 +32,7 @@ def test_examples_run(
     (demo / script.name).write_text(shorter)
     # each of them would be measured, for longer than it computes
     fp32 = StreamPrecisions("fp32", "fp32")
-    pretraining = import_module("care.train.pretrain")
-    monkeypatch.setattr(pretraining, "measured_precisions", lambda *_, **__: fp32)
+    monkeypatch.setattr("care.train.measured_precision.measured_precisions", lambda *_, **__: fp32)
     runpy.run_path(str(demo / script.name), run_name="__main__")
     printed = re.findall(r"^(.+): kNN ([\d.]+) %$", capsys.readouterr().out, re.MULTILINE)
     assert len(printed) == len({name for name, _ in printed}) >= 1

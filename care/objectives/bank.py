@@ -62,15 +62,55 @@ class Bank(nn.Module):
         self.embeddings[samples] = nn.functional.normalize(moved, dim=1)
 
 
+class Negatives(nn.Module):
+    """The images that those of a batch are told from, drawn anew at every step.
+
+    They are the same for all images of a batch: the released codes of CMC and PIRL draw them for
+    each image, which costs a copy of the bank's rows for each.
+
+    Args:
+        count: how many are drawn.
+
+    Attributes:
+        seed: of the draws, drawn as the weights are.
+        steps: that were taken.
+    """
+
+    seed: Tensor
+    steps: Tensor
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.register_buffer("seed", torch.randint(2**62, ()))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def draw(self, images: int) -> Int[Tensor, " k"]:
+        """Draw the images of a step.
+
+        Args:
+            images: in the bank.
+
+        Returns:
+            Their numbers; where as many are wanted as there are, all.
+        """
+        device = self.seed.device
+        if self.count >= images:
+            return torch.arange(images, device=device)
+        generator = torch.Generator().manual_seed(int(self.seed) + int(self.steps))
+        return torch.randint(images, (self.count,), generator=generator).to(device)
+
+    def after_step(self) -> None:
+        """Go on to the next step."""
+        self.steps += 1
+
+
 class BankContrast(nn.Module):
     """Tell each image's place in a bank from those of other images.
 
-    The other images are drawn anew at every step, for all images of a batch together: the released
-    codes of CMC and PIRL draw them for each image, which costs a copy of the bank's rows for each.
-    Where as many are wanted as there are, all are taken. An image is not told from itself.
+    An image is not told from itself.
 
     Args:
-        negatives: number of other images.
         temperature: τ, by which cosines are divided.
         contrast: "softmax", or "nce" with the partition function of the first batch.
 
@@ -80,28 +120,11 @@ class BankContrast(nn.Module):
 
     partition: Tensor
 
-    def __init__(self, negatives: int, temperature: float, contrast: Contrast) -> None:
+    def __init__(self, temperature: float, contrast: Contrast) -> None:
         super().__init__()
-        self.negatives = negatives
         self.temperature = temperature
         self.contrast = contrast
         self.register_buffer("partition", torch.tensor(-1.0))
-
-    def draw(self, images: int, seed: int, step: int) -> Int[Tensor, " k"]:
-        """Draw the images that are told from those of a batch.
-
-        Args:
-            images: in the bank.
-            seed: of the training's weights.
-            step: number of the batch.
-
-        Returns:
-            Their numbers, a pure function of the arguments.
-        """
-        if self.negatives >= images:
-            return torch.arange(images)
-        generator = torch.Generator().manual_seed(seed + step)
-        return torch.randint(images, (self.negatives,), generator=generator)
 
     def forward(
         self,

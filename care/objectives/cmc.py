@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from care.errors import CareError
 from care.momentum import Pair, Siamese
-from care.objectives.bank import Bank, BankContrast, Contrast
+from care.objectives.bank import Bank, BankContrast, Contrast, Negatives
 from care.objectives.criterion import Criterion
 from care.objectives.objective import Objective, describe_views
 from care.similarity import Embeddings, unit
@@ -86,13 +86,10 @@ class CrossContrast(Criterion):
     Attributes:
         lightness: bank of the embeddings of lightness, renewed by the first view.
         colour: that of colour.
-        steps: that were taken.
-        seed: of the negatives, drawn as the weights are.
+        negatives: that each image is told from, in both directions.
     """
 
     uses_samples: ClassVar[bool] = True
-    steps: Tensor
-    seed: Tensor
 
     def __init__(self, objective: CMC) -> None:
         super().__init__()
@@ -100,11 +97,9 @@ class CrossContrast(Criterion):
         momentum = objective.bank_momentum
         self.lightness = Bank(objective.images, half, momentum=momentum)
         self.colour = Bank(objective.images, half, momentum=momentum)
-        settings = (objective.negatives, objective.temperature, objective.contrast)
-        self.by_lightness = BankContrast(*settings)
-        self.by_colour = BankContrast(*settings)
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("seed", torch.randint(2**62, ()))
+        self.by_lightness = BankContrast(objective.temperature, objective.contrast)
+        self.by_colour = BankContrast(objective.temperature, objective.contrast)
+        self.negatives = Negatives(objective.negatives)
         self._new: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(
@@ -113,8 +108,7 @@ class CrossContrast(Criterion):
         """Compute the sum of both directions, the mean over the views."""
         assert samples is not None  # a stream makes sure
         lightness, colour = self.lightness.embeddings, self.colour.embeddings
-        drawn = self.by_lightness.draw(len(lightness), int(self.seed), int(self.steps))
-        negatives = drawn.to(lightness.device)
+        negatives = self.negatives.draw(len(lightness))
         losses = []
         halves = [view.chunk(2, dim=1) for view in online]
         for of_lightness, of_colour in halves:
@@ -139,4 +133,4 @@ class CrossContrast(Criterion):
             self.lightness.renew(samples, lightness)
             self.colour.renew(samples, colour)
         self._new.clear()
-        self.steps += 1
+        self.negatives.after_step()

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from care.errors import CareError
 from care.momentum import Pair, Siamese
-from care.objectives.bank import Bank, BankContrast, Contrast
+from care.objectives.bank import Bank, BankContrast, Contrast, Negatives
 from care.objectives.criterion import Criterion
 from care.objectives.objective import Objective, describe_views
 from care.objectives.puzzle_head import PuzzleHead
@@ -74,21 +74,17 @@ class PuzzleContrast(Criterion):
 
     Attributes:
         bank: an embedding of each image, renewed by its first view.
-        steps: that were taken.
-        seed: of the negatives, drawn as the weights are.
+        negatives: that each image is told from.
     """
 
     uses_samples: ClassVar[bool] = True
-    steps: Tensor
-    seed: Tensor
 
     def __init__(self, objective: PIRL) -> None:
         super().__init__()
         self.objective = objective
         self.bank = Bank(objective.images, objective.dim, momentum=objective.bank_momentum)
-        self.contrast = BankContrast(objective.negatives, objective.temperature, objective.contrast)
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("seed", torch.randint(2**62, ()))
+        self.contrast = BankContrast(objective.temperature, objective.contrast)
+        self.negatives = Negatives(objective.negatives)
         self._new: list[tuple[Tensor, Tensor]] = []
 
     def forward(
@@ -98,7 +94,7 @@ class PuzzleContrast(Criterion):
         assert samples is not None  # a stream makes sure
         *images, patches = online
         rows = self.bank.embeddings
-        negatives = self.contrast.draw(len(rows), int(self.seed), int(self.steps)).to(rows.device)
+        negatives = self.negatives.draw(len(rows))
         of_images = [self.contrast(image, rows, samples, negatives) for image in images]
         of_patches: Tensor = self.contrast(patches, rows, samples, negatives)
         self._new.append((samples, unit(images[0].detach())))
@@ -118,4 +114,4 @@ class PuzzleContrast(Criterion):
         for samples, embeddings in self._new[-parts:]:
             self.bank.renew(samples, embeddings)
         self._new.clear()
-        self.steps += 1
+        self.negatives.after_step()

@@ -13,8 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from care.streams import CStream, Maps, TStream
+from care.train import ranks
 from care.train.batches import noise_views
-from care.train.precision import Precision, StreamPrecisions, fastest_precision
+from care.train.mirror import recorded_settings
+from care.train.precision import Precision, StreamPrecisions, can_compute, fastest_precision
 from care.train.views import VIEWS, View
 from shards import Cache, ShardError, storage
 
@@ -24,6 +26,46 @@ GAIN = 1.1
 MOST_IMAGES = 32
 # of which the fastest counts, after one more that allocates
 ROUNDS = 3
+
+
+def continued_precisions(
+    run: str | Path,
+    c: CStream,
+    t: TStream | None,
+    precision: Precision | None,
+    views: Sequence[View],
+    size: int,
+    *,
+    images: int,
+) -> StreamPrecisions:
+    """Each stream's precision: as asked for, else as the run began, else the faster one here.
+
+    Args:
+        run: run directory or URL, perhaps of a run that another machine began.
+        c: the C-stream, on its device.
+        t: the T-stream, or None.
+        precision: of both streams, by the user.
+        views: their distributions.
+        size: side of those that have none of their own, pixels.
+        images: that all processes compute at a time.
+    """
+    if precision:
+        return StreamPrecisions(precision, precision)
+    ranks.limit_threads()
+    device = next(c.parameters()).device
+    recorded = recorded_settings(run)
+    if recorded is not None:
+        c_precision = recorded["precision"]
+        # version 0.1 recorded one for both
+        of_run = StreamPrecisions(c_precision, recorded.get("t_precision", c_precision))
+        if all(can_compute(device, of_stream) for of_stream in of_run):
+            return of_run
+    per_process = images // ranks.world()
+    measured = measured_precisions(c, t, size=size, batch_size=per_process, views=views)
+    # every process measures; only what all find faster is reduced
+    in_float32 = ranks.max_over_ranks(*(float(of_stream == "fp32") for of_stream in measured))
+    of_c, of_t = in_float32
+    return StreamPrecisions("fp32" if of_c else measured.c, "fp32" if of_t else measured.t)
 
 
 def measured_precisions(

@@ -17,12 +17,11 @@ from care.train.growth import describe_growth
 from care.train.initial import start_from
 from care.train.losses import TERMS, Losses
 from care.train.machine import Machine, keep_freed_memory, torch_device
-from care.train.measured_precision import measured_precisions
-from care.train.mirror import recorded_settings
+from care.train.measured_precision import continued_precisions
 from care.train.norm import synchronise
 from care.train.optimizers import SGD, Optimizer, optimizer_settings, set_rates
 from care.train.origin import write_origin
-from care.train.precision import Precision, StreamPrecisions, can_compute
+from care.train.precision import Precision, StreamPrecisions
 from care.train.run import Run
 from care.train.stored import fit_positions, set_size
 from care.train.view_checks import check_views
@@ -133,12 +132,9 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     init_digest = None if init is None else start_from(init, c)
     side = views[0].side(size)
     _tell_size(c, side, has_weights=init is not None)
-    model = Losses(c, t, attention_weight).to(device).to(memory_format=torch.channels_last).train()
-    synchronise(model)
-    for criterion in model.criteria:
-        criterion.check(batch_size // accumulate)
-        criterion.check_set(len(data))
-    precisions = _precisions(run, c, t, precision, views, size, images=batch_size // accumulate)
+    images = batch_size // accumulate
+    model = _losses_on(device, c, t, attention_weight, images=images, images_of_set=len(data))
+    precisions = continued_precisions(run, c, t, precision, views, size, images=images)
     torch_optimizer = optimizer.build(_trained_parameters(model))
     keep_freed_memory(device)
     settings = {
@@ -154,10 +150,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         "seed": seed,
         "accumulate": accumulate,
     }
-    if init_digest is not None:
-        settings["init"] = init_digest
-    if not momentum_rises:
-        settings["momentum_rises"] = False
+    settings |= _rare_settings(init_digest, momentum_rises=momentum_rises)
     with (
         model.computing(precisions.t, side, in_threads=_fit_threads(views)),
         Run(
@@ -197,10 +190,8 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             set_rates(torch_optimizer, optimizer, step, total=steps, batch_size=batch_size)
             terms = state.take_step(step, losses, *_parts(batch, model, accumulate))
             guard.check(step, terms["spread"])
-            target_momentum = momentum_at(
-                step + 1, total=steps, base=momentum, rises=momentum_rises
-            )
-            update_targets(model.pairs, target_momentum)
+            tau = momentum_at(step + 1, total=steps, base=momentum, rises=momentum_rises)
+            update_targets(model.pairs, tau)
             for criterion in model.criteria:
                 criterion.after_step(accumulate)
             is_probed = probe_every > 0 and (step + 1) % probe_every == 0
@@ -217,6 +208,36 @@ def _tell_size(c: CStream, size: int, *, has_weights: bool) -> None:
     set_size(c, size)
     if not has_weights:
         fit_positions(c, size)
+
+
+def _losses_on(
+    device: torch.device,
+    c: CStream,
+    t: TStream | None,
+    attention_weight: float,
+    *,
+    images: int,
+    images_of_set: int,
+) -> Losses:
+    """The streams with their losses, ready to train on a device.
+
+    Args:
+        device: where they compute.
+        c: the C-stream.
+        t: the T-stream, or None.
+        attention_weight: λ of Eq. 5.
+        images: of which a loss is computed at a time, on all processes together.
+        images_of_set: that are trained on.
+
+    Raises:
+        CareError: An objective does not take so many.
+    """
+    model = Losses(c, t, attention_weight).to(device).to(memory_format=torch.channels_last).train()
+    synchronise(model)
+    for criterion in model.criteria:
+        criterion.check(images)
+        criterion.check_set(images_of_set)
+    return model
 
 
 def _check_parts(steps: int, batch_size: int, accumulate: int) -> None:
@@ -291,46 +312,6 @@ def _last_means(log: Path, steps: int, *, reads: bool) -> dict[str, float]:
     return dict(zip(TERMS, ranks.max_over_ranks(*means), strict=True))
 
 
-def _precisions(
-    run: str | Path,
-    c: CStream,
-    t: TStream | None,
-    precision: Precision | None,
-    views: Sequence[View],
-    size: int,
-    *,
-    images: int,
-) -> StreamPrecisions:
-    """Each stream's precision: as asked for, else as the run began, else the faster one here.
-
-    Args:
-        run: run directory or URL, perhaps of a run that another machine began.
-        c: the C-stream, on its device.
-        t: the T-stream, or None.
-        precision: of both streams, by the user.
-        views: their distributions.
-        size: side of those that have none of their own, pixels.
-        images: that all processes compute at a time.
-    """
-    if precision:
-        return StreamPrecisions(precision, precision)
-    ranks.limit_threads()
-    device = next(c.parameters()).device
-    recorded = recorded_settings(run)
-    if recorded is not None:
-        c_precision = recorded["precision"]
-        # version 0.1 recorded one for both
-        of_run = StreamPrecisions(c_precision, recorded.get("t_precision", c_precision))
-        if all(can_compute(device, of_stream) for of_stream in of_run):
-            return of_run
-    per_process = images // ranks.world()
-    measured = measured_precisions(c, t, size=size, batch_size=per_process, views=views)
-    # every process measures; only what all find faster is reduced
-    in_float32 = ranks.max_over_ranks(*(float(of_stream == "fp32") for of_stream in measured))
-    of_c, of_t = in_float32
-    return StreamPrecisions("fp32" if of_c else measured.c, "fp32" if of_t else measured.t)
-
-
 def _network_settings(
     c: CStream,
     t: TStream | None,
@@ -351,3 +332,13 @@ def _network_settings(
         "precision": precisions.c,
         "t_precision": precisions.t,
     }
+
+
+def _rare_settings(init_digest: str | None, *, momentum_rises: bool) -> dict[str, str | bool]:
+    """Settings that are recorded only where they are not the default: older runs have none."""
+    rare: dict[str, str | bool] = {}
+    if init_digest is not None:
+        rare["init"] = init_digest
+    if not momentum_rises:
+        rare["momentum_rises"] = False
+    return rare

@@ -5,7 +5,7 @@ import pytest
 import torch
 from naive import random_embeddings
 from care import CareError
-from care.objectives.bank import Bank, BankContrast
+from care.objectives.bank import Bank, BankContrast, Negatives
 
 IMAGES = 12
 SAMPLES = torch.tensor([7, 0, 3, 11, 4])
@@ -52,7 +52,7 @@ def naive_nce(embeddings, rows, samples, negatives, temperature, partition):
 @pytest.mark.parametrize("negatives", [[2, 7, 7, 9], list(range(IMAGES))])
 def test_the_softmax_is_that_over_the_place_and_the_negatives(negatives):
     (embeddings, _), rows = random_embeddings(1), bank_rows()
-    contrast = BankContrast(len(negatives), 0.3, "softmax")
+    contrast = BankContrast(0.3, "softmax")
     got = contrast(embeddings, rows, SAMPLES, torch.tensor(negatives))
     want = naive_softmax(embeddings, rows, SAMPLES.tolist(), negatives, 0.3)
     assert float(got) == pytest.approx(want, rel=1e-9)
@@ -61,7 +61,7 @@ def test_the_softmax_is_that_over_the_place_and_the_negatives(negatives):
 def test_the_estimation_is_that_of_its_paper_with_the_partition_of_the_first_batch():
     rows = bank_rows()
     negatives = [1, 2, 5, 6, 8, 9]  # of the batch there is none
-    contrast = BankContrast(6, 0.3, "nce").double()
+    contrast = BankContrast(0.3, "nce").double()
     first, second = random_embeddings(1)
     directions = torch.nn.functional.normalize(first, dim=1)
     own = (directions * rows[SAMPLES]).sum(1, keepdim=True)
@@ -76,24 +76,33 @@ def test_the_estimation_is_that_of_its_paper_with_the_partition_of_the_first_bat
 def test_an_image_of_the_batch_that_was_drawn_is_no_negative_of_itself():
     rows = bank_rows()
     (embeddings, _) = random_embeddings(1)
-    contrast = BankContrast(3, 0.3, "nce").double()
+    contrast = BankContrast(0.3, "nce").double()
     contrast.partition.fill_(50.0)
     got = contrast(embeddings, rows, SAMPLES, torch.tensor([7, 2, 9]))
     want = naive_nce(embeddings, rows, SAMPLES.tolist(), [7, 2, 9], 0.3, 50.0)
     assert float(got) == pytest.approx(want, rel=1e-6)
 
 
+def drawn(count, images, seed, step):
+    """The negatives of a step, after as many steps."""
+    negatives = Negatives(count)
+    negatives.seed.fill_(seed)
+    for _ in range(step):
+        negatives.after_step()
+    return negatives.draw(images)
+
+
 def test_negatives_depend_on_seed_and_step_and_all_are_taken_of_few():
-    contrast = BankContrast(1000, 0.07, "softmax")
-    want = contrast.draw(5000, 3, 8)
+    want = drawn(1000, 5000, 3, 8)
     torch.rand(4)
-    assert torch.equal(contrast.draw(5000, 3, 8), want)
-    assert not torch.equal(contrast.draw(5000, 3, 9), want)
-    assert not torch.equal(contrast.draw(5000, 4, 8), want)
-    counts = torch.stack([contrast.draw(2000, 0, step) for step in range(200)]).flatten().bincount()
+    assert torch.equal(drawn(1000, 5000, 3, 8), want)
+    assert not torch.equal(drawn(1000, 5000, 3, 9), want)
+    assert not torch.equal(drawn(1000, 5000, 4, 8), want)
+    steps = torch.stack([drawn(1000, 2000, 0, step) for step in range(200)])
+    counts = steps.flatten().bincount()
     assert abs(float(counts.double().mean()) - 100) < 1
     assert float(counts.double().std()) == pytest.approx(10, rel=0.1)
-    assert contrast.draw(IMAGES, 0, 0).tolist() == list(range(IMAGES))
+    assert drawn(1000, IMAGES, 0, 0).tolist() == list(range(IMAGES))
 
 
 def test_places_of_a_batch_move_towards_it_and_stay_of_length_1():

@@ -109,14 +109,18 @@ def test_another_machine_continues_it(data, tmp_path, url, monkeypatch):
 
 def test_another_machine_continues_it_in_its_precisions(data, tmp_path, url, monkeypatch):
     began_in = StreamPrecisions("fp32", "bf16")
-    monkeypatch.setattr(module, "measured_precisions", lambda *_, **__: began_in)
+    monkeypatch.setattr(
+        "care.train.measured_precision.measured_precisions", lambda *_, **__: began_in
+    )
     with monkeypatch.context() as patch:
         fail_at(patch, 5)
         with pytest.raises(ZeroDivisionError):
             train(data, url, precision=None)
     on_another_machine(monkeypatch, tmp_path, "second")
     faster_here = StreamPrecisions("fp32", "fp32")
-    monkeypatch.setattr(module, "measured_precisions", lambda *_, **__: faster_here)
+    monkeypatch.setattr(
+        "care.train.measured_precision.measured_precisions", lambda *_, **__: faster_here
+    )
     train(data, url, precision=None)
     settings = checkpoint.latest(local_copy(url)).manifest["settings"]
     assert (settings["precision"], settings["t_precision"]) == began_in

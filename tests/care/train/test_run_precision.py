@@ -2,7 +2,6 @@
 
 import json
 from contextlib import nullcontext
-from importlib import import_module
 import pytest
 import torch
 from flat import gathered
@@ -14,8 +13,6 @@ from care import (
 from care.train import checkpoint, load_encoder, pretrain
 from care.train import precision as precision_module
 from care.train.precision import StreamPrecisions
-
-module = import_module("care.train.pretrain")
 
 
 def test_reduced_precision_starts_from_the_same_losses(whole, data, tmp_path):
@@ -125,12 +122,16 @@ def test_gradients_that_overflow_at_any_scale_stop_the_run(data, tmp_path, scale
 
 def test_a_run_goes_on_in_the_precisions_it_began_in(data, tmp_path, at_step, monkeypatch):
     began_in = StreamPrecisions("fp32", "bf16")
-    monkeypatch.setattr(module, "measured_precisions", lambda *_, **__: began_in)
+    monkeypatch.setattr(
+        "care.train.measured_precision.measured_precisions", lambda *_, **__: began_in
+    )
     at_step(3, crash)
     with pytest.raises(CrashError):
         train(data, tmp_path, precision=None)
     at_step(None, crash)
-    monkeypatch.setattr(module, "measured_precisions", crash)  # here others would be faster
+    monkeypatch.setattr(
+        "care.train.measured_precision.measured_precisions", crash
+    )  # here others would be faster
     train(data, tmp_path, precision=None)
     settings = checkpoint.latest(tmp_path).manifest["settings"]
     assert (settings["precision"], settings["t_precision"]) == began_in
