@@ -98,16 +98,16 @@ def load(
             f"wanted a table whose columns are called {', '.join(columns)}, got {data}; leave "
             "--columns out"
         )
-    annotations = None
-    if not boxes.is_annotated_set(path):
-        annotations = read_annotations(path, image_root=image_root)
-    if annotations is not None and annotations.is_labels:
-        return _of_categories(annotations, classes)
-    if annotations is None and not boxes.is_annotated_set(path):
+    if boxes.is_annotated_set(path):
+        return of_boxes(boxes.load(data, classes=classes, image_root=image_root))
+    annotations = read_annotations(path, image_root=image_root)
+    if annotations is None:
         raise ShardError(
             f"wanted a table of images and classes, a COCO JSON, a VOC list "
             f"(ImageSets/Main/train.txt) or shards of one, got {data}; {_advice(path)}"
         )
+    if annotations.is_labels:
+        return _of_categories(annotations, classes)
     return of_boxes(
         boxes.load(data, classes=classes, image_root=image_root, annotations=annotations)
     )

@@ -34,7 +34,7 @@ def main() -> None:
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16):
-            loss = model(x[0], x[1])["total"]
+            loss = model((x[0], x[1]))["total"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

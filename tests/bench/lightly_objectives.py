@@ -1,4 +1,4 @@
-"""lightly's objectives, put together as its documentation does, the peers of ours."""
+"""lightly's objectives beside BYOL, put together as its documentation does, the peers of ours."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -21,7 +21,6 @@ def lightly_losses(
         prototypes: of SwAV.
     """
     makers: dict[str, Callable[[], tuple[nn.Module, Loss]]] = {
-        "byol": lambda: _byol(backbone, features),
         "simsiam": lambda: _simsiam(backbone, features),
         "simclr": lambda: _simclr(backbone, features),
         "moco-v2": lambda: _moco(backbone, features, queue),
@@ -51,26 +50,6 @@ def _twin(networks: nn.Module) -> nn.Module:
     target = copy.deepcopy(networks)
     deactivate_requires_grad(target)
     return target
-
-
-def _byol(backbone: nn.Module, features: int) -> tuple[nn.Module, Loss]:
-    from lightly.loss import NegativeCosineSimilarity
-    from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
-    from lightly.models.utils import update_momentum
-
-    online = nn.Sequential(backbone, BYOLProjectionHead(features, 4096, 256))
-    target = _twin(online)
-    predictor = BYOLPredictionHead(256, 4096, 256)
-    criterion = NegativeCosineSimilarity()
-
-    def loss(views: Sequence[Tensor]) -> Tensor:
-        update_momentum(online, target, 0.99)
-        q1, q2 = (predictor(online(view)) for view in views)
-        with torch.no_grad():
-            k1, k2 = (target(view) for view in views)
-        return 0.5 * (criterion(q1, k2) + criterion(q2, k1))
-
-    return nn.ModuleList((online, target, predictor)), loss
 
 
 def _simsiam(backbone: nn.Module, features: int) -> tuple[nn.Module, Loss]:

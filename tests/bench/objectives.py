@@ -5,21 +5,15 @@ memory can be told, and they take their steps in turn.
 """
 
 import argparse
-import os
-import resource
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
+from tests.bench.peers import Peer, peak_memory, serve
 from tests.bench.timing import keep_memory
 
-ROOT = Path(__file__).parents[2]
 ENCODER, SIZE, BATCH_SIZE = "resnet18-small-half", 64, 64
 QUEUE, PROTOTYPES = 65_536, 3000
 GLOBAL = (SIZE, SIZE)
@@ -49,44 +43,8 @@ ROWS = (
 )
 
 
-class Peer:
-    """A process that takes steps when it is asked to.
-
-    Args:
-        kind: "care" or "lightly".
-        row: what it trains.
-    """
-
-    def __init__(self, kind: str, row: Row) -> None:
-        command = [sys.executable, "-m", "tests.bench.objectives", "--serve", kind, row.objective]
-        command += map(str, row.sides)
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=ROOT
-        )
-        self(3)  # the first steps allocate
-        self.memory = 0.0
-
-    def __call__(self, steps: int = 1) -> float:
-        """Seconds that so many steps take."""
-        requests, answers = self._process.stdin, self._process.stdout
-        assert requests and answers  # noqa: PT018 (they are pipes)
-        requests.write(f"{steps}\n")
-        requests.flush()
-        seconds, self.memory = map(float, answers.readline().split())
-        return seconds
-
-    def __enter__(self) -> "Peer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-def serve(kind: str, row: Row) -> None:
-    """Answer each number of steps by their seconds, and by the MiB of the largest one."""
+def be_peer(kind: str, row: Row) -> None:
+    """Take steps of ours or of lightly's."""
     import torch
 
     keep_memory()
@@ -95,14 +53,10 @@ def serve(kind: str, row: Row) -> None:
         torch.randn(BATCH_SIZE, 3, side, side).contiguous(memory_format=torch.channels_last)
         for side in row.sides
     ]
-    before = _peak_memory()
+    before = peak_memory()
     with ExitStack() as stack:
         step = care_step(stack, row) if kind == "care" else lightly_step(row)
-        for line in sys.stdin:
-            began = time.perf_counter()
-            for _ in range(int(line)):
-                step(views)
-            print(time.perf_counter() - began, _peak_memory() - before, flush=True)
+        serve(lambda: step(views), before)
 
 
 def care_step(stack: ExitStack, row: Row) -> Callable[[Sequence], None]:
@@ -138,6 +92,7 @@ def lightly_step(row: Row) -> Callable[[Sequence], None]:
     import torch
     from torch import nn
     from care.encoders import build_encoder
+    from tests.bench.lightly_byol import lightly_step as lightly_byol_step
     from tests.bench.lightly_objectives import lightly_losses, lightly_training
 
     class Pooled(nn.Module):
@@ -149,6 +104,9 @@ def lightly_step(row: Row) -> Callable[[Sequence], None]:
             return self.encoder(x).features
 
     backbone = Pooled()
+    if row.objective == "byol":
+        step = lightly_byol_step(backbone, backbone.encoder.features)
+        return lambda views: step(*views)
     networks, loss = lightly_losses(
         row.objective, backbone, backbone.encoder.features, queue=QUEUE, prototypes=PROTOTYPES
     )
@@ -158,14 +116,15 @@ def lightly_step(row: Row) -> Callable[[Sequence], None]:
 def compare(row: Row, rounds: int) -> tuple[list[float], list[float]]:
     """Seconds of a step and MiB of ours and lightly's, taken in turn."""
     with ExitStack() as stack:
-        peers = [stack.enter_context(Peer(kind, row)) for kind in ("care", "lightly")]
+        peers = [
+            stack.enter_context(
+                Peer(__file__, "--serve", kind, row.objective, *map(str, row.sides))
+            )
+            for kind in ("care", "lightly")
+        ]
         seconds = [[peer() for peer in peers] for _ in range(rounds)]
         medians = [statistics.median(of_peer) for of_peer in zip(*seconds, strict=True)]
         return medians, [peer.memory for peer in peers]
-
-
-def _peak_memory() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
@@ -176,7 +135,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.serve:
         kind, objective, *sides = options.serve
-        serve(kind, Row(objective, tuple(map(int, sides))))
+        be_peer(kind, Row(objective, tuple(map(int, sides))))
         return
     table = Table(
         "objective",

@@ -6,18 +6,16 @@ one package can be interleaved; at last ours once more beside a process that nev
 """
 
 import argparse
-import os
+import inspect
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
+from tests.bench.peers import ROOT, Peer, peak_memory, serve
 from tests.bench.timing import keep_memory
-
-ROOT = Path(__file__).parents[2]
 
 
 class Setting(NamedTuple):
@@ -36,7 +34,7 @@ DEMO = Setting("resnet18-small-half", 48, 32, 1024)
 SETTINGS = (DEMO, Setting("resnet18", 64, 64, 4096), Setting("resnet18", 96, 32, 4096))
 
 
-class Stepper:
+def peer(root: Path, kind: str, setting: Setting) -> Peer:
     """A process that takes steps of one kind of training.
 
     Args:
@@ -44,47 +42,21 @@ class Stepper:
         kind: "both", "c" or "lightly".
         setting: network and batch.
     """
-
-    def __init__(self, root: Path, kind: str, setting: Setting) -> None:
-        command = [sys.executable, "-P", str(Path(__file__)), "--serve", kind, *map(str, setting)]
-        environment = os.environ | {"PYTHONPATH": f"{root}:{ROOT}"}
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=root
-        )
-        self(2)  # the first steps allocate
-
-    def __call__(self, steps: int = 1) -> float:
-        """Seconds that so many steps take."""
-        requests, answers = self._process.stdin, self._process.stdout
-        assert requests and answers  # noqa: PT018 (they are pipes)
-        requests.write(f"{steps}\n")
-        requests.flush()
-        return float(answers.readline())
-
-    def __enter__(self) -> "Stepper":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+    return Peer(__file__, "--serve", kind, *map(str, setting), root=root)
 
 
-def serve(kind: str, setting: Setting) -> None:
-    """Answer each number of steps by the seconds that they took."""
+def be_peer(kind: str, setting: Setting) -> None:
+    """Take steps of one kind of training."""
     import torch
 
     keep_memory()
     shape = (2, setting.batch_size, 3, setting.size, setting.size)
+    before = peak_memory()
     x1, x2 = (view.contiguous(memory_format=torch.channels_last) for view in torch.randn(shape))
     with ExitStack() as stack:
         make = lightly_byol_step if kind == "lightly" else care_step
         step = make(stack, setting, with_t=kind == "both")
-        for line in sys.stdin:
-            began = time.perf_counter()
-            for _ in range(int(line)):
-                step(x1, x2)
-            print(time.perf_counter() - began, flush=True)
+        serve(lambda: step(x1, x2), before)
 
 
 def care_step(stack: ExitStack, setting: Setting, *, with_t: bool) -> Callable[..., None]:
@@ -100,9 +72,12 @@ def care_step(stack: ExitStack, setting: Setting, *, with_t: bool) -> Callable[.
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, 0.01, momentum=0.9, weight_decay=1e-4, fused=True)
     stack.enter_context(model.computing("fp32", setting.size))
+    # that of an earlier checkout takes two
+    takes_all_views = "views" in inspect.signature(model.forward).parameters
 
     def step(x1: torch.Tensor, x2: torch.Tensor) -> None:
-        model((x1, x2))["total"].backward()
+        losses = model((x1, x2)) if takes_all_views else model(x1, x2)
+        losses["total"].backward()
         optimizer.step()
         optimizer.zero_grad()
         update_targets(model.pairs, 0.99)
@@ -141,7 +116,7 @@ def compare(setting: Setting, before: Path | None, rounds: int) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in peers}
     with ExitStack() as stack:
         steppers = {
-            name: stack.enter_context(Stepper(root, kind, setting))
+            name: stack.enter_context(peer(root, kind, setting))
             for name, (root, kind) in peers.items()
         }
         for _ in range(rounds):
@@ -167,7 +142,7 @@ def compare(setting: Setting, before: Path | None, rounds: int) -> None:
 def beside_a_busy_process(root: Path, name: str, rounds: int) -> None:
     """Print how much longer 20 steps take while another process never rests."""
     slowdowns = []
-    with Stepper(root, "both", DEMO) as stepper:
+    with peer(root, "both", DEMO) as stepper:
         for _ in range(rounds):
             alone = stepper(20)
             neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
@@ -189,7 +164,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.serve:
         kind, encoder, *numbers = options.serve
-        serve(kind, Setting(encoder, *map(int, numbers)))
+        be_peer(kind, Setting(encoder, *map(int, numbers)))
         return
     for setting in SETTINGS:
         compare(setting, options.before, options.rounds)

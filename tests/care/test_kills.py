@@ -6,7 +6,6 @@ starts from nothing.
 """
 
 import hashlib
-import json
 import multiprocessing
 import random
 import shutil
@@ -146,9 +145,11 @@ def test_evaluating(rendered, tmp_path):
                 precision="fp32",
                 machine=Machine(device="cpu", checkpoint_every=1),
             )
-        # files are told by their paths, which are other ones in every folder
-        text = json.dumps(results, default=lambda path: path.name)
-        storage.write_json(out / "results.json", json.loads(text))
+        for name, result in results.items():
+            storage.write_json(out / f"{name}.json", result._replace(outcomes=None))
+            if result.outcomes is not None:
+                for file, data in result.outcomes.files().items():
+                    storage.write_bytes(out / f"{name}-{file}", data)
 
     weights = resnet18(small=True, half=True).state_dict()
     survives(work, tmp_path)
