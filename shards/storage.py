@@ -7,24 +7,19 @@ file, put under the final name in one piece; of what belongs together the index 
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
-from shards import objects
+from shards import objects, staging
 from shards.errors import ShardError
 
-# seconds that a writer waits for another one of the same file
-PATIENCE = 60.0
-_SECONDS_BETWEEN_TRIES = 0.002
 # what the system says of a path that leads to no file
 _NO_FILE = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
@@ -215,19 +210,8 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
             objects.attempt("write", path, lambda store, name: store.put_file(upload.name, name))
         return
     final = Path(path)
-    stage = _stage_of(final)
-    with readable_errors(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with _open_alone(stage) as file:
-            try:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                stage.replace(final)
-            except BaseException:
-                stage.unlink(missing_ok=True)
-                raise
-            _sync(final.parent)
+    with readable_errors(final), staging.staged_file(final) as file:
+        yield file
 
 
 @contextmanager
@@ -251,11 +235,12 @@ def writing_directory(path: str | Path) -> Iterator[Path]:
             f"wanted a local path, got {path}: this does not work in object stores yet; "
             "copy it to a local folder"
         )
-    with _staged_directory(Path(path)) as stage:
+    final = Path(path)
+    with readable_errors(final), staging.staged_directory(final) as stage:
         stage.mkdir()
         yield stage
         for entry in (*stage.rglob("*"), stage):
-            _sync(entry)
+            staging.sync(entry)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -362,84 +347,3 @@ def _refuse_folder(error: OSError) -> None:
     raise ShardError(
         f"cannot list {error.filename}: {error.strerror}; make it readable or move it away"
     ) from error
-
-
-@contextmanager
-def _staged_directory(final: Path) -> Iterator[Path]:
-    """A name beside ``final`` that is renamed to it at the end of the block, or removed."""
-    stage = _stage_of(final)
-    with readable_errors(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        _discard(stage)
-        try:
-            yield stage
-            stage.replace(final)
-            _sync(final.parent)
-        finally:
-            _discard(stage)
-
-
-def _stage_of(final: Path) -> Path:
-    """The fixed name of a stage: those of killed writers are found again, never collected."""
-    return final.with_name(f".part-{final.name}")
-
-
-def _open_alone(stage: Path) -> IO[bytes]:
-    """Open the stage of a file, empty, once nobody else writes it.
-
-    The lock ends with its process: what a killed writer has left is taken over at once. What is
-    held for longer than ``PATIENCE``, perhaps by a process that was forked while it was written, is
-    removed; where its writer lives, it fails when it has written.
-    """
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        if stage.is_dir():  # of a folder that had the name
-            shutil.rmtree(stage)
-        try:
-            descriptor = os.open(stage, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except PermissionError:  # of another user's writer that was killed
-            stage.unlink()
-            continue
-        file = os.fdopen(descriptor, "r+b")
-        if not _lock(file, deadline):
-            stage.unlink(missing_ok=True)
-        elif _is_file_of(file, stage):
-            file.truncate()
-            return file
-        file.close()  # its writer has renamed or removed it meanwhile
-
-
-def _lock(file: IO[bytes], deadline: float) -> bool:
-    """Wait for the kernel's lock of a file; whether there is none that others have for too long."""
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(_SECONDS_BETWEEN_TRIES)
-        except OSError:  # a file system without locks
-            return True
-        else:
-            return True
-
-
-def _is_file_of(file: IO[bytes], path: Path) -> bool:
-    """Whether an open file still has a name."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _discard(stage: Path) -> None:
-    shutil.rmtree(stage, ignore_errors=True)  # of a folder; it leaves a file
-    stage.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

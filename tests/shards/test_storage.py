@@ -6,7 +6,7 @@ import sys
 import threading
 from contextlib import suppress
 import pytest
-from shards import ShardError, objects, storage
+from shards import ShardError, objects, staging, storage
 from shards.errors import StoreError
 
 
@@ -96,17 +96,37 @@ def test_a_writer_goes_on_where_the_one_before_failed(tmp_path):
 
 
 def test_a_stage_that_is_held_for_too_long_is_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "PATIENCE", 0.05)
+    monkeypatch.setattr(staging, "PATIENCE", 0.05)
 
-    def write_within_another():
-        with storage.writing(tmp_path / "f") as file:
-            storage.write_bytes(tmp_path / "f", b"second")
-            file.write(b"first")
+    def write_within_another(writes_on):
+        with storage.writing(tmp_path / "f") as first, storage.writing(tmp_path / "f") as second:
+            second.write(b"sec")
+            second.flush()
+            first.write(b"first")
+            if not writes_on:
+                raise RuntimeError
+            second.write(b"ond")
 
-    with pytest.raises(ShardError, match="No such file"):
-        write_within_another()
+    # the second one is whole, whatever becomes of the first, which has waited inside
+    with pytest.raises(ShardError, match="another writer of it took over"):
+        write_within_another(writes_on=True)
+    assert (tmp_path / "f").read_bytes() == b"second"
+    with pytest.raises(RuntimeError):
+        write_within_another(writes_on=False)
     assert (tmp_path / "f").read_bytes() == b"second"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_who_was_too_slow_leaves_the_stage_of_the_next_one_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(staging, "PATIENCE", 0.05)
+    slow, quick = storage.writing(tmp_path / "f"), storage.writing(tmp_path / "f")
+    slow.__enter__().write(b"slow")
+    quick.__enter__().write(b"qu")
+    with pytest.raises(ShardError, match="another writer of it took over"):
+        slow.__exit__(None, None, None)
+    assert not (tmp_path / "f").exists()  # neither the slow one nor half of the quick one
+    quick.__exit__(None, None, None)
+    assert (tmp_path / "f").read_bytes() == b"qu"
 
 
 def test_a_stage_that_may_not_be_opened_is_replaced(tmp_path, monkeypatch):

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import nn
 from care.train import checkpoint
-from shards import ShardError, storage
+from shards import ShardError, staging, storage
 
 OPERATIONS = [
     (os, "fsync"),
+    (os, "open"),
     (Path, "mkdir"),
     (Path, "open"),
     (Path, "rename"),
@@ -25,7 +26,7 @@ OPERATIONS = [
     (shutil, "rmtree"),
     (checkpoint, "save_file"),
     (storage, "sha256"),
-    (storage, "_sync"),
+    (staging, "sync"),
 ]
 
 
