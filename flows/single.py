@@ -31,6 +31,7 @@ from flows.result import Result
 from flows.runners import Runner
 from flows.schedule import Schedule
 from flows.stages import Stage
+from flows.verbs import learns
 from shards.bounds import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 # parameters of pre-training that are no JSON, or need someone who looks
@@ -180,7 +181,7 @@ def evaluation_flow(line: EvaluationKind) -> Flow[..., Result]:
     defaults: dict[str, Any] = {"trials": line.trials}
     if "seed" not in flat_parameters(function):
         defaults["seed"] = 0
-    paths = ("encoder", "train", "val")
+    paths = ("encoder", "train", "val") if learns(line.kind) else ("encoder", "val")
     return stage_flow("judge", function, paths, line.hidden_parameters(), **defaults)
 
 

@@ -29,10 +29,19 @@ def loader_of(verb: str) -> Callable[..., Any]:
     Args:
         verb: the evaluation.
     """
-    data = get_type_hints(evaluation_of(verb))["train"]
+    data = get_type_hints(evaluation_of(verb))["val"]
     module = import_module(data.__module__)
     loader: Callable[..., Any] = getattr(module, "load", None) or module.open
     return loader
+
+
+def learns(verb: str) -> bool:
+    """Whether an evaluation learns from data, or only scores: then it has no ``train``.
+
+    Args:
+        verb: the evaluation.
+    """
+    return "train" in inspect.signature(evaluation_of(verb)).parameters
 
 
 def places_of(verb: str) -> set[str]:

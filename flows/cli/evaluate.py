@@ -11,7 +11,7 @@ from flows.cli.tables import show_results
 from flows.evaluations import ABOUT, JUDGED, EvaluationKind
 from flows.result import Result
 from flows.sizes import common_sizes
-from flows.verbs import evaluation_of, has_encoders_size, places_of
+from flows.verbs import evaluation_of, has_encoders_size, learns, places_of
 from shards.progress import say, warn
 
 app = new_app(ABOUT, no_args_is_help=True)
@@ -37,7 +37,8 @@ def _add(line: EvaluationKind) -> None:
                 metavar="ENCODER…", help="Runs, weights files, random:NAME, supervised:NAME."
             ),
         ],
-        train: Annotated[str, typer.Option(help=f"{images}, to learn from.")],
+        *,
+        train: Annotated[str, typer.Option(help=f"{images}, to learn from.")] = "",
         val: Annotated[str, typer.Option(help=f"{images}, to be scored.")],
         out: Annotated[
             str, typer.Option(help="Folder for results, runs and features, path or URL.")
@@ -91,7 +92,9 @@ def _add(line: EvaluationKind) -> None:
         pixels = {"mean": _numbers(mean, "--mean"), "std": _numbers(std, "--std")}
         if (mean is None) != (std is None):
             raise typer.BadParameter("give both or none of them", param_hint="--mean, --std")
-        inputs = {"verb": line.kind, "train": train, "val": val, "trials": trials}
+        inputs = {"verb": line.kind, "val": val, "trials": trials}
+        if train:
+            inputs["train"] = train
         inputs |= {name: value for name, value in settings.items() if value is not None}
         if image_root is not None:
             inputs["image_root"] = image_root
@@ -115,6 +118,7 @@ def _add(line: EvaluationKind) -> None:
         run,
         f"care evaluate {line.kind} {line.example}",
         skip=line.hidden_parameters() | _hidden_options(line),
+        required=["train"],
         names={"names": "--list"},
     )
 
@@ -124,6 +128,8 @@ def _hidden_options(line: EvaluationKind) -> set[str]:
     hidden = {"image_root", "columns"} - places_of(line.kind)
     if not line.by_processes:
         hidden.add("nproc")
+    if not learns(line.kind):
+        hidden.add("train")
     return hidden
 
 

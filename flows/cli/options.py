@@ -63,6 +63,7 @@ def add_command(  # noqa: PLR0913 (keywords; each is what one command says of it
     *,
     values: Sequence[type[Any]] = (),
     skip: Collection[str] = (),
+    required: Collection[str] = (),
     names: Mapping[str, str] | None = None,
     name: str = "",
     about: str = "",
@@ -78,6 +79,8 @@ def add_command(  # noqa: PLR0913 (keywords; each is what one command says of it
         values: frozen dataclasses whose fields are options, too, and come next, also in the place
             of the function's of the same name.
         skip: parameters of the function, or of ``run``, that are no options.
+        required: parameters of ``run`` that have to be typed, though it has a default for calls
+            that skip them.
         names: the options' names by parameter, where these differ.
         name: of the command, where it is not the function's.
         about: its help, where it is not the function's.
@@ -90,6 +93,10 @@ def add_command(  # noqa: PLR0913 (keywords; each is what one command says of it
         parameter.replace(kind=parameter.KEYWORD_ONLY)
         for parameter in inspect.signature(run).parameters.values()
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in skip
+    ]
+    options = [
+        option.replace(default=option.empty) if option.name in required else option
+        for option in options
     ]
     hidden = {*skip, *(option.name for option in options)}
     sources: list[Callable[..., Any]] = [*values, function]

@@ -32,7 +32,7 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
     *,
     verb: str,
     encoder: str,
-    train: str,
+    train: str | None = None,
     val: str,
     called: str | None = None,
     cache: str | None = None,
@@ -51,7 +51,8 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
         out: folder for ``results.json``, which has the row, and ``seed-N``, the runs.
         verb: the evaluation, a name in ``care.evaluate``.
         encoder: source of the encoder.
-        train: data to learn from: a shard set with labels, annotated images, or a table.
+        train: data to learn from: a shard set with labels, annotated images, or a table; None of an
+            evaluation that learns nothing.
         val: data to be scored on.
         called: what the row calls the encoder; by default its source.
         cache: folder with features of earlier, if the evaluation uses such.
@@ -68,14 +69,14 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
         The row and the files.
     """
     places = {"image_root": image_root, "columns": columns}
-    train_data = load_data(verb, train, **places)
-    data = (train_data, load_data(verb, val, classes=train_data.classes, **places))
+    data = _load(verb, train, val, places)
     pixels = {"mean": mean, "std": std} if mean and std else {}
     network = loaded_encoder(encoder, seed, **{name: tuple(of) for name, of in pixels.items()})
-    digests = {"encoder": digest_of(network), "train": data[0].digest, "val": data[1].digest}
+    digests = {"encoder": digest_of(network)}
+    digests |= {part: of_part.digest for part, of_part in data.items()}
     nproc = nproc or torch.cuda.device_count() or 1
     in_group = "TORCHELASTIC_RUN_ID" in os.environ
-    evaluation = _Trials(out, verb, network, data, cache, _with_tuples(settings))
+    evaluation = _Trials(out, verb, network, tuple(data.values()), cache, _with_tuples(settings))
     if nproc > 1 and not in_group:
         inputs: Result = {"verb": verb, "encoder": encoder, "train": train, "val": val}
         inputs |= {"nproc": nproc, **places, **pixels, **evaluation.settings}
@@ -112,7 +113,7 @@ class _Trials:
         out: folder of the stage, path or URL.
         verb: the evaluation.
         encoder: to judge.
-        data: to learn from, and to be scored on.
+        data: to learn from, if it learns, and to be scored on.
         cache: folder of features, or None.
         settings: keywords of the evaluation.
     """
@@ -120,7 +121,7 @@ class _Trials:
     out: str
     verb: str
     encoder: Encoder
-    data: tuple[Any, Any]
+    data: tuple[Any, ...]
     cache: str | None
     settings: Result
 
@@ -144,6 +145,15 @@ class _Trials:
                     storage.write_bytes(f"{run}/{name}", content)
                 storage.write_json(f"{run}/result.json", result)
         return result
+
+
+def _load(verb: str, train: str | None, val: str, places: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of an evaluation by their part; those of val have the classes of train."""
+    if train is None:
+        return {"val": load_data(verb, val, **places)}
+    train_data = load_data(verb, train, **places)
+    val_data = load_data(verb, val, classes=train_data.classes, **places)
+    return {"train": train_data, "val": val_data}
 
 
 def _run_in_group(out: str, inputs: Result) -> Result:
@@ -189,10 +199,10 @@ def _means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def _left_out(data: tuple[Any, Any]) -> str:
+def _left_out(data: Mapping[str, Any]) -> str:
     """What the protocol says of what lists name and is left out, which is also told."""
     text = ""
-    for part, of_part in zip(("train", "val"), data, strict=True):
+    for part, of_part in data.items():
         # of a shard set the build has told it
         rejects = getattr(of_part, "rejects", {})
         for reason, names in rejects.items():
