@@ -103,6 +103,13 @@ def on_scenes(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Ite
         yield Case(line.kind, inputs | {"size": experiment.protocol.size})
 
 
+def on_any_images(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iterator[Case]:
+    """On the images to evaluate on or, where there are none, on those that are trained on."""
+    images = Needs("val" if experiment.is_labelled else "train")
+    settings = experiment.protocol.evaluations.get(line.kind, {})
+    yield Case(line.kind, {"size": experiment.protocol.size, "val": images, **settings})
+
+
 def by_command_only(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iterator[Case]:
     """Nowhere in a pipeline: ``care evaluate`` and the flow of its own do it."""
     yield from ()
@@ -151,6 +158,13 @@ EVALUATIONS = (
         rank=3,
         example="runs/r50 --train VOC2007/ImageSets/Main/trainval.txt"
         " --val VOC2007/ImageSets/Main/test.txt",
+    ),
+    EvaluationKind(
+        "quality",
+        "label-free quality",
+        on_any_images,
+        rank=5,
+        example="runs/r50/checkpoints/step-* --val sets/val",
     ),
     EvaluationKind("attention", "attention", on_scenes, rank=5, work="attention"),
 )

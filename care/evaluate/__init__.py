@@ -1,4 +1,4 @@
-"""Judging an encoder: nearest neighbours, a linear layer, fine-tuning on few labels, detection.
+"""Judging an encoder: neighbours, a linear layer, few labels, detection, and without labels.
 
 What lives here: protocols, each in a file of its own that its docstring states, and what they share
 (crops, features, scores, metrics). What does not: training without labels, which is ``care.train``,
@@ -18,11 +18,19 @@ from care.evaluate.few_labels import Labels, stratified
 from care.evaluate.finetune import finetune
 from care.evaluate.images import Crops
 from care.evaluate.knn import knn, weighted_knn
+from care.evaluate.label_free import (
+    alignment,
+    lidar,
+    neighbour_agreement,
+    rankme,
+    uniformity,
+)
 from care.evaluate.label_lists import listed
 from care.evaluate.linear import linear
 from care.evaluate.linear_features import linear_on_features
 from care.evaluate.multilabel import multilabel
 from care.evaluate.predictions import Predictions
+from care.evaluate.quality import quality, quality_probe
 
 __all__ = [
     "Accuracy",
@@ -34,16 +42,23 @@ __all__ = [
     "Features",
     "Labels",
     "Predictions",
+    "alignment",
     "average_precision",
     "detect",
     "extract",
     "finetune",
     "knn",
+    "lidar",
     "linear",
     "linear_on_features",
     "listed",
     "multilabel",
+    "neighbour_agreement",
+    "quality",
+    "quality_probe",
+    "rankme",
     "stratified",
+    "uniformity",
     "weighted_knn",
     "write_features",
 ]

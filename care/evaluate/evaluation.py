@@ -35,7 +35,8 @@ class Evaluation(NamedTuple):
         task: results of one name are comparable: with each other on the same data, with the
             paper's on ImageNet.
         protocol: how the figures came about, in words.
-        measures: figures in per cent by name; the first one is the headline.
+        measures: figures by name, in per cent but where no label decides them; the first one is
+            the headline.
         chosen: the keywords that held-out images chose, by name.
         resampled: the first measure on the draws of ``care.evaluate.resampling``.
         by_class: the first measure of each class by its name, where it is a mean over these.

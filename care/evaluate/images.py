@@ -15,11 +15,13 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import center_crop, resize
 import shards
 from care.train.batches import CroppedViews, load_examples
-from care.train.photometrics import normalize
+from care.train.photometrics import apply_photometrics, normalize
 from care.train.views import View
 from shards.bounds import PixelSide, PositiveFloat
 
 Rows = NDArray[np.int64]
+# of views that no training sees: the pass over a set that they are drawn of
+NO_EPOCH = 2**40
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,33 @@ def random_crops(
             labels=torch.from_numpy(labels),
             rows=torch.from_numpy(rows[ids]),
         )
+
+
+def views_of_images(
+    data: shards.ShardSet,
+    batches: Iterable[list[int]],
+    views: tuple[View, ...],
+    *,
+    size: int,
+    seed: int,
+    workers: int = 0,
+) -> Iterator[Float[Tensor, "b v 3 size size"]]:
+    """Batches of images by number, each seen as several random views, on the CPU.
+
+    The views are a pure function of seed and image, and none of those of a training.
+
+    Args:
+        data: set of the images.
+        batches: numbers of the images of each batch.
+        views: distributions of the views, which have the same size.
+        size: side of the views, pixels.
+        seed: of the views.
+        workers: processes that decode.
+    """
+    keys = ([(NO_EPOCH, row) for row in batch] for batch in batches)
+    for pixels, colours, _ in load_examples(CroppedViews(data, size, seed, views), keys, workers):
+        coloured = [apply_photometrics(crops, colours[:, n]) for n, crops in enumerate(pixels)]
+        yield torch.stack(coloured, 1)
 
 
 def _keys(rows: Rows, epoch: int) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from care.errors import CareError
 from care.show.groups import Group, grouped
-from care.show.rows import MEASURES, Result, Row, read
+from care.show.rows import HEADLINES, MEASURES, PLACES, Result, Row, read
 from shards import storage
 from shards.misspelt import suggestion
 
@@ -20,7 +20,8 @@ class Line(NamedTuple):
         task: its label, as its group has it.
         encoder: its label.
         values: of the table's measures, as text.
-        best: whether the first value is the best of the group; never of what others report.
+        best: whether the first value is the best of the group; never of what others report, nor of
+            what no label decides.
     """
 
     task: str
@@ -140,10 +141,11 @@ def _lines(group: Group, measures: Sequence[str]) -> list[Line]:
     """A line for each result of a group."""
     first = measures[0] if measures else ""
     best = max(result.measures.get(first, 0) for result in group.results) if first else None
+    is_judged = not group.source and first in HEADLINES
     lines = []
     for result, encoder in zip(group.results, group.encoders(), strict=True):
         values = [_value(result, measure) for measure in measures]
-        is_best = not group.source and first in result.measures and result.measures[first] == best
+        is_best = is_judged and first in result.measures and result.measures[first] == best
         lines.append(Line(group.label, encoder, values, is_best))
     return lines
 
@@ -152,9 +154,10 @@ def _value(result: Result, measure: str) -> str:
     """A cell of a table: the measure and, of several trials, its standard deviation."""
     if measure not in result.measures:
         return "–"
-    text = f"{result.measures[measure]:.1f}"
+    places = PLACES.get(measure, 1)
+    text = f"{result.measures[measure]:.{places}f}"
     if measure in result.deviations:
-        text += f" ± {result.deviations[measure]:.1f}"
+        text += f" ± {result.deviations[measure]:.{places}f}"
     return text
 
 

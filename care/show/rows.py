@@ -11,9 +11,9 @@ from typing import Any
 
 # JSON
 Row = dict[str, Any]
-# a number in per cent, or whatever else a file has in its place: who computes with it looks first
+# a number, or whatever else a file has in its place: who computes with it looks first
 Figure = Any
-# names in a row, and how columns are headed; in the order of the columns
+# names in a row, and how columns are headed; in the order of the columns. Per cent where it says so
 MEASURES = {
     "top1": "top-1 %",
     "top5": "top-5 %",
@@ -27,7 +27,18 @@ MEASURES = {
     "mask_ap50": "mask AP50 %",
     "mask_ap75": "mask AP75 %",
     "inside": "inside %",
+    "agreement": "agreement %",
+    "rankme": "RankMe",
+    "lidar": "LiDAR",
+    "alignment": "alignment",
+    "uniformity": "uniformity",
 }
+# of measures that no label decides
+LABEL_FREE = ("agreement", "rankme", "lidar", "alignment", "uniformity")
+# of these less is better
+LOSSES = ("alignment", "uniformity")
+# places behind the point in a table, where it is not one
+PLACES = {"alignment": 3, "uniformity": 2}
 # the first of these that a result has is what its resampled figures are of
 HEADLINES = ("top1", "map", "ap", "inside", "pointing", "corloc")
 FIGURES = tuple(dict.fromkeys((*MEASURES, *HEADLINES)))
