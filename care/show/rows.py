@@ -86,6 +86,11 @@ class Result:
         """Name of the measure that stands for the result."""
         return next((name for name in HEADLINES if name in self.measures), HEADLINES[0])
 
+    @property
+    def is_score(self) -> bool:
+        """Whether it says how good an encoder is at a task: what no label decides does not."""
+        return not self.measures or not self.measures.keys() <= set(LABEL_FREE)
+
 
 def read(rows: Iterable[Row]) -> list[Result]:
     """Read evaluations as a results.json has them.

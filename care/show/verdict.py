@@ -65,8 +65,9 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 def judges_care(rows: Sequence[Row]) -> bool:
-    """Whether any evaluation that was made here is of an encoder called CARE, or likewise."""
-    return subject_of(result.encoder for result in read(rows) if not result.source) is not None
+    """Whether any score that was measured here is of an encoder called CARE, or likewise."""
+    scores = (result for result in read(rows) if result.is_score and not result.source)
+    return subject_of(result.encoder for result in scores) is not None
 
 
 def findings(compared: Sequence[Difference]) -> list[str]:

@@ -18,6 +18,7 @@ app = new_app(ABOUT, no_args_is_help=True)
 # what the data of an evaluation may be, by the names of the inputs by which they are found
 _DATA = {
     (): "Shard set with labels",
+    None: "Shard set, with labels or without",
     ("image_root",): "COCO JSON, VOC list (ImageSets/Main/….txt), or shard set of one",
     ("columns", "image_root"): "Table of images and classes, COCO JSON, VOC list"
     " (ImageSets/Main/….txt), or shard set of one",
@@ -27,7 +28,8 @@ _DATA = {
 def _add(line: EvaluationKind) -> None:
     """Add the command of an evaluation."""
     evaluation = evaluation_of(line.kind)
-    images = _DATA[tuple(sorted(places_of(line.kind)))]
+    reads_labels = learns(line.kind) or places_of(line.kind)
+    images = _DATA[tuple(sorted(places_of(line.kind))) if reads_labels else None]
     of_tables = "; of a table also a shard set" if "columns" in places_of(line.kind) else ""
 
     def run(  # noqa: PLR0913 (the options of a command)

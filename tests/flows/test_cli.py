@@ -73,6 +73,21 @@ def test_pretraining_to_kneighbours_and_report(care, shard_set: Path) -> None:
     assert "typo does not exist" in error
 
 
+def test_encoders_are_judged_without_labels_on_one_set(care, shard_set: Path) -> None:
+    command = ["evaluate", "quality", RANDOM, "--val", "set", "--out", "judged", "--size", 32]
+    code, out, error = care(*command, "--k", 3, "--json")
+    assert code == 0, error
+    (row,) = json.loads(out)
+    assert {"agreement", "rankme", "lidar", "alignment", "uniformity"} <= {*row}
+    assert row["digests"].keys() == {"encoder", "val"}
+    assert 0 < row["agreement"] < 100
+    assert 1 < row["rankme"] < 24
+    code, out, _ = care(*command, "--k", 3)
+    assert "label-free quality" in out
+    assert "RankMe" in out
+    assert care(*command, "--train", "set")[0] == 2
+
+
 def test_hours_on_a_cpu_are_told_before_they_begin(care, shard_set: Path, monkeypatch) -> None:
     from flows.cli import pretrain_hints as command
 

@@ -46,14 +46,25 @@ def test_scenes_are_built_trained_and_judged_by_everything(tmp_path: Path) -> No
     assert data["coco-val"].inputs == {"source": "scenes:50+20", "annotated": True, "seed": 3}
     assert [*by_name(training_stages(experiment, FACTS))] == ["pretrain-c-stream", "pretrain"]
     judged = by_name(judging_stages(experiment, FACTS))
-    kinds = ["features", "knn", "linear", "finetune", "finetune", "detect", "attention"]
+    kinds = ["features", "knn", "linear", "finetune", "finetune", "detect"]
+    kinds += ["quality", "attention"]
     assert [stage.kind for stage in judged.values() if stage.row.get("encoder") == "CARE"] == kinds[
         1:
     ]
     assert next(iter(judged)) == "features-random-initialisation"
     # an ablation is there for comparison: its features are not fine-tuned and find no objects
     of_ablation = [stage.kind for name, stage in judged.items() if name.endswith("-c-stream-alone")]
-    assert of_ablation == ["features", "knn", "linear", "attention"]
+    assert of_ablation == ["features", "knn", "linear", "quality", "attention"]
+
+
+def test_images_without_labels_are_judged_without_them(tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    Image.new("RGB", (8, 8)).save(flat / "1.png")
+    experiment = Experiment(out=str(tmp_path / "out"), images=Images(str(flat)))
+    judged = by_name(judging_stages(experiment, Facts(images=100, label_counts={})))
+    assert [*judged] == ["quality-random-initialisation", "quality"]
+    assert judged["quality"].inputs["val"] == Needs("train")
 
 
 def test_every_stage_comes_after_what_it_needs(tmp_path: Path) -> None:
@@ -81,7 +92,7 @@ def test_a_new_evaluation_is_a_line_in_the_table(tmp_path: Path, monkeypatch) ->
 def test_the_longest_are_started_first_and_features_before_all(tmp_path: Path) -> None:
     judged = judging_stages(Experiment(out=str(tmp_path)), FACTS)
     kinds = [stage.kind for stage in sorted(judged, key=lambda stage: stage.rank)]
-    wanted = ["features", "detect", "finetune", "linear", "knn", "attention"]
+    wanted = ["features", "detect", "finetune", "linear", "knn", "quality", "attention"]
     assert list(dict.fromkeys(kinds)) == wanted
 
 

@@ -58,7 +58,12 @@ def test_the_whole_chain(finished) -> None:
     assert len(judged) == len(set(judged))
     assert set(judged) == {
         (task, name)
-        for task in ("kNN", "linear on cached features", "attention inside objects")
+        for task in (
+            "kNN",
+            "linear on cached features",
+            "label-free quality",
+            "attention inside objects",
+        )
         for name in NAMES
     } | {
         (task, name)
@@ -151,6 +156,7 @@ def test_another_lambda_trains_and_evaluates_again_but_builds_no_shards(out) -> 
         "linear",
         "finetune-0.5",
         "coco",
+        "quality",
         "attention",
         "report",
     }

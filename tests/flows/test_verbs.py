@@ -12,6 +12,7 @@ LOADERS = {
     "finetune": shards.open,
     "detect": boxes.load,
     "multilabel": multilabels.load,
+    "quality": shards.open,
 }
 PLACES = {"detect": {"image_root"}, "multilabel": {"image_root", "columns"}}
 

@@ -4,6 +4,7 @@ import pytest
 from evaluation_rows import pair, row
 from care.show import differences, report, verdict
 from care.show.paper import paper
+from care.show.results import tables
 from care.show.verdict import _NOT_AHEAD_OF_C_STREAM as NOT_AHEAD
 from care.show.verdict import advice, findings
 from flows.cli.tables import show_results
@@ -130,6 +131,21 @@ class Page(HTMLParser):
 def write(folder, rows, **more):
     (folder / "results.json").write_text(json.dumps({"title": "x", "evaluations": rows} | more))
     return Page(report(folder).read_text())
+
+
+def test_what_no_label_decides_is_in_tables_but_in_no_verdict():
+    measures = {"agreement": 40.0, "rankme": 30.2, "lidar": 9.0}
+    of_scores = pair("kNN", 3.0, 1.0)
+    label_free = []
+    for rank, encoder in enumerate(("random initialisation", "CARE")):
+        figures = measures | {"alignment": 0.0625, "uniformity": -1.5 - rank}
+        label_free.append({"task": "label-free quality", "encoder": encoder, **figures})
+    assert verdict(label_free) == ""
+    assert verdict([*of_scores, *label_free]) == verdict(of_scores)
+    (table,) = tables(label_free)
+    assert table.headings == ["agreement %", "RankMe", "LiDAR", "alignment", "uniformity"]
+    assert table.lines[1].values == ["40.0", "30.2", "9.0", "0.062", "-2.50"]
+    assert not any(line.best for line in table.lines)
 
 
 def test_the_page_begins_with_the_verdict_even_of_results_that_have_none(tmp_path):
