@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from care.encoded import Encoded
 from care.errors import CareError
+from care.image_size import ImageSize
 
 # ImageNet's mean and deviation, by which images come normalised
 _MEAN = (0.485, 0.456, 0.406)
@@ -53,7 +54,7 @@ class ColourSplitEncoder(nn.Module):
     Attributes:
         features: channels of the pooled features of both.
         branches: number of encoders, whose features are of equal width.
-        size: side of the images that it is trained on, pixels.
+        size: of the images that it is trained on, pixels, see ``care.image_size``.
         assumed: what is supposed of it that its weights do not tell; "" of our own.
         variant: what decides its features and its weights do not tell: the space.
 
@@ -71,7 +72,7 @@ class ColourSplitEncoder(nn.Module):
         self.space = space
         self.name = name
         self.features = int(lightness.features) + int(colour.features)  # type: ignore[arg-type]
-        self.size = 224
+        self.size: ImageSize = 224
         self.assumed = ""
         self.variant = space
         self.input: nn.Module = nn.Identity()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from care.image_size import ImageSize, sides
 
 # of a view [b, 3, h, w]; patches have one more
 IMAGE_AXES = 4
@@ -59,17 +60,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-def map_shape(encoder: nn.Module, size: int | tuple[int, int]) -> tuple[int, int, int]:
+def map_shape(encoder: nn.Module, size: ImageSize | tuple[int, int]) -> tuple[int, int, int]:
     """Measure the tapped map, by encoding a blank image.
 
     Args:
         encoder: on any device, left in the mode that it was in.
-        size: of the image, pixels: a side, or height and width.
+        size: of the image, pixels, as for ``care.image_size.sides``.
 
     Returns:
         Channels, height and width of the map.
     """
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = sides(size)
     image = next(encoder.parameters()).new_zeros(1, 3, height, width)
     with evaluating(encoder), torch.no_grad():
         _, channels, rows, columns = encoder(image).map.shape

@@ -14,6 +14,7 @@ from torchvision.models import get_model, list_models, resnet
 from care.colour_split import SPACES, ColourSplitEncoder, with_channels
 from care.encoded import Encoded
 from care.errors import CareError
+from care.image_size import ImageSize
 from care.tapped import TappedEncoder
 from care.vit import VITS, ViTEncoder
 
@@ -48,7 +49,7 @@ class ResNetEncoder(resnet.ResNet):
     Attributes:
         name: what ``build_encoder`` rebuilds it from, recorded in checkpoints.
         features: channels of the pooled features.
-        size: side of the images that it is trained on, pixels.
+        size: of the images that it is trained on, pixels, see ``care.image_size``.
         assumed: what is supposed of it that its weights do not tell; "" of our own.
         variant: what decides its features and its weights do not tell: of 3×3 stems that are not
             ``small``, which one it is.
@@ -89,7 +90,7 @@ class ResNetEncoder(resnet.ResNet):
         self.tap = tap
         last_planes = 256 if half else 512
         self.features = last_planes * block.expansion
-        self.size = 224
+        self.size: ImageSize = 224
         self.assumed = ""
         self.variant = "" if stem in ("imagenet", "small") else stem
         self.input: nn.Module = nn.Identity()  # or what others normalise pixels by

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from care.attention import Transformer
 from care.encoded import Encoded
 from care.encoders import Encoder
+from care.image_size import ImageSize
 from care.objectives import Objective
 from care.positions import Position, RelativePosition
 from care.streams import CStream, streams_for
@@ -38,7 +39,7 @@ class SequentialEncoder(nn.Module):
 def sequential_stream(
     encoder: str | Encoder,
     *,
-    size: int | tuple[int, int],
+    size: ImageSize | tuple[int, int],
     seed: int = 0,
     blocks: int = 5,
     position: type[Position] = RelativePosition,
@@ -53,7 +54,7 @@ def sequential_stream(
     Args:
         encoder: the online CNN, or a name for ``build_encoder``; its tap is the transformer's
             input, in the paper's design the last stage.
-        size: of the views, pixels: a side, or height and width.
+        size: of the views, pixels: a side, or height and width, also as ``96x192``.
         seed: of all initial weights that are drawn here.
         blocks: attention blocks of the transformer (Table 7).
         position: encoding of the positions in its attention (Table 8).

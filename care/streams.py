@@ -13,6 +13,7 @@ from care.attention import Transformer
 from care.encoded import IMAGE_AXES, map_shape
 from care.encoders import Encoder, build_encoder
 from care.errors import CareError
+from care.image_size import ImageSize
 from care.momentum import MomentumPair, Pair, update_targets
 from care.objectives import BYOL, Objective
 from care.objectives.criterion import Loss
@@ -254,7 +255,7 @@ class TStream(Stream):
 def c_stream_for(
     encoder: str | Encoder,
     *,
-    size: int | None = None,
+    size: ImageSize | None = None,
     seed: int = 0,
     objective: Objective | None = None,
 ) -> CStream:
@@ -285,7 +286,7 @@ def c_stream_for(
 def streams_for(
     encoder: str | Encoder,
     *,
-    size: int | tuple[int, int],
+    size: ImageSize | tuple[int, int],
     seed: int = 0,
     blocks: int = 5,
     position: type[Position] = RelativePosition,
@@ -300,7 +301,7 @@ def streams_for(
 
     Args:
         encoder: the online CNN, used as it is, or a name for ``build_encoder``.
-        size: of the views, pixels: a side, or height and width.
+        size: of the views, pixels: a side, or height and width, also as ``96x192``.
         seed: of all initial weights that are drawn here; torch's global generator is left as it
             was.
         blocks: attention blocks of the transformer; 5 are best of 2 to 6 (Table 7).

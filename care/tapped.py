@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from care.encoded import Encoded, evaluating
 from care.errors import CareError
+from care.image_size import ImageSize
 
 # px: side of the blank image, and of those that such networks are trained on
 SIDE = 224
@@ -29,7 +30,7 @@ class TappedEncoder(nn.Module):
 
     Attributes:
         features: channels of the pooled features.
-        size: side of the images that the network is trained on, pixels.
+        size: of the images that the network is trained on, pixels.
         stages: names of the last modules at each resolution, the finest first.
         assumed: what is supposed of it that its weights do not tell; "" of our own.
 
@@ -43,7 +44,7 @@ class TappedEncoder(nn.Module):
         self.model = model
         self.tap = tap
         self.name = name
-        self.size = SIDE
+        self.size: ImageSize = SIDE
         self.assumed = ""
         self.input: nn.Module = nn.Identity()  # or what others normalise pixels by
         with evaluating(model), torch.no_grad():

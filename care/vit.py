@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from care.encoded import Encoded
 from care.errors import CareError
+from care.image_size import ImageSize, sides
 from care.sines import sin_cos_table
 
 # the name of the one map
@@ -33,7 +34,7 @@ class ViTEncoder(nn.Module):
         features: channels of the class token.
         grid: patches along a side of the images of its pre-training, a buffer. On images of another
             size a patch has the position that its middle would have there.
-        size: side of the images that it is trained on, pixels.
+        size: of the images that it is trained on, pixels.
         assumed: what is supposed of it that its weights do not tell; "" of our own.
 
     Raises:
@@ -71,18 +72,38 @@ class ViTEncoder(nn.Module):
         self.name = name
         self.patch = patch
         self.features = width
-        self.size = 224
+        self.size: ImageSize = 224
         self.assumed = ""
         self.input: nn.Module = nn.Identity()  # or what others normalise pixels by
         self.register_buffer("grid", torch.tensor(self.size // patch))
 
-    def fit(self, size: int) -> None:
+    def fit(self, size: ImageSize) -> None:
         """Have the positions of images of a size: 0, 1, 2, … along each side.
 
         Args:
             size: side of the images, pixels.
+
+        Raises:
+            CareError: They are not square.
         """
-        self.grid.fill_(size // self.patch)
+        self.grid.fill_(self.grid_of(size))
+
+    def grid_of(self, size: ImageSize) -> int:
+        """Patches along a side of images.
+
+        Args:
+            size: side of the images, pixels.
+
+        Raises:
+            CareError: They are not square.
+        """
+        height, width = sides(size)
+        if height != width:
+            raise CareError(
+                f"{self.name or 'a vision transformer'} has as many positions along either side;"
+                f" wanted square views, such as {min(height, width)} px, got {size}"
+            )
+        return height // self.patch
 
     def positions(self, rows: int, columns: int) -> Float[Tensor, "n d"]:
         """The positions of the patches of an image, row by row, in float32.

@@ -7,6 +7,7 @@ all that decides a result, ``flows.execution.Execution`` what decides none.
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from care.image_size import ImageSize, image_size
 from flows.protocols import PROTOCOLS, Protocol, ProtocolName
 from flows.recipes import BYOL, OptimizerName, RecipeChanges, check_objectives
 from flows.result import Result
@@ -71,7 +72,8 @@ class Training:
         encoder: a name as for care pretrain; by default that of the protocol, like what follows.
         init: what the encoder starts from instead of random weights: a run, a file of weights or
             supervised:NAME, of the same architecture.
-        size: side of the views and of the evaluation's crops, pixels.
+        size: of the views and of the evaluations' crops, pixels, or height and width such as
+            96x192.
         hidden: hidden width of projectors and predictors (the paper 4096).
         steps: pre-training steps.
         batch_size: images a step, at most the training set.
@@ -91,7 +93,7 @@ class Training:
     protocol: ProtocolName | None = None
     encoder: str | None = None
     init: str | None = None
-    size: PixelSide | None = None
+    size: ImageSize | None = None
     hidden: PositiveInt | None = None
     steps: PositiveInt | None = None
     batch_size: BatchSize | None = None
@@ -113,7 +115,7 @@ class Training:
         """The protocol, changed where something else is asked for."""
         changes = {
             "encoder": self.encoder,
-            "size": self.size,
+            "size": None if self.size is None else image_size(self.size),
             "hidden": self.hidden,
             "steps": self.steps,
             "batch_size": self.batch_size,
@@ -213,6 +215,7 @@ class Experiment:
         self._check_detection()
         self._check_folders()
         _ = self.split  # a wrong path is told now
+        _ = self.protocol  # and a wrong size
 
     @property
     def declared_protocol(self) -> Protocol:

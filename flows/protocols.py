@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
+from care.image_size import ImageSize
 from flows.result import Result
 
 ProtocolName = Literal["quick", "photos", "paper"]
@@ -14,7 +15,8 @@ class Protocol:
 
     Attributes:
         encoder: a name for ``care.build_encoder``.
-        size: side of the views and of the evaluation's crops, pixels.
+        size: of the views and of the evaluations' crops, pixels, or height and width such as
+            96x192.
         hidden: hidden width of projectors and predictors.
         batch_size: images a step, at most the training set.
         lr: base learning rate for 256 images.
@@ -34,7 +36,7 @@ class Protocol:
     """
 
     encoder: str
-    size: int
+    size: ImageSize
     hidden: int
     batch_size: int
     lr: float

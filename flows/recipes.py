@@ -6,6 +6,7 @@ Protocols say how BYOL is trained, by plain SGD. Other objectives are trained by
 
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple, get_args
+from care.image_size import ImageSize
 from flows.protocols import Protocol
 from flows.result import Result
 from shards.errors import Misuse
@@ -93,7 +94,7 @@ def recipe_inputs(
     changes: RecipeChanges,
     *,
     warmup: int,
-    size: int,
+    size: ImageSize,
     t_stream: bool,
     encoder: str,
 ) -> Result:
@@ -104,7 +105,7 @@ def recipe_inputs(
         protocol: as it is declared, for BYOL and before anything else is asked for.
         changes: what was asked for.
         warmup: steps in which the rate rises, where the recipe has a warm-up.
-        size: side of the views, pixels.
+        size: of the views, pixels.
         t_stream: whether there is one.
         encoder: its name.
 

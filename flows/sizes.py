@@ -1,11 +1,12 @@
 """At which size encoders are judged that stand in one table: at that of the first that has one."""
 
 from collections.abc import Sequence
+from care.image_size import ImageSize
 from care.train.load import trained_size
 from shards.progress import say
 
 
-def common_sizes(sources: Sequence[str]) -> list[int | None]:
+def common_sizes(sources: Sequence[str]) -> list[ImageSize | None]:
     """Find a size for each encoder of a command that names none.
 
     What was trained here is judged at the size of its training. All others, such as baselines, are
@@ -15,7 +16,7 @@ def common_sizes(sources: Sequence[str]) -> list[int | None]:
         sources: of the encoders.
 
     Returns:
-        Sides of the images in pixels; None for all where no encoder has a size of its own.
+        Sizes of the images in pixels; None for all where no encoder has a size of its own.
     """
     sizes = [trained_size(source) for source in sources]
     trained = [(size, source) for size, source in zip(sizes, sources, strict=True) if size]

@@ -6,7 +6,8 @@ A signature says so what it admits, and a command line checks it.
 ``Range`` in the annotation, shows it in the help and refuses what lies outside of it.
 """
 
-from typing import Annotated, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
 
 
 class Range(NamedTuple):
@@ -21,11 +22,23 @@ class Range(NamedTuple):
     max: float | None = None
 
 
+class TypedAs(NamedTuple):
+    """How a value is typed on a command line that is no plain number or word.
+
+    Attributes:
+        metavar: its form, for the help.
+        parse: makes the value of the text; of what is no such text it raises a ``Failure``.
+    """
+
+    metavar: str
+    parse: Callable[[Any], Any]
+
+
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
 # in images; batch norm has no statistics of a single one
 BatchSize = Annotated[int, Range(2)]
-# in pixels; the last map of a ResNet has 1/32 of an image's side, rounded up
+# in pixels; smaller ones are no images that a detector takes
 PixelSide = Annotated[int, Range(16)]
 Fraction = Annotated[float, Range(0, 1)]
 NonNegativeFloat = Annotated[float, Range(0)]

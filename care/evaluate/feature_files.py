@@ -14,9 +14,10 @@ import shards
 from care.encoders import Encoder
 from care.evaluate.features import Features, extract
 from care.evaluate.predictions import as_csv
+from care.image_size import ImageSize, image_size
 from care.train.precision import Precision
 from shards import storage
-from shards.bounds import NonNegativeInt, PixelSide, PositiveInt
+from shards.bounds import NonNegativeInt, PositiveInt
 from shards.errors import Misuse, ShardError
 
 
@@ -25,7 +26,7 @@ def write_features(
     data: shards.ShardSet,
     path: str | Path,
     *,
-    size: PixelSide | None = None,
+    size: ImageSize | None = None,
     batch_size: PositiveInt = 256,
     precision: Precision = "fp32",
     workers: NonNegativeInt | None = None,
@@ -44,7 +45,8 @@ def write_features(
         encoder: used on the device it is on.
         data: set of the images.
         path: of the file to write, .npy, .parquet or .safetensors; or its URL.
-        size: side of the crops, pixels; by default that of the encoder's training.
+        size: of the crops, pixels, or height and width such as 96x192; by default that of the
+            encoder's training.
         batch_size: images that are encoded at once.
         precision: of the encoder's arithmetic.
         workers: processes that decode images, by default what is best here.
@@ -60,7 +62,7 @@ def write_features(
     features = extract(
         encoder,
         data,
-        size=size or encoder.size,
+        size=image_size(size or encoder.size),
         batch_size=batch_size,
         precision=precision,
         workers=workers,

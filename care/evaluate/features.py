@@ -16,6 +16,7 @@ import shards
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.evaluate.images import ImageSet, centre_crops
+from care.image_size import ImageSize, sides
 from care.train import ranks
 from care.train.loading import worker_count
 from care.train.precision import Precision, autocast
@@ -71,7 +72,7 @@ def extract(
     encoder: Encoder,
     data: shards.ShardSet,
     *,
-    size: int,
+    size: ImageSize,
     batch_size: int = 256,
     workers: int | None = None,
     precision: Precision = "fp32",
@@ -87,7 +88,7 @@ def extract(
     Args:
         encoder: used on the device it is on.
         data: set of images; ``data.labelled()`` is that of those with a class.
-        size: side of the crops, pixels.
+        size: of the crops, pixels.
         batch_size: images that are encoded at once.
         workers: processes that decode images, by default what is best here.
         precision: of the encoder's arithmetic.
@@ -119,7 +120,7 @@ def pooled_features(
     data: ImageSet,
     parts: Mapping[int, range],
     *,
-    size: int,
+    size: ImageSize,
     batch_size: int = 256,
     workers: int | None = None,
     precision: Precision = "fp32",
@@ -152,7 +153,7 @@ def pooled_features(
         workers,
         device_of(encoder),
         batches=len(batches),
-        batch_bytes=batch_size * 3 * size**2,
+        batch_bytes=batch_size * 3 * sides(size).pixels,
     )
     total = sum(len(rows) for rows in missing.values())
     with progress(f"features of {data.path}", total) as advance, evaluating(encoder):

@@ -13,6 +13,7 @@ from care.evaluate.images import Crops
 from care.evaluate.predictions import Predictions, predictions_of
 from care.evaluate.recipes import RECIPES, Candidate, Recipe, candidates_of, changed_recipe
 from care.evaluate.trial import Plan, train_and_score
+from care.image_size import image_size
 from care.train.machine import Machine
 from care.train.precision import Precision, fastest_precision
 from care.train.weights import digest_of
@@ -89,7 +90,7 @@ def finetune(  # noqa: PLR0913 (a public verb)
         encoder_digest=digest_of(encoder),
         train=train,
         batch_size=chosen_recipe.batch_size,
-        size=crops.size or encoder.size,
+        size=image_size(crops.size or encoder.size),
         min_scale=crops.min_scale,
         seed=seed,
         precision=precision or fastest_precision(device_of(encoder)),

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import center_crop, resize
 import shards
+from care.image_size import ImageSize, Sides, sides
 from care.train.batches import CroppedViews, load_examples
 from care.train.photometrics import apply_photometrics, normalize
 from care.train.views import View
-from shards.bounds import PixelSide, PositiveFloat
+from shards.bounds import PositiveFloat
 
 Rows = NDArray[np.int64]
 # of views that no training sees: the pass over a set that they are drawn of
@@ -29,11 +30,12 @@ class Crops:
     """How much of an image is shown, in training and at test.
 
     Attributes:
-        size: side of the crops, pixels; by default that of the encoder's training.
+        size: of the crops, pixels, or height and width such as 96x192; by default that of the
+            encoder's training.
         min_scale: least share of an image's area in a training crop.
     """
 
-    size: PixelSide | None = None
+    size: ImageSize | None = None
     min_scale: PositiveFloat = 0.08
 
 
@@ -62,15 +64,15 @@ class LabelledCrops(NamedTuple):
         rows: their numbers in the set.
     """
 
-    images: Float[Tensor, "b 3 size size"]
+    images: Float[Tensor, "b 3 h w"]
     labels: Int[Tensor, " b"]
     rows: Int[Tensor, " b"]
 
 
 class _CentreCrops(Dataset[np.ndarray]):
-    """The centre crop of an image by its number, uint8 [3, size, size]."""
+    """The centre crop of an image by its number, uint8 [3, h, w]."""
 
-    def __init__(self, data: ImageSet, size: int) -> None:
+    def __init__(self, data: ImageSet, size: ImageSize) -> None:
         self.data = data
         self.size = size
 
@@ -79,16 +81,23 @@ class _CentreCrops(Dataset[np.ndarray]):
         return np.array(crop).transpose(2, 0, 1)
 
 
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
+def centre_crop(image: Image.Image, size: ImageSize) -> Image.Image:
     """The paper's test transform: resize, then cut the centre out.
+
+    The shape of what is to be seen stays: the image is resized (bilinear) until it just covers
+    height and width of the crop, each times 256 / 224. Of a square crop that is the short side.
 
     Args:
         image: of any size.
-        size: side of the crop, pixels; the short side of the image is resized (bilinear) to
-            ``size`` · 256 / 224.
+        size: of the crop, pixels.
     """
-    resized = resize(image, [round(size * 256 / 224)])
-    crop: Image.Image = center_crop(resized, [size])
+    height, width = sides(size)
+    margin = Sides(round(height * 256 / 224), round(width * 256 / 224))
+    if image.width * margin.height >= image.height * margin.width:
+        resized_size = [margin.height, int(margin.height * image.width / image.height)]
+    else:
+        resized_size = [int(margin.width * image.height / image.width), margin.width]
+    crop: Image.Image = center_crop(resize(image, resized_size), [height, width])
     return crop
 
 
@@ -96,7 +105,7 @@ def centre_crops(
     data: ImageSet,
     batches: Iterable[list[int]],
     *,
-    size: int,
+    size: ImageSize,
     workers: int = 0,
 ) -> Iterator[Float[Tensor, "b 3 h w"]]:
     """Batches of images by number, centre-cropped and normalised.
@@ -104,7 +113,7 @@ def centre_crops(
     Args:
         data: set of the images.
         batches: numbers of the images of each batch.
-        size: side of the crops, pixels.
+        size: of the crops, pixels.
         workers: processes that decode.
     """
     for pixels in load_examples(_CentreCrops(data, size), batches, workers):
@@ -115,7 +124,7 @@ def random_crops(
     data: shards.ShardSet,
     rows: Rows,
     *,
-    size: int,
+    size: ImageSize,
     min_scale: float,
     batch_size: int,
     steps: range,
@@ -130,7 +139,7 @@ def random_crops(
     Args:
         data: set of the images.
         rows: numbers of those that are shown.
-        size: side of the crops, pixels.
+        size: of the crops, pixels.
         min_scale: least share of an image's area in a crop.
         batch_size: images a step.
         steps: those that are left to do.

@@ -18,8 +18,9 @@ from care.evaluate.evaluation import (
 from care.evaluate.features import Features, device_of, extract
 from care.evaluate.neighbours import nearest
 from care.evaluate.predictions import TOP, predictions_of, rank_classes
+from care.image_size import ImageSize, image_size
 from care.train.precision import Precision
-from shards.bounds import NonNegativeInt, PixelSide, PositiveInt, Range
+from shards.bounds import NonNegativeInt, PositiveInt, Range
 from shards.progress import warn
 
 VOTES_AT_ONCE = 1024  # images, each with a float32 for every class
@@ -30,7 +31,7 @@ def knn(  # noqa: PLR0913 (a public verb)
     train: shards.ShardSet,
     val: shards.ShardSet,
     *,
-    size: PixelSide | None = None,
+    size: ImageSize | None = None,
     k: PositiveInt = 20,
     temperature: Annotated[float, Range(1e-3)] = 0.07,
     precision: Precision = "fp32",
@@ -46,7 +47,8 @@ def knn(  # noqa: PLR0913 (a public verb)
         encoder: used on the device it is on.
         train: set whose labels vote.
         val: set to classify.
-        size: side of the crops, pixels; by default that of the encoder's training.
+        size: of the crops, pixels, or height and width such as 96x192; by default that of the
+            encoder's training.
         k: neighbours; DINO's protocol has 20, instance discrimination's 200. All images of train
             vote where there are fewer, which is said.
         temperature: of the votes' weights; DINO's is 0.07, instance discrimination's 0.1.
@@ -66,7 +68,7 @@ def knn(  # noqa: PLR0913 (a public verb)
     Transformers" (DINO), for k and the temperature.
     """
     sets = comparable(train, val)
-    size = size or encoder.size
+    size = image_size(size or encoder.size)
     train_features, val_features = (
         extract(encoder, data, size=size, workers=workers, precision=precision, cache=cache)
         for data in (sets.train, sets.val)

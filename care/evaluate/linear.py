@@ -21,6 +21,7 @@ from care.evaluate.linear_heads import (
 )
 from care.evaluate.linear_training import LinearPlan, held_out_features, steps_of_epoch, train_heads
 from care.evaluate.predictions import as_percent, predictions_of
+from care.image_size import image_size
 from care.train.machine import Machine
 from care.train.precision import Precision
 from care.train.weights import digest_of
@@ -87,7 +88,7 @@ def linear(  # noqa: PLR0913 (a public verb)
     """
     train, val, remark = comparable(train, val)
     plan = LinearPlan(
-        size=crops.size or encoder.size,
+        size=image_size(crops.size or encoder.size),
         min_scale=crops.min_scale,
         training=HeadTraining(
             lrs=lrs or (FAST_LRS if fast else LRS),

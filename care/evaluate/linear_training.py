@@ -17,6 +17,7 @@ from care.evaluate.linear_heads import (
     LinearHeads,
 )
 from care.evaluate.predictions import DECIMALS
+from care.image_size import ImageSize, sides
 from care.schedules import lr_at
 from care.train.loading import worker_count
 from care.train.machine import Machine
@@ -33,7 +34,7 @@ class LinearPlan:
     """How classifiers are trained and scored.
 
     Attributes:
-        size: side of the crops, pixels.
+        size: of the crops, pixels.
         min_scale: least share of an image's area in a training crop.
         training: of the classifiers.
         held_out: numbers of the training images that choose the learning rate.
@@ -41,7 +42,7 @@ class LinearPlan:
         machine: what decides no result.
     """
 
-    size: int
+    size: ImageSize
     min_scale: float
     training: HeadTraining
     held_out: Tensor
@@ -143,7 +144,7 @@ def held_out_features(
         plan.machine.workers,
         device_of(encoder),
         batches=len(batches),
-        batch_bytes=batch_size * 3 * plan.size**2,
+        batch_bytes=batch_size * 3 * sides(plan.size).pixels,
     )
     crops = centre_crops(train, batches, size=plan.size, workers=workers)
     return torch.cat([frozen_features(encoder, images, plan.precision) for images in crops])

@@ -17,8 +17,9 @@ from care.evaluate.linear_features import FAST_LRS, TrainedHeads, train_on_featu
 from care.evaluate.linear_heads import HeadTraining, LinearHeads
 from care.evaluate.predictions import as_csv, as_percent
 from care.evaluate.resampling import DETECTION_DRAWS, resamples, rounded
+from care.image_size import ImageSize, image_size
 from care.train.precision import Precision
-from shards.bounds import Fraction, NonNegativeInt, PixelSide, PositiveInt
+from shards.bounds import Fraction, NonNegativeInt, PositiveInt
 from shards.multilabels import PRESENT, UNDECIDED, MultiLabelSet, Targets
 from shards.progress import say
 
@@ -75,7 +76,7 @@ def multilabel(  # noqa: PLR0913 (a public verb)
     train: MultiLabelSet,
     val: MultiLabelSet,
     *,
-    size: PixelSide | None = None,
+    size: ImageSize | None = None,
     lrs: tuple[float, ...] = FAST_LRS,
     epochs: PositiveInt = 80,
     batch_size: PositiveInt = 256,
@@ -97,7 +98,8 @@ def multilabel(  # noqa: PLR0913 (a public verb)
         encoder: used on the device it is on, in eval mode; not changed.
         train: images to learn from and their classes.
         val: images to score, of the same classes.
-        size: side of the crops, pixels; by default that of the encoder's training.
+        size: of the crops, pixels, or height and width such as 96x192; by default that of the
+            encoder's training.
         lrs: learning rates to choose from, for 256 images a step.
         epochs: passes over train.
         batch_size: images a step, fewer where train is smaller.
@@ -128,8 +130,8 @@ def multilabel(  # noqa: PLR0913 (a public verb)
             say(f"{data.path}: {note}")
         if not (data.targets == PRESENT).any():
             raise CareError(f"no image of {data.path} shows a class that counts")
-    side = size or encoder.size
-    x_of = partial(_features, encoder, size=side, precision=precision, workers=workers, cache=cache)
+    size = image_size(size or encoder.size)
+    x_of = partial(_features, encoder, size=size, precision=precision, workers=workers, cache=cache)
     x = x_of(train)
     targets = torch.from_numpy(train.targets)
     training = HeadTraining(
@@ -144,7 +146,7 @@ def multilabel(  # noqa: PLR0913 (a public verb)
         ClassScores(scores, val.targets, val.classes, val.keys),
         lr=lrs[best],
         protocol="a logistic output for each class on standardised frozen features of centre crops "
-        f"of {side} px, {epochs} epochs of SGD at batch {training.batch_size}, "
+        f"of {size} px, {epochs} epochs of SGD at batch {training.batch_size}, "
         "learning rate chosen on held-out images of train; AP of all recalls",
     )
 
@@ -171,7 +173,7 @@ def _features(
     encoder: Encoder,
     data: MultiLabelSet,
     *,
-    size: int,
+    size: ImageSize,
     precision: Precision,
     workers: int | None,
     cache: str | Path | None,

@@ -16,6 +16,7 @@ from care.evaluate.evaluation import accuracy_of, check_labels
 from care.evaluate.images import Rows, centre_crops, random_crops
 from care.evaluate.predictions import rank_classes
 from care.evaluate.recipes import Candidate
+from care.image_size import ImageSize, sides
 from care.schedules import lr_at
 from care.train.loading import worker_count
 from care.train.machine import Machine
@@ -56,7 +57,7 @@ class Plan:
         encoder_digest: of its weights.
         train: set to learn from.
         batch_size: images a step, fewer where fewer are learned from.
-        size: side of the crops, pixels.
+        size: of the crops, pixels.
         min_scale: least share of an image's area in a training crop.
         seed: of the order and the crops.
         precision: of the arithmetic.
@@ -67,7 +68,7 @@ class Plan:
     encoder_digest: str
     train: shards.ShardSet
     batch_size: int
-    size: int
+    size: ImageSize
     min_scale: float
     seed: int
     precision: Precision
@@ -187,7 +188,7 @@ def _logits(
     device = model.head.weight.device
     ends = range(SCORED_AT_ONCE, len(rows), SCORED_AT_ONCE)
     batches = [part.tolist() for part in np.split(rows, ends)]
-    batch_bytes = SCORED_AT_ONCE * 3 * plan.size**2
+    batch_bytes = SCORED_AT_ONCE * 3 * sides(plan.size).pixels
     workers = worker_count(
         plan.machine.workers, device, batches=len(batches), batch_bytes=batch_bytes
     )

@@ -18,10 +18,12 @@ from torchvision.transforms.functional import pil_to_tensor
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.evaluate.images import centre_crop
+from care.image_size import ImageSize, Sides, sides
 from care.show.maps import attention_map
 from care.train.photometrics import normalize
 
-# of an image's side, to which a point may miss: 15 px of the 500 of a VOC image, as in TorchRay
+# of an image's shorter side, by which a point may miss: 15 px of the 500 of a VOC image, as in
+# TorchRay
 TOLERANCE = 0.03
 # a side: a map with fewer cells has no room for a box in it, and the stage before is looked at
 LEAST_CELLS = 6
@@ -55,7 +57,7 @@ def localise(
     images: Sequence[Image.Image],
     object_masks: Sequence[NDArray[np.bool_]],
     *,
-    size: int,
+    size: ImageSize,
 ) -> Localisation:
     """Play the pointing game, and look for one box, in every image.
 
@@ -64,7 +66,7 @@ def localise(
         images: RGB.
         object_masks: [objects, h, w] of each image; centre-cropped as it is. Nothing hits an image
             none of whose objects is in the crop.
-        size: side of the crops, pixels.
+        size: of the crops, pixels.
     """
     parts = list[Localisation]()
     for start in range(0, len(images), _BATCH):
@@ -83,11 +85,12 @@ def _of_batch(
     device = next(encoder.parameters()).device
     pixels = torch.stack([pil_to_tensor(crop) for crop in crops]).to(device) / 255
     batch = normalize(pixels)
-    size = batch.shape[-1]
-    targets = near(torch.stack([of_image.any(0) for of_image in masks]), round(TOLERANCE * size))
+    size = Sides(*batch.shape[2:])
+    tolerance = round(TOLERANCE * size.shorter)
+    targets = near(torch.stack([of_image.any(0) for of_image in masks]), tolerance)
     with evaluating(encoder), torch.no_grad():
         features = finest_meaningful(encoder.maps(batch)).cpu()
-    frame = torch.tensor([0.0, 0.0, size, size])
+    frame = torch.tensor([0.0, 0.0, size.width, size.height])
     return Localisation(
         pointing=pointing_hits(attention_map(encoder, batch).cpu(), targets),
         pointing_chance=targets.float().mean((1, 2)),
@@ -96,14 +99,14 @@ def _of_batch(
     )
 
 
-def cropped_masks(masks: NDArray[np.bool_], size: int) -> Bool[Tensor, "_ size size"]:
+def cropped_masks(masks: NDArray[np.bool_], size: ImageSize) -> Bool[Tensor, "_ h2 w2"]:
     """Masks as images are cropped, without those of which nothing is left.
 
     Args:
         masks: [objects, h, w].
-        size: side of the crop, pixels.
+        size: of the crop, pixels.
     """
-    crops = [np.zeros((0, size, size), np.uint8)]
+    crops = [np.zeros((0, *sides(size)), np.uint8)]
     for mask in masks:
         gray = Image.fromarray(mask.astype(np.uint8) * 255)
         crops.append(np.asarray(centre_crop(gray, size))[None])
@@ -136,7 +139,7 @@ def finest_meaningful(maps: dict[str, Float[Tensor, "b c h w"]]) -> Float[Tensor
     return fine[-1] if fine else by_depth[0]
 
 
-def discovered_box(features: Float[Tensor, "c h w"], size: int) -> Float[Tensor, "4"]:
+def discovered_box(features: Float[Tensor, "c h w"], size: ImageSize | Sides) -> Float[Tensor, "4"]:
     """The box of the object that the cells of a feature map tell apart from the rest (LOST).
 
     Two cells are alike where the product of their features, less the mean of the map, is positive.
@@ -146,7 +149,7 @@ def discovered_box(features: Float[Tensor, "c h w"], size: int) -> Float[Tensor,
 
     Args:
         features: of one image.
-        size: side of the image, pixels.
+        size: of the image, pixels.
 
     Returns:
         (left, top, right, bottom) in pixels, the last two exclusive.
@@ -163,7 +166,8 @@ def discovered_box(features: Float[Tensor, "c h w"], size: int) -> Float[Tensor,
     start = torch.zeros(height * width, dtype=torch.bool)
     start[seed] = True
     component = connected(region, start.view(height, width))
-    cell = torch.tensor([size / width, size / height] * 2)
+    image_height, image_width = sides(size)
+    cell = torch.tensor([image_width / width, image_height / height] * 2)
     return _boxes(component[None])[0] * cell
 
 

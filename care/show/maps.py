@@ -13,6 +13,7 @@ from care.encoded import evaluating
 from care.encoders import Encoder
 from care.errors import CareError
 from care.evaluate.images import centre_crop
+from care.image_size import ImageSize, Sides, image_size, sides
 from care.train.photometrics import normalize
 
 # a map's value in full colour, where 1 is the average pixel; one for all encoders, as in Fig. 4
@@ -88,7 +89,7 @@ def attention_share(
     images: Sequence[Image.Image],
     masks: Sequence[NDArray[np.bool_]],
     *,
-    size: int,
+    size: ImageSize,
 ) -> AttentionShare:
     """Measure how much of an encoder's attention lies inside the objects of images.
 
@@ -111,7 +112,7 @@ def attention_shares(
     images: Sequence[Image.Image],
     masks: Sequence[NDArray[np.bool_]],
     *,
-    size: int,
+    size: ImageSize,
 ) -> AttentionShares:
     """Measure how much of each image's ``attention_map`` at the last stage is inside its mask.
 
@@ -119,7 +120,7 @@ def attention_shares(
         encoder: used on the device that it is on, in eval mode.
         images: RGB.
         masks: of the images' objects, [h, w]; centre-cropped as the images are.
-        size: side of the crops, pixels.
+        size: of the crops, pixels.
 
     Returns:
         Shares of each image.
@@ -152,41 +153,46 @@ def overlay(image: Image.Image, cam: Float[Tensor, "h w"], *, scale: float = SCA
 
 
 def sheet(
-    images: Sequence[Image.Image], encoders: dict[str, Encoder], *, size: int, cell: int = 128
+    images: Sequence[Image.Image], encoders: dict[str, Encoder], *, size: ImageSize, cell: int = 128
 ) -> bytes:
     """Draw images in a row, and below them a row of their maps for each encoder.
 
     Args:
         images: RGB, of any size.
         encoders: on the CPU, by the name that is shown beside their row.
-        size: side of the encoders' input, pixels.
-        cell: side of a picture, pixels.
+        size: of the encoders' input, pixels.
+        cell: shorter side of a picture, pixels.
 
     Returns:
         A PNG.
     """
     batch = normalize(_pixels(images, size))
-    cropped = [centre_crop(image, cell) for image in images]
+    height, width = sides(size)
+    shown = Sides(cell * height // min(height, width), cell * width // min(height, width))
+    cropped = [centre_crop(image, image_size(shown)) for image in images]
     rows = {"image": cropped}
     for name, encoder in encoders.items():
         cams = attention_map(encoder, batch)[:, None]
-        cams = nn.functional.interpolate(cams, (cell, cell), mode="bilinear")[:, 0]
+        cams = nn.functional.interpolate(cams, shown, mode="bilinear")[:, 0]
         rows[name] = [overlay(image, cam) for image, cam in zip(cropped, cams, strict=True)]
-    pitch = cell + SHEET_GAP
-    canvas = Image.new("RGB", (SHEET_MARGIN + len(images) * pitch, len(rows) * pitch), "white")
+    x_pitch = shown.width + SHEET_GAP
+    y_pitch = shown.height + SHEET_GAP
+    canvas = Image.new("RGB", (SHEET_MARGIN + len(images) * x_pitch, len(rows) * y_pitch), "white")
     draw = ImageDraw.Draw(canvas)
     for y, (name, pictures) in enumerate(rows.items()):
         text = name.replace(" ", "\n")
-        draw.text((4, y * pitch + cell // 2), text, fill="black", anchor="lm", font_size=14)
+        draw.text(
+            (4, y * y_pitch + shown.height // 2), text, fill="black", anchor="lm", font_size=14
+        )
         for x, picture in enumerate(pictures):
-            canvas.paste(picture, (SHEET_MARGIN + x * pitch, y * pitch))
+            canvas.paste(picture, (SHEET_MARGIN + x * x_pitch, y * y_pitch))
     data = BytesIO()
     canvas.save(data, "PNG")
     return data.getvalue()
 
 
-def _pixels(images: Sequence[Image.Image], size: int) -> Tensor:
-    """Centre crops from 0 to 1: [n, 3, size, size] of RGB, [n, size, size] of gray images."""
+def _pixels(images: Sequence[Image.Image], size: ImageSize) -> Tensor:
+    """Centre crops from 0 to 1: [n, 3, h, w] of RGB, [n, h, w] of gray images."""
     crops = [np.asarray(centre_crop(image, size)) for image in images]
     pixels: NDArray[np.uint8] = np.stack(crops)
     if pixels.ndim == 4:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 import shards
 from care.encoded import IMAGE_AXES
+from care.image_size import ImageSize, sides
 from care.train import ranks
 from care.train.loading import worker_count
 from care.train.photometrics import apply_photometrics, crop, cut_patches
@@ -56,7 +57,7 @@ class CroppedViews(Dataset[Crops]):
 
     Args:
         data: an open shard set.
-        size: side of the crops, pixels, of views that have none of their own.
+        size: of the crops, pixels, of views that have none of their own.
         seed: of the views.
         views: their distributions.
     """
@@ -64,7 +65,7 @@ class CroppedViews(Dataset[Crops]):
     def __init__(
         self,
         data: shards.ShardSet,
-        size: int,
+        size: ImageSize,
         seed: int,
         views: tuple[View, ...],
     ) -> None:
@@ -81,7 +82,7 @@ class CroppedViews(Dataset[Crops]):
         colours = []
         for number, view in enumerate(self.views):
             parameters = view.draw(self.seed, epoch, sample, number)
-            seen = crop(image, parameters, view.crop_side(self.size))
+            seen = crop(image, parameters, view.crop_size(self.size))
             if view.patch is not None:
                 seen = cut_patches(seen, parameters, view.patch)
             pixels.append(seen)
@@ -92,7 +93,7 @@ class CroppedViews(Dataset[Crops]):
 def batches(  # noqa: PLR0913 (keywords; one of the public verbs)
     data: shards.ShardSet,
     *,
-    size: int,
+    size: ImageSize,
     batch_size: int,
     steps: int,
     seed: int = 0,
@@ -109,7 +110,7 @@ def batches(  # noqa: PLR0913 (keywords; one of the public verbs)
 
     Args:
         data: an open shard set; labels are not read.
-        size: side of a view, pixels, where it has none of its own.
+        size: of a view, pixels, a side or a text such as 96x192, where it has none of its own.
         batch_size: images a step, on all processes together; an epoch leaves its last, incomplete
             batch out.
         steps: steps of the whole run.
@@ -145,39 +146,39 @@ def batches(  # noqa: PLR0913 (keywords; one of the public verbs)
         yield step, Batch(coloured, samples.to(device, non_blocking=True))
 
 
-def bytes_of_views(views: Sequence[View], size: int) -> int:
+def bytes_of_views(views: Sequence[View], size: ImageSize) -> int:
     """How much the views of one image take before their colours are changed.
 
     Args:
         views: their distributions.
-        size: side of those that have none of their own, pixels.
+        size: of those that have none of their own, pixels.
     """
     pixels = 0
     for view in views:
         count = 1 if view.patch is None else PATCHES
-        pixels += count * view.side(size) ** 2
+        pixels += count * sides(view.seen_size(size)).pixels
     return 3 * pixels
 
 
 def noise_views(
-    views: Sequence[View], images: int, size: int, *, dtype: torch.dtype = torch.float32
+    views: Sequence[View], images: int, size: ImageSize, *, dtype: torch.dtype = torch.float32
 ) -> list[Tensor]:
     """Noise of the shapes of a batch's views, to measure by how fast a network is.
 
     Args:
         views: their distributions.
         images: of the batch.
-        size: side of those that have none of their own, pixels.
+        size: of those that have none of their own, pixels.
         dtype: number format.
     """
     pixels = []
     for view in views:
-        side = view.side(size)
+        height, width = sides(view.seen_size(size))
         if view.patch is None:
-            crops = torch.randn(images, 3, side, side, dtype=dtype)
+            crops = torch.randn(images, 3, height, width, dtype=dtype)
             pixels.append(crops.contiguous(memory_format=torch.channels_last))
         else:
-            pixels.append(torch.randn(images, PATCHES, 3, side, side, dtype=dtype))
+            pixels.append(torch.randn(images, PATCHES, 3, height, width, dtype=dtype))
     return pixels
 
 

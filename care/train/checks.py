@@ -7,13 +7,14 @@ from care.colour_split import SPACES
 from care.encoded import map_shape
 from care.encoders import Encoder, build_encoder
 from care.errors import CareError
+from care.image_size import ImageSize
 from care.objectives.by_name import OBJECTIVES
 from care.train.initial import initial_encoder
 from care.train.load import load_encoder
 from care.train.machine import torch_device
 from care.train.recipes import recipe_for, recipe_optimizer
 from care.train.supervised import supervised_network
-from care.vit import VITS
+from care.vit import VITS, ViTEncoder
 from shards.errors import Misuse
 
 
@@ -66,21 +67,23 @@ def check_optimizer(objective: str, name: str | None) -> None:
     optimizer.build([("weight", nn.Parameter(torch.zeros(1, 1)))])
 
 
-def check_encoder(name: str, *, size: int, init: str | Path | None) -> Encoder:
+def check_encoder(name: str, *, size: ImageSize, init: str | Path | None) -> Encoder:
     """Refuse an encoder that cannot be made, or whose initial weights cannot be had.
 
     Args:
         name: as for ``care.build_encoder``.
-        size: side of the views, pixels.
+        size: of the views, pixels.
         init: where its weights are from, None for random ones.
 
     Returns:
         It, without those weights.
 
     Raises:
-        CareError: It is one of these, or such views have no map at its tap.
+        CareError: It is one of these, or such views have no map at its tap or no positions.
     """
     encoder = build_encoder(name)
+    if isinstance(encoder, ViTEncoder):
+        encoder.grid_of(size)
     map_shape(encoder, size)
     if init is not None:
         initial_encoder(init, encoder)

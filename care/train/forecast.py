@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 import torch
 from torch import Tensor
+from care.image_size import ImageSize, sides
 from care.streams import CStream, TStream
 from care.train.batches import noise_views
 from care.train.losses import Losses
@@ -19,15 +20,15 @@ LONG_ENOUGH = 1.0
 MOST_IMAGES = 32
 
 
-def is_worth_a_forecast(device: torch.device, *, images: int, size: int) -> bool:
+def is_worth_a_forecast(device: torch.device, *, images: int, size: ImageSize) -> bool:
     """Whether a training could take hours, so that measuring it is worth some seconds.
 
     Args:
         device: that it is to run on.
         images: that it sees, an image once for each epoch.
-        size: side of the views, pixels.
+        size: of the views, pixels.
     """
-    return device.type == "cpu" and images * size**2 >= FEW_PIXELS
+    return device.type == "cpu" and images * sides(size).pixels >= FEW_PIXELS
 
 
 def forecast_seconds(
@@ -35,7 +36,7 @@ def forecast_seconds(
     t: TStream | None,
     *,
     images: int,
-    size: int,
+    size: ImageSize,
     precision: Precision | None = None,
     views: Sequence[View] = VIEWS,
 ) -> float:
@@ -48,7 +49,7 @@ def forecast_seconds(
         c: the C-stream; neither its statistics nor torch's global generator are changed.
         t: the T-stream, or None.
         images: that the training sees.
-        size: side of the views, pixels.
+        size: of the views, pixels.
         precision: of the arithmetic; by default what is fastest here.
         views: their distributions, of which sizes and number count.
 

@@ -9,6 +9,7 @@ from care.colour_split import SPACES
 from care.encoded import InputNormalisation
 from care.encoders import ENCODERS, Encoder, ResNetEncoder, build_encoder
 from care.errors import CareError
+from care.image_size import ImageSize, image_size
 from care.train.checkpoint import MODEL_FILE, Checkpoint, latest, read
 from care.train.encoder_source import LIBRARIES, EncoderSource, parse_source
 from care.train.foreign import recognise
@@ -87,7 +88,7 @@ def load_encoder(
     return encoder.eval()
 
 
-def trained_size(source: str | Path) -> int | None:
+def trained_size(source: str | Path) -> ImageSize | None:
     """The size of an encoder's training, as far as its run or file says it.
 
     No weights are read, and none of a run in an object store are fetched.
@@ -96,7 +97,7 @@ def trained_size(source: str | Path) -> int | None:
         source: as for ``load_encoder``.
 
     Returns:
-        Side of the views in pixels; None of what others trained, and of what nobody has.
+        Of the views, in pixels; None of what others trained, and of what nobody has.
 
     Raises:
         CareError: It cannot be had.
@@ -115,7 +116,7 @@ def trained_size(source: str | Path) -> int | None:
     if name == MODEL_FILE and MANIFEST in storage.listing(folder or "."):
         return stored_size(storage.read_json(f"{folder or '.'}/{MANIFEST}"))
     note = read_note(place)
-    return int(note.get("size", USUAL_SIZE)) if note else None
+    return image_size(note.get("size", USUAL_SIZE)) if note else None
 
 
 def _manifest_in(folder: str) -> dict[str, Any] | None:
@@ -237,7 +238,7 @@ def _read_file(source: EncoderSource) -> Stored:
                 " build; build it yourself and load its state from the file"
             )
         _refuse_other_name(source, encoder)
-        return Stored(encoder, int(note.get("size", USUAL_SIZE)), tensors)
+        return Stored(encoder, image_size(note.get("size", USUAL_SIZE)), tensors)
     recognised = recognise(tensors, source)
     return Stored(recognised.encoder, USUAL_SIZE, recognised.tensors, recognised.assumed)
 

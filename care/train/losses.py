@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from care import CStream, TStream, care_loss
+from care.image_size import ImageSize
 from care.streams import CStreamOut, Maps, TStreamOut
 from care.train import ranks
 from care.train.collapse import spread
@@ -47,7 +48,7 @@ class Losses(nn.Module):
 
     @contextmanager
     def computing(
-        self, t_precision: Precision, size: int, *, in_threads: bool = True
+        self, t_precision: Precision, size: ImageSize, *, in_threads: bool = True
     ) -> Iterator[None]:
         """Be ready for a training for the length of the block.
 
@@ -55,7 +56,7 @@ class Losses(nn.Module):
 
         Args:
             t_precision: of the T-stream, which may not be that of the caller's autocast.
-            size: side of the views, pixels.
+            size: of the views, pixels.
             in_threads: whether views may be divided between threads: there are at least two, and
                 all are crops.
         """

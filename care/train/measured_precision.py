@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 import torch
 from torch import Tensor, nn
+from care.image_size import ImageSize
 from care.streams import CStream, Maps, TStream
 from care.train import ranks
 from care.train.batches import noise_views
@@ -34,7 +35,7 @@ def continued_precisions(
     t: TStream | None,
     precision: Precision | None,
     views: Sequence[View],
-    size: int,
+    size: ImageSize,
     *,
     images: int,
 ) -> StreamPrecisions:
@@ -46,7 +47,7 @@ def continued_precisions(
         t: the T-stream, or None.
         precision: of both streams, by the user.
         views: their distributions.
-        size: side of those that have none of their own, pixels.
+        size: of those that have none of their own, pixels.
         images: that all processes compute at a time.
     """
     if precision:
@@ -72,7 +73,7 @@ def measured_precisions(
     c: CStream,
     t: TStream | None,
     *,
-    size: int,
+    size: ImageSize,
     batch_size: int,
     views: Sequence[View] = VIEWS,
 ) -> StreamPrecisions:
@@ -84,7 +85,7 @@ def measured_precisions(
         c: the C-stream, in its final memory layout; neither its statistics nor torch's global
             generator are changed.
         t: the T-stream, or None.
-        size: side of the views, pixels.
+        size: of the views, pixels.
         batch_size: images a step in this process.
         views: their distributions, of which sizes and number count.
 
@@ -96,8 +97,8 @@ def measured_precisions(
     if device.type != "cpu" or native == "fp32":
         return StreamPrecisions(native, native)
     images = min(batch_size, MOST_IMAGES)
-    sides = [view.side(size) for view in views]
-    record = _record(c, t, sides, images)
+    sizes = [view.seen_size(size) for view in views]
+    record = _record(c, t, sizes, images)
     try:
         recorded = storage.read_json(record)
         return StreamPrecisions(recorded["c"], recorded["t"])
@@ -148,13 +149,13 @@ def _faster(network: nn.Module, forward: Callable[[], Tensor]) -> Precision:
     return "bf16" if min(seconds["bf16"]) * GAIN < min(seconds["fp32"]) else "fp32"
 
 
-def _record(c: CStream, t: TStream | None, sides: list[int], images: int) -> Path:
+def _record(c: CStream, t: TStream | None, sizes: list[ImageSize], images: int) -> Path:
     """Where the finding for networks of these shapes on this kind of machine is kept."""
     machine = [torch.__version__, torch.cpu.get_capabilities(), torch.get_num_threads()]
     shapes: list[tuple[str, list[int]]] = []
     for stream in (c, t):
         if stream is not None:
             shapes += [(name, list(p.shape)) for name, p in stream.named_parameters()]
-    is_pair = len(sides) == 2 and sides[0] == sides[1]
-    digest = storage.digest([machine, shapes, sides[0] if is_pair else sides, images])
+    is_pair = len(sizes) == 2 and sizes[0] == sizes[1]
+    digest = storage.digest([machine, shapes, sizes[0] if is_pair else sizes, images])
     return Cache().folder.parent / "precision" / f"{digest}.json"

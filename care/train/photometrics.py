@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
+from care.image_size import ImageSize, sides
 from care.train.views import ViewParameters
 
 # ImageNet's, of RGB in 0…1
@@ -21,30 +22,31 @@ Operation = Callable[[Tensor, Tensor], Tensor]
 def crop(
     image: UInt8[np.ndarray, "h w 3"],
     parameters: ViewParameters,
-    size: int,
-) -> UInt8[np.ndarray, "3 size size"]:
+    size: ImageSize,
+) -> UInt8[np.ndarray, "3 h2 w2"]:
     """Cut a view out of a decoded RGB image.
 
     Args:
         image: height before width.
         parameters: of the view.
-        size: side of the result, pixels.
+        size: of the result, pixels.
 
     Returns:
         The crop, resized (bilinear, antialiased), and flipped if the parameters say so.
     """
-    x_min, y_min, x_max, y_max = parameters.box(image.shape[1], image.shape[0])
+    height, width = sides(size)
+    x_min, y_min, x_max, y_max = parameters.box(image.shape[1], image.shape[0], width / height)
     cut = torch.from_numpy(image[y_min:y_max, x_min:x_max]).permute(2, 0, 1)[None]
     cut = cut.contiguous(memory_format=torch.channels_last)
     # torch's integer kernel: three times Pillow's speed, and at most a level away from it
-    resized = nn.functional.interpolate(cut, (size, size), mode="bilinear", antialias=True)[0]
+    resized = nn.functional.interpolate(cut, (height, width), mode="bilinear", antialias=True)[0]
     if parameters.flip:
         resized = resized.flip(2)
     return np.ascontiguousarray(resized.numpy())
 
 
 def cut_patches(
-    view: UInt8[np.ndarray, "3 size size"],
+    view: UInt8[np.ndarray, "3 h w"],
     parameters: ViewParameters,
     patch: int,
 ) -> UInt8[np.ndarray, "9 3 patch patch"]:
@@ -55,13 +57,13 @@ def cut_patches(
         parameters: of the view.
         patch: side of the patches, pixels.
     """
-    cell = view.shape[1] // 3
-    room = cell - patch + 1
+    height = view.shape[1] // 3
+    width = view.shape[2] // 3
     patches = []
     for number, x, y in parameters.puzzle:
         row, column = divmod(int(number), 3)
-        y_min = row * cell + int(y * room)
-        x_min = column * cell + int(x * room)
+        y_min = row * height + int(y * (height - patch + 1))
+        x_min = column * width + int(x * (width - patch + 1))
         patches.append(view[:, y_min : y_min + patch, x_min : x_min + patch])
     return np.stack(patches)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from care import CareError, CStream, Transformer, TStream, momentum_at
 from care.encoded import IMAGE_AXES, evaluating
 from care.encoders import Encoder
+from care.image_size import ImageSize, image_size
 from care.momentum import update_targets
 from care.train import ranks
 from care.train.batches import Batch, batches, bytes_of_views
@@ -33,7 +34,6 @@ from shards.bounds import (
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
-    PixelSide,
     PositiveInt,
 )
 from shards.progress import warn
@@ -62,7 +62,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     c: CStream,
     t: TStream | None = None,
     *,
-    size: PixelSide = 224,
+    size: ImageSize = 224,
     batch_size: BatchSize = 1024,
     steps: int,
     optimizer: Optimizer = SGD(),
@@ -94,7 +94,8 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         run: run directory, or its URL.
         c: the C-stream; its online encoder is what training is for.
         t: the T-stream, or None for the C-stream alone.
-        size: side of the views, pixels, where they have none of their own.
+        size: of the views, pixels, or height and width such as 96x192, where they have none of
+            their own.
         batch_size: images a step, on all processes together.
         steps: length of the run.
         optimizer: with learning rate, its warm-up and weight decay; by default the paper's SGD.
@@ -127,11 +128,12 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         Stopped: SIGINT or SIGTERM came; all is saved, the same call continues.
     """
     _check_parts(steps, batch_size, accumulate)
+    size = image_size(size)
     device = torch_device(machine.device)
     check_views(views, size, c, t)
     init_digest = None if init is None else start_from(init, c)
-    side = views[0].side(size)
-    _tell_size(c, side, has_weights=init is not None)
+    seen_size = views[0].seen_size(size)
+    _tell_size(c, seen_size, has_weights=init is not None)
     images = batch_size // accumulate
     model = _losses_on(device, c, t, attention_weight, images=images, images_of_set=len(data))
     precisions = continued_precisions(run, c, t, precision, views, size, images=images)
@@ -152,7 +154,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     }
     settings |= _rare_settings(init_digest, momentum_rises=momentum_rises)
     with (
-        model.computing(precisions.t, side, in_threads=_fit_threads(views)),
+        model.computing(precisions.t, seen_size, in_threads=_fit_threads(views)),
         Run(
             run,
             model,
@@ -199,11 +201,11 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             state.record(step, terms, probed, note=_note(terms, t))
         encoder = state.place_of("encoder.safetensors")
         if state.lead:
-            save_encoder(encoder, c.backbone.online, size=side)
+            save_encoder(encoder, c.backbone.online, size=seen_size)
     return Pretrained(encoder, steps, _last_means(state.log, steps, reads=state.lead))
 
 
-def _tell_size(c: CStream, size: int, *, has_weights: bool) -> None:
+def _tell_size(c: CStream, size: ImageSize, *, has_weights: bool) -> None:
     """Let both encoders know their size; ViTs that begin with weights keep their positions."""
     set_size(c, size)
     if not has_weights:

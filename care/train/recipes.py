@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from care.errors import CareError
+from care.image_size import ImageSize, Sides, image_size, sides
 from care.train.optimizers import (
     LARC,
     LARS,
@@ -173,7 +174,7 @@ def recipe_for(objective: str) -> Recipe:
 def recipe_views(
     recipe: Recipe,
     *,
-    size: int,
+    size: ImageSize,
     t_stream: bool = True,
     small_crops: int = 0,
     multiple: int = 1,
@@ -182,8 +183,8 @@ def recipe_views(
 
     Args:
         recipe: of the objective.
-        size: side of the views that have none of their own, pixels; the sides of all others are in
-            proportion to it.
+        size: of the views that have none of their own, pixels; the sides of all others are in
+            proportion to it, patches, which are square, to its shorter side.
         t_stream: whether there is one, which sees two views of an image: where the recipe has one,
             it is there twice.
         small_crops: to put behind the two views, SwAV's.
@@ -197,22 +198,31 @@ def recipe_views(
     return tuple(_sized(view, size, multiple) for view in (*views, *[small] * small_crops))
 
 
-def _sized(view: View, size: int, multiple: int) -> View:
+def _sized(view: View, size: ImageSize, multiple: int) -> View:
     """A view whose own sides are in proportion to the size of the others.
 
     What the encoder gets of it has a side that it takes; an image of patches has room for them.
     """
     if view.patch is not None:
-        patch = _in_proportion(view.patch, size, multiple)
-        image = _in_proportion(view.size or PAPERS_SIZE, size)
-        return view._replace(size=max(image, 3 * patch), patch=patch)
+        patch = _in_proportion(view.patch, sides(size).shorter, multiple)
+        image = Sides(*(max(side, 3 * patch) for side in _scaled(view.size or PAPERS_SIZE, size)))
+        return view._replace(size=image_size(image), patch=patch)
     if view.size is not None:
-        return view._replace(size=_in_proportion(view.size, size, multiple))
+        return view._replace(size=image_size(_scaled(view.size, size, multiple)))
     return view
 
 
-def _in_proportion(side: int, size: int, multiple: int = 1) -> int:
-    return max(round(side * size / PAPERS_SIZE / multiple), 1) * multiple
+def _scaled(own_size: ImageSize, size: ImageSize, multiple: int = 1) -> Sides:
+    """A view's own sides, which are for views of the paper's size, beside views of ``size``."""
+    height, width = (
+        _in_proportion(side, other, multiple)
+        for side, other in zip(sides(own_size), sides(size), strict=True)
+    )
+    return Sides(height, width)
+
+
+def _in_proportion(side: int, other: int, multiple: int = 1) -> int:
+    return max(round(side * other / PAPERS_SIZE / multiple), 1) * multiple
 
 
 def warmup_of(recipe: Recipe, epochs: float) -> float:

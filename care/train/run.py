@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 from care.errors import CareError
+from care.image_size import sides
 from care.train import checkpoint, mirror, ranks
 from care.train.disk import check_room, checkpoint_bytes
 from care.train.loading import worker_count
@@ -284,8 +285,8 @@ class Run:
     def _choose_workers(self) -> None:
         """Settle how many processes decode, and say with what the steps that are left are taken."""
         steps_left = self.settings["steps"] - self.start
-        side = self.settings.get("size", 224)
-        example_bytes = self._example_bytes or 2 * 3 * side**2  # two views of uint8
+        pixels = sides(self.settings.get("size", 224)).pixels
+        example_bytes = self._example_bytes or 2 * 3 * pixels  # two views of uint8
         images = self.settings["batch_size"] // ranks.world()
         self.workers = worker_count(
             self.machine.workers,

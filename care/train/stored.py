@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from care.colour_split import SPACES
 from care.encoders import Encoder
 from care.errors import CareError
+from care.image_size import ImageSize, image_size
 from care.train.checkpoint import Checkpoint
 from care.train.encoder_source import EncoderSource
 from care.train.foreign import match_architecture, recognise
@@ -30,13 +31,13 @@ class Stored(NamedTuple):
 
     Attributes:
         encoder: name of its architecture; "" of one that no table knows.
-        size: side of the views that it was trained on, pixels.
+        size: of the views that it was trained on, pixels.
         tensors: its state.
         assumed: what is supposed of it that its weights do not tell.
     """
 
     encoder: str
-    size: int
+    size: ImageSize
     tensors: dict[str, Tensor]
     assumed: str = ""
 
@@ -53,24 +54,24 @@ def encoder_note(model: nn.Module) -> dict[str, Any] | None:
     return None
 
 
-def set_size(network: nn.Module, size: int) -> None:
+def set_size(network: nn.Module, size: ImageSize) -> None:
     """Let the encoders in a network know on which size they are trained.
 
     Args:
         network: an encoder, or one that has it, or online and target.
-        size: side of the views, pixels.
+        size: of the views, pixels.
     """
     for module in network.modules():
         if isinstance(module, Encoder):
             module.size = size
 
 
-def fit_positions(network: nn.Module, size: int) -> None:
+def fit_positions(network: nn.Module, size: ImageSize) -> None:
     """Give vision transformers in a network, online and target, the positions of a size.
 
     Args:
         network: perhaps without one.
-        size: side of the views, pixels.
+        size: of the views, pixels.
     """
     for module in network.modules():
         if isinstance(module, ViTEncoder):
@@ -126,7 +127,7 @@ def stored_encoder(checkpoint: Checkpoint, source: EncoderSource) -> Stored:
     return Stored(recognised.encoder, size, recognised.tensors)
 
 
-def stored_size(manifest: Mapping[str, Any]) -> int:
+def stored_size(manifest: Mapping[str, Any]) -> ImageSize:
     """The size that the encoder in a checkpoint was trained on, pixels.
 
     Args:
@@ -134,10 +135,10 @@ def stored_size(manifest: Mapping[str, Any]) -> int:
     """
     note = manifest.get("encoder")
     if note:
-        return int(note["size"])
+        return image_size(note["size"])
     # of earlier versions
     is_detector = "head" in manifest["settings"]
-    return USUAL_SIZE if is_detector else int(manifest["settings"].get("size", USUAL_SIZE))
+    return USUAL_SIZE if is_detector else image_size(manifest["settings"].get("size", USUAL_SIZE))
 
 
 def encoder_tensors(

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from care.image_size import ImageSize, sides
 from care.momentum import MomentumPair, Siamese
 from care.streams import GLOBAL_VIEWS, CStream, CStreamOut, Maps, TStream, TStreamOut
 from care.train.precision import Precision, stream_precision
@@ -85,7 +86,7 @@ def views_in_threads(
     c: CStream,
     t: TStream | None,
     *,
-    size: int,
+    size: ImageSize,
     t_precision: Precision | None = None,
 ) -> Iterator["ViewThreads | None"]:
     """Divide this process's threads between two views for the length of the block.
@@ -93,7 +94,7 @@ def views_in_threads(
     Args:
         c: the C-stream, on the CPU, in train mode.
         t: the T-stream, or None.
-        size: side of the views, pixels.
+        size: of the views, pixels.
         t_precision: of the T-stream, see ``stream_precision``.
 
     Yields:
@@ -215,7 +216,7 @@ class ViewThreads:
         """End the thread."""
         self._pool.shutdown()
 
-    def fits(self, size: int) -> bool:
+    def fits(self, size: ImageSize) -> bool:
         """Whether the streams may be computed so, tried on two blank images of ``size`` px.
 
         They may not where a network draws random numbers (dropout, stochastic depth), of which
@@ -225,7 +226,7 @@ class ViewThreads:
         generator = torch.get_rng_state()
         buffers = dict(self._second.named_buffers())
         state = {name: buffer.clone() for name, buffer in buffers.items()}
-        example = next(self._second.parameters()).new_zeros(2, 3, size, size)
+        example = next(self._second.parameters()).new_zeros(2, 3, *sides(size))
         with torch.no_grad():
             self._second(example)
         drew = not torch.equal(generator, torch.get_rng_state())

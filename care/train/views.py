@@ -7,6 +7,7 @@ save.
 from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
+from care.image_size import ImageSize
 
 TRIES = 10  # crops that are drawn until one fits into the image
 # uniform numbers of a view: areas, shapes and place of the crop; order and factors of the jitter;
@@ -29,7 +30,8 @@ class View(NamedTuple):
 
     Attributes:
         scale: share of the image's area in the crop, least and most.
-        ratio: width over height of the crop, least and most.
+        ratio: width over height of the crop, least and most, as a factor of the view's own: what
+            is to be seen of a view of 96x192 px is as little distorted as in square ones.
         jitter: largest change of brightness, contrast and saturation, as a factor 1 ± x, and of
             hue, as a share of the circle.
         jitter_p: probability of the jitter.
@@ -38,7 +40,8 @@ class View(NamedTuple):
         gray_p: probability of losing the colours.
         flip_p: probability of left and right being exchanged.
         solarize_p: probability of bright values being inverted.
-        size: side of the view, pixels; None: that of the training's views.
+        size: of the view, pixels, a side or a text such as 96x192; None: that of the training's
+            views.
         patch: side of the patches that are seen of the view, pixels: one of each of three by three
             cells, in a random order; None: the view is seen itself.
     """
@@ -52,7 +55,7 @@ class View(NamedTuple):
     gray_p: float = 0.2
     flip_p: float = 0.5
     solarize_p: float = 0.0
-    size: int | None = None
+    size: ImageSize | None = None
     patch: int | None = None
 
     def draw(self, seed: int, epoch: int, sample: int, view: int) -> "ViewParameters":
@@ -92,13 +95,13 @@ class View(NamedTuple):
         puzzle = NO_PUZZLE if self.patch is None else _puzzle(of_puzzle)
         return ViewParameters(areas, ratios, place, bool(is_flipped), colour_numbers, puzzle)
 
-    def crop_side(self, size: int) -> int:
-        """Side of the crop, pixels, in a training with views of ``size``."""
+    def crop_size(self, size: ImageSize) -> ImageSize:
+        """Size of the crop, pixels, in a training with views of ``size``."""
         return size if self.size is None else self.size
 
-    def side(self, size: int) -> int:
-        """Side of what the encoder gets, a crop or its patches, pixels."""
-        return self.crop_side(size) if self.patch is None else self.patch
+    def seen_size(self, size: ImageSize) -> ImageSize:
+        """Size of what the encoder gets, a crop or its patches, pixels."""
+        return self.crop_size(size) if self.patch is None else self.patch
 
     def settings(self) -> list[Any]:
         """Fields as a run records them: those that version 0.1 had, then others that are set."""
@@ -116,7 +119,7 @@ VIEWS = (View(), View(blur_p=0.1, solarize_p=0.2))
 def multi_crop(
     view: View,
     *,
-    small_size: int = 96,
+    small_size: ImageSize = 96,
     count: int = 6,
     scale: tuple[float, float] = (0.14, 1.0),
     small_scale: tuple[float, float] = (0.05, 0.14),
@@ -125,7 +128,7 @@ def multi_crop(
 
     Args:
         view: distribution of the colours.
-        small_size: side of the small views, pixels; 96 beside 224.
+        small_size: of the small views, pixels; 96 beside 224.
         count: number of the small views.
         scale: share of the image's area in a large view, least and most.
         small_scale: that in a small view.
@@ -167,27 +170,29 @@ class ViewParameters(NamedTuple):
     colour: Float32[np.ndarray, "11"]
     puzzle: Float[np.ndarray, "n 3"] = NO_PUZZLE
 
-    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+    def box(self, width: int, height: int, aspect: float = 1) -> tuple[int, int, int, int]:
         """Place the crop in an image: by the first try that fits, else in the centre.
 
-        That is torchvision's rule.
+        That is torchvision's rule where the view is square. The shapes of crops are drawn around
+        that of the view, so that the resized crop is stretched no more than in a square view.
 
         Args:
             width: of the image, pixels.
             height: of the image, pixels.
+            aspect: of the view, its width over its height.
 
         Returns:
             Left, top, right and bottom, pixels.
         """
-        for area, ratio in zip(self.areas * width * height, self.ratios, strict=True):
+        for area, ratio in zip(self.areas * width * height, self.ratios * aspect, strict=True):
             crop_width = round((area * ratio) ** 0.5)
             crop_height = round((area / ratio) ** 0.5)
             if 0 < crop_width <= width and 0 < crop_height <= height:
                 x_min = int(self.place[0] * (width - crop_width + 1))
                 y_min = int(self.place[1] * (height - crop_height + 1))
                 return x_min, y_min, x_min + crop_width, y_min + crop_height
-        crop_width = min(width, round(height * 4 / 3))
-        crop_height = min(height, round(width * 4 / 3))
+        crop_width = min(width, round(height * aspect * 4 / 3))
+        crop_height = min(height, round(width / aspect * 4 / 3))
         x_min = (width - crop_width) // 2
         y_min = (height - crop_height) // 2
         return x_min, y_min, x_min + crop_width, y_min + crop_height

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from care.colour_split import ColourSplitEncoder
 from care.encoders import ResNetEncoder
 from care.errors import CareError
+from care.image_size import ImageSize
 from care.tapped import TappedEncoder
 from care.vit import ViTEncoder
 from shards import storage
@@ -89,7 +90,7 @@ def cpu_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def save_encoder(path: str | Path, encoder: nn.Module, *, size: int) -> None:
+def save_encoder(path: str | Path, encoder: nn.Module, *, size: ImageSize) -> None:
     """Commit an encoder as one safetensors file, by the names that its network has elsewhere.
 
     These are torchvision's of a ResNet, and of any other encoder those of the model in it; those of
@@ -98,7 +99,7 @@ def save_encoder(path: str | Path, encoder: nn.Module, *, size: int) -> None:
     Args:
         path: of the file, or its URL.
         encoder: its ``name``, if it has one, goes into the metadata.
-        size: side of the views that it was trained on, pixels; goes there, too.
+        size: of the views that it was trained on, pixels; goes there, too.
     """
     note = {"encoder": getattr(encoder, "name", ""), "size": size}
     metadata = {"care": json.dumps(note)}  # one entry: several are written in any order

@@ -8,11 +8,14 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import typer
 from typer.core import TyperGroup
 from flows.flatten import admitted_types, flat_help, flat_parameters, parse_docstring
-from shards.bounds import Range
+from shards.bounds import Range, TypedAs
+from shards.errors import Failure
+
+Mark = TypeVar("Mark")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Without Prefect.")]
@@ -125,8 +128,12 @@ def _option(parameter: inspect.Parameter, text: str, flag: str | None) -> inspec
         flag: how the option is typed; by default as the parameter is called.
     """
     kinds = admitted_types(parameter.annotation)
-    settings: dict[str, Any] = {"help": text, **_bounds(parameter.annotation)._asdict()}
+    bounds = _mark(parameter.annotation, Range) or Range()
+    settings: dict[str, Any] = {"help": text, **bounds._asdict()}
     default = parameter.default
+    form = _mark(parameter.annotation, TypedAs)
+    if form is not None:
+        settings |= {"parser": _form_parser(form), "metavar": form.metavar}
     elements = [get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple]
     if elements:
         (element,) = admitted_types(elements[0])
@@ -134,7 +141,7 @@ def _option(parameter: inspect.Parameter, text: str, flag: str | None) -> inspec
         settings["metavar"] = "NAME,…" if element is str else "NUMBER,…"
         if default:
             default = ",".join(format(value, "" if element is str else "g") for value in default)
-    if elements or Path in kinds:
+    if elements or form is not None or Path in kinds:
         # a Path would make s3:/bucket of s3://bucket
         kinds = [str, type(None)] if type(None) in kinds else [str]
     option = typer.Option(*([flag] if flag else []), **settings)
@@ -142,13 +149,25 @@ def _option(parameter: inspect.Parameter, text: str, flag: str | None) -> inspec
     return parameter.replace(default=default, annotation=Annotated[kind, option])
 
 
-def _bounds(annotation: Any) -> Range:
-    """The first ``Range`` among the marks of an annotation, or of a type in its union."""
+def _mark(annotation: Any, kind: type[Mark]) -> Mark | None:
+    """The first mark of a kind of an annotation, or of a type in its union."""
     for part in (annotation, *get_args(annotation)):
         for mark in getattr(part, "__metadata__", ()):
-            if isinstance(mark, Range):
+            if isinstance(mark, kind):
                 return mark
-    return Range()
+    return None
+
+
+def _form_parser(form: TypedAs) -> Callable[[Any], Any]:
+    """Reads a value of a form, and says what was wanted where it is none."""
+
+    def parse(text: Any) -> Any:
+        try:
+            return form.parse(text)
+        except Failure as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return parse
 
 
 def _list_parser(element: Callable[[str], Any]) -> Callable[[Any], Any]:

@@ -13,6 +13,7 @@ from care import CStream, Objective, TStream, c_stream_for, streams_for
 from care.encoders import ENCODERS, Encoder, build_encoder
 from care.evaluate import knn
 from care.evaluate.evaluation import comparable
+from care.image_size import ImageSize
 from care.train import Pretrained, pretrain
 from care.train.checks import check_encoder, check_method, check_optimizer, check_processes
 from care.train.growth import grows
@@ -146,7 +147,7 @@ def _run(  # noqa: PLR0913 (the options of a command)
 
 
 def _streams(
-    encoder: str, objective: Objective, *, size: int, seed: int, t_stream: bool
+    encoder: str, objective: Objective, *, size: ImageSize, seed: int, t_stream: bool
 ) -> tuple[CStream, TStream | None]:
     """The streams to train, of which without a T-stream there is one."""
     if encoder in VITS and not t_stream:

@@ -7,6 +7,7 @@ import torch
 import typer
 from care import Objective
 from care.errors import CareError
+from care.image_size import ImageSize
 from care.objectives.by_name import objective_for
 from care.train.optimizers import OPTIMIZERS
 from care.train.recipes import Recipe, recipe_for, recipe_optimizer, recipe_views
@@ -70,14 +71,14 @@ def take_choice(options: dict[str, Any]) -> MethodChoice:
 
 
 def settings_by_recipe(
-    choice: MethodChoice, warmup: int, *, size: int, encoder: str
+    choice: MethodChoice, warmup: int, *, size: ImageSize, encoder: str
 ) -> dict[str, Any]:
     """Settings of ``care.train.pretrain`` by a recipe, which is said, changed as asked for.
 
     Args:
         choice: what was asked for.
         warmup: steps of the warm-up.
-        size: side of the views, pixels.
+        size: of the views, pixels.
         encoder: its name.
     """
     recipe = choice.recipe

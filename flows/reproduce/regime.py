@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from care.image_size import ImageSize, image_size
 from flows.protocols import PROTOCOLS, Protocol, ProtocolName
 from flows.recipes import OptimizerName, RecipeChanges
 from flows.reproduce.arms import Arm
 from flows.result import Result
-from shards.bounds import BatchSize, Fraction, PixelSide, PositiveFloat, PositiveInt
+from shards.bounds import BatchSize, Fraction, PositiveFloat, PositiveInt
 from shards.errors import Misuse
 
 
@@ -17,7 +18,8 @@ class RegimeChoice:
     Attributes:
         protocol: quick, the default for scenes, photos, that for images, or the paper's.
         encoder: a name as for care pretrain; by default that of the protocol, like what follows.
-        size: side of the views and of the evaluation's crops, pixels.
+        size: of the views and of the evaluations' crops, pixels, or height and width such as
+            96x192.
         hidden: hidden width of projectors and predictors (the paper 4096).
         steps: pre-training steps.
         epochs: passes over the images to train on, instead of steps.
@@ -30,7 +32,7 @@ class RegimeChoice:
 
     protocol: ProtocolName | None = None
     encoder: str | None = None
-    size: PixelSide | None = None
+    size: ImageSize | None = None
     hidden: PositiveInt | None = None
     steps: PositiveInt | None = None
     epochs: PositiveInt | None = None
@@ -59,6 +61,8 @@ class RegimeChoice:
         changes.pop("protocol", None)
         # plain SGD is a protocol's; what else is asked for is in the recipes' inputs
         changes.pop("optimizer", None)
+        if self.size is not None:
+            changes["size"] = image_size(self.size)
         if self.epochs is not None:
             changes["steps"] = None
         return replace(protocol, **changes)
@@ -95,7 +99,7 @@ class Regime:
 
     Attributes:
         encoder: a name for ``care.build_encoder``, without a tap.
-        size: side of views and of the evaluations' crops, pixels.
+        size: of views and of the evaluations' crops, pixels.
         hidden: hidden width of projectors and predictors.
         steps: of an arm whose share of them is 1.
         batch_size: images a step.
@@ -110,7 +114,7 @@ class Regime:
     """
 
     encoder: str
-    size: int
+    size: ImageSize
     hidden: int
     steps: int
     batch_size: int

@@ -2,6 +2,7 @@
 
 import numpy as np
 from care.evaluate.resampling import resampled_mean
+from care.image_size import ImageSize
 from care.show import AttentionShare, attention_shares
 from flows.result import Result
 from flows.works.encoders import loaded_encoder
@@ -16,7 +17,7 @@ def attention(
     encoder: str,
     start: int,
     count: int,
-    size: int,
+    size: ImageSize,
     seed: int = 0,
     scene_seed: int | None = None,
 ) -> Result:
@@ -27,7 +28,7 @@ def attention(
         encoder: source of it.
         start: number of the first scene.
         count: scenes.
-        size: side of the crops, pixels.
+        size: of the crops, pixels.
         seed: of an encoder that is initialised here.
         scene_seed: of the scenes; None: the same.
 

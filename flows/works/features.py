@@ -2,6 +2,7 @@
 
 import shards
 from care.evaluate import extract
+from care.image_size import ImageSize
 from flows.result import Result
 from flows.works.encoders import loaded_encoder
 
@@ -12,7 +13,7 @@ def features(
     encoder: str,
     train: str,
     val: str,
-    size: int,
+    size: ImageSize,
     seed: int = 0,
     workers: int | None = None,
 ) -> Result:
@@ -23,7 +24,7 @@ def features(
         encoder: source of it.
         train: shard set.
         val: shard set.
-        size: side of the crops, pixels.
+        size: of the crops, pixels.
         seed: of an encoder that is initialised here.
         workers: processes that decode images; None: what is best here.
     """

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 from care.evaluate.resampling import resampled_mean
+from care.image_size import ImageSize
 from care.show.localisation import LEAST_IOU, TOLERANCE, localise
 from flows.result import Result
 from flows.works.encoders import loaded_encoder
@@ -14,7 +15,7 @@ def localisation(
     encoder: str,
     start: int,
     count: int,
-    size: int,
+    size: ImageSize,
     seed: int = 0,
     scene_seed: int = 0,
 ) -> Result:
@@ -25,7 +26,7 @@ def localisation(
         encoder: source of it.
         start: number of the first scene.
         count: scenes.
-        size: side of the crops, pixels.
+        size: of the crops, pixels.
         seed: of an encoder that is initialised here.
         scene_seed: of the scenes.
 

@@ -1,6 +1,7 @@
 """The page about a pipeline."""
 
 import shards
+from care.image_size import ImageSize
 from care.show import as_markdown, differences, sheet, verdict
 from care.show import report as write_page
 from care.show.export import PLAIN
@@ -18,7 +19,7 @@ def report(
     results: Result,
     encoders: dict[str, str],
     pictured: str,
-    size: int,
+    size: ImageSize,
     main: str = "CARE",
     seed: int = 0,
 ) -> Result:
@@ -30,7 +31,7 @@ def report(
         results: what the pipeline found, with its evaluations.
         encoders: sources of the encoders by name, the main one among them.
         pictured: shard set whose first images have their attention drawn.
-        size: side of the crops, pixels.
+        size: of the crops, pixels.
         main: name of the encoder whose losses are shown.
         seed: of encoders that are initialised here.
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import care
 import shards
+from care.image_size import ImageSize
 from care.objectives.by_name import objective_for
 from care.positions import Position
 from care.sequential import SequentialEncoder, sequential_stream
@@ -33,7 +34,7 @@ def pretrain(  # noqa: PLR0913 (the inputs of a stage)
     *,
     train: str,
     encoder: str,
-    size: int,
+    size: ImageSize,
     hidden: int,
     steps: int,
     views: Result | list[Result] | None = None,
@@ -55,7 +56,7 @@ def pretrain(  # noqa: PLR0913 (the inputs of a stage)
         out: run directory, path or URL.
         train: shard set.
         encoder: a name for ``care.build_encoder``.
-        size: side of the views, pixels.
+        size: of the views, pixels.
         hidden: hidden width of projectors and predictors.
         steps: length of the training.
         views: fields of ``care.train.View`` that differ from the paper's, or all views, each by its
@@ -94,7 +95,12 @@ def pretrain(  # noqa: PLR0913 (the inputs of a stage)
             objective, hidden=hidden, images=len(data), batch_size=batch_size
         )
         c, t = _streams(shape, t_stream=t_stream, detach=detach, design=design)
-        keywords = {"size": size, "steps": steps, "views": _views(views or {}), "seed": seed}
+        keywords: dict[str, Any] = {
+            "size": size,
+            "steps": steps,
+            "views": _views(views or {}),
+            "seed": seed,
+        }
         if optimizer is not None:
             numbers = {name: settings.pop(name) for name in ("lr", "warmup", "weight_decay")}
             keywords["optimizer"] = make_optimizer(optimizer | numbers)

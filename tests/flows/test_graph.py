@@ -67,6 +67,21 @@ def test_images_without_labels_are_judged_without_them(tmp_path: Path) -> None:
     assert judged["quality"].inputs["val"] == Needs("train")
 
 
+@pytest.mark.parametrize(("typed", "size"), [("32X64", "32x64"), ("64x64", 64), (64, 64)])
+def test_every_stage_has_the_size_in_its_one_form(
+    tmp_path: Path, typed: int | str, size: int | str
+) -> None:
+    experiment = Experiment(out=str(tmp_path), training=Training(size=typed))
+    stages = [*training_stages(experiment, FACTS), *judging_stages(experiment, FACTS)]
+    sizes = {stage.inputs["size"] for stage in stages if stage.kind != "detect"}
+    assert sizes == {size}
+
+
+def test_what_is_no_size_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(CareError, match="height and width such as 96x192, got 'big'"):
+        _ = Experiment(out=str(tmp_path), training=Training(size="big"))
+
+
 def test_every_stage_comes_after_what_it_needs(tmp_path: Path) -> None:
     seen = set[str]()
     for stage in planned_stages(Experiment(out=str(tmp_path)), FACTS):

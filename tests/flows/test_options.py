@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 import typer
 from typer.testing import CliRunner
+from care.image_size import ImageSize
 from flows.cli.options import add_command
 from flows.flatten import flat_parameters, gathered, parse_docstring
 from shards.bounds import (
@@ -42,6 +43,8 @@ def verb(
     range_of: tuple[float, float] = (0.25, 1e-6),
     hidden: int = 7,
     listed: str | Path | None = None,
+    views: ImageSize = 224,
+    crops: ImageSize | None = None,
 ) -> str:
     """Does ``one`` thing, and says so in
     two lines.
@@ -71,6 +74,8 @@ def verb(
         range_of: two.
         hidden: is skipped.
         listed: file.
+        views: of images.
+        crops: of images, perhaps.
 
     Raises:
         ValueError: never.
@@ -106,6 +111,32 @@ def cli():
         return SimpleNamespace(code=result.exit_code, output=result.output, called=called)
 
     return invoke
+
+
+# forms
+
+
+def test_a_size_is_a_number_or_height_and_width(cli):
+    assert cli("a").called["views"] == 224
+    assert cli("a").called["crops"] is None
+    called = cli("a", "--views", "96X192", "--crops", "96x96").called
+    assert (called["views"], called["crops"]) == ("96x192", 96)
+    assert "PIXELS|HxW" in cli("--help").output
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("8", "wanted sides of at least 16 px, got 8"),
+        ("96x8", "wanted sides of at least 16 px, got 96x8"),
+        ("96:192", "wanted a side in pixels, or height and width such as 96x192, got '96:192'"),
+    ],
+)
+def test_what_is_no_size_is_a_usage_error(cli, typed, said):
+    result = cli("a", "--views", typed)
+    assert (result.code, result.called) == (2, None)
+    assert said in " ".join(result.output.split())
+    assert "--views" in result.output
 
 
 # parse_docstring

@@ -7,6 +7,7 @@ from PIL import Image
 from torchvision import transforms
 import shards
 from care.evaluate.images import centre_crop, centre_crops, random_crops
+from care.image_size import image_size
 from care.train.photometrics import crop
 from care.train.views import View
 
@@ -40,6 +41,35 @@ def test_a_centre_crop_is_torchvisions_where_the_long_side_is_no_whole_number(ma
         assert np.array_equal(
             np.asarray(centre_crop(image, 96)), np.asarray(paper_transform(96)(image))
         )
+
+
+@pytest.mark.parametrize("size", [(40, 90), (90, 40), (64, 64)])
+@pytest.mark.parametrize("image_sides", [(200, 300), (300, 200), (100, 1000), (300, 133)])
+def test_a_crop_that_is_not_square_keeps_the_shape_of_what_it_shows(size, image_sides):
+    height, width = image_sides
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    # a float image whose values are places: bilinear filters keep ramps, away from the borders
+    places = [
+        np.asarray(centre_crop(Image.fromarray(ramp), image_size(size))) for ramp in (rows, columns)
+    ]
+    assert {place.shape for place in places} == {size}
+    slopes = [np.diff(place, axis=axis)[3:-3, 3:-3].mean() for axis, place in enumerate(places)]
+    # pixels of the image in one of the crop: the crop with its margin just fits into the image
+    step = min((height - 0.5) / (size[0] * 256 / 224), (width - 0.5) / (size[1] * 256 / 224))
+    assert slopes == pytest.approx([step, step], rel=0.03)
+    for place, side in zip(places, image_sides, strict=True):
+        assert place[3:-3, 3:-3].mean() == pytest.approx((side - 1) / 2, abs=step)
+
+
+def test_views_that_are_not_square_come_in_their_shape(data):
+    (pixels,) = centre_crops(data, [[3, 5]], size="16x48")
+    assert pixels.shape == (2, 3, 16, 48)
+    crops = next(
+        random_crops(
+            data, np.arange(6), size="16x48", min_scale=0.3, batch_size=4, steps=range(1), seed=0
+        )
+    )
+    assert crops.images.shape == (4, 3, 16, 48)
 
 
 def test_all_images_come_in_order_and_normalised(data):

@@ -68,6 +68,24 @@ def test_an_object_unlike_its_surroundings_is_boxed() -> None:
     assert discovered_box(features, 64).tolist() == [32, 16, 48, 40]
 
 
+def test_an_object_is_boxed_in_pixels_of_an_image_that_is_not_square() -> None:
+    features = torch.zeros(2, 4, 8)
+    features[0] = 1
+    features[0, 1:3, 4:6] = 0
+    features[1, 1:3, 4:6] = 1
+    # cells of 12 px of height and 20 of width
+    assert discovered_box(features, "48x160").tolist() == [80, 12, 120, 36]
+
+
+def test_a_whole_wide_crop_fits_an_object_that_fills_it() -> None:
+    encoder = resnet18(small=True, half=True)
+    mask = np.ones((1, 16, 48), bool)
+    result = localise(encoder, [Image.new("RGB", (48, 16), "red")], [mask], size="16x48")
+    assert result.box_chance.tolist() == [1]
+    assert result.pointing_chance.tolist() == [1]
+    assert cropped_masks(mask, "16x48").shape == (1, 16, 48)
+
+
 def test_a_map_without_differences_has_a_box_of_one_cell() -> None:
     assert discovered_box(torch.ones(4, 3, 3), 48).tolist() == [0, 0, 16, 16]
 

@@ -129,6 +129,21 @@ def test_a_sheet_has_the_images_and_a_row_for_each_encoder(encoder, make_image):
         assert label.min() < 100 < label.max()
 
 
+def test_a_sheet_of_wide_crops_has_wide_pictures(encoder, make_image):
+    data = sheet([make_image(0, (90, 50))], {"wide": encoder}, size="32x64", cell=40)
+    picture = Image.open(BytesIO(data)).convert("RGB")
+    assert picture.size == (84 + 84, 2 * 44)
+    shown = np.asarray(picture.crop((84, 0, 164, 40)))
+    assert np.array_equal(shown, np.asarray(centre_crop(make_image(0, (90, 50)), "40x80")))
+
+
+def test_the_share_inside_a_mask_of_wide_crops(encoder, make_image):
+    mask = np.zeros((40, 80), bool)
+    mask[:, :40] = True
+    (share,) = attention_shares(encoder, [make_image(0, (80, 40))], [mask], size="16x32").area
+    assert float(share) == pytest.approx(0.5, abs=0.03)
+
+
 def test_the_share_inside_masks_is_a_plain_sum_over_pixels(encoder, make_image):
     size, sizes = 32, [(60, 40), (40, 40), (40, 50)]
     photos = [make_image(n, size) for n, size in enumerate(sizes)]

@@ -183,6 +183,6 @@ def test_patches_have_the_colours_of_their_view(data):
 
 def test_multi_crop_is_swavs_by_default():
     views = multi_crop(View(jitter=(0.8, 0.8, 0.8, 0.2), blur_p=0.5))
-    assert [view.side(224) for view in views] == [224, 224, 96, 96, 96, 96, 96, 96]
+    assert [view.seen_size(224) for view in views] == [224, 224, 96, 96, 96, 96, 96, 96]
     assert [view.scale for view in views] == [(0.14, 1.0)] * 2 + [(0.05, 0.14)] * 6
     assert {view.jitter for view in views} == {(0.8, 0.8, 0.8, 0.2)}

@@ -123,6 +123,49 @@ def test_crops_are_distributed_as_torchvisions():
     assert area.min() == pytest.approx(expected.min(), rel=0.02)
 
 
+def test_shapes_of_crops_are_drawn_around_that_of_the_view():
+    image = Image.new("RGB", (200, 100))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        theirs = [
+            RandomResizedCrop.get_params(image, [0.08, 1.0], [1.5, 8 / 3]) for _ in range(4000)
+        ]
+    _, _, height, width = np.asarray(theirs).T
+    x1, y1, x2, y2 = np.asarray([drawn.box(200, 100, 2.0) for drawn in draws(View(), 4000)]).T
+    assert close_means((x2 - x1) * (y2 - y1), width * height)
+    ours = np.log((x2 - x1) / (y2 - y1))
+    assert close_means(ours, np.log(width / height))
+    assert close_means((ours - ours.mean()) ** 2, (np.log(width / height) - ours.mean()) ** 2)
+
+
+@pytest.mark.parametrize(("size", "aspect"), [((900, 10), 2.0), ((10, 900), 2.0), ((100, 90), 0.2)])
+def test_the_central_crop_has_about_the_shape_of_the_view(size, aspect):
+    ratio = [aspect * 3 / 4, aspect * 4 / 3]
+    top, left, height, width = RandomResizedCrop.get_params(
+        Image.new("RGB", size), [0.99, 1.0], ratio
+    )
+    box = View(scale=(0.99, 1)).draw(0, 0, 0, 0).box(*size, aspect)
+    assert box == (left, top, left + width, top + height)
+
+
+def test_a_view_that_is_not_square_is_torchvisions_crop_resized_to_height_and_width():
+    image = noise(0, (100, 75))
+    for drawn in draws(View(flip_p=0), 5):
+        left, top, right, bottom = drawn.box(100, 75, 3.0)
+        want = pil_ops.resized_crop(
+            image,
+            top,
+            left,
+            bottom - top,
+            right - left,
+            [16, 48],
+            interpolation=pil_ops.InterpolationMode.BILINEAR,
+        )
+        pixels = crop(np.array(image), drawn, "16x48")
+        assert pixels.shape == (3, 16, 48)
+        assert abs(pixels.astype(int) - np.asarray(want).transpose(2, 0, 1)).max() <= 1
+
+
 @pytest.mark.parametrize("size", [(400, 10), (10, 400), (500, 3), (1, 1)])
 def test_where_no_crop_fits_it_is_torchvisions_central_one(size):
     top, left, height, width = RandomResizedCrop.get_params(
