@@ -37,6 +37,7 @@ EXTRAS = {
     "tiff": "TIFF and JPEG 2000 that Pillow cannot read",
     "heif": "HEIC, as phones write it",
     "jxl": "JPEG XL",
+    "tensorboard": "care pretrain --tensorboard",
 }
 # formats that Pillow may be built without
 FORMATS = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "libtiff": "TIFF", "jpg_2000": "JPEG 2000"}

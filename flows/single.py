@@ -35,7 +35,7 @@ from flows.verbs import learns
 from shards.bounds import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 # parameters of pre-training that are no JSON, or need someone who looks
-HIDDEN = {"views", "allow_change", "probe", "probe_every"}
+HIDDEN = {"views", "allow_change", "probe", "probe_every", "probes", "on_step"}
 # what byol's are, where nothing else is asked for
 _PLAIN: Result = {
     "hidden": 4096,

@@ -168,10 +168,10 @@ def views_of_images(
     batches: Iterable[list[int]],
     views: tuple[View, ...],
     *,
-    size: int,
+    size: ImageSize,
     seed: int,
     workers: int = 0,
-) -> Iterator[Float[Tensor, "b v 3 size size"]]:
+) -> Iterator[Float[Tensor, "b v 3 h w"]]:
     """Batches of images by number, each seen as several random views, on the CPU.
 
     The views are a pure function of seed and image, and none of those of a training.
@@ -180,7 +180,7 @@ def views_of_images(
         data: set of the images.
         batches: numbers of the images of each batch.
         views: distributions of the views, which have the same size.
-        size: side of the views, pixels.
+        size: of the views, pixels.
         seed: of the views.
         workers: processes that decode.
     """

@@ -14,11 +14,12 @@ from care.evaluate.evaluation import Evaluation
 from care.evaluate.features import device_of, frozen_features
 from care.evaluate.images import Rows, centre_crops, views_of_images
 from care.evaluate.label_free import alignment, lidar, neighbour_agreement, rankme, uniformity
+from care.image_size import ImageSize, image_size, sides
 from care.train import ranks
 from care.train.loading import worker_count
 from care.train.precision import Precision
 from care.train.views import VIEWS
-from shards.bounds import NonNegativeInt, PixelSide, PositiveInt, Range
+from shards.bounds import NonNegativeInt, PositiveInt, Range
 from shards.progress import progress
 
 # crops that are encoded at once
@@ -41,7 +42,7 @@ def quality(  # noqa: PLR0913 (a public verb)
     encoder: Encoder,
     val: shards.ShardSet,
     *,
-    size: PixelSide | None = None,
+    size: ImageSize | None = None,
     images: PositiveInt = 1024,
     views: Annotated[int, Range(2)] = 4,
     k: PositiveInt = 10,
@@ -58,7 +59,8 @@ def quality(  # noqa: PLR0913 (a public verb)
     Args:
         encoder: used on the device it is on.
         val: set of images, with labels or without.
-        size: side of the crops, pixels; by default that of the encoder's training.
+        size: of the crops, pixels, or height and width such as 96x192; by default that of the
+            encoder's training.
         images: to draw from the set; all are taken where it has no more.
         views: random views of each image; LiDAR takes all of them, agreement and alignment the
             first two.
@@ -77,7 +79,7 @@ def quality(  # noqa: PLR0913 (a public verb)
 
     Source: see ``care.evaluate.label_free``.
     """
-    size = size or encoder.size
+    size = image_size(size or encoder.size)
     rows = draw_rows(len(val), images, seed=seed)
     if len(rows) < 2:
         raise CareError(f"wanted a set of at least 2 images, which make a pair, got {val.path}")
@@ -103,13 +105,13 @@ def quality(  # noqa: PLR0913 (a public verb)
 
 
 def quality_probe(
-    data: shards.ShardSet, *, size: int, seed: int = 0
+    data: shards.ShardSet, *, size: ImageSize, seed: int = 0
 ) -> Callable[[Encoder], dict[str, float]]:
     """What ``pretrain`` calls on the way: the measures of ``quality`` by its own defaults.
 
     Args:
         data: set of images, such as those that are trained on.
-        size: side of the crops, pixels.
+        size: of the crops, pixels.
         seed: of the draw of images and of their views.
     """
 
@@ -158,7 +160,7 @@ def see_images(
     data: shards.ShardSet,
     rows: Rows,
     *,
-    size: int,
+    size: ImageSize,
     views: int,
     precision: Precision = "fp32",
     workers: int | None = None,
@@ -172,7 +174,7 @@ def see_images(
         encoder: used on the device it is on.
         data: set of the images.
         rows: numbers of them.
-        size: side of the crops, pixels.
+        size: of the crops, pixels.
         views: of each image.
         precision: of the encoder's arithmetic.
         workers: processes that decode images, by default what is best here.
@@ -185,7 +187,7 @@ def see_images(
         workers,
         device_of(encoder),
         batches=2 * len(batches),
-        batch_bytes=CROPS_AT_ONCE * 3 * size**2,
+        batch_bytes=CROPS_AT_ONCE * 3 * sides(size).pixels,
     )
     distributions = tuple(VIEWS[number % len(VIEWS)] for number in range(views))
     of_centre = list[Tensor]()

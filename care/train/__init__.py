@@ -13,6 +13,7 @@ from care.train.load import load_encoder
 from care.train.machine import Machine
 from care.train.optimizers import LARC, LARS, SGD, AdamW, Optimizer, Schedule
 from care.train.pretrain import Pretrained, pretrain
+from care.train.probes import TimedProbe
 from care.train.run import Run
 from care.train.views import VIEWS, View
 from shards.errors import Stopped
@@ -29,6 +30,7 @@ __all__ = [
     "Run",
     "Schedule",
     "Stopped",
+    "TimedProbe",
     "View",
     "batches",
     "load_encoder",

@@ -1,14 +1,13 @@
 """Pre-training (Sec. 3.3): the README's loop in a run directory, for one process or many."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from care import CareError, CStream, Transformer, TStream, momentum_at
-from care.encoded import IMAGE_AXES, evaluating
-from care.encoders import Encoder
+from care.encoded import IMAGE_AXES
 from care.image_size import ImageSize, image_size
 from care.momentum import update_targets
 from care.train import ranks
@@ -23,7 +22,9 @@ from care.train.norm import synchronise
 from care.train.optimizers import SGD, Optimizer, optimizer_settings, set_rates
 from care.train.origin import write_origin
 from care.train.precision import Precision, StreamPrecisions
+from care.train.probes import Probe, TimedProbe, judge_on_the_way
 from care.train.run import Run
+from care.train.run_log import OnStep
 from care.train.stored import fit_positions, set_size
 from care.train.view_checks import check_views
 from care.train.views import VIEWS, View
@@ -37,8 +38,6 @@ from shards.bounds import (
     PositiveInt,
 )
 from shards.progress import warn
-
-Probe = Callable[[Encoder], dict[str, float]]
 
 
 class Pretrained(NamedTuple):
@@ -78,6 +77,8 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     allow_change: Sequence[str] = (),
     probe: Probe | None = None,
     probe_every: int = 0,
+    probes: Sequence[TimedProbe] = (),
+    on_step: OnStep | None = None,
 ) -> Pretrained:
     """Train both streams together (Sec. 3.3) in the directory ``run``.
 
@@ -118,6 +119,9 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
         probe: judges the online encoder, in eval mode, on the first process; its numbers join the
             step's line in ``losses.jsonl``.
         probe_every: steps between two probes; 0 is never.
+        probes: more of them, each with steps of its own.
+        on_step: is called by the first process after each line of ``losses.jsonl``, with the step
+            and its numbers, see ``care.train.Run``.
 
     Returns:
         Where the encoder is, the steps that are done, and the last losses.
@@ -167,6 +171,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             threads=model.computing_threads,
             images=len(data),
             example_bytes=bytes_of_views(views, size),
+            on_step=on_step,
         ) as state,
     ):
         if state.lead:
@@ -176,6 +181,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             warn(f"{run}: {growth}")
         guard = CollapseGuard(state.log, warns=state.lead)
         losses = ranks.parallel(model)
+        due_probes = [*([TimedProbe(probe, probe_every)] if probe else []), *probes]
         stream = batches(
             data,
             size=size,
@@ -196,8 +202,7 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
             update_targets(model.pairs, tau)
             for criterion in model.criteria:
                 criterion.after_step(accumulate)
-            is_probed = probe_every > 0 and (step + 1) % probe_every == 0
-            probed = _judge(probe, c) if probe and is_probed and state.lead else {}
+            probed = judge_on_the_way(c.backbone.online, step, due_probes) if state.lead else {}
             state.record(step, terms, probed, note=_note(terms, t))
         encoder = state.place_of("encoder.safetensors")
         if state.lead:
@@ -282,12 +287,6 @@ def _laid_out(view: Tensor, dtype: torch.dtype) -> Tensor:
     if view.ndim == IMAGE_AXES:
         return view.to(dtype, memory_format=torch.channels_last)
     return view.to(dtype)
-
-
-def _judge(probe: Probe, c: CStream) -> dict[str, float]:
-    encoder = c.backbone.online
-    with evaluating(encoder):
-        return probe(encoder)  # type: ignore[arg-type]
 
 
 def _note(terms: Mapping[str, float], t: TStream | None) -> str:

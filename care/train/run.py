@@ -18,7 +18,7 @@ from care.train.loading import worker_count
 from care.train.machine import Machine
 from care.train.position import Position, position_of
 from care.train.precision import Precision
-from care.train.run_log import LOSSES, opened_log
+from care.train.run_log import LOSSES, OnStep, opened_log
 from care.train.run_status import clear_statuses, leave_word, write_status
 from care.train.saver import Saver
 from care.train.settings import (
@@ -67,6 +67,9 @@ class Run:
         images: of the set that is trained on, so that a run goes on where its images end when its
             batch size is changed; None where it has no epochs.
         example_bytes: of what is decoded of an image, by default that of two views of ``size``.
+        on_step: is called on the process that writes, after each line of ``losses.jsonl``, with the
+            step and the numbers of that line, ``images_per_second`` and ``data_wait``, the share of
+            the time so far; it decides no result.
 
     Attributes:
         start: steps that were done before; where the batch size has changed, those that the images
@@ -95,6 +98,7 @@ class Run:
         threads: Callable[[], int] = torch.get_num_threads,
         images: int | None = None,
         example_bytes: int | None = None,
+        on_step: OnStep | None = None,
     ) -> None:
         self.url = path
         self.path = mirror.local_copy(path)
@@ -111,6 +115,7 @@ class Run:
         self.workers = machine.workers or 0
         self._images = images
         self._example_bytes = example_bytes
+        self._on_step = on_step
         self._position = Position()
         self._allow_change = allow_change
         self._is_admitted = False
@@ -311,6 +316,7 @@ class Run:
                 position=self._position,
                 steps=self.settings["steps"],
                 batch_size=self.settings["batch_size"],
+                on_step=self._on_step,
             )
         )
         stack.enter_context(self._saver)

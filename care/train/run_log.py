@@ -12,6 +12,8 @@ from shards.progress import progress
 
 LOSSES = "losses.jsonl"
 TIMING = "timing.jsonl"
+# what is told of each step by the process that writes: its number, and its numbers by name
+OnStep = Callable[[int, Mapping[str, float]], None]
 
 
 class RunLog:
@@ -22,6 +24,7 @@ class RunLog:
         timing: that of the times, which are not.
         advance: moves what is seen of the progress.
         batch_size: images a step.
+        on_step: is told of each step, too.
     """
 
     def __init__(
@@ -30,12 +33,15 @@ class RunLog:
         timing: TextIO,
         advance: Callable[[int, str], None],
         batch_size: int,
+        on_step: OnStep | None = None,
     ) -> None:
         self._losses = losses
         self._timing = timing
         self._advance = advance
         self._batch_size = batch_size
         self._began = time.monotonic()
+        self._on_step = on_step
+        self._last_seconds = 0.0
 
     def write(self, step: int, numbers: Mapping[str, float], waited: float, note: str) -> None:
         """Add a step.
@@ -51,6 +57,11 @@ class RunLog:
         self._losses.write(json.dumps({"step": step, **numbers}) + "\n")
         self._timing.write(json.dumps(timing) + "\n")
         self._advance(self._batch_size, f"{note} data_wait {100 * waited / seconds:.0f} %")
+        if self._on_step is not None:
+            rate = self._batch_size / max(seconds - self._last_seconds, 1e-9)
+            times = {"images_per_second": rate, "data_wait": waited / seconds}
+            self._on_step(step, {**numbers, **times})
+        self._last_seconds = seconds
 
 
 @contextmanager
@@ -61,6 +72,7 @@ def opened_log(
     position: Position,
     steps: int,
     batch_size: int,
+    on_step: OnStep | None = None,
 ) -> Iterator[RunLog]:
     """Go on with the logs of a run, without the lines of steps that will be done again.
 
@@ -70,6 +82,7 @@ def opened_log(
         position: how far the run is.
         steps: length of the run.
         batch_size: images a step.
+        on_step: is told of each step, too.
     """
     with ExitStack() as stack:
         files = []
@@ -80,4 +93,4 @@ def opened_log(
             files.append(stack.enter_context(path.open("a", buffering=1)))
         losses, timing = files
         bar = progress(title, steps * batch_size, start=position.start * batch_size)
-        yield RunLog(losses, timing, stack.enter_context(bar), batch_size)
+        yield RunLog(losses, timing, stack.enter_context(bar), batch_size, on_step)

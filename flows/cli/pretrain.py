@@ -5,22 +5,26 @@
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, NamedTuple
 import torch
 import typer
 import shards
 from care import CStream, Objective, TStream, c_stream_for, streams_for
 from care.encoders import ENCODERS, Encoder, build_encoder
-from care.evaluate import knn
+from care.evaluate import knn, quality_probe
 from care.evaluate.evaluation import comparable
 from care.image_size import ImageSize
-from care.train import Pretrained, pretrain
+from care.train import Pretrained, TimedProbe, pretrain
 from care.train.checks import check_encoder, check_method, check_optimizer, check_processes
 from care.train.growth import grows
 from care.train.launch import process_group, torchrun
 from care.train.mirror import recorded_settings
+from care.train.probes import Probe
 from care.train.recipes import warmup_of
+from care.train.run_log import OnStep
 from care.train.settings import PRETRAINING_SETTINGS, allowed_settings
+from care.train.tensorboard import summary_writer, tensorboard_log
 from care.vit import VITS
 from flows.cli.options import Json, Seed, SetPath, add_command, new_app
 from flows.cli.pretrain_hints import batch_size_for, say_next, warn_of_few, warn_of_hours
@@ -75,6 +79,17 @@ def _run(  # noqa: PLR0913 (the options of a command)
     knn_val: Annotated[
         str | None, typer.Option(help="Labelled set for them; SET has the neighbours.")
     ] = None,
+    probe: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Epochs between verdicts on the way that need no labels: RankMe, LiDAR, alignment,"
+            " uniformity, agreement of neighbours; 0: none.",
+        ),
+    ] = 0,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard's event files to RUN.")
+    ] = False,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -108,6 +123,8 @@ def _run(  # noqa: PLR0913 (the options of a command)
         raise typer.BadParameter("give both or none of them", param_hint="--knn-every, --knn-val")
     allowed_settings(allow_change or (), PRETRAINING_SETTINGS)
     check_processes(nproc, settings["device"])
+    if tensorboard:
+        summary_writer()  # where there is none, that is told now
     val = _probe_set(data, knn_val)
     length = _length_of(
         run,
@@ -123,10 +140,12 @@ def _run(  # noqa: PLR0913 (the options of a command)
         torchrun(run, nproc, _typed_arguments(), module="flows.cli.pretrain")
         return
 
-    def probe(network: Encoder) -> dict[str, float]:
-        return {"knn": knn(network, data, val, size=size).measures["top1"]}
-
-    with process_group(run):
+    steps_per_epoch = len(data) // batch_size
+    probes = [
+        TimedProbe(_knn_probe(data, val, size), knn_every * steps_per_epoch),
+        TimedProbe(quality_probe(data, size=size, seed=seed), probe * steps_per_epoch),
+    ]
+    with process_group(run), _listener(run, tensorboard=tensorboard) as on_step:
         c, t = _streams(encoder, objective, size=size, seed=seed, t_stream=choice.t_stream)
         warn_of_hours(run, (c, t), settings, encoder=encoder, steps=length.steps)
         trained = pretrain(
@@ -136,8 +155,8 @@ def _run(  # noqa: PLR0913 (the options of a command)
             t,
             steps=length.steps,
             allow_change=[*(allow_change or ()), *length.changes],
-            probe=probe,
-            probe_every=knn_every * (len(data) // batch_size),
+            probes=probes,
+            on_step=on_step,
             **gathered(pretrain, settings),
         )
         if os.environ.get("RANK", "0") == "0":
@@ -155,6 +174,20 @@ def _streams(
     # alone, too: the C-stream begins with equal weights
     c, t = streams_for(encoder, size=size, seed=seed, objective=objective)
     return c, t if t_stream else None
+
+
+def _listener(run: str, *, tensorboard: bool) -> AbstractContextManager[OnStep | None]:
+    """What is told of each step beside the logs."""
+    return tensorboard_log(run) if tensorboard else nullcontext()
+
+
+def _knn_probe(data: shards.ShardSet, val: shards.ShardSet, size: ImageSize) -> Probe:
+    """What judges by nearest neighbours on the way."""
+
+    def probe(network: Encoder) -> dict[str, float]:
+        return {"knn": knn(network, data, val, size=size).measures["top1"]}
+
+    return probe
 
 
 def _probe_set(data: shards.ShardSet, knn_val: str | None) -> shards.ShardSet:
@@ -231,7 +264,7 @@ add_command(
     "care pretrain sets/train runs/small --encoder resnet18 --size 96 --batch-size 256 --nproc 2",
     values=[MethodChoice],
     # those that ``_run`` gives
-    skip=["steps", "warmup", "views", "probe", "probe_every"],
+    skip=["steps", "warmup", "views", "probe_every", "probes", "on_step"],
     about="Pre-train an encoder by CARE: both streams together (Sec. 3.3) in the directory RUN, or"
     " by another objective, alone or beside the T-stream."
     "\n\nInterrupted, the same command continues from the last checkpoint. RUN gets"

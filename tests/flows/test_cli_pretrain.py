@@ -1,6 +1,7 @@
 """`care pretrain` on a run that is there, and what it tells before the first step."""
 
 import json
+import sys
 from pathlib import Path
 import pytest
 from PIL import Image
@@ -96,6 +97,29 @@ def test_a_probe_that_cannot_work_is_told_before_the_first_step(
     code, _, error = pretrain("--knn-every", 1, "--knn-val", "val")
     assert code == 1
     assert says in error
+    assert not Path("run").exists()
+
+
+def test_verdicts_without_labels_are_made_on_the_way_and_are_those_of_the_evaluation(
+    pretrain, care
+) -> None:
+    assert pretrain("--epochs", 2, "--probe", 1)[0] == 0
+    measures = ("agreement", "rankme", "lidar", "alignment", "uniformity")
+    assert [set(measures) <= {*row} for row in rows()] == [False, False, True] * 2
+    code, out, _ = care("evaluate", "quality", "run", "--val", "set", "--out", "judged", "--json")
+    assert code == 0
+    (row,) = json.loads(out)
+    for name in measures:
+        assert row[name] == pytest.approx(rows()[-1][name], abs=1e-3), name
+
+
+def test_event_files_that_cannot_be_written_are_told_before_the_first_step(
+    pretrain, monkeypatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    code, _, error = pretrain("--tensorboard", "--nproc", 2)
+    assert code == 1
+    assert "pip install 'care-ssl[tensorboard]', or leave --tensorboard out" in error
     assert not Path("run").exists()
 
 

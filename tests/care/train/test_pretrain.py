@@ -22,7 +22,7 @@ from care import (
     resnet18,
 )
 from care.encoded import Encoded
-from care.train import batches, checkpoint, load_encoder, pretrain
+from care.train import TimedProbe, batches, checkpoint, load_encoder, pretrain
 
 module = import_module("care.train.pretrain")
 
@@ -192,6 +192,33 @@ def test_the_time_spent_waiting_for_data_is_told(data, tmp_path, capsys):
     assert all(0 <= line["data_wait"] <= line["seconds"] for line in lines)
     assert lines[-1]["data_wait"] > 0
     assert "data_wait" in capsys.readouterr().err
+
+
+def test_several_probes_have_steps_of_their_own(data, tmp_path):
+    probes = [
+        TimedProbe(lambda encoder: {"first": float(encoder.training)}, 2),
+        TimedProbe(lambda encoder: {"second": 7.0}, 3),
+        TimedProbe(lambda encoder: {"never": 0.0}, 0),
+    ]
+    train(data, tmp_path, probes=probes)
+    names = [sorted({"first", "second", "never"} & {*row}) for row in rows(tmp_path)]
+    assert names == [[], ["first"], ["second"], ["first"], [], ["first", "second"]]
+
+
+def test_whoever_listens_is_told_of_each_step_once_and_nothing_changes(whole, data, tmp_path):
+    told = []
+    listen = {"on_step": lambda step, numbers: told.append((step, numbers))}
+    train(data, tmp_path, steps=6, **listen, probes=[TimedProbe(lambda encoder: {"a": 1.0}, 6)])
+    train(data, tmp_path, steps=6, **listen)  # all is done
+    assert [step for step, _ in told] == [*range(6)]
+    for (step, numbers), row in zip(told, rows(tmp_path), strict=True):
+        times = {"images_per_second", "data_wait"}
+        assert {name: numbers[name] for name in numbers.keys() - times} | {"step": step} == row
+        assert numbers["images_per_second"] > 0
+        assert 0 <= numbers["data_wait"] <= 1
+    assert (tmp_path / "encoder.safetensors").read_bytes() == (
+        whole / "encoder.safetensors"
+    ).read_bytes()
 
 
 def test_a_probe_judges_the_encoder_on_the_way_and_changes_nothing(whole, data, tmp_path):
