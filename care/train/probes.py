@@ -25,9 +25,7 @@ class TimedProbe(NamedTuple):
         return self.every > 0 and (step + 1) % self.every == 0
 
 
-def judge_on_the_way(
-    encoder: Encoder, step: int, probes: Iterable[TimedProbe]
-) -> dict[str, float]:
+def judge_on_the_way(encoder: Encoder, step: int, probes: Iterable[TimedProbe]) -> dict[str, float]:
     """The numbers of those probes that are due.
 
     Args:
