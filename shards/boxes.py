@@ -20,6 +20,7 @@ from shards import images, reader, storage
 from shards.contents import contents_of
 from shards.errors import ShardError
 from shards.misspelt import suggestion
+from shards.pixel_report import PixelReport
 from shards.pixel_rules import decide_rule
 from shards.pixels import PixelRule
 from shards.progress import warn
@@ -91,6 +92,13 @@ class BoxSet(NamedTuple):
     rule: PixelRule = PixelRule()
     image_ids: Sequence[int | str] = ()
     category_ids: Mapping[str, int | str] = MappingProxyType({})
+
+    @property
+    def pixels(self) -> PixelReport:
+        """How its images became 8 bits of red, green and blue."""
+        if self.shards is not None:
+            return self.shards.index.pixels
+        return PixelReport(self.rule.document())
 
     def image(self, number: int) -> Image.Image:
         """Decode a picture.

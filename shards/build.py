@@ -24,6 +24,7 @@ from shards.plan import Plan, is_built_file, make_plan, missing_shards, plan_of
 from shards.progress import warn
 from shards.records import Records, numbers_of
 from shards.refused import LIST, forget_refused
+from shards.siblings import sibling_notes
 from shards.sources import arrange
 from shards.sources.iterables import refuse_other
 from shards.spool import collect, remove_spool
@@ -140,7 +141,7 @@ def build(  # noqa: PLR0913 (a public verb)
             names = _names_in(root)
         else:
             refuse_changed(plan, index)
-        _tell(src, warnings(index.pixels))
+        _tell(src, [*warnings(index.pixels), *sibling_notes(dest, index.pixels)])
         remove_spool(root, names)
         return index
 

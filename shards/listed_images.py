@@ -6,6 +6,7 @@ from PIL import Image
 from shards import images, storage
 from shards.contents import identity_of
 from shards.errors import ShardError
+from shards.pixel_report import PixelReport
 from shards.pixel_rules import decide_rule
 from shards.pixels import PixelRule
 from shards.progress import warn
@@ -19,6 +20,10 @@ class ListedImages(Protocol):
     @property
     def contents(self) -> Sequence[int | str]:
         """What each of them is, see ``shards.contents.identity_of``."""
+
+    @property
+    def pixels(self) -> PixelReport:
+        """How they became 8 bits of red, green and blue."""
 
     def image(self, number: int) -> Image.Image:
         """Decode one: RGB, upright."""
@@ -36,6 +41,11 @@ class ListedFiles(NamedTuple):
     paths: Sequence[str]
     contents: Sequence[int | str]
     rule: PixelRule
+
+    @property
+    def pixels(self) -> PixelReport:
+        """What the rule says."""
+        return PixelReport(self.rule.document())
 
     def image(self, number: int) -> Image.Image:
         """Decode a file.
@@ -67,6 +77,11 @@ class ListedSamples(NamedTuple):
         """The CRC-32 of each sample."""
         checksums: list[int] = self.data.index.samples["crc32"][list(self.rows)].tolist()
         return checksums
+
+    @property
+    def pixels(self) -> PixelReport:
+        """What the set says of its own."""
+        return self.data.index.pixels
 
     def image(self, number: int) -> Image.Image:
         """Decode a sample.

@@ -14,6 +14,7 @@ from shards import boxes, storage
 from shards.errors import ShardError
 from shards.label_tables import read_label_table
 from shards.listed_images import ListedImages, listed_files
+from shards.pixel_report import PixelReport
 from shards.rejects import Reject, Rejection, group_by_reason
 from shards.sources.annotated import read_annotations
 from shards.sources.annotations import Annotations
@@ -30,6 +31,10 @@ Targets = NDArray[np.int8]
 
 class Images(Protocol):
     """Images by number."""
+
+    @property
+    def pixels(self) -> PixelReport:
+        """How they became 8 bits of red, green and blue."""
 
     def image(self, number: int) -> Image.Image:
         """Decode one: RGB, upright."""

@@ -43,7 +43,7 @@ class PixelReport(NamedTuple):
     """
 
     rule: Mapping[str, Any]
-    counts: PixelCounts
+    counts: PixelCounts = PixelCounts()
 
     def document(self) -> dict[str, Any]:
         """The report as JSON, {} of images that are as they were and show something."""
@@ -62,11 +62,69 @@ def parse_report(document: Mapping[str, Any]) -> PixelReport:
     return PixelReport(document.get("rule", {}), PixelCounts(**counts))
 
 
-def differ(first: PixelReport, second: PixelReport) -> bool:
-    """Whether equal values have other gray levels in two sets, where both have such values."""
-    return any(
-        first.rule[name] != second.rule[name] for name in first.rule.keys() & second.rule.keys()
-    )
+def differences(
+    first: PixelReport, second: PixelReport, *, names: tuple[str, str] = ("train", "val")
+) -> list[str]:
+    """Where the images of two sets that belong together became other pixels, one line each.
+
+    Ranges differ where both sets have values of a kind and equal ones have other gray levels.
+
+    Args:
+        first: of one set.
+        second: of the other one.
+        names: what the sets are called.
+    """
+    lines = list[str]()
+    if _ranges_differ(first, second):
+        ranges = [_describe_range(report.rule) for report in (first, second)]
+        lines.append(
+            f"values of more than 8 bits became gray levels by other ranges in {names[0]} "
+            f"({ranges[0]}) and {names[1]} ({ranges[1]}): build both with one --range"
+        )
+    bands = [report.rule.get("bands", []) for report in (first, second)]
+    if bands[0] != bands[1]:
+        texts = [",".join(map(str, of_set)) or "the first ones" for of_set in bands]
+        lines.append(
+            f"other bands became colours in {names[0]} ({texts[0]}) and {names[1]} ({texts[1]}): "
+            "build both with one --bands"
+        )
+    elif not bands[0] and first.rule.get("alpha") != second.rule.get("alpha"):
+        dropped, other = names if first.rule.get("alpha") else reversed(names)
+        lines.append(
+            f"a band that files call alpha was left out in {dropped}, and is transparency in "
+            f"{other}: build both with one --alpha"
+        )
+    return lines
+
+
+def _ranges_differ(first: PixelReport, second: PixelReport) -> bool:
+    """Whether equal values of more than 8 bits have other gray levels in two sets."""
+    ranges, other_ranges = (_ranges(report) for report in (first, second))
+    if "percentiles" in {*ranges, *other_ranges}:
+        return bool(ranges and other_ranges) and ranges != other_ranges
+    common = ranges.keys() & other_ranges.keys()
+    return any(ranges[kind] != other_ranges[kind] for kind in common)
+
+
+def _ranges(report: PixelReport) -> dict[str, list[float]]:
+    """The ranges of a rule by kind; none of percentiles that no image was made by."""
+    rule = report.rule
+    if "percentiles" in rule:
+        return {"percentiles": rule["percentiles"]} if report.counts.converted else {}
+    return {kind: rule[kind] for kind in ("integers", "floats") if kind in rule}
+
+
+def _describe_range(rule: Mapping[str, Any]) -> str:
+    """Which values become black and white, in words."""
+    if "percentiles" in rule:
+        low, high = rule["percentiles"]
+        return f"{low:g} % to {high:g} % of each image's own"
+    texts = dict[str, None]()
+    for kind in ("integers", "floats"):
+        if kind in rule:
+            low, high = rule[kind]
+            texts[f"{low:,.6g} to {high:,.6g}"] = None
+    return ", ".join(texts)
 
 
 def total(parts: Iterable[PixelCounts]) -> PixelCounts:

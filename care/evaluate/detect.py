@@ -28,6 +28,8 @@ from care.train.run import Run
 from care.train.weights import digest_of
 from shards.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, Range
 from shards.boxes import BoxSet
+from shards.pixel_report import differences
+from shards.progress import warn
 
 TEST_SIDE = 800  # px, the short side at test for which the sides of training are published
 SIDE_STEP = 32  # px, between the sides of training
@@ -121,6 +123,9 @@ def detect(  # noqa: PLR0913 (a public verb)
     Source: He et al. 2020 (MoCo), Sec. 4.2 and Appendix; detectron2's baselines.
     """
     _check_sets(train, val, mask=shape.mask)
+    if ranks.rank() == 0:
+        for difference in differences(train.pixels, val.pixels):
+            warn(difference)
     _check_slices(batch_size)
     device = torch_device(machine.device)
     precision = continued_precision(run, precision, device)

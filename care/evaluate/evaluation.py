@@ -14,7 +14,7 @@ import shards
 from care.errors import CareError
 from care.evaluate.predictions import TOP, Predictions, as_percent, rank_classes
 from care.evaluate.resampling import resampled_mean
-from shards.pixel_report import differ
+from shards.pixel_report import differences
 from shards.progress import warn
 from shards.reader import unknown_classes
 
@@ -113,11 +113,7 @@ def comparable(train: shards.ShardSet, val: shards.ShardSet) -> Comparable:
             f"train has one class, {train.classes[learned[0]]}: an accuracy says nothing of the "
             "encoder"
         )
-    if differ(train.index.pixels, val.index.pixels):
-        remarks.append(
-            "values of more than 8 bits became gray levels by other ranges in train and val: build "
-            "both with one --range"
-        )
+    remarks += differences(train.index.pixels, val.index.pixels)
     for remark in dict.fromkeys(remarks):
         warn(remark)
     return Comparable(

@@ -21,7 +21,8 @@ from care.image_size import ImageSize, image_size
 from care.train.precision import Precision
 from shards.bounds import Fraction, NonNegativeInt, PositiveInt
 from shards.multilabels import PRESENT, UNDECIDED, MultiLabelSet, Targets
-from shards.progress import say
+from shards.pixel_report import differences
+from shards.progress import say, warn
 
 # a file of the cache has the features of so many images
 IMAGES_OF_A_PART = 4096
@@ -130,6 +131,8 @@ def multilabel(  # noqa: PLR0913 (a public verb)
             say(f"{data.path}: {note}")
         if not (data.targets == PRESENT).any():
             raise CareError(f"no image of {data.path} shows a class that counts")
+    for difference in differences(train.images.pixels, val.images.pixels):
+        warn(difference)
     size = image_size(size or encoder.size)
     x_of = partial(_features, encoder, size=size, precision=precision, workers=workers, cache=cache)
     x = x_of(train)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 import tarfile
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 import shards
 from shards import Reject, ShardError, boxes, images
 from shards.images import decode
-from shards.pixel_report import PixelCounts, PixelReport, differ
+from shards.pixel_report import PixelCounts, PixelReport, differences
 from shards.pixel_rules import decide_rule
 from shards.pixels import PixelRule
 from shards.rejects import RejectError
@@ -381,9 +382,68 @@ def test_sets_of_other_ranges_are_told_from_those_of_one():
     twelve, sixteen = (
         PixelReport({"integers": [0, white]}, PixelCounts()) for white in (4095, 65535)
     )
-    assert differ(twelve, sixteen)
-    assert not differ(twelve, twelve)
-    assert not differ(twelve, PixelReport({}, PixelCounts()))
+    assert differences(twelve, sixteen) == [
+        "values of more than 8 bits became gray levels by other ranges in train (0 to 4,095) and "
+        "val (0 to 65,535): build both with one --range"
+    ]
+    assert not differences(twelve, twelve)
+    assert not differences(twelve, PixelReport({}))
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "said"),
+    [
+        ({"percentiles": [1, 99]}, {"integers": [0, 4095]}, r"1 % to 99 % of each.*0 to 4,095"),
+        ({"floats": [-1, 1]}, {"percentiles": [0, 100]}, r"-1 to 1.*0 % to 100 % of each"),
+        ({"percentiles": [1, 99]}, {"percentiles": [2, 98]}, r"1 % to 99 %.*2 % to 98 %"),
+        ({"integers": [0, 9], "floats": [0, 1]}, {"floats": [0, 2]}, r"\(0 to 9, 0 to 1\).*0 to 2"),
+        ({"bands": [4, 3, 2]}, {}, r"bands became colours in train \(4,3,2\) and val \(the first"),
+        ({"bands": [1]}, {"bands": [2]}, r"train \(1\) and val \(2\).* --bands"),
+        ({"alpha": "drop"}, {}, r"left out in train, and is transparency in val.* --alpha"),
+        ({}, {"alpha": "drop"}, r"left out in val, and is transparency in train"),
+    ],
+)
+def test_whatever_differs_in_the_rules_of_two_sets_is_said(train, val, said):
+    counts = PixelCounts(converted=3)
+    (line,) = differences(PixelReport(train, counts), PixelReport(val, counts))
+    assert re.search(said, line)
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ({"integers": [0, 4095]}, {"floats": [0, 1]}),
+        ({"integers": [0, 4095], "floats": [0, 4095]}, {"integers": [0, 4095]}),
+        ({"percentiles": [1, 99]}, {}),
+        ({"bands": [3, 2, 1], "alpha": "drop"}, {"bands": [3, 2, 1]}),
+    ],
+)
+def test_rules_by_which_equal_values_become_equal_are_no_difference(train, val):
+    counts = PixelCounts(converted=3)
+    assert not differences(PixelReport(train, counts), PixelReport(val, counts))
+
+
+def test_percentiles_that_made_no_image_are_no_difference():
+    chosen = PixelReport({"percentiles": [1, 99]})
+    assert not differences(chosen, PixelReport({"integers": [0, 4095]}, PixelCounts(converted=1)))
+
+
+def test_a_set_is_told_of_one_beside_it_that_was_built_by_another_rule(tmp_path, capsys):
+    for name, most in (("train", 4000), ("val", 60000), ("photos", 60000)):
+        files = {f"{seed}.png": png(scene(seed, 1, 0, most)) for seed in range(2)}
+        write(tmp_path / "src" / name, files)
+        capsys.readouterr()
+        shards.build(tmp_path / "src" / name, tmp_path / "sets" / name)
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("by other ranges in train (0 to 4,095) and val (0 to 65,535)" in said) == (
+            name == "val"
+        )
+    shards.build(tmp_path / "src" / "val", tmp_path / "one" / "val", value_range="0,4095")
+    capsys.readouterr()
+    shards.build(tmp_path / "src" / "train", tmp_path / "one" / "train", value_range="0,4095")
+    assert "other ranges" not in capsys.readouterr().err
+    (tmp_path / "one" / "train" / "index.json").write_text("broken")
+    shards.build(tmp_path / "src" / "train", tmp_path / "one" / "test")
 
 
 def test_the_rule_takes_no_broken_file_that_a_decoder_refuses(unpacked):

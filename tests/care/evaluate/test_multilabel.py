@@ -12,6 +12,7 @@ from care import CareError, resnet18
 from care.evaluate import multilabel
 from care.evaluate.multilabel import average_precision_of
 from shards import boxes, multilabels
+from shards.pixels import PixelRule
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 200, 0), "red": (255, 0, 0)}
 
@@ -100,6 +101,17 @@ def test_a_layer_learns_what_images_show(encoder, sets):
     assert got.measures["map"] > 65
     assert got.chosen["lrs"][0] in (0.1, 1.0)
     assert np.mean(got.resampled) == pytest.approx(got.measures["map"], abs=5)
+
+
+def test_sets_whose_images_became_other_pixels_are_told(encoder, sets, capsys):
+    train, val = sets
+    by_rule = val._replace(images=val.images._replace(rule=PixelRule(integers=(0, 4095))))
+    other = train._replace(images=train.images._replace(rule=PixelRule(integers=(0, 255))))
+    multilabel(encoder, other, by_rule, epochs=1, lrs=(0.1,), workers=0)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "other ranges in train (0 to 255) and val (0 to 4,095)" in said
+    multilabel(encoder, train, val, epochs=1, lrs=(0.1,), workers=0)
+    assert "other ranges" not in capsys.readouterr().err
 
 
 def test_sets_of_other_classes_and_without_objects_are_refused(encoder, sets):

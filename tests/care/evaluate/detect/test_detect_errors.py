@@ -10,6 +10,7 @@ import shards
 from care import CareError
 from care.evaluate.pictures import Examples, ResizedPicture
 from care.tapped import TappedEncoder
+from shards.pixels import PixelRule
 
 
 def without_boxes(picture):
@@ -44,6 +45,20 @@ def test_other_classes_are_refused(sets, tmp_path):
     ):
         train((sets[0], renamed), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_sets_whose_images_became_other_pixels_are_told(sets, tmp_path, capsys):
+    by_rules = [
+        data._replace(shards=None, rule=PixelRule(bands=bands))
+        for data, bands in zip(sets, ((3, 2, 1), ()), strict=True)
+    ]
+    layers = [nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    encoder = TappedEncoder(nn.Sequential(*layers), "0")
+    # c4 is refused of it, after the sets were looked at
+    with pytest.raises(CareError, match="no stages"):
+        judge(encoder, *by_rules, tmp_path, **SETTINGS)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "bands became colours in train (3,2,1) and val (the first ones)" in said
 
 
 @pytest.mark.parametrize("which", [0, 1])
