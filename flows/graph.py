@@ -14,6 +14,7 @@ Nothing here starts anything; ``tests/flows/test_graph.py`` asserts on the stage
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
+from flows.command import command_of
 from flows.evaluations import EVALUATIONS, SETS, Case, EvaluationKind
 from flows.experiment import Experiment
 from flows.facts import Facts
@@ -165,6 +166,7 @@ def report_stage(
         "losses": trained["losses"],
         "encoder": {"name": protocol.encoder, "size": protocol.size, "sha256": trained["digest"]},
         "stages": _lines_of_stages(experiment, results),
+        "command": command_of(experiment),
     }
     recipes = recipes_of(experiment, facts)
     if recipes:
@@ -172,12 +174,16 @@ def report_stage(
     inputs: Result = {
         "results": content,
         "encoders": {encoder.name: encoder.source for encoder in encoders(experiment)},
-        "pictured": Needs("val" if experiment.is_labelled else "train"),
+        "sets": {stage.name: Needs(stage.name) for stage in data_stages(experiment)},
+        "pictured": "val" if experiment.is_labelled else "train",
         "size": protocol.size,
         "seed": experiment.seed,
     }
     if main.name != CARE:
         inputs["main"] = main.name
+    if experiment.is_labelled:
+        tags = {encoder.name: encoder.tag for encoder in encoders(experiment)}
+        inputs["cache"] = Needs(f"features{tags[main.name]}")
     return Stage("report", "report", "report", inputs)
 
 

@@ -37,11 +37,23 @@ def compared(rows: Sequence[Row]) -> list[Row]:
     Returns:
         The rows, then the paper's. Their ``source`` says that they are reported, not measured here.
     """
+    return [*rows, *paper_rows(rows)]
+
+
+def paper_rows(rows: Sequence[Row]) -> list[Row]:
+    """Find the paper's results of the tasks that ours are of.
+
+    Args:
+        rows: evaluations as in results.json.
+
+    Returns:
+        The paper's rows, as ``compared`` puts them behind ours.
+    """
     reported_rows = paper()
     of_tasks = []
     for task in dict.fromkeys(row["task"] for row in rows):
         of_tasks += [_as_result(row) for row in reported_rows if row["task"] == task]
-    return [*rows, *of_tasks]
+    return of_tasks
 
 
 def _numbers_parsed(line: dict[str, str]) -> Row:

@@ -8,6 +8,7 @@ from rich.markdown import Markdown
 from flows import deployments
 from flows.cli.options import Json, Plain, add_command, new_app
 from flows.cli.tables import print_json, table
+from flows.command import FLAGS
 from flows.pipeline import care_pipeline
 from flows.plan import experiment_of_options, plan_of_options
 from flows.server import run_flow
@@ -16,8 +17,6 @@ from shards import storage
 from shards.errors import ShardError
 from shards.once import listing_once
 from shards.progress import console, warn
-
-_NAMES = {"value_range": "--range", "objectives": "--objective"}
 
 app = new_app(
     "The whole chain as one Prefect flow: here, or from deployments that a Prefect server starts.",
@@ -54,7 +53,7 @@ add_command(
     run_and_show,
     "care pipeline run --images s3://bucket/photos --out s3://bucket/lab",
     name="run",
-    names=_NAMES,
+    names=FLAGS,
 )
 
 
@@ -81,7 +80,7 @@ add_command(
     show_plan,
     "care pipeline plan --images photos --out lab --refresh knn",
     name="plan",
-    names=_NAMES,
+    names=FLAGS,
     about="What run would do with the same options: what is cached, what would run, and what is"
     " left out and why. Nothing is done, and no server is asked.",
 )
@@ -140,7 +139,7 @@ add_command(
     "care pipeline serve --images photos --out lab --cron '0 3 * * *', or without any option, and"
     " in another terminal: prefect deployment run care-pipeline/care-pipeline",
     name="serve",
-    names=_NAMES,
+    names=FLAGS,
     about="Let a Prefect server start pipeline, grid and stages in this folder, until Ctrl-C. The"
     " grid is that of care reproduce; the options are what the pipeline runs with, unless a run is"
     " given others.",
@@ -172,7 +171,7 @@ add_command(
     "care pipeline deploy --images photos --out lab --cron '0 3 * * *', then:"
     " prefect worker start --pool care",
     name="deploy",
-    names=_NAMES,
+    names=FLAGS,
     about="Deploy pipeline, grid and stages to a work pool, whose workers run them in this folder."
     " The grid is that of care reproduce; the options are what the pipeline runs with, unless a"
     " run is given others.",

@@ -1,56 +1,124 @@
 """The page about a pipeline."""
 
+from collections.abc import Mapping
+import torch
 import shards
+from care.encoders import Encoder
+from care.evaluate import extract
+from care.evaluate.features import Features, pooled_features
 from care.image_size import ImageSize
 from care.show import as_markdown, differences, sheet, verdict
 from care.show import report as write_page
+from care.show.embedding import FILE as EMBEDDING_FILE
+from care.show.embedding import embedding
 from care.show.export import PLAIN
 from care.train import load_encoder
 from flows.result import Result
 from flows.works.outputs import outputs
-from shards import storage
+from shards import ShardSet, storage
 
+# what the folder of a page has, the drawing of images only where there are two
+FILES = (
+    "results.json",
+    "results.md",
+    "losses.jsonl",
+    "maps.png",
+    EMBEDDING_FILE,
+    "report.html",
+)
 PICTURED = 8  # images whose attention is drawn
+EXAMPLES = 3  # names of files that were left out, for each reason
+# images of a set without classes whose features are extracted for the page
+PLACED = 500
 
 
-def report(
+def report(  # noqa: PLR0913 (the inputs of a stage)
     out: str,
     *,
     results: Result,
     encoders: dict[str, str],
+    sets: dict[str, str],
     pictured: str,
     size: ImageSize,
+    cache: str | None = None,
     main: str = "CARE",
     seed: int = 0,
 ) -> Result:
     """The page about a pipeline and what it shows.
 
     Args:
-        out: folder for ``results.json``, to which a verdict is added, ``results.md``,
-            ``losses.jsonl``, ``maps.png`` and ``report.html``.
+        out: folder for ``results.json``, to which a verdict and what the sets left out are added,
+            ``results.md``, ``losses.jsonl``, ``maps.png``, ``embedding.json`` and ``report.html``.
         results: what the pipeline found, with its evaluations.
         encoders: sources of the encoders by name, the main one among them.
-        pictured: shard set whose first images have their attention drawn.
+        sets: all shard sets by name.
+        pictured: name of the set whose first images have their attention drawn, and of whose images
+            the main encoder's features are.
         size: of the crops, pixels.
-        main: name of the encoder whose losses are shown.
+        cache: folder with the main encoder's features of that set's images with a class.
+        main: name of the encoder whose losses and features are shown.
         seed: of encoders that are initialised here.
 
     Returns:
         The files with their digests, and the tables for a Prefect artifact.
     """
-    data = shards.open(pictured)
+    data = shards.open(sets[pictured])
     images = [data.image(number) for number in range(min(PICTURED, len(data)))]
     networks = {name: load_encoder(source, seed=seed) for name, source in encoders.items()}
     storage.write_bytes(f"{out}/maps.png", sheet(images, networks, size=size))
+    _place_images(out, main, networks[main], data, size=size, cache=cache)
     rows = results["evaluations"]
     verdict_text = verdict(rows)
     findings = [difference._asdict() for difference in differences(rows)]
-    judged = results | {"verdict": verdict_text, "differences": findings}
+    judged = results | {"verdict": verdict_text, "differences": findings, "sets": _contents(sets)}
     storage.write_json(f"{out}/results.json", judged)
     storage.copy(f"{encoders[main]}/losses.jsonl", f"{out}/losses.jsonl")
     write_page(out)
     tables = as_markdown(rows)
     opening = f"{verdict_text.translate(PLAIN)}\n\n" if verdict_text else ""
     storage.write_bytes(f"{out}/results.md", (opening + tables).encode())
-    files = outputs(out, "results.json", "results.md", "losses.jsonl", "maps.png", "report.html")
+    files = outputs(out, *(name for name in FILES if name in storage.listing(out)))
     return {"outputs": files, "text": f"{len(rows)} results", "markdown": tables}
+
+
+def _place_images(
+    out: str, name: str, encoder: Encoder, data: ShardSet, *, size: ImageSize, cache: str | None
+) -> None:
+    """Leave where an encoder puts images of a set, unless that is less than two of them.
+
+    Args:
+        out: folder of the page.
+        name: the encoder's on the page.
+        encoder: the encoder.
+        data: the set: of its images those with a class, or of a set without classes the first.
+        size: of the crops, pixels.
+        cache: folder with features of those with a class.
+    """
+    labelled = data.labelled()
+    if len(labelled):
+        features = extract(encoder, labelled, size=size, cache=cache)
+    else:
+        first = range(min(PLACED, len(data)))
+        x = pooled_features(encoder, data, {0: first}, size=size)
+        features = Features(x, torch.full((len(x),), -1), 0)
+    if len(features.x) > 1:
+        content = embedding(name, features, data.classes)
+        storage.write_json(f"{out}/{EMBEDDING_FILE}", content)
+
+
+def _contents(sets: Mapping[str, str]) -> list[Result]:
+    """How many files each set was made of, and what was left out under which reason.
+
+    Args:
+        sets: shard sets by name.
+    """
+    contents = []
+    for name, url in sets.items():
+        index = shards.open(url).index
+        rejects = [
+            {"reason": reason, "count": len(names), "examples": list(names[:EXAMPLES])}
+            for reason, names in index.rejects.items()
+        ]
+        kept = len(index.samples)
+        contents.append({"name": name, "seen": index.seen, "kept": kept, "rejects": rejects})
+    return contents

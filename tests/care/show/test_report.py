@@ -27,15 +27,22 @@ RESULTS = {
 
 
 class Page(HTMLParser):
-    """Elements with their attributes, and the text of every table cell and heading."""
+    """Elements with their attributes, and the text of every table cell and heading.
+
+    What can be unfolded, the paper's results, is text of its own.
+    """
 
     def __init__(self, text):
         super().__init__()
         self.elements, self.cells, self.text, self._inside = [], [], [], None
+        self.folded, self._is_folded = [], False
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
+        self._is_folded = self._is_folded or tag == "details"
+        if self._is_folded:
+            return
         if tag in ("td", "h1", "figcaption", "p"):
             self.cells.append([tag, dict(attrs).get("class") or "", ""])
             self._inside = tag
@@ -43,8 +50,12 @@ class Page(HTMLParser):
     def handle_endtag(self, tag):
         if tag == self._inside:
             self._inside = None
+        self._is_folded = self._is_folded and tag != "details"
 
     def handle_data(self, data):
+        if self._is_folded:
+            self.folded.append(data)
+            return
         self.text.append(data)
         if self._inside:
             self.cells[-1][2] += data
@@ -124,6 +135,51 @@ def test_what_results_say_is_text_and_never_markup(full):
     assert "Skipped: detection: no <boxes>" in texts
     assert not {tag for tag, _ in page.elements} & {"b", "boxes"}
     assert "Scenes &lt;b&gt;&amp; co&lt;/b&gt;" in text
+
+
+def test_what_the_paper_reports_is_folded_behind_ours(full):
+    text, page = read(full)
+    folded = " ".join(page.folded)
+    assert "not measured here" in folded
+    assert "linear, reported by the paper (ImageNet)" in folded
+    assert "CARE, ResNet-50, 400 epochs" in folded
+    assert "kNN" not in folded
+    assert text.index("</details>") > text.index("71.3")
+    write(full, {"evaluations": [KNN | {"encoder": "trained", "top1": 71.26}]})
+    assert "<details>" not in read(full)[0]
+
+
+def test_pictures_and_drawings_are_there_in_words_too(full):
+    (full / "neighbours.png").write_bytes(png())
+    plane = {"encoder": "trained", "classes": ["a<b"], "explained": [0.5, 0.25]}
+    plane |= {"labels": [0, 0, 0], "points": [[0, 0], [1, 0], [0, 2]]}
+    (full / "embedding.json").write_text(json.dumps(plane))
+    text, page = read(full)
+    alts = [attributes["alt"] for tag, attributes in page.elements if tag == "img"]
+    assert len(alts) == 2
+    assert alts[0].endswith("for each encoder: trained, random")
+    assert "nearest" in alts[1]
+    drawings = [attributes for tag, attributes in page.elements if tag == "svg"]
+    for attributes in drawings:
+        assert attributes.get("aria-hidden") == "true" or attributes["aria-label"]
+    labels = [attributes.get("aria-label", "") for attributes in drawings]
+    assert any("3 images as points" in label and "a<b 3" in label for label in labels)
+    assert any("30 steps: 4 at first, 3.03 at last" in label for label in labels)
+    assert "a&lt;b&nbsp;(3)" in text
+    assert "50.0 and 25.0 % of the variance" in text
+
+
+def test_what_sets_left_out_and_the_command_are_told(full):
+    rejects = [{"reason": "truncated", "count": 4, "examples": ["a/1.jpg", "<b>.jpg"]}]
+    sets = [{"name": "train", "seen": 2004, "kept": 2000, "rejects": rejects}]
+    sets += [{"name": "val", "seen": 400, "kept": 400, "rejects": []}]
+    write(full, RESULTS | {"sets": sets, "command": "care pipeline run --images 'my <photos>'"})
+    text, page = read(full)
+    cells = [text for tag, _, text in page.cells if tag == "td"]
+    assert "4 truncated: a/1.jpg, <b>.jpg, …" in cells
+    assert cells[cells.index("val") :][:4] == ["val", "400", "400", "nothing"]
+    assert "2,004" in cells
+    assert "care pipeline run --images &#39;my &lt;photos&gt;&#39;" in text
 
 
 def curves(page):
