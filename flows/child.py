@@ -2,15 +2,16 @@
 
 ``python -m flows.child FD`` imports everything once, which takes seconds, and forks whenever a
 socket comes in at the socket FD. It ends with whoever holds the other end of that; what it forked
-is then asked to stop. ``flows.supervise`` is the other end.
+is then asked to stop. ``flows.supervise`` is the other end. Where processes cannot be forked, each
+stage is started anew: ``python -m flows.child stage FD``.
 Tests: ``tests/flows/test_supervise.py`` and ``test_pipeline_kills.py``.
 """
 
-import ctypes
 import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from contextlib import suppress
 from typing import Any
@@ -19,6 +20,8 @@ from care.train.ranks import limit_threads
 from flows import pieces, records, works
 from flows.exits import exit_on_failure
 from flows.outcomes import Outcome, format_outcome, format_pid, outcome_of
+from shards.orphans import end_with_parent
+from shards.processes import can_fork
 
 
 def serve(connection: socket.socket) -> None:
@@ -43,19 +46,27 @@ def serve(connection: socket.socket) -> None:
             return
         if not byte:
             return
-        if os.fork() == 0:
+        if not can_fork():
+            _start_stage(received[0])
+        elif os.fork() == 0:
             connection.close()
             _be_stage(received[0])
         os.close(received[0])
 
 
+def _start_stage(descriptor: int) -> None:
+    """Start the process of one stage, without a fork."""
+    command = [sys.executable, "-m", "flows.child", "stage", str(descriptor)]
+    subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.DEVNULL)
+
+
 def _be_stage(descriptor: int) -> None:
-    """Be the process of one stage, after the fork, and end with it.
+    """Be the process of one stage, and end with it.
 
     Args:
         descriptor: of the socket for its work, its output and its outcome.
     """
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    end_with_parent(signal.SIGTERM)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for standard_stream in (1, 2):
         os.dup2(descriptor, standard_stream)
@@ -110,6 +121,8 @@ def _do(work: str, arguments: Any, slot: dict[str, str]) -> Outcome:
 def main() -> None:
     """Be one of torchrun's processes, which get their work as an argument, or the origin."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
+        if sys.argv[1] == "stage":
+            _be_stage(int(sys.argv[2]))
         works.import_all()
         serve(socket.socket(fileno=int(sys.argv[1])))
         return

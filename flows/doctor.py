@@ -100,6 +100,8 @@ def _devices() -> Iterator[Check]:
         precision = fastest_precision(torch.device("cuda", number))
         text = f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, {precision}"
         yield Check("devices", f"cuda:{number}", "ok", text)
+    if torch.backends.mps.is_available():
+        yield Check("devices", "mps", "ok", "--device mps trains on it, in fp32")
     if not torch.cuda.is_available():
         yield Check("devices", "cuda", "missing", _why_no_cuda())
 

@@ -1,7 +1,8 @@
 """Environment variables of our own by which one process tells another what it may not ask.
 
 Users set none of these; what they may set is in ``docs/deployment.md``. Beside those below there is
-``CARE_LAUNCHED``, by which ``care.train.launch`` tells the statuses of this start from older ones.
+``CARE_LAUNCHED``, by which ``care.train.launch`` tells the statuses of this start from older ones,
+and ``CARE_FORK``, by which tests of ``shards.processes`` have Linux do without forks.
 """
 
 import os

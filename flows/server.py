@@ -33,10 +33,10 @@ from shards.progress import console
 
 START_SECONDS = 120.0  # that a server of our own may take until it answers
 # Prefect's own ephemeral server outlives a SIGKILL of its parent, and dies of its Ctrl-C before we
-# could save. Ours is killed with us: 1 is PR_SET_PDEATHSIG, 9 SIGKILL.
+# could save. Ours is killed with us.
 _SERVE = (
-    "import ctypes, sys; ctypes.CDLL(None).prctl(1, 9);"
-    " from uvicorn.main import main; main(sys.argv[1:])"
+    "import signal, sys; from shards.orphans import end_with_parent;"
+    " end_with_parent(signal.SIGKILL); from uvicorn.main import main; main(sys.argv[1:])"
 )
 
 

@@ -51,8 +51,13 @@ class _Job(NamedTuple):
 
 
 def can_fork() -> bool:
-    """Whether processes can be forked here; other systems' libraries do not stand it."""
-    return sys.platform == "linux" and not multiprocessing.current_process().daemon
+    """Whether processes can be forked here.
+
+    Other systems' libraries do not stand it. ``CARE_FORK=no`` has Linux do without, as they do.
+    """
+    if sys.platform != "linux" or os.environ.get("CARE_FORK") == "no":
+        return False
+    return not multiprocessing.current_process().daemon
 
 
 def run_in_processes(

@@ -20,7 +20,8 @@ from care.evaluate.pictures import Examples, training_batches
 from care.evaluate.predictions import DECIMALS
 from care.evaluate.voc_metric import judge_voc
 from care.train import ranks
-from care.train.machine import Machine, torch_device
+from care.train.devices import torch_device
+from care.train.machine import Machine
 from care.train.norm import synchronise
 from care.train.precision import Precision, continued_precision
 from care.train.rates import set_rate

@@ -15,6 +15,7 @@ from care.evaluate.linear_heads import (
     held_out_rows,
 )
 from care.schedules import lr_at
+from care.train.devices import widest_float
 from care.train.rates import set_rate
 
 FAST_LRS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -167,19 +168,20 @@ class Standardisation:
     """Standardises rows, on a device, by the mean and deviation of a set's features.
 
     Args:
-        x: the set's features; they are read twice, and summed in float64.
+        x: the set's features; they are read twice, and summed in float64 where there is it.
         device: where rows are sent.
     """
 
     def __init__(self, x: Float[Tensor, "n d"], device: torch.device) -> None:
         self.device = device
-        total = torch.zeros(x.shape[1], dtype=torch.float64, device=device)
+        wide = widest_float(device)
+        total = torch.zeros(x.shape[1], dtype=wide, device=device)
         for part in torch.split(x, SUMMED_AT_ONCE):
-            total += _send(part, device).double().sum(0)
+            total += _send(part, device).to(wide).sum(0)
         mean = total / len(x)
         squares = torch.zeros_like(total)
         for part in torch.split(x, SUMMED_AT_ONCE):
-            squares += (_send(part, device).double() - mean).square_().sum(0)
+            squares += (_send(part, device).to(wide) - mean).square_().sum(0)
         self.mean = mean.float()
         self.deviation = (squares / len(x)).sqrt().float().clamp_min(SMALLEST_DEVIATION)
 
@@ -195,5 +197,5 @@ class Standardisation:
 def _send(rows: Tensor, device: torch.device) -> Tensor:
     """Rows on the device, to a GPU from pinned memory, which the host does not wait for."""
     if device.type != "cuda":
-        return rows
+        return rows.to(device)
     return rows.pin_memory().to(device, non_blocking=True)

@@ -9,9 +9,9 @@ from care.encoders import Encoder, build_encoder
 from care.errors import CareError
 from care.image_size import ImageSize
 from care.objectives.by_name import OBJECTIVES
+from care.train.devices import torch_device
 from care.train.initial import initial_encoder
 from care.train.load import load_encoder
-from care.train.machine import torch_device
 from care.train.recipes import recipe_for, recipe_optimizer
 from care.train.supervised import supervised_network
 from care.vit import VITS, ViTEncoder
@@ -23,13 +23,16 @@ def check_processes(nproc: int, device: str | None) -> None:
 
     Args:
         nproc: processes that train together on this machine.
-        device: "cuda", "cpu" or None for what there is.
+        device: its name, or None for what there is.
 
     Raises:
         CareError: It is one of these.
     """
+    kind = torch_device(device).type
+    if kind == "mps" and nproc > 1:
+        raise CareError(f"wanted one process on the device mps, got {nproc}; leave --nproc out")
     gpus = torch.cuda.device_count()
-    if torch_device(device).type == "cuda" and nproc > gpus:
+    if kind == "cuda" and nproc > gpus:
         raise CareError(
             f"wanted a GPU for each of {nproc} processes, got {gpus}; give --nproc {gpus}"
             " or fewer, or --device cpu"

@@ -1,9 +1,9 @@
 """Processes that train as one: how they start, how they meet, what they leave of how it ended."""
 
-import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -20,6 +20,7 @@ from care.train.ranks import limit_threads
 from shards import storage
 from shards.cores import threads_per_process
 from shards.errors import Stopped
+from shards.orphans import end_with_parent
 from shards.progress import warn
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 RESTARTS = 3
 # a probe may be long
 TIMEOUT = timedelta(hours=2)
-# of prctl: the signal that a process gets when its parent dies
-PR_SET_PDEATHSIG = 1
 
 
 class Outcome(NamedTuple):
@@ -68,7 +67,7 @@ def process_group(run: str | Path) -> Iterator[None]:
         yield
         return
     # torchrun gives every worker a session of its own: without this they would outlive it
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent(signal.SIGTERM)
     has_gpus = torch.cuda.is_available()
     if has_gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -96,8 +95,14 @@ def _meeting_place() -> str:
     if not place.startswith("/"):
         return "env://"
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        os.environ.setdefault(name, "lo")
+        os.environ.setdefault(name, _loopback())
     return f"file://{place}{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+
+
+def _loopback() -> str:
+    """The interface by which a machine talks to itself: ``lo``, or ``lo0`` of Macs."""
+    names = [name for _, name in socket.if_nameindex()]
+    return next((name for name in names if name.startswith("lo")), "lo")
 
 
 def torchrun(

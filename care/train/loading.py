@@ -1,10 +1,10 @@
 """How many processes decode images beside one that computes: speed, never the result."""
 
-import multiprocessing
 import shutil
 import torch
 from care.train import ranks
 from shards.cores import cores_per_process
+from shards.processes import can_fork
 from shards.progress import warn
 
 # batches below which starting workers costs more than it saves
@@ -55,10 +55,11 @@ def automatic_workers(device: torch.device, threads: int | None = None) -> int:
 
     Returns:
         On CUDA the cores of this process but one, at most 8 and, of several cores, at least 1.
-        On a CPU the cores that the threads leave, at most 2. None in a daemon, such as a
-        process of Dask, which may have no children.
+        On a CPU the cores that the threads leave, at most 2. None where processes cannot be
+        forked: in a daemon, such as a process of Dask, which may have no children, and on systems
+        other than Linux, where each would run the user's script again.
     """
-    if multiprocessing.current_process().daemon:
+    if not can_fork():
         return 0
     # OMP_NUM_THREADS limits threads that compute, and torchrun sets it to 1: here cores count
     cores = cores_per_process(ranks.local_world())

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from care.image_size import ImageSize, sides
+from care.train.devices import widest_float
 from care.train.views import ViewParameters
 
 # ImageNet's, of RGB in 0…1
@@ -176,7 +177,8 @@ def _blur(x: Float[Tensor, "b 3 h w"], sigma: Float[Tensor, "b 1 1 1"]) -> Float
         x: images.
         sigma: standard deviation, pixels.
     """
-    variance = sigma.double() * sigma.double() / 3
+    deviation = sigma.to(widest_float(sigma.device))
+    variance = deviation * deviation / 3
     # pixels on either side that count in full; one more counts in part, by the weight of the edge
     radius = (((12 * variance + 1).sqrt() - 1) / 2).floor()
     excess = 6 * (variance - (radius + 1) ** 2)

@@ -13,10 +13,11 @@ from care.momentum import update_targets
 from care.train import ranks
 from care.train.batches import Batch, batches, bytes_of_views
 from care.train.collapse import CollapseGuard
+from care.train.devices import keep_freed_memory, torch_device
 from care.train.growth import describe_growth
 from care.train.initial import start_from
 from care.train.losses import TERMS, Losses
-from care.train.machine import Machine, keep_freed_memory, torch_device
+from care.train.machine import Machine
 from care.train.measured_precision import continued_precisions
 from care.train.norm import synchronise
 from care.train.optimizers import SGD, Optimizer, optimizer_settings, set_rates

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from care.errors import Diverged
+from care.train.devices import widest_float
 from care.train.precision import Precision, autocast, seeded
 
 Losses = Callable[..., Mapping[str, Tensor]]
@@ -65,7 +66,8 @@ class Stepper:
     ) -> dict[str, float]:
         """Sum up the gradients of all parts, and return the losses' means."""
         names: list[str] = []
-        means = torch.zeros((), dtype=torch.float64, device=self._device)
+        wide = widest_float(self._device)
+        means = torch.zeros((), dtype=wide, device=self._device)
         for number, part in enumerate(parts, 1):
             is_last = number == len(parts)
             # gradients of all processes are averaged once, with the last part
@@ -77,7 +79,7 @@ class Stepper:
                 terms["total"] = torch.stack([*terms.values()]).sum()
             torch.autograd.backward(self.scaler.scale(terms["total"] / len(parts)))
             names = [*terms]
-            values = torch.stack([value.detach().double() for value in terms.values()])
+            values = torch.stack([value.detach().to(wide) for value in terms.values()])
             means = means + values / len(parts)
         return dict(zip(names, means.tolist(), strict=True))
 

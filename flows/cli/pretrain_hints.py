@@ -8,8 +8,8 @@ import shards
 from care import CStream, TStream
 from care.train import ranks
 from care.train.batch_size import PAPERS, default_batch_size, suitable_batch_size
+from care.train.devices import torch_device
 from care.train.forecast import describe_duration, forecast_seconds, is_worth_a_forecast
-from care.train.machine import torch_device
 from care.train.mirror import recorded_settings
 from shards.progress import say, warn
 

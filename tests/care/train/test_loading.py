@@ -115,3 +115,10 @@ def test_automatic_workers_change_no_bit(data, machine):
     alone = batches(data, **settings, workers=0)
     for (_, views), (_, expected) in zip(batches(data, **settings), alone, strict=True):
         assert all(map(torch.equal, views, expected))
+
+
+def test_where_processes_cannot_be_forked_no_worker_is_started_unasked(machine, monkeypatch):
+    machine(8)
+    monkeypatch.setenv("CARE_FORK", "no")
+    assert automatic_workers(CUDA) == automatic_workers(CPU) == 0
+    assert worker_count(3, CPU, batches=100) == 3
