@@ -55,18 +55,39 @@ def exclusive(
         os.close(descriptor)
 
 
+def is_held(folder: str | Path) -> bool:
+    """Whether a process is in an ``exclusive`` block with a local folder now.
+
+    Args:
+        folder: a path; nobody is at one that is not there.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        # a shared lock: two who look do not take each other for a holder
+        return not _try_lock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
 def _check_nothing() -> None:
     """A kernel's lock is not lost while its process lives."""
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Lock an open folder unless another process has.
+
+    Args:
+        descriptor: of the folder.
+        kind: of the lock.
 
     Returns:
         Whether it is locked now.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -320,7 +320,9 @@ class Run:
             )
         )
         stack.enter_context(self._saver)
-        write_status(self.path, "running")
+        steps = self.settings["steps"] + self._position.offset
+        batch_size = self.settings["batch_size"]
+        write_status(self.path, "running", steps=steps, batch_size=batch_size)
 
     # recording
 
@@ -351,3 +353,5 @@ class Run:
         _traceback: TracebackType | None,
     ) -> None:
         leave_word(self.path, error, is_admitted=self._is_admitted)
+        if self.lead and self._is_admitted:
+            self._saver.put_status()

@@ -12,7 +12,9 @@ STATUS = "status"
 REFUSAL = "status-refused"
 
 
-def write_status(run: Path, state: str, message: str = "", *, name: str = STATUS) -> None:
+def write_status(
+    run: Path, state: str, message: str = "", *, name: str = STATUS, **numbers: int
+) -> None:
     """Write how this process of a run is.
 
     Args:
@@ -20,10 +22,11 @@ def write_status(run: Path, state: str, message: str = "", *, name: str = STATUS
         state: ``running``, ``done``, ``stopped`` or ``failed``.
         message: why.
         name: of the file; processes but the first add their number.
+        **numbers: of the run, such as its ``steps``, for who watches it.
     """
     number = ranks.rank()
     process = "" if number == 0 else f"-{number}"
-    status = {"state": state, "message": message}
+    status = {"state": state, "message": message, **numbers}
     storage.write_json(run / f"{name}{process}.json", status)
 
 

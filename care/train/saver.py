@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from torch import Tensor
 from care.train import checkpoint, mirror
+from care.train.run_status import STATUS
 from shards import storage
-from shards.errors import StoreError
+from shards.errors import ShardError, StoreError
 from shards.progress import warn
 
 
@@ -86,6 +88,16 @@ class Saver:
         for check in self._checks:
             check()
         mirror.push(self._path, str(self._url), rewritten=step, keep_every=self._keep_every)
+
+    def put_status(self) -> None:
+        """Bring the word that the run has left to its URL, unless another process has it now."""
+        if not storage.is_remote(self._url):
+            return
+        name = f"{STATUS}.json"
+        with suppress(ShardError, FileNotFoundError):
+            for check in self._checks:
+                check()
+            storage.copy(self._path / name, f"{self._url}/{name}")
 
     def _write(
         self,

@@ -39,6 +39,10 @@ _LAZY = {
         "flows.cli.features",
         "Features of a set's images, labelled or not, as NumPy, Parquet or safetensors.",
     ),
+    "watch": _Lazy(
+        "flows.cli.watch",
+        "How a training goes: its losses, verdicts, speed and the time that is left.",
+    ),
     "pipeline": _Lazy(
         "flows.cli.pipeline",
         "The whole chain as one Prefect flow, here or from deployments; killed, it continues.",
