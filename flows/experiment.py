@@ -7,7 +7,6 @@ all that decides a result, ``flows.execution.Execution`` what decides none.
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from care.image_size import ImageSize, image_size
 from flows.protocols import PROTOCOLS, Protocol, ProtocolName
 from flows.recipes import BYOL, OptimizerName, RecipeChanges, check_objectives
 from flows.result import Result
@@ -22,6 +21,7 @@ from shards.bounds import (
     PositiveInt,
 )
 from shards.errors import Misuse
+from shards.image_size import ImageSize, image_size
 from shards.misspelt import suggestion
 from shards.pixels import Alpha
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
-from care.image_size import ImageSize
 from flows.result import Result
+from shards.image_size import ImageSize
 
 ProtocolName = Literal["quick", "photos", "paper"]
 

@@ -6,10 +6,10 @@ Protocols say how BYOL is trained, by plain SGD. Other objectives are trained by
 
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple, get_args
-from care.image_size import ImageSize
 from flows.protocols import Protocol
 from flows.result import Result
 from shards.errors import Misuse
+from shards.image_size import ImageSize
 
 ObjectiveName = Literal[
     "byol",

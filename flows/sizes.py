@@ -1,8 +1,8 @@
 """At which size encoders are judged that stand in one table: at that of the first that has one."""
 
 from collections.abc import Sequence
-from care.image_size import ImageSize
 from care.train.load import trained_size
+from shards.image_size import ImageSize
 from shards.progress import say
 
 

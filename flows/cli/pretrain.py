@@ -14,7 +14,6 @@ from care import CStream, Objective, TStream, c_stream_for, streams_for
 from care.encoders import ENCODERS, Encoder, build_encoder
 from care.evaluate import knn, quality_probe
 from care.evaluate.evaluation import comparable
-from care.image_size import ImageSize
 from care.train import Pretrained, TimedProbe, pretrain
 from care.train.checks import check_encoder, check_method, check_optimizer, check_processes
 from care.train.growth import grows
@@ -37,6 +36,7 @@ from flows.cli.pretrain_recipe import (
 from flows.cli.tables import print_json
 from flows.exits import exit_on_failure
 from flows.flatten import gathered
+from shards.image_size import ImageSize
 from shards.once import listing_once
 
 app = new_app(add_completion=False)

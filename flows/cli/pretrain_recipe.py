@@ -7,13 +7,13 @@ import torch
 import typer
 from care import Objective
 from care.errors import CareError
-from care.image_size import ImageSize
 from care.objectives.by_name import objective_for
 from care.train.optimizers import OPTIMIZERS
 from care.train.recipes import Recipe, recipe_for, recipe_optimizer, recipe_views
 from care.vit import patch_side
 from flows.recipes import OptimizerName, describe_recipe
 from shards.bounds import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
+from shards.image_size import ImageSize
 from shards.progress import say
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from care.image_size import ImageSize, image_size
 from flows.protocols import PROTOCOLS, Protocol, ProtocolName
 from flows.recipes import OptimizerName, RecipeChanges
 from flows.reproduce.arms import Arm
 from flows.result import Result
 from shards.bounds import BatchSize, Fraction, PositiveFloat, PositiveInt
 from shards.errors import Misuse
+from shards.image_size import ImageSize, image_size
 
 
 @dataclass(frozen=True)

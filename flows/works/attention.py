@@ -2,11 +2,11 @@
 
 import numpy as np
 from care.evaluate.resampling import resampled_mean
-from care.image_size import ImageSize
 from care.show import AttentionShare, attention_shares
 from flows.result import Result
 from flows.works.encoders import loaded_encoder
 from flows.works.rendered import render_scenes
+from shards.image_size import ImageSize
 
 _HOW = "share of the label-free Grad-CAM of the last stage inside the objects' masks"
 

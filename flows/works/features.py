@@ -2,9 +2,9 @@
 
 import shards
 from care.evaluate import extract
-from care.image_size import ImageSize
 from flows.result import Result
 from flows.works.encoders import loaded_encoder
+from shards.image_size import ImageSize
 
 
 def features(

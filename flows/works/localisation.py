@@ -2,11 +2,11 @@
 
 from torch import Tensor
 from care.evaluate.resampling import resampled_mean
-from care.image_size import ImageSize
 from care.show.localisation import LEAST_IOU, TOLERANCE, localise
 from flows.result import Result
 from flows.works.encoders import loaded_encoder
 from flows.works.rendered import render_scenes
+from shards.image_size import ImageSize
 
 
 def localisation(

@@ -6,7 +6,6 @@ import shards
 from care.encoders import Encoder
 from care.evaluate import extract
 from care.evaluate.features import Features, pooled_features
-from care.image_size import ImageSize
 from care.show import as_markdown, differences, sheet, verdict
 from care.show import report as write_page
 from care.show.embedding import FILE as EMBEDDING_FILE
@@ -16,6 +15,7 @@ from care.train import load_encoder
 from flows.result import Result
 from flows.works.outputs import outputs
 from shards import ShardSet, storage
+from shards.image_size import ImageSize
 
 # what the folder of a page has, the drawing of images only where there are two
 FILES = (

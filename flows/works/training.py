@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import care
 import shards
-from care.image_size import ImageSize
 from care.objectives.by_name import objective_for
 from care.positions import Position
 from care.sequential import SequentialEncoder, sequential_stream
@@ -20,6 +19,7 @@ from flows.flatten import gathered
 from flows.result import Result
 from flows.works.outputs import outputs
 from flows.works.timing import timing
+from shards.image_size import ImageSize
 
 POSITIONS: dict[str, type[Position]] = {
     "none": care.NoPosition,

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from care import CareError, build_encoder, streams_for
+from care import build_encoder, streams_for
 from care.encoded import map_shape
 from care.image_size import LEAST_SIDE, image_size, sides, typed_size
+from shards.errors import Misuse
 
 
 @pytest.mark.parametrize(
@@ -28,13 +29,13 @@ def test_each_size_has_one_form_which_is_json(typed, form, height, width):
 
 @pytest.mark.parametrize("typed", ["", "big", "96x", "x96", "-96", "96x192x3", "9.5", "96,192"])
 def test_what_is_no_size_is_answered_by_what_one_looks_like(typed):
-    with pytest.raises(CareError, match=r"wanted a side in pixels, or height and width such as 96"):
+    with pytest.raises(Misuse, match=r"wanted a side in pixels, or height and width such as 96"):
         image_size(typed)
 
 
 @pytest.mark.parametrize("typed", ["15", 15, "96x15", "0x96"])
 def test_a_typed_size_is_as_large_as_networks_need(typed):
-    with pytest.raises(CareError, match=f"sides of at least {LEAST_SIDE} px, got {typed}"):
+    with pytest.raises(Misuse, match=f"sides of at least {LEAST_SIDE} px, got {typed}"):
         typed_size(typed)
     assert typed_size("16x300") == "16x300"
 

@@ -21,6 +21,7 @@ atexit.register(lambda: print("LOADED", *sorted({absent} & set(sys.modules))))
         ("import flows", {"torch", "prefect"}),
         (HELP.format(words=""), {"torch", "prefect", "torchvision"}),
         (HELP.format(words="'shards', 'build',"), {"torch", "prefect", "torchvision"}),
+        ("import flows.cli.pipeline", {"torch", "torchvision"}),
     ],
 )
 def test_imports_stay_light(statement: str, absent: set[str]) -> None:

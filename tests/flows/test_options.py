@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 import pytest
 import typer
 from typer.testing import CliRunner
-from care.image_size import ImageSize
 from flows.cli.options import add_command
 from flows.flatten import flat_parameters, gathered, parse_docstring
 from shards.bounds import (
@@ -17,6 +16,7 @@ from shards.bounds import (
     PositiveInt,
     Range,
 )
+from shards.image_size import ImageSize
 
 Kind = Literal["decode", "header"]
 
