@@ -44,6 +44,7 @@ class EvaluationKind(NamedTuple):
         of_ablations: whether it also judges an encoder that is there for comparison alone.
         trials: seeds of ``care evaluate``, where no other number is asked for.
         by_processes: whether several processes can train together.
+        data: what its data may be, in words; "" where the inputs by which they are found say it.
         example: what follows ``care evaluate``'s name of it, in its help.
     """
 
@@ -56,6 +57,7 @@ class EvaluationKind(NamedTuple):
     of_ablations: bool = True
     trials: int = 1
     by_processes: bool = False
+    data: str = ""
     example: str = ""
 
     def hidden_parameters(self) -> set[str]:
@@ -93,6 +95,19 @@ def on_boxes(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iter
     for pair in experiment.annotated_pairs:
         sets = {"train": Needs(f"{pair}-train"), "val": Needs(f"{pair}-val")}
         yield Case(pair, {**sets, **experiment.detector(pair)}, group=pair)
+
+
+def on_labelled_pixels(
+    line: EvaluationKind, experiment: Experiment, facts: Facts
+) -> Iterator[Case]:
+    """On the pair of sets whose pixels have classes: files of the user's, or the scenes."""
+    settings = experiment.segmenter
+    train, val = experiment.detection.segment_train, experiment.detection.segment_val
+    if train and val:
+        yield Case(line.kind, {"train": train, "val": val, **settings})
+    elif experiment.has_scenes_masks:
+        sets = {"train": Needs("coco-train"), "val": Needs("coco-val")}
+        yield Case(line.kind, {**sets, **settings})
 
 
 def on_scenes(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iterator[Case]:
@@ -150,6 +165,18 @@ EVALUATIONS = (
         by_processes=True,
         example="runs/r50 --train VOC2007/ImageSets/Main/trainval.txt"
         " --val VOC2007/ImageSets/Main/test.txt",
+    ),
+    EvaluationKind(
+        "segment",
+        "segmentation",
+        on_labelled_pixels,
+        rank=2,
+        of_ablations=False,
+        by_processes=True,
+        data="VOC list (ImageSets/Segmentation/….txt), Cityscapes' leftImg8bit/train, folder of"
+        " images and masks, COCO JSON with masks, or shard set of one",
+        example="runs/r50 --train VOC2012/ImageSets/Segmentation/trainaug.txt"
+        " --val VOC2012/ImageSets/Segmentation/val.txt",
     ),
     EvaluationKind(
         "multilabel",

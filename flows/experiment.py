@@ -136,16 +136,19 @@ class Judging:
             random:ENCODER, with paper none.
         labels: shares of the training labels to fine-tune on.
         finetune_steps: steps of each fine-tuning, about, if the protocol is not the paper's.
+        evaluate: which evaluations are done, such as knn, linear, finetune, detect, segment and
+            attention; by default all that the images allow.
     """
 
     baselines: list[str] | None = None
     labels: tuple[float, ...] = (0.01, 0.1)
     finetune_steps: PositiveInt = 50
+    evaluate: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Detection:
-    """Annotated images to train and to score detectors on.
+    """Annotated images to train and to score detectors and segmenters on.
 
     Attributes:
         voc_train: Pascal VOC list, or shards of one, to train detectors on.
@@ -156,6 +159,11 @@ class Detection:
         detection_iterations: training steps of the detectors.
         coco_image_root: folder of the images of the COCO JSONs, or of the folders train2017,
             val2017, …, where they are not found around the lists.
+        segment_train: images whose pixels have classes to learn from, as for care evaluate segment:
+            a VOC list, a folder of images and masks, a COCO JSON with masks or shards of one; the
+            scenes have their own.
+        segment_val: the same, to score segmenters on.
+        segment_iterations: training steps of the segmenters.
     """
 
     voc_train: str | None = None
@@ -165,6 +173,9 @@ class Detection:
     detection_size: PixelSide | None = None
     detection_iterations: PositiveInt | None = None
     coco_image_root: str | None = None
+    segment_train: str | None = None
+    segment_val: str | None = None
+    segment_iterations: PositiveInt | None = None
 
 
 @dataclass(frozen=True)
@@ -270,6 +281,19 @@ class Experiment:
         return {name: (train, val) for name, (train, val) in pairs.items() if train and val}
 
     @property
+    def segmenter(self) -> Result:
+        """Keywords of the segmenters."""
+        settings = {**self.protocol.evaluations.get("segment", {})}
+        if self.detection.segment_iterations is not None:
+            settings["iterations"] = self.detection.segment_iterations
+        return settings
+
+    @property
+    def has_scenes_masks(self) -> bool:
+        """Whether the annotated images are the scenes, whose objects have masks."""
+        return self.of_scenes and not (self.detection.coco_train or self.detection.coco_val)
+
+    @property
     def skipped(self) -> list[str]:
         """What is left out whatever the images turn out to be, and why."""
         if self.annotated_pairs:
@@ -313,6 +337,7 @@ class Experiment:
         for train, val in (
             (self.detection.voc_train, self.detection.voc_val),
             (self.detection.coco_train, self.detection.coco_val),
+            (self.detection.segment_train, self.detection.segment_val),
         ):
             if bool(train) != bool(val):
                 raise Misuse(f"{wanted}, got only {train or val}; give both or none")

@@ -71,6 +71,25 @@ def check_refresh(names: Collection[str]) -> None:
         raise Misuse(f"{wanted}; got {', '.join(sorted(unknown))}")
 
 
+def check_evaluations(experiment: Experiment) -> None:
+    """Refuse what is the name of no evaluation.
+
+    Args:
+        experiment: that asks for some.
+
+    Raises:
+        Misuse: It asks for another one, or for none.
+    """
+    kinds = [line.kind for line in EVALUATIONS]
+    wanted = experiment.judging.evaluate
+    if wanted is None:
+        return
+    unknown = {*wanted} - {*kinds}
+    if unknown or not wanted:
+        got = ", ".join(sorted(unknown)) or "none"
+        raise Misuse(f"wanted evaluations of {', '.join(kinds)}; got {got}")
+
+
 def data_stages(experiment: Experiment) -> list[Stage]:
     """The stages that build shard sets: of the images, then of annotated ones."""
     seed = {"seed": experiment.seed}
@@ -116,13 +135,20 @@ def _stages_of(encoder: Encoder, experiment: Experiment, facts: Facts) -> Iterat
     if isinstance(source, Needs):
         source = Needs(source.stage, "encoder.safetensors")  # not all of the run
     judged: Result = {"encoder": source, "seed": experiment.seed}
-    if experiment.is_labelled:
+    lines = _wanted(experiment)
+    if experiment.is_labelled and any(line.on_features for line in lines):
         inputs = {"size": experiment.protocol.size, **SETS, **judged}
         yield Stage("features", f"features{encoder.tag}", "features", inputs)
-    for line in EVALUATIONS:
+    for line in lines:
         if line.of_ablations or encoder.role != "ablation":
             for case in line.cases(line, experiment, facts):
                 yield _judging_stage(line, case, encoder, judged)
+
+
+def _wanted(experiment: Experiment) -> list[EvaluationKind]:
+    """The evaluations that are asked for, or all."""
+    wanted = experiment.judging.evaluate
+    return [line for line in EVALUATIONS if wanted is None or line.kind in wanted]
 
 
 def _judging_stage(line: EvaluationKind, case: Case, encoder: Encoder, judged: Result) -> Stage:

@@ -39,10 +39,10 @@ def care_pipeline(
 ) -> Result:
     """Images → shards → CARE pre-training → evaluation → report, all below ``out``.
 
-    The evaluations are kNN, linear, fine-tuning on few labels and detection, beside random
-    initialisation; the procedural scenes, the default images, also tell how much of the attention
-    lies inside their objects, beside the C-stream trained alone. Run again, it redoes nothing that
-    is finished.
+    The evaluations are kNN, linear, fine-tuning on few labels, detection and segmentation, beside
+    random initialisation; the procedural scenes, the default images, also tell how much of the
+    attention lies inside their objects, beside the C-stream trained alone. Run again, it redoes
+    nothing that is finished.
 
     Args:
         out: folder of all that is made, a path or URL; experiments share what is equal in them.
@@ -67,6 +67,7 @@ def care_pipeline(
         seed=seed,
     )
     graph.check_refresh(execution.refresh or ())
+    graph.check_evaluations(experiment)
     check_encoders(experiment)
     for line in experiment.split.skipped:
         warn(line)

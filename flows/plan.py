@@ -64,6 +64,7 @@ def experiment_of_options(options: Mapping[str, Any]) -> Experiment:
     graph.check_refresh(options.get("refresh") or ())
     fields = {name: options[name] for name in flat_parameters(Experiment) if name in options}
     experiment = Experiment(**gathered(Experiment, fields))
+    graph.check_evaluations(experiment)
     check_encoders(experiment)
     return experiment
 

@@ -83,6 +83,15 @@ QUICK = Protocol(
             "size": 64,
             "iterations": 250,
         },
+        "segment": {
+            "channels": 32,
+            "side": 64,
+            "crop": 64,
+            "iterations": 150,
+            "batch_size": 8,
+            "lr": 0.1,
+            "checkpoint_every": 50,
+        },
     },
 )
 # measured on a thousand photographs: colour is their shortcut, and they need more steps than scenes

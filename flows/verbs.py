@@ -79,4 +79,5 @@ def has_encoders_size(verb: str) -> bool:
     Args:
         verb: the evaluation.
     """
-    return flat_parameters(evaluation_of(verb))["size"].default is None
+    size = flat_parameters(evaluation_of(verb)).get("size")
+    return size is not None and size.default is None

@@ -1,4 +1,4 @@
-"""Judging an encoder: neighbours, a linear layer, few labels, detection, and without labels.
+"""Judging an encoder: neighbours, linear, few labels, detection, pixels, and without labels.
 
 What lives here: protocols, each in a file of its own that its docstring states, and what they share
 (crops, features, scores, metrics). What does not: training without labels, which is ``care.train``,
@@ -31,6 +31,8 @@ from care.evaluate.linear_features import linear_on_features
 from care.evaluate.multilabel import multilabel
 from care.evaluate.predictions import Predictions
 from care.evaluate.quality import quality, quality_probe
+from care.evaluate.segment import segment
+from care.evaluate.segmenter import SegmenterShape
 
 __all__ = [
     "Accuracy",
@@ -42,6 +44,7 @@ __all__ = [
     "Features",
     "Labels",
     "Predictions",
+    "SegmenterShape",
     "alignment",
     "average_precision",
     "detect",
@@ -57,6 +60,7 @@ __all__ = [
     "quality",
     "quality_probe",
     "rankme",
+    "segment",
     "stratified",
     "uniformity",
     "weighted_knn",

@@ -4,14 +4,14 @@ import itertools
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 import torch
-from torch import nn
 from care.encoders import Encoder
 from care.errors import CareError
 from care.evaluate.average_precision import Detections, check_countable
 from care.evaluate.coco_metric import judge_coco
 from care.evaluate.coco_results import DetectionResults
+from care.evaluate.dense_training import check_slices, decay_all_but_norms
 from care.evaluate.detector import Detector
 from care.evaluate.detector_forms import DetectorShape
 from care.evaluate.evaluation import Evaluation
@@ -127,7 +127,7 @@ def detect(  # noqa: PLR0913 (a public verb)
     if ranks.rank() == 0:
         for difference in differences(train.pixels, val.pixels):
             warn(difference)
-    _check_slices(batch_size)
+    check_slices(batch_size)
     device = torch_device(machine.device)
     precision = continued_precision(run, precision, device)
     protocol = VOC if train.voc else COCO
@@ -149,7 +149,7 @@ def detect(  # noqa: PLR0913 (a public verb)
     model = _build(encoder, len(train.classes), shape, seed).to(device)
     model.to(memory_format=torch.channels_last).train()
     synchronise(model)
-    groups = _decay_all_but_norms(model, weight_decay)
+    groups = decay_all_but_norms(model, weight_decay)
     optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, fused=True)
     rate = lr * batch_size / IMAGES
     batches = partial(
@@ -209,37 +209,11 @@ def _check_sets(train: BoxSet, val: BoxSet, *, mask: bool) -> None:
             )
 
 
-def _check_slices(batch_size: int) -> None:
-    """Refuse a batch that the processes cannot share."""
-    if batch_size % ranks.world():
-        raise CareError(
-            f"cannot cut {batch_size} images a step into {ranks.world()} equal parts; use a "
-            "multiple of the processes"
-        )
-
-
 def _build(encoder: Encoder, classes: int, shape: DetectorShape, seed: int) -> Detector:
     """A detector whose new layers are a function of the seed, without torch's own generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Detector(encoder, classes, shape)
-
-
-def _decay_all_but_norms(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters for an optimizer in two groups: without weight decay, and with it."""
-    plain: list[nn.Parameter] = []
-    decayed: list[nn.Parameter] = []
-    for layer in model.modules():
-        has_weights = isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)
-        for parameter in layer.parameters(recurse=False):
-            if has_weights or parameter.ndim > 1:
-                decayed.append(parameter)
-            else:
-                plain.append(parameter)
-    return [
-        {"params": plain, "weight_decay": 0},
-        {"params": decayed, "weight_decay": weight_decay},
-    ]
 
 
 def rate_factor(step: int, protocol: Protocol, *, steps: int, warmup: int) -> float:

@@ -1,8 +1,7 @@
 """What a trained detector finds: statistics made exact, then every picture at test size."""
 
 import math
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
 from typing import Any
 import numpy as np
 import torch
@@ -11,13 +10,13 @@ from pycocotools import mask as rle
 from torch import Tensor, nn
 from torch.nn import functional as F
 from care.evaluate.average_precision import Detections
+from care.evaluate.dense_training import lead_progress
 from care.evaluate.pictures import Examples, PictureBatch, ResizedPicture
 from care.train import ranks
 from care.train.batches import load_examples
 from care.train.loading import worker_count
 from care.train.precision import seeded
 from shards.boxes import BoxSet
-from shards.progress import progress
 
 
 def average_statistics(
@@ -40,7 +39,7 @@ def average_statistics(
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.reset_running_stats()
             layer.momentum = None  # torch's way to say that all batches count alike
-    with _progress("averaging statistics", images) as advance:
+    with lead_progress("averaging statistics", images) as advance:
         for step, batch in enumerate(batches):
             with seeded(seed, step, batch.images[0].device):
                 model(*batch)
@@ -71,24 +70,13 @@ def find_objects(
     shown = [[ResizedPicture(number, size)] for number in numbers]
     batches = load_examples(Examples(data, size), shown, workers, collate_fn=list)
     found_here = list[Detections]()
-    with _progress(f"detecting in {data.path}", len(data.pictures)) as advance:
+    with lead_progress(f"detecting in {data.path}", len(data.pictures)) as advance:
         for number, [(image, _)] in zip(numbers, batches, strict=True):
             [output] = model([image.to(device)])
             height, width = image.shape[1:]
             found_here.append(_in_picture(output, (width, height), data.pictures[number].size))
             advance(min(ranks.world(), len(data.pictures) - number), "")
     return _gathered(found_here, len(data.pictures))
-
-
-def _progress(title: str, total: int) -> AbstractContextManager[Callable[[int, str], None]]:
-    """``progress`` on the first process, nothing on the others."""
-    if ranks.rank() == 0:
-        return progress(title, total)
-    return nullcontext(_show_nothing)
-
-
-def _show_nothing(count: int, note: str = "") -> None:
-    """Take the place of the progress that another process shows."""
 
 
 def _in_picture(

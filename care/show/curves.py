@@ -10,6 +10,7 @@ CURVES = {
     "attention": "attention supervision (Eq. 4, unweighted)",
     "spread": "spread of the embeddings (1 healthy, 0 collapsed)",
     "knn": "kNN on the way, top-1 %",
+    "pixels": "loss of the pixels' classes",
     "classifier": "loss of the boxes' classes",
     "box_reg": "loss of the boxes' places",
     "mask": "loss of the masks",

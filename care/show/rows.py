@@ -20,6 +20,8 @@ MEASURES = {
     "balanced": "balanced %",
     "best1": "best epoch's top-1 %",
     "map": "mAP %",
+    "miou": "mIoU %",
+    "pixels": "pixels %",
     "ap": "AP %",
     "ap50": "AP50 %",
     "ap75": "AP75 %",
@@ -40,7 +42,7 @@ LOSSES = ("alignment", "uniformity")
 # places behind the point in a table, where it is not one
 PLACES = {"alignment": 3, "uniformity": 2}
 # the first of these that a result has is what its resampled figures are of
-HEADLINES = ("top1", "map", "ap", "inside", "pointing", "corloc")
+HEADLINES = ("top1", "map", "miou", "ap", "inside", "pointing", "corloc")
 FIGURES = tuple(dict.fromkeys((*MEASURES, *HEADLINES)))
 
 

@@ -29,7 +29,7 @@ def _add(line: EvaluationKind) -> None:
     """Add the command of an evaluation."""
     evaluation = evaluation_of(line.kind)
     reads_labels = learns(line.kind) or places_of(line.kind)
-    images = _DATA[tuple(sorted(places_of(line.kind))) if reads_labels else None]
+    images = line.data or _DATA[tuple(sorted(places_of(line.kind))) if reads_labels else None]
     of_tables = "; of a table also a shard set" if "columns" in places_of(line.kind) else ""
 
     def run(  # noqa: PLR0913 (the options of a command)
@@ -50,9 +50,7 @@ def _add(line: EvaluationKind) -> None:
         ] = line.trials,
         nproc: Annotated[
             int,
-            typer.Option(
-                min=1, help="Processes that train a detector together, such as one a GPU."
-            ),
+            typer.Option(min=1, help="Processes that train a network together, such as one a GPU."),
         ] = 1,
         image_root: Annotated[
             str | None,

@@ -22,6 +22,7 @@ TINY = {
     "finetune_steps": 2,
     "detection_size": 32,
     "detection_iterations": 2,
+    "segment_iterations": 2,
 }
 
 

@@ -137,7 +137,9 @@ def test_served_run_and_cancel(prefect, served: Path) -> None:
 
 
 def test_a_grid_is_served(prefect, served: Path) -> None:
-    settings = {name: value for name, value in TINY.items() if not name.startswith("detection")}
+    settings = {
+        name: value for name, value in TINY.items() if not name.startswith(("detection", "segment"))
+    }
     run_deployment(
         prefect, "reproduce", "--watch", out="grid", arms=["c-stream"], seeds=[0], **settings
     )

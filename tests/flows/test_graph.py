@@ -46,7 +46,7 @@ def test_scenes_are_built_trained_and_judged_by_everything(tmp_path: Path) -> No
     assert data["coco-val"].inputs == {"source": "scenes:50+20", "annotated": True, "seed": 3}
     assert [*by_name(training_stages(experiment, FACTS))] == ["pretrain-c-stream", "pretrain"]
     judged = by_name(judging_stages(experiment, FACTS))
-    kinds = ["features", "knn", "linear", "finetune", "finetune", "detect"]
+    kinds = ["features", "knn", "linear", "finetune", "finetune", "detect", "segment"]
     kinds += ["quality", "attention"]
     assert [stage.kind for stage in judged.values() if stage.row.get("encoder") == "CARE"] == kinds[
         1:
@@ -73,7 +73,8 @@ def test_every_stage_has_the_size_in_its_one_form(
 ) -> None:
     experiment = Experiment(out=str(tmp_path), training=Training(size=typed))
     stages = [*training_stages(experiment, FACTS), *judging_stages(experiment, FACTS)]
-    sizes = {stage.inputs["size"] for stage in stages if stage.kind != "detect"}
+    dense = ("detect", "segment")  # whose sizes are their own
+    sizes = {stage.inputs["size"] for stage in stages if stage.kind not in dense}
     assert sizes == {size}
 
 
@@ -107,7 +108,7 @@ def test_a_new_evaluation_is_a_line_in_the_table(tmp_path: Path, monkeypatch) ->
 def test_the_longest_are_started_first_and_features_before_all(tmp_path: Path) -> None:
     judged = judging_stages(Experiment(out=str(tmp_path)), FACTS)
     kinds = [stage.kind for stage in sorted(judged, key=lambda stage: stage.rank)]
-    wanted = ["features", "detect", "finetune", "linear", "knn", "quality", "attention"]
+    wanted = ["features", "detect", "finetune", "segment", "linear", "knn", "quality", "attention"]
     assert list(dict.fromkeys(kinds)) == wanted
 
 
@@ -211,6 +212,39 @@ def test_detectors_differ_by_data_set_and_by_what_is_asked_for(photos, tmp_path)
     assert judged["voc"].is_named_in(["voc"])
     assert judged["voc"].is_named_in(["detect"])
     assert not judged["voc"].is_named_in(["coco", "voc-train"])
+
+
+def test_pixels_are_classified_on_the_scenes_or_on_what_is_asked_for(photos, tmp_path) -> None:
+    out = str(tmp_path / "out")
+    of_scenes = by_name(judging_stages(Experiment(out=out), FACTS))
+    assert of_scenes["segment"].inputs["train"] == Needs("coco-train")
+    assert of_scenes["segment"].inputs["val"] == Needs("coco-val")
+    assert of_scenes["segment"].inputs["iterations"] == QUICK.evaluations["segment"]["iterations"]
+    images = Images(photos)
+    assert "segment" not in by_name(judging_stages(Experiment(out=out, images=images), FACTS))
+    pair = Detection(segment_train=photos, segment_val=photos, segment_iterations=9)
+    experiment = Experiment(out=out, images=images, detection=pair)
+    inputs = by_name(judging_stages(experiment, FACTS))["segment"].inputs
+    assert (inputs["train"], inputs["val"], inputs["iterations"]) == (photos, photos, 9)
+    with pytest.raises(Misuse, match="to train on and to score, got only"):
+        Experiment(out=out, detection=Detection(segment_val=photos))
+    # masks of the user's own COCO lists are not taken for such without being asked
+    coco = Detection(coco_train=photos, coco_val=photos)
+    assert "segment" not in by_name(judging_stages(Experiment(out=out, detection=coco), FACTS))
+
+
+def test_only_the_evaluations_that_are_asked_for_are_done(tmp_path: Path) -> None:
+    def kinds(*names: str) -> set[str]:
+        asked_for = Experiment(out=str(tmp_path), judging=Judging(evaluate=names))
+        graph.check_evaluations(asked_for)
+        return {stage.kind for stage in judging_stages(asked_for, FACTS)}
+
+    assert kinds("segment") == {"segment"}
+    assert kinds("knn", "segment") == {"features", "knn", "segment"}
+    with pytest.raises(Misuse, match=r"wanted evaluations of knn, .*segment.*; got knm"):
+        kinds("knn", "knm")
+    with pytest.raises(Misuse, match="got none"):
+        kinds()
 
 
 def test_shares_of_too_few_images_are_left_out_aloud() -> None:

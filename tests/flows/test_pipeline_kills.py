@@ -25,6 +25,7 @@ SETTINGS = {
     "labels": (0.2,),
     "detection_size": 32,
     "detection_iterations": 20,
+    "segment_iterations": 2,
 }
 FILES = ("results.json", "encoder.safetensors", "losses.jsonl", "maps.png", "report.html")
 KILLS = int(os.environ.get("CARE_KILLS", "50"))

@@ -4,7 +4,7 @@ import pytest
 import shards
 from flows.evaluations import JUDGED
 from flows.verbs import has_encoders_size, loader_of, places_of
-from shards import boxes, multilabels
+from shards import boxes, multilabels, segmentation
 
 LOADERS = {
     "knn": shards.open,
@@ -13,8 +13,13 @@ LOADERS = {
     "detect": boxes.load,
     "multilabel": multilabels.load,
     "quality": shards.open,
+    "segment": segmentation.load,
 }
-PLACES = {"detect": {"image_root"}, "multilabel": {"image_root", "columns"}}
+PLACES = {
+    "detect": {"image_root"},
+    "multilabel": {"image_root", "columns"},
+    "segment": {"image_root"},
+}
 
 
 @pytest.mark.parametrize("verb", [line.kind for line in JUDGED])
@@ -23,6 +28,6 @@ def test_the_type_of_its_data_says_how_an_evaluation_opens_them(verb: str) -> No
     assert places_of(verb) == PLACES.get(verb, set())
 
 
-def test_only_a_detectors_size_is_not_that_of_the_encoder() -> None:
+def test_only_a_detectors_and_a_segmenters_size_is_not_that_of_the_encoder() -> None:
     others = {line.kind for line in JUDGED if not has_encoders_size(line.kind)}
-    assert others == {"detect"}
+    assert others == {"detect", "segment"}
