@@ -31,8 +31,9 @@ from care.evaluate.predictions import as_percent
 from care.evaluate.segmenter import Segmenter, SegmenterShape
 from care.train import ranks
 from care.train.batches import load_examples
+from care.train.devices import torch_device
 from care.train.loading import worker_count
-from care.train.machine import Machine, torch_device
+from care.train.machine import Machine
 from care.train.norm import synchronise
 from care.train.precision import Precision, continued_precision
 from care.train.rates import set_rate
