@@ -39,13 +39,14 @@ class EvaluationKind(NamedTuple):
         title: how a list of all evaluations calls it.
         cases: the tasks that there are for an experiment.
         rank: the smaller, the longer it takes: what is long is started first.
-        work: in ``flows.works.WORKS``.
+        work: by which a pipeline does it, in ``flows.works.WORKS``.
         on_features: whether it reads the features that a stage before has extracted.
         of_ablations: whether it also judges an encoder that is there for comparison alone.
         trials: seeds of ``care evaluate``, where no other number is asked for.
         by_processes: whether several processes can train together.
         data: what its data may be, in words; "" where the inputs by which they are found say it.
-        example: what follows ``care evaluate``'s name of it, in its help.
+        example: what follows ``care evaluate``'s name of it, in its help; "" where there is no
+            such command.
     """
 
     kind: str
@@ -62,7 +63,7 @@ class EvaluationKind(NamedTuple):
 
     def hidden_parameters(self) -> set[str]:
         """Keywords of the function that are neither options nor in a form."""
-        hidden = {"cache", "rows", "keep_every"}
+        hidden = {"cache", "rows", "keep_every", "source"}
         if not places_of(self.kind):
             hidden.add("device")  # which is the encoder's
         return hidden
@@ -193,10 +194,17 @@ EVALUATIONS = (
         rank=5,
         example="runs/r50/checkpoints/step-* --val sets/val",
     ),
-    EvaluationKind("attention", "attention", on_scenes, rank=5, work="attention"),
+    EvaluationKind(
+        "attention",
+        "attention",
+        on_scenes,
+        rank=5,
+        work="attention",
+        example="runs/r50 random:resnet50 --val VOC2007/ImageSets/Main/test.txt",
+    ),
 )
-# those that ``judge`` does: functions of ``care.evaluate``, and commands of ``care evaluate``
-JUDGED = tuple(line for line in EVALUATIONS if line.work == "judge")
+# those that have a function in ``care.evaluate``: ``care evaluate`` and a flow of its own do it
+JUDGED = tuple(line for line in EVALUATIONS if line.example)
 # what the command line says of ``care evaluate``
 ABOUT = (
     f"Judge encoders: {', '.join(line.title for line in JUDGED)}; random:NAME and supervised:NAME"

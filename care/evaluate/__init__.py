@@ -7,6 +7,7 @@ encoder that is judged is not changed by a bit. ``tests/care/evaluate`` holds it
 ``test_val_chooses_nothing`` and ``test_it_changes_no_argument_and_no_global_state``.
 """
 
+from care.evaluate.attention import attention
 from care.evaluate.average_precision import AveragePrecision, Detections
 from care.evaluate.coco_metric import average_precision
 from care.evaluate.detect import detect
@@ -46,6 +47,7 @@ __all__ = [
     "Predictions",
     "SegmenterShape",
     "alignment",
+    "attention",
     "average_precision",
     "detect",
     "extract",

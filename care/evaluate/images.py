@@ -91,14 +91,23 @@ def centre_crop(image: Image.Image, size: ImageSize) -> Image.Image:
         image: of any size.
         size: of the crop, pixels.
     """
+    resized = resize(image, [*covering_sides(Sides(image.height, image.width), size)])
+    crop: Image.Image = center_crop(resized, [*sides(size)])
+    return crop
+
+
+def covering_sides(image: Sides, size: ImageSize) -> Sides:
+    """The sides that an image is resized to before a centre crop is cut out.
+
+    Args:
+        image: sides of the image, pixels.
+        size: of the crop, pixels.
+    """
     height, width = sides(size)
     margin = Sides(round(height * 256 / 224), round(width * 256 / 224))
     if image.width * margin.height >= image.height * margin.width:
-        resized_size = [margin.height, int(margin.height * image.width / image.height)]
-    else:
-        resized_size = [int(margin.width * image.height / image.width), margin.width]
-    crop: Image.Image = center_crop(resize(image, resized_size), [height, width])
-    return crop
+        return Sides(margin.height, int(margin.height * image.width / image.height))
+    return Sides(int(margin.width * image.height / image.width), margin.width)
 
 
 def centre_crops(

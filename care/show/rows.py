@@ -34,6 +34,9 @@ MEASURES = {
     "lidar": "LiDAR",
     "alignment": "alignment",
     "uniformity": "uniformity",
+    "pointing": "pointing %",
+    "jaccard": "Jaccard %",
+    "corloc": "CorLoc %",
 }
 # of measures that no label decides
 LABEL_FREE = ("agreement", "rankme", "lidar", "alignment", "uniformity")

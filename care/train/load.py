@@ -1,7 +1,8 @@
 """Encoders by where they come from: our runs and files, others' checkpoints, labels, or chance."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 import torch
@@ -168,14 +169,30 @@ def _read(source: EncoderSource) -> Stored:
     raise _absent(str(path))
 
 
-def _read_run(source: EncoderSource) -> Stored:
-    """The encoder in a run's newest whole checkpoint, or in the checkpoint of a folder."""
+@contextmanager
+def checkpoint_of(place: str) -> Iterator[Checkpoint]:
+    """The newest whole checkpoint of a run, or the checkpoint that a folder is.
+
+    Its model is there for the length of the block, whatever there is of its optimizer.
+
+    Args:
+        place: folder, path or URL.
+
+    Raises:
+        CareError: There is none.
+    """
     # not the run's local copy: other processes read that, too, and one may train it here
     with tempfile.TemporaryDirectory(prefix="care-") as near:
-        folder = Path(source.place)
-        if storage.is_remote(source.place):
-            folder = _fetched(source.place, Path(near))
-        stored = stored_encoder(_checkpoint_in(folder, source.place), source)
+        folder = Path(place)
+        if storage.is_remote(place):
+            folder = _fetched(place, Path(near))
+        yield _checkpoint_in(folder, place)
+
+
+def _read_run(source: EncoderSource) -> Stored:
+    """The encoder in a run's newest whole checkpoint, or in the checkpoint of a folder."""
+    with checkpoint_of(source.place) as checkpoint:
+        stored = stored_encoder(checkpoint, source)
     _refuse_other_name(source, stored.encoder)
     return stored
 

@@ -76,7 +76,9 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
     digests |= {part: of_part.digest for part, of_part in data.items()}
     nproc = nproc or torch.cuda.device_count() or 1
     in_group = "TORCHELASTIC_RUN_ID" in os.environ
-    evaluation = _Trials(out, verb, network, tuple(data.values()), cache, _with_tuples(settings))
+    places_of_run: Result = {"cache": cache, "source": encoder}
+    parts = tuple(data.values())
+    evaluation = _Trials(out, verb, network, parts, places_of_run, _with_tuples(settings))
     if nproc > 1 and not in_group:
         inputs: Result = {"verb": verb, "encoder": encoder, "train": train, "val": val}
         inputs |= {"nproc": nproc, **places, **pixels, **evaluation.settings}
@@ -114,7 +116,7 @@ class _Trials:
         verb: the evaluation.
         encoder: to judge.
         data: to learn from, if it learns, and to be scored on.
-        cache: folder of features, or None.
+        places: where the features and the encoder are, for evaluations that take them.
         settings: keywords of the evaluation.
     """
 
@@ -122,14 +124,14 @@ class _Trials:
     verb: str
     encoder: Encoder
     data: tuple[Any, ...]
-    cache: str | None
+    places: Result
     settings: Result
 
     def run(self, seed: int) -> Result:
         """Judge with one seed, in this process or as one of a group."""
         run = f"{self.out}/seed-{seed}"
         evaluate = evaluation_of(self.verb)
-        places: Result = {"cache": self.cache, "seed": seed, "run": run}
+        places = self.places | {"seed": seed, "run": run}
         accepted = inspect.signature(evaluate).parameters.keys() | flat_parameters(evaluate)
         arguments = {name: place for name, place in places.items() if name in accepted}
         keywords = gathered(evaluate, arguments | self.settings)

@@ -1,8 +1,8 @@
 """Whether an encoder finds the objects of procedural scenes, whose masks are known."""
 
 from torch import Tensor
+from care.evaluate.localisation import LEAST_IOU, TOLERANCE, localise
 from care.evaluate.resampling import resampled_mean
-from care.show.localisation import LEAST_IOU, TOLERANCE, localise
 from flows.result import Result
 from flows.works.encoders import loaded_encoder
 from flows.works.rendered import render_scenes

@@ -5,88 +5,16 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 from torchvision import transforms
-from care import resnet18
+from care import resnet18, streams_for
 from care.evaluate.images import centre_crop
-from care.show import attention_map, attention_share, attention_shares, overlay, sheet
+from care.show import attention_map, overlay, sheet, transformer_map
+from care.show.map_sheet import LEGEND_HEIGHT, coloured, draw_sheet
 
 
 @pytest.fixture
 def encoder():
     torch.manual_seed(0)
     return resnet18(small=True, half=True).eval()
-
-
-@pytest.fixture
-def images():
-    return torch.randn(3, 3, 48, 64, generator=torch.Generator().manual_seed(1))
-
-
-def shown(cam, size):
-    """A map at the images' size, its mean 1."""
-    cam = F.interpolate(cam.clamp_min(0)[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-    return torch.stack([of_image / of_image.mean() for of_image in cam])
-
-
-def test_at_the_last_stage_it_is_the_features_times_the_map(encoder, images):
-    """∂(½‖f‖²)/∂h is f over the number of pixels, with f the mean of h: Grad-CAM is Σ f·h."""
-    cam = attention_map(encoder, images)
-    with torch.no_grad():
-        h = encoder.maps(images)["layer4"]
-        f = encoder(images).features
-    torch.testing.assert_close(
-        cam, shown(torch.einsum("bc,bchw->bhw", f, h), (48, 64)), rtol=1e-4, atol=1e-5
-    )
-
-
-@pytest.mark.parametrize("stage", ["layer1", "layer2", "layer3"])
-def test_at_other_stages_it_is_grad_cam_by_hooks(encoder, images, stage):
-    kept = {}
-
-    def keep(module, args, out):
-        kept["map"] = out
-        out.register_hook(lambda gradient: kept.update(gradient=gradient))
-
-    handle = getattr(encoder, stage).register_forward_hook(keep)
-    score = sum(f.dot(f) / 2 for f in encoder(images).features)
-    score.backward()
-    handle.remove()
-    encoder.zero_grad()
-    want = torch.zeros_like(kept["map"][:, 0])
-    for channel in range(kept["map"].shape[1]):
-        weight = kept["gradient"][:, channel].mean((1, 2))
-        want += weight[:, None, None] * kept["map"][:, channel].detach()
-    torch.testing.assert_close(
-        attention_map(encoder, images, stage=stage), shown(want, (48, 64)), rtol=1e-3, atol=1e-4
-    )
-
-
-def test_a_map_has_the_images_size_and_mean_1(encoder, images):
-    cam = attention_map(encoder, images)
-    assert cam.shape == (3, 48, 64)
-    assert cam.min() >= 0
-    torch.testing.assert_close(cam.mean((1, 2)), torch.ones(3))
-    assert cam.std() > 0.01
-
-
-def test_each_images_map_is_its_own(encoder, images):
-    torch.testing.assert_close(
-        attention_map(encoder, images)[1:2],
-        attention_map(encoder, images[1:2]),
-        rtol=1e-4,
-        atol=1e-5,
-    )
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_it_leaves_no_traces(encoder, images, training):
-    before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    with torch.no_grad():  # it needs gradients and turns them on for itself
-        cam = attention_map(encoder.train(training), images)
-    assert encoder.training == training
-    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
-    assert all(p.grad is None for p in encoder.parameters())
-    assert not images.requires_grad
-    assert not cam.requires_grad
 
 
 def test_an_overlay_goes_from_blue_at_0_to_red_at_its_scale():
@@ -106,7 +34,7 @@ def test_a_sheet_has_the_images_and_a_row_for_each_encoder(encoder, make_image):
     data = sheet(pictures, {"first": encoder, "second": other}, size=32, cell=40)
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
     picture = Image.open(BytesIO(data)).convert("RGB")
-    assert picture.size == (84 + 3 * 44, 3 * 44)
+    assert picture.size == (84 + 2 * 140, 3 * 44 + LEGEND_HEIGHT)
     transform = transforms.Compose([transforms.Resize(37), transforms.CenterCrop(32)])
     crops = [transform(image) for image in pictures]
     normal = transforms.Compose(
@@ -132,43 +60,58 @@ def test_a_sheet_has_the_images_and_a_row_for_each_encoder(encoder, make_image):
 def test_a_sheet_of_wide_crops_has_wide_pictures(encoder, make_image):
     data = sheet([make_image(0, (90, 50))], {"wide": encoder}, size="32x64", cell=40)
     picture = Image.open(BytesIO(data)).convert("RGB")
-    assert picture.size == (84 + 84, 2 * 44)
+    assert picture.height == 2 * 44 + LEGEND_HEIGHT
     shown = np.asarray(picture.crop((84, 0, 164, 40)))
     assert np.array_equal(shown, np.asarray(centre_crop(make_image(0, (90, 50)), "40x80")))
 
 
-def test_the_share_inside_a_mask_of_wide_crops(encoder, make_image):
-    mask = np.zeros((40, 80), bool)
-    mask[:, :40] = True
-    (share,) = attention_shares(encoder, [make_image(0, (80, 40))], [mask], size="16x32").area
-    assert float(share) == pytest.approx(0.5, abs=0.03)
+def test_a_sheet_has_a_row_for_what_a_t_stream_attends_to(make_image):
+    c, t = streams_for("resnet18-small-half", size=32, blocks=2)
+    encoder, transformer = c.backbone.online.eval(), t.backbone.online.eval()
+    pictures = [make_image(n) for n in range(2)]
+    both = sheet(pictures, {"mine": encoder}, size=32, cell=32, transformers={"mine": transformer})
+    picture = Image.open(BytesIO(both))
+    assert picture.height == 3 * 36 + LEGEND_HEIGHT
+    alone = Image.open(BytesIO(sheet(pictures, {"mine": encoder}, size=32, cell=32)))
+    width = 84 + 2 * 36
+    same = (0, 0, width, 72)
+    assert np.array_equal(picture.crop(same), alone.crop(same))
+    batch = normal_batch(pictures, 32)
+    cam = transformer_map(encoder, transformer, batch)[1]
+    cropped = picture.crop((84 + 36, 72, 84 + 68, 104))
+    image = picture.crop((84 + 36, 0, 84 + 68, 32))
+    assert np.abs(np.asarray(cropped).astype(int) - np.asarray(overlay(image, cam))).max() <= 1
 
 
-def test_the_share_inside_masks_is_a_plain_sum_over_pixels(encoder, make_image):
-    size, sizes = 32, [(60, 40), (40, 40), (40, 50)]
-    photos = [make_image(n, size) for n, size in enumerate(sizes)]
-    masks = [np.random.default_rng(n).random(size[::-1]) < 0.3 for n, size in enumerate(sizes)]
-    prepare = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+def normal_batch(pictures, size):
+    normal = transforms.Compose(
+        [
+            transforms.Resize(round(size * 256 / 224)),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
     )
-    shares, areas = [], []
-    for photo, mask in zip(photos, masks, strict=True):
-        cam = attention_map(encoder, prepare(centre_crop(photo, size))[None])[0].numpy()
-        gray = Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
-        weight = np.asarray(centre_crop(gray, size)) / 255
-        shares.append(sum(c * w for c, w in zip(cam.flat, weight.flat, strict=True)) / cam.sum())
-        areas.append(weight.mean())
-    share = attention_share(encoder, photos, masks, size=size)
-    assert share.inside == pytest.approx(100 * np.mean(shares), rel=1e-4)
-    assert share.area == pytest.approx(100 * np.mean(areas), rel=1e-4)
-    by_image = attention_shares(encoder, photos, masks, size=size)
-    assert by_image.inside.tolist() == pytest.approx(shares, rel=1e-4)
-    assert by_image.area.tolist() == pytest.approx(areas, rel=1e-4)
+    return torch.stack([normal(image) for image in pictures])
 
 
-def test_a_mask_of_everything_holds_all_and_of_nothing_none(encoder, make_image):
-    photos = [make_image(n) for n in range(3)]
-    everything, nothing = [np.ones((40, 40), bool)] * 3, [np.zeros((40, 40), bool)] * 3
-    share = attention_share(encoder, photos, everything, size=32)
-    assert share == pytest.approx((100, 100), rel=1e-5)
-    assert attention_share(encoder, photos, nothing, size=32) == (0, 0)
+def test_a_long_name_is_broken_at_its_marks_and_never_reaches_the_pictures():
+    white = [Image.new("RGB", (20, 20), "white")] * 2
+    name = "runs/2026-11-30/imagenet-100/resnet50-small-batch-2048-epochs-800/checkpoint:target"
+    data = draw_sheet({"image": white, name: white})
+    picture = np.asarray(Image.open(BytesIO(data)).convert("L"))
+    margin = picture.shape[1] - 2 * 140
+    assert 84 < margin <= 260
+    assert picture[24:44, margin:].min() == 255
+    assert picture[:44, :margin].min() < 100
+
+
+def test_a_caption_is_cut_to_its_picture_and_the_legend_has_all_colours():
+    black = [Image.new("RGB", (60, 40), "black")] * 2
+    data = draw_sheet({"row": black}, captions={"row": ["cat", "a very long class name indeed"]})
+    picture = np.asarray(Image.open(BytesIO(data)))
+    assert (picture[20:40, 84 + 60 : 84 + 64] == 255).all()  # the gap between both
+    assert (picture[:24, 84:144] == 0).all()
+    assert (picture[24:40, 84:144].max(2) == 255).any()
+    bar = picture[44 + 12, 84 + 14 : 84 + 14 + 140]
+    np.testing.assert_array_equal(bar, coloured(np.linspace(0, 1, 140, dtype="f4")).astype("u1"))

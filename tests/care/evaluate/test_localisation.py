@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 from care import resnet18
-from care.show import localisation as module
-from care.show.localisation import (
+from care.evaluate import localisation as module
+from care.evaluate.localisation import (
     connected,
     cropped_masks,
     discovered_box,

@@ -5,7 +5,7 @@ attention map lies on an object (Zhang et al. 2016). CorLoc asks whether one box
 cell of a feature map that is like the fewest others, covers an object (LOST, Siméoni et al. 2021).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 import numpy as np
 import torch
@@ -17,12 +17,12 @@ from torchvision.ops import box_iou, masks_to_boxes
 from torchvision.transforms.functional import pil_to_tensor
 from care.encoded import evaluating
 from care.encoders import Encoder
+from care.evaluate.attention_maps import attention_map
 from care.evaluate.images import centre_crop
 from care.image_size import ImageSize, Sides, sides
-from care.show.maps import attention_map
 from care.train.photometrics import normalize
 
-# of an image's shorter side, by which a point may miss: 15 px of the 500 of a VOC image, as in
+# of an image's longer side, by which a point may miss: 15 px of the 500 of a VOC image, as in
 # TorchRay
 TOLERANCE = 0.03
 # a side: a map with fewer cells has no room for a box in it, and the stage before is looked at
@@ -86,16 +86,17 @@ def _of_batch(
     pixels = torch.stack([pil_to_tensor(crop) for crop in crops]).to(device) / 255
     batch = normalize(pixels)
     size = Sides(*batch.shape[2:])
-    tolerance = round(TOLERANCE * size.shorter)
+    tolerance = round(TOLERANCE * max(size))
     targets = near(torch.stack([of_image.any(0) for of_image in masks]), tolerance)
     with evaluating(encoder), torch.no_grad():
         features = finest_meaningful(encoder.maps(batch)).cpu()
     frame = torch.tensor([0.0, 0.0, size.width, size.height])
+    boxes = [_boxes(of_image) for of_image in masks]
     return Localisation(
         pointing=pointing_hits(attention_map(encoder, batch).cpu(), targets),
         pointing_chance=targets.float().mean((1, 2)),
-        box=_fits([discovered_box(of_image, size) for of_image in features], masks),
-        box_chance=_fits([frame] * len(masks), masks),
+        box=fitting([discovered_box(of_image, size) for of_image in features], boxes),
+        box_chance=fitting([frame] * len(masks), boxes),
     )
 
 
@@ -183,20 +184,20 @@ def connected(region: Bool[Tensor, "h w"], start: Bool[Tensor, "h w"]) -> Bool[T
         component = grown
 
 
-def _fits(
-    boxes: Sequence[Float[Tensor, "4"]],
-    masks: Sequence[Bool[Tensor, "_ h w"]],
+def fitting(
+    discovered: Sequence[Float[Tensor, "4"]],
+    boxes: Sequence[Float[Tensor, "_ 4"]],
 ) -> Float[Tensor, " b"]:
-    """Whether each box has an IoU of at least ½ with that of one of its image's objects."""
-    return torch.tensor([float(fits) for fits in _each_fits(boxes, masks)])
+    """Whether each box has an IoU of at least ½ with that of one of its image's objects.
 
-
-def _each_fits(
-    boxes: Sequence[Float[Tensor, "4"]],
-    masks: Sequence[Bool[Tensor, "_ h w"]],
-) -> Iterator[bool]:
-    for box, of_image in zip(boxes, masks, strict=True):
-        yield bool((box_iou(box[None], _boxes(of_image)) >= LEAST_IOU).any())
+    Args:
+        discovered: one box for each image.
+        boxes: those of its objects, perhaps none.
+    """
+    fits = list[bool]()
+    for box, of_image in zip(discovered, boxes, strict=True):
+        fits.append(bool((box_iou(box[None], of_image) >= LEAST_IOU).any()))
+    return torch.tensor(fits).float()
 
 
 def _boxes(masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n 4"]:
