@@ -19,7 +19,7 @@ from care.evaluate.objects import Framing, Objects, objects_of
 from care.evaluate.predictions import as_csv, as_percent
 from care.evaluate.resampling import resampled_mean
 from care.evaluate.transformer_maps import Attending, transformer_map
-from care.image_size import ImageSize
+from care.image_size import ImageSize, Sides
 from care.train.photometrics import normalize
 from care.train.stored_transformer import load_stream
 from shards.boxes import BoxSet
@@ -183,10 +183,10 @@ def _batches(
 
 def _discover_boxes(encoder: Encoder, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "4"]]:
     """The box of each image by LOST."""
-    height, width = images.shape[2:]
+    size = Sides(*images.shape[2:])
     with evaluating(encoder), torch.no_grad():
         features = finest_meaningful(encoder.maps(images)).cpu()
-    return [discovered_box(of_image, (height, width)) for of_image in features]
+    return [discovered_box(of_image, size) for of_image in features]
 
 
 def _describe_objects(masked: int, shown: int, images: int) -> str:

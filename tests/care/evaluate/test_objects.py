@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from care.evaluate.images import centre_crop
 from care.evaluate.objects import Framing, objects_of
+from care.image_size import sides
 from shards import boxes
 
 WIDTH, HEIGHT = 60, 40
@@ -71,8 +72,8 @@ def test_of_boxes_alone_it_says_so(tmp_path) -> None:
 @pytest.mark.parametrize("box", [(10, 5, 50, 30), (0, 0, 60, 40), (25, 12, 35, 22)])
 def test_boxes_are_cropped_as_what_is_inside_of_them(tmp_path, size, box) -> None:
     left, top, right, bottom = box
-    sides = [left, top, right - left, bottom - top]
-    shown = objects_of(coco(tmp_path, [{"bbox": sides}]), 0, Framing(size))
+    bbox = [left, top, right - left, bottom - top]
+    shown = objects_of(coco(tmp_path, [{"bbox": bbox}]), 0, Framing(size))
     assert shown.inside.shape == sides(size)
     gray = np.zeros((HEIGHT, WIDTH), np.uint8)
     gray[top:bottom, left:right] = 255
