@@ -109,6 +109,13 @@ def hostile(session: nox.Session) -> None:
 
 
 @shared
+def docs(session: nox.Session) -> None:
+    """The documentation as a site in docs/_build; a broken link or anchor is an error."""
+    options = ("--fail-on-warning", "--keep-going", "--quiet", "--fresh-env")
+    run(session, "sphinx", *options, *session.posargs, "docs", "docs/_build", group="docs")
+
+
+@shared
 def gpu(session: nox.Session) -> None:
     """What one GPU computes and how fast, six minutes; arguments go to the benchmark."""
     try:

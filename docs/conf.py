@@ -1,0 +1,77 @@
+"""The documentation as a site: `nox -s docs` builds it, any warning is an error."""
+
+import functools
+import tomllib
+from pathlib import Path
+from typing import Any
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).parent.parent
+# pages of the site that are files of the repository's root, where a forge looks for them
+ROOT_PAGES = {
+    "contributing": "CONTRIBUTING.md",
+    "changelog": "CHANGELOG.md",
+    "reporting": "SECURITY.md",
+}
+_project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+project = "CARE"
+author = "the authors of this package"
+version = release = _project["version"]
+project_copyright = "the authors of this package"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build", "results"]
+# pages link to headings of each other, as a forge names them
+myst_heading_anchors = 4
+# of docs/results.md, whose tables are headed as they are in other pages
+suppress_warnings = ["myst.header"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "undoc-members": False}
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+# of a docstring, `a command` is code
+default_role = "code"
+
+html_theme = "furo"
+html_title = f"CARE {release}"
+html_show_sphinx = False
+html_copy_source = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#1b57c7", "color-brand-content": "#1b57c7"},
+    "dark_css_variables": {"color-brand-primary": "#7aa7ff", "color-brand-content": "#7aa7ff"},
+}
+
+
+def read_root_page(app: Sphinx, page: str, source: list[str]) -> None:
+    """Put the text of a file of the root in its page's place, and link to such pages.
+
+    Args:
+        app: of the build.
+        page: name of the page that was read.
+        source: its text, alone in a list, which is changed.
+    """
+    if page in ROOT_PAGES:
+        path = ROOT / ROOT_PAGES[page]
+        source[0] = path.read_text().replace("](docs/", "](")
+        app.env.note_dependency(str(path))
+    for name, file in ROOT_PAGES.items():
+        for link in (f"](../{file}", f"]({file}"):
+            source[0] = source[0].replace(link, f"]({name}.md")
+
+
+def skip_fields(
+    app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave a class's fields to its docstring, which lists them with what they are."""
+    is_field = not callable(member) and not isinstance(member, property | functools.cached_property)
+    return True if what == "class" and is_field else None
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", read_root_page)
+    app.connect("autodoc-skip-member", skip_fields)
