@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 import typer
 from flows.cli.options import Group, Json, Seed, new_app
 from flows.cli.shards import app as shards_app
-from flows.cli.tables import print_json, show_results
+from flows.cli.tables import print_json, show_ranks, show_results
 from flows.evaluations import ABOUT
 from flows.exits import exit_on_failure
 from shards import sources, storage
@@ -202,6 +202,13 @@ def results(
     markdown: Annotated[
         str | None, typer.Option(help="Also write the tables to this file.")
     ] = None,
+    ranks: Annotated[
+        bool,
+        typer.Option(
+            "--ranks",
+            help="Show instead whether label-free measures rank the encoders as the scores do.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """All results below a folder, beside what the paper reports for the same tasks.
@@ -211,6 +218,9 @@ def results(
     from care.show import as_csv, as_markdown, compared, gather
 
     rows = compared(gather(folder))
+    if ranks:
+        show_ranks(rows, as_json)
+        return
     if csv:
         storage.write_bytes(csv, as_csv(rows).encode())
     if markdown:

@@ -59,6 +59,32 @@ def show_results(rows: Sequence[dict[str, Any]], as_json: bool = False) -> None:
         typer.secho("\n".join(protocols), dim=True)
 
 
+def show_ranks(rows: Sequence[dict[str, Any]], as_json: bool = False) -> None:
+    """Print how alike label-free measures and scores rank encoders, as Kendall's τ.
+
+    Args:
+        rows: as in results.json.
+        as_json: with Spearman's ρ, not as a table.
+    """
+    from care.show.rank_correlation import rank_correlations
+    from care.show.rows import LABEL_FREE, MEASURES
+
+    correlations = rank_correlations(rows)
+    if as_json:
+        print_json([correlation._asdict() for correlation in correlations])
+        return
+    lines = dict[tuple[str, str, int], dict[str, str]]()
+    for task, quality, measure, encoders, kendall, _ in correlations:
+        tau = "–" if kendall is None else f"{kendall:+.2f}"
+        lines.setdefault((task, quality, encoders), {})[measure] = tau
+    headings = [MEASURES[name].removesuffix(" %") for name in LABEL_FREE]
+    printed = []
+    for (task, quality, encoders), taus in lines.items():
+        figures = [taus.get(name, "–") for name in LABEL_FREE]
+        printed.append([f"{task}, {encoders} encoders, by {quality}", *figures])
+    table("Kendall's τ: 1 is the order of the score, 0 none", ("task", *headings), printed)
+
+
 def _broken(heading: str) -> str:
     """A heading on two lines where it names several measures."""
     return heading.replace(" AP", "\nAP").replace(" top", "\ntop")

@@ -185,6 +185,25 @@ DETECTOR = (
 )
 
 
+def test_measures_without_labels_are_compared_with_scores_over_checkpoints(
+    care, tmp_path: Path
+) -> None:
+    rows = []
+    for number, (top1, rank) in enumerate([(10.0, 5.0), (30.0, 6.0), (20.0, 7.0)]):
+        row = {"encoder": f"step-{number}", "digests": {"encoder": str(number)}}
+        rows.append(row | {"task": "kNN", "top1": top1})
+        rows.append(row | {"task": "label-free quality", "rankme": rank, "lidar": 2.0})
+    (tmp_path / "judged").mkdir()
+    (tmp_path / "judged" / "results.json").write_text(json.dumps({"evaluations": rows}))
+    code, out, _ = care("results", tmp_path / "judged", "--ranks")
+    assert code == 0
+    assert "kNN, 3 encoders, by label-free" in out
+    assert "+0.33" in out
+    code, out, _ = care("results", tmp_path / "judged", "--ranks", "--json")
+    taus = {row["measure"]: row["kendall"] for row in json.loads(out)}
+    assert taus == {"rankme": pytest.approx(1 / 3), "lidar": None}
+
+
 def test_detection_from_annotations_to_results(care, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     scenes.write("train", count=16, size=40)
