@@ -81,8 +81,10 @@ def show_ranks(rows: Sequence[dict[str, Any]], as_json: bool = False) -> None:
     printed = []
     for (task, quality, encoders), taus in lines.items():
         figures = [taus.get(name, "–") for name in LABEL_FREE]
-        printed.append([f"{task}, {encoders} encoders, by {quality}", *figures])
-    table("Kendall's τ: 1 is the order of the score, 0 none", ("task", *headings), printed)
+        printed.append([f"{task}\n  {encoders} encoders", *figures])
+        if len({quality for _, quality, _ in lines}) > 1:
+            printed[-1][0] += f"\n  {quality}"
+    table("Kendall's τ: 1 is the order of the score, 0 none", ("score", *headings), printed)
 
 
 def _broken(heading: str) -> str:
