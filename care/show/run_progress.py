@@ -132,16 +132,16 @@ class _LogFile:
         if size == self._read:
             return True
         new = storage.read_bytes(self._path, self._read, size)
-        whole = new[: new.rfind(b"\n") + 1]
+        complete = new[: new.rfind(b"\n") + 1]
         try:
-            rows = [json.loads(line) for line in whole.splitlines()]
+            rows = [json.loads(line) for line in complete.splitlines()]
         except ValueError:
             return False
         steps = [row["step"] for row in rows]
         if steps != list(range(len(self._rows), len(self._rows) + len(rows))):
             return False
         self._rows += rows
-        self._read += len(whole)
+        self._read += len(complete)
         return True
 
 
