@@ -117,7 +117,7 @@ def _draw_legend(canvas: Image.Image, corner: tuple[int, int], scale: float) -> 
     draw = ImageDraw.Draw(canvas)
     middle = y + LEGEND_HEIGHT // 2
     draw.text((x, middle), "0", fill="black", anchor="lm", font_size=_SMALL_FONT_SIZE)
-    text = f"{scale:g} × average"
+    text = f"{scale:g} times the average"
     place = (x + 14 + LEGEND_WIDTH + 6, middle)
     draw.text(place, text, fill="black", anchor="lm", font_size=_SMALL_FONT_SIZE)
 

@@ -43,6 +43,10 @@ _LAZY = {
         "flows.cli.watch",
         "How a training goes: its losses, verdicts, speed and the time that is left.",
     ),
+    "maps": _Lazy(
+        "flows.cli.maps",
+        "Where encoders look at images: Grad-CAM, EigenCAM, the T-stream's attention, as PNG.",
+    ),
     "pipeline": _Lazy(
         "flows.cli.pipeline",
         "The whole chain as one Prefect flow, here or from deployments; killed, it continues.",
