@@ -71,7 +71,37 @@ def skip_fields(
     return True if what == "class" and is_field else None
 
 
+def without_marks(annotations: str) -> str:
+    """Write types without what `Annotated` marks them with: bounds, how they are typed.
+
+    Args:
+        annotations: of a signature, as text.
+    """
+    before, mark, rest = annotations.partition("Annotated[")
+    if not mark:
+        return annotations
+    depth, comma = 0, len(rest)
+    for place, letter in enumerate(rest):
+        depth += (letter in "[(<") - (letter in "])>")
+        if depth == 0 and letter == ",":
+            comma = min(comma, place)
+        if depth < 0:
+            break
+    return f"{before}{without_marks(rest[:comma])}{without_marks(rest[place + 1 :])}"
+
+
+def plain_signature(
+    app: Sphinx, what: str, name: str, member: Any, options: Any, *texts: str | None
+) -> tuple[str, str] | None:
+    """Give a signature and what it returns as a reader wants them."""
+    if texts[0] is None:
+        return None
+    signature, returns = (without_marks(text or "") for text in texts)
+    return signature, returns
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", read_root_page)
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("autodoc-process-signature", plain_signature)
