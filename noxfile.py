@@ -135,6 +135,7 @@ def bench(session: nox.Session) -> None:
         "objectives",
         "checkpoint",
         "evaluate",
+        "coco",
         "flows",
     ):
         run(session, f"tests.bench.{name}", group="bench")

@@ -55,7 +55,7 @@ def contact_sheet(looks: Sequence[Look], classes: Sequence[str], title: str) -> 
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(_FONT_SIZE)
-    draw.text((_GAP, _GAP), _fitted(title, width - 2 * _GAP, font), _INK, font)
+    draw.text((_GAP, _GAP), fit_text(title, width - 2 * _GAP, font), _INK, font)
     for number, look in enumerate(looks):
         row, column = divmod(number, columns)
         x = _GAP + column * (_TILE + _GAP)
@@ -100,9 +100,9 @@ def _draw_look(
     if look.picture is not None:
         count = len(look.picture.boxes)
         class_name = "1 box" if count == 1 else f"{count} boxes"
-    draw.text((x, y + _TILE + 2), _fitted(class_name, _TILE, font), _INK, font)
+    draw.text((x, y + _TILE + 2), fit_text(class_name, _TILE, font), _INK, font)
     room = _TILE - draw.textlength(size, font)
-    name = _fitted(look.sample.name, room, font, keep_end=True)
+    name = fit_text(look.sample.name, room, font, keep_end=True)
     draw.text((x, y + _TILE + 2 + _LINE), name + size, _PALE_INK, font)
 
 
@@ -150,7 +150,7 @@ def _draw_boxes(
         draw.rectangle(corners, outline=colour, width=2)
         if x_max - x_min < _NAMED:
             continue
-        name = _fitted(classes[label], x_max - x_min, font)
+        name = fit_text(classes[label], x_max - x_min, font)
         place = (x_min, max(y_min - _LINE, 0))
         draw.rectangle(draw.textbbox(place, name, font), colour)
         draw.text(place, name, _INK, font)
@@ -167,10 +167,10 @@ def _wrapped(
             lines[-1] = longer
         else:
             lines.append(word)
-    return [_fitted(line, width, font) for line in lines if line]
+    return [fit_text(line, width, font) for line in lines if line]
 
 
-def _fitted(
+def fit_text(
     text: str,
     width: float,
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont,

@@ -49,7 +49,7 @@ def assigned_names(function: Function) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "package",
-    ["care", "care.evaluate", "care.show", "care.train", "flows", "shards"],
+    ["care", "care.evaluate", "care.export", "care.show", "care.train", "flows", "shards"],
 )
 def test_a_package_exports_what_it_lists_and_nothing_else(package: str) -> None:
     module = importlib.import_module(package)

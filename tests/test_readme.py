@@ -59,7 +59,9 @@ def test_the_commands_exist() -> None:
     from typer.main import get_command
     from flows.cli import app
     from flows.cli.evaluate import app as evaluate
+    from flows.cli.export import app as export
     from flows.cli.features import app as features
+    from flows.cli.neighbours import app as neighbours
     from flows.cli.pipeline import app as pipeline
     from flows.cli.pretrain import app as pretrain
     from flows.cli.reproduce import app as reproduce
@@ -71,6 +73,8 @@ def test_the_commands_exist() -> None:
         "evaluate": evaluate,
         "features": features,
         "pipeline": pipeline,
+        "export": export,
+        "neighbours": neighbours,
         "reproduce": reproduce,
     }
     root.commands |= {name: get_command(one) for name, one in apps.items()}

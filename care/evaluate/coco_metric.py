@@ -1,8 +1,8 @@
-"""COCO's average precision of boxes and masks, by pycocotools."""
+"""COCO's average precision of boxes and masks, by pycocotools or by faster-coco-eval."""
 
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from typing import Any
+from typing import Any, Literal
 import numpy as np
 from care.errors import CareError
 from care.evaluate.average_precision import (
@@ -14,10 +14,12 @@ from care.evaluate.average_precision import (
     check_finite,
 )
 from care.evaluate.coco_results import Json, coco_box
+from care.evaluate.faster_coco import count_faster
 from care.evaluate.matches import Matches
 from care.evaluate.predictions import as_percent
 from shards.boxes import BoxSet, Picture
 
+Backend = Literal["pycocotools", "faster-coco-eval"]
 RECALLS = np.linspace(0, 1, 101)  # pycocotools' own
 # areas below 32², below 96² and from there on, in pixels
 SIZES = ("small", "medium", "large")
@@ -28,12 +30,19 @@ def average_precision(
     detections: Sequence[Detections],
     *,
     masks: bool = False,
+    backend: Backend = "pycocotools",
 ) -> AveragePrecision:
     """COCO's average precision: that of ``judge_coco``, whose arguments these are."""
-    return judge_coco(truth, detections, masks=masks).precision
+    return judge_coco(truth, detections, masks=masks, backend=backend).precision
 
 
-def judge_coco(truth: BoxSet, detections: Sequence[Detections], *, masks: bool = False) -> Judged:
+def judge_coco(
+    truth: BoxSet,
+    detections: Sequence[Detections],
+    *,
+    masks: bool = False,
+    backend: Backend = "pycocotools",
+) -> Judged:
     """COCO's average precision, the mean over the classes that have boxes.
 
     At most 100 detections of a class count in an image. Ignored boxes count as crowds: detections
@@ -43,6 +52,7 @@ def judge_coco(truth: BoxSet, detections: Sequence[Detections], *, masks: bool =
         truth: pictures with their boxes.
         detections: of every picture.
         masks: let the overlap be that of the masks; every box then needs one, as in COCO's files.
+        backend: the package that matches and counts; figures are equal but for the last bits.
 
     Raises:
         CareError: no box counts, a detection is not finite, or a mask is missing or not of its
@@ -53,6 +63,7 @@ def judge_coco(truth: BoxSet, detections: Sequence[Detections], *, masks: bool =
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    kind = "segm" if masks else "bbox"
     check_countable(truth)
     check_finite(detections)
     results = _results(truth, detections, masks)
@@ -68,18 +79,25 @@ def judge_coco(truth: BoxSet, detections: Sequence[Detections], *, masks: bool =
         if not results:
             nothing = _nothing_found(truth)
             return Judged(AveragePrecision(0, 0, 0), [*nothing.values()], RECALLS, [*nothing])
-        evaluation = COCOeval(coco, coco.loadRes(results), "segm" if masks else "bbox")
+        if backend == "faster-coco-eval":
+            stats, classes = count_faster(coco.dataset, results, kind)
+            return _judged(stats, classes)
+        evaluation = COCOeval(coco, coco.loadRes(results), kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    precision = AveragePrecision(*(100 * float(value) for value in evaluation.stats[:3]))
-    matches = _matches(evaluation, len(truth.pictures))
-    return Judged(precision, [*matches.values()], RECALLS, [*matches], _by_size(evaluation))
+    return _judged(evaluation.stats.tolist(), _matches(evaluation, len(truth.pictures)))
 
 
-def _by_size(evaluation: Any) -> dict[str, float]:
+def _judged(stats: Sequence[float], matches: dict[int, Matches]) -> Judged:
+    """The record of COCO's figures and of the matches of each class, by its label."""
+    precision = AveragePrecision(*(100 * float(value) for value in stats[:3]))
+    return Judged(precision, [*matches.values()], RECALLS, [*matches], _by_size(stats))
+
+
+def _by_size(stats: Sequence[float]) -> dict[str, float]:
     """COCO's average precision of small, medium and large objects, of the sizes that there are."""
-    figures = dict(zip(SIZES, evaluation.stats[3:6].tolist(), strict=True))
+    figures = dict(zip(SIZES, stats[3:6], strict=True))
     return {size: as_percent(share) for size, share in figures.items() if share >= 0}
 
 

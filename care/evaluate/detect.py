@@ -9,12 +9,13 @@ import torch
 from care.encoders import Encoder
 from care.errors import CareError
 from care.evaluate.average_precision import Detections, check_countable
-from care.evaluate.coco_metric import judge_coco
+from care.evaluate.coco_metric import Backend, judge_coco
 from care.evaluate.coco_results import DetectionResults
 from care.evaluate.dense_training import check_slices, decay_all_but_norms
 from care.evaluate.detector import Detector
 from care.evaluate.detector_forms import DetectorShape
 from care.evaluate.evaluation import Evaluation
+from care.evaluate.faster_coco import check_installed
 from care.evaluate.inference import average_statistics, find_objects
 from care.evaluate.pictures import Examples, training_batches
 from care.evaluate.predictions import DECIMALS
@@ -77,6 +78,7 @@ def detect(  # noqa: PLR0913 (a public verb)
     precise: NonNegativeInt = 200,
     seed: NonNegativeInt = 0,
     precision: Precision | None = None,
+    metric_backend: Backend = "pycocotools",
     machine: Machine = Machine(),
 ) -> Evaluation:
     """Faster R-CNN, or with masks Mask R-CNN, fine-tuned on an encoder (Sec. 4.3).
@@ -109,6 +111,8 @@ def detect(  # noqa: PLR0913 (a public verb)
         seed: of the new layers' weights, the order, the sizes, the flips, the boxes that are
             learned from.
         precision: of the arithmetic; by default what the device computes natively.
+        metric_backend: what counts COCO's metric. faster-coco-eval gives equal figures, sooner, and
+            is named in the protocol; VOC's own metric has no use for it.
         machine: what decides no result.
 
     Returns:
@@ -118,7 +122,8 @@ def detect(  # noqa: PLR0913 (a public verb)
     Raises:
         CareError: the sets name different classes; one has no box that counts, or with masks lacks
             them; c4 is asked of what is no ResNet; a batch cannot be shared among the processes;
-            the run is of other settings; or a loss is not finite.
+            the run is of other settings; a loss is not finite; or faster-coco-eval is wanted and
+            not installed.
         Stopped: SIGINT or SIGTERM came; all is saved, the same call continues.
 
     Source: He et al. 2020 (MoCo), Sec. 4.2 and Appendix; detectron2's baselines.
@@ -128,6 +133,8 @@ def detect(  # noqa: PLR0913 (a public verb)
         for difference in differences(train.pixels, val.pixels):
             warn(difference)
     check_slices(batch_size)
+    if metric_backend == "faster-coco-eval":
+        check_installed()
     device = torch_device(machine.device)
     precision = continued_precision(run, precision, device)
     protocol = VOC if train.voc else COCO
@@ -183,6 +190,7 @@ def detect(  # noqa: PLR0913 (a public verb)
         f"{network} R-CNN, everything trained for {steps:,} iterations of {batch_size} images at a "
         f"rate of {rate:g}, short sides of {sides[0]}…{size} px, at test {size} px; "
         f"{shape.proposals} proposals",
+        metric_backend,
     )
 
 
@@ -236,13 +244,17 @@ def _score(
     detections: list[Detections],
     shape: DetectorShape,
     protocol: str,
+    backend: Backend,
 ) -> Evaluation:
     """The record of a detector, its boxes by the metric of the set, its masks by COCO's."""
-    judged = judge_voc(val, detections) if val.voc else judge_coco(val, detections)
+    by_coco = partial(judge_coco, val, detections, backend=backend)
+    judged = judge_voc(val, detections) if val.voc else by_coco()
+    if backend != "pycocotools" and (shape.mask or not val.voc):
+        protocol += f"; scored by {backend}"
     measures = judged.precision._asdict()
     by_size = judged.by_size
     if shape.mask:
-        of_masks = judge_coco(val, detections, masks=True)
+        of_masks = by_coco(masks=True)
         measures |= {f"mask_{name}": value for name, value in of_masks.precision._asdict().items()}
         by_size = by_size | {f"mask {name}": ap for name, ap in of_masks.by_size.items()}
     return Evaluation(

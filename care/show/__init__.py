@@ -17,6 +17,7 @@ from care.evaluate.transformer_maps import Attending, transformer_map
 from care.show.comparison import Difference, differences
 from care.show.export import as_csv, as_markdown
 from care.show.maps import overlay, overlays, sheet
+from care.show.neighbours import nearest_of_rows, neighbour_sheet
 from care.show.paper import compared
 from care.show.report import report
 from care.show.results import gather
@@ -36,6 +37,8 @@ __all__ = [
     "compared",
     "differences",
     "gather",
+    "nearest_of_rows",
+    "neighbour_sheet",
     "overlay",
     "overlays",
     "report",

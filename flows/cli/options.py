@@ -133,7 +133,7 @@ def _option(parameter: inspect.Parameter, text: str, flag: str | None) -> inspec
     default = parameter.default
     form = _mark(parameter.annotation, TypedAs)
     if form is not None:
-        settings |= {"parser": _form_parser(form), "metavar": form.metavar}
+        settings |= {"parser": form_parser(form), "metavar": form.metavar}
     elements = [get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple]
     if elements:
         (element,) = admitted_types(elements[0])
@@ -158,8 +158,12 @@ def _mark(annotation: Any, kind: type[Mark]) -> Mark | None:
     return None
 
 
-def _form_parser(form: TypedAs) -> Callable[[Any], Any]:
-    """Reads a value of a form, and says what was wanted where it is none."""
+def form_parser(form: TypedAs) -> Callable[[Any], Any]:
+    """A parser of values of a form, which says what was wanted where something is none.
+
+    Args:
+        form: how they are typed.
+    """
 
     def parse(text: Any) -> Any:
         try:

@@ -47,6 +47,14 @@ _LAZY = {
         "flows.cli.maps",
         "Where encoders look at images: Grad-CAM, EigenCAM, the T-stream's attention, as PNG.",
     ),
+    "neighbours": _Lazy(
+        "flows.cli.neighbours",
+        "What is nearest to images in an encoder's features, as a picture.",
+    ),
+    "export": _Lazy(
+        "flows.cli.export",
+        "An encoder as torchvision, timm, transformers, detectron2 or ONNX have it, verified.",
+    ),
     "pipeline": _Lazy(
         "flows.cli.pipeline",
         "The whole chain as one Prefect flow, here or from deployments; killed, it continues.",
