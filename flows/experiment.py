@@ -87,7 +87,7 @@ class Training:
             byol are trained by their recipes (docs/objectives.md), where lr, momentum and hidden
             are not asked for.
         t_stream: train both streams of each, or the C-stream alone.
-        optimizer: sgd, lars, larc or adamw; by default that of the objective's recipe.
+        optimizer: by name, sgd, lars, larc or adamw; by default that of the objective's recipe.
     """
 
     protocol: ProtocolName | None = None
@@ -292,6 +292,11 @@ class Experiment:
     def has_scenes_masks(self) -> bool:
         """Whether the annotated images are the scenes, whose objects have masks."""
         return self.of_scenes and not (self.detection.coco_train or self.detection.coco_val)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user might not expect of how the images are read, one line each."""
+        return [f"{self.images.images}: {note}" for note in self.split.notes]
 
     @property
     def skipped(self) -> list[str]:

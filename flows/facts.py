@@ -60,21 +60,40 @@ class Facts:
     def before(cls, experiment: Experiment) -> "Facts":
         """What may be supposed while the sets are not built: that all shares suffice."""
         labels = experiment.judging.labels if experiment.is_labelled else ()
-        return cls(experiment.protocol.batch_size, dict.fromkeys(labels, LEAST_LABELS))
+        counts = {share: LEAST_LABELS + rank for rank, share in enumerate(sorted(labels))}
+        return cls(experiment.protocol.batch_size, counts)
 
     @property
     def tuned_shares(self) -> dict[float, int]:
-        """The shares of the labels that suffice to be fine-tuned on, with their images."""
-        return {share: n for share, n in self.label_counts.items() if n >= LEAST_LABELS}
+        """The shares of the labels that are fine-tuned on, with their images.
+
+        Of small sets several shares are the same images, one of each class: the smallest is taken.
+        """
+        smallest = self._smallest_shares()
+        return {share: n for share, n in self.label_counts.items() if smallest.get(n) == share}
 
     @property
     def skipped(self) -> list[str]:
-        """In words, the shares of the labels that do not suffice."""
-        return [
-            f"{100 * share:g} % of the labels: that is {n} images, too few to hold one out"
-            for share, n in self.label_counts.items()
-            if n < LEAST_LABELS
-        ]
+        """In words, the shares of the labels that do not suffice, or are no others."""
+        smallest = self._smallest_shares()
+        lines = list[str]()
+        for share, n in self.label_counts.items():
+            if n < LEAST_LABELS:
+                why = f"that is {n} images, too few to hold one out"
+            elif smallest[n] != share:
+                why = f"these are the same {n} images as {100 * smallest[n]:g} %"
+            else:
+                continue
+            lines.append(f"{100 * share:g} % of the labels: {why}")
+        return lines
+
+    def _smallest_shares(self) -> dict[int, float]:
+        """By number of images, of those that suffice, the smallest share that has as many."""
+        smallest = dict[int, float]()
+        for share, n in sorted(self.label_counts.items()):
+            if n >= LEAST_LABELS:
+                smallest.setdefault(n, share)
+        return smallest
 
 
 def label_counts(labels: npt.NDArray[np.integer[Any]], shares: Iterable[float]) -> dict[float, int]:

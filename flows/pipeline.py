@@ -37,7 +37,7 @@ def care_pipeline(
     seed: NonNegativeInt = 0,
     execution: Execution,
 ) -> Result:
-    """Images → shards → CARE pre-training → evaluation → report, all below ``out``.
+    """Images → shards → CARE pre-training → evaluation → report, all in one folder.
 
     The evaluations are kNN, linear, fine-tuning on few labels, detection and segmentation, beside
     random initialisation; the procedural scenes, the default images, also tell how much of the
@@ -69,7 +69,7 @@ def care_pipeline(
     graph.check_refresh(execution.refresh or ())
     graph.check_evaluations(experiment)
     check_encoders(experiment)
-    for line in experiment.split.skipped:
+    for line in (*experiment.notes, *experiment.split.skipped):
         warn(line)
     with Schedule(out, execution) as schedule:
         schedule.announce(graph.planned_stages(experiment, Facts.before(experiment)))

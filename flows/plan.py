@@ -14,6 +14,7 @@ from flows.stages import Stage
 from flows.trainings import training_stages
 from shards import storage
 from shards.once import listing_once
+from shards.progress import warn
 
 State = Literal["cached", "to run", "to continue", "left out"]
 
@@ -47,7 +48,10 @@ def plan_of_options(options: Mapping[str, Any]) -> list[PlannedStage]:
     Raises:
         Misuse: Something of it cannot be done.
     """
-    return plan(experiment_of_options(options), options.get("refresh") or ())
+    experiment = experiment_of_options(options)
+    for note in experiment.notes:
+        warn(note)
+    return plan(experiment, options.get("refresh") or ())
 
 
 def experiment_of_options(options: Mapping[str, Any]) -> Experiment:

@@ -170,7 +170,7 @@ def describe_recipe(objective: str, settings: Result) -> str:
     parts += [form.format(settings[name]) for name, form in forms.items() if name in settings]
     if settings.get("momentum_rises") is False:
         parts.append("which stays")
-    return f"by the recipe of {title_of(objective)}: {', '.join([*parts, 'views'])}"
+    return f"by the recipe of {title_of(objective)}: {', '.join([*parts, 'its views'])}"
 
 
 def _view_fields(view: Any, changes: Result) -> Result:

@@ -25,9 +25,9 @@ from flows.result import Result
 from flows.runners import check_installed, task_runner
 from flows.stages import Stage
 from flows.supervise import Children
-from flows.telling import Teller, progress_bars
+from flows.telling import Teller
 from shards.errors import ShardError, StoreError
-from shards.progress import console
+from shards.progress import Bars, console
 
 WAITING_THREADS = 64
 REDONE = list[str]()  # by this process, of what was to be refreshed
@@ -62,7 +62,7 @@ class Schedule:
         self._pools = self._at_end.enter_context(ExitStack())
         self.children = Children(execution.jobs, 60 * execution.stall_minutes)
         self.at_end(self.children.stop)
-        self._bars = self._at_end.enter_context(progress_bars())
+        self._bars = self._at_end.enter_context(Bars(transient=True))
         self.at_end(_schedule.reset, _schedule.set(self))
 
     def __enter__(self) -> Self:

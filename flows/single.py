@@ -57,7 +57,7 @@ class Method:
         objective: of the C-stream; those that there are have a recipe each (docs/objectives.md).
         t_stream: both streams, or the C-stream alone.
         hidden: hidden width of projectors and predictors, of byol 4096.
-        optimizer: sgd, lars, larc or adamw, of byol sgd.
+        optimizer: by name, sgd, lars, larc or adamw, of byol sgd.
         lr: base learning rate for 256 images, of byol 0.05.
         warmup: steps of linear warm-up, of byol 0.
         weight_decay: of byol 0.0001.

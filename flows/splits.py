@@ -1,5 +1,6 @@
 """What of a source is to train on and what to evaluate on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from flows.result import Result
@@ -22,10 +23,12 @@ class Split(NamedTuple):
     Attributes:
         parts: by "train" and, where there are labels, "val": inputs of the stage that builds it.
         skipped: what is left out, and why.
+        notes: what a user might not expect of what is read, one line each.
     """
 
     parts: dict[str, Result]
     skipped: list[str]
+    notes: Sequence[str] = ()
 
 
 def split_scenes(train: int, val: int) -> Split:
@@ -56,7 +59,8 @@ def split_images(images: str, val: str | None = None, image_root: str | None = N
     is_used = any("image_root" in _inputs(name, image_root) for name in (source, val or source))
     root = inputs.get("image_root") if is_used else image_root
     content = sources.find(source, image_root=root)
-    skipped = [f"classes: {note}" for note in content.notes]
+    notes = content.notes
+    skipped = list[str]()
     for name in folders["train"][1:] + folders["pool"]:
         skipped.append(f"the folder {Path(name).name}: {Path(source).name} is trained on")
     if len(content.classes) < 2:
@@ -64,7 +68,7 @@ def split_images(images: str, val: str | None = None, image_root: str | None = N
         if content.classes:
             why = f"all images are of one class, {content.classes[0]}: any encoder would be right"
         skipped.append(f"{EVALUATIONS}: {why}")
-        return Split({"train": inputs}, skipped)
+        return Split({"train": inputs}, skipped, notes)
     candidates = [val] if val else []
     for folder in folders["val"]:
         if _has_classes(folder):
@@ -74,15 +78,16 @@ def split_images(images: str, val: str | None = None, image_root: str | None = N
     for name in candidates[1:]:
         skipped.append(f"the folder {Path(name).name}: {Path(candidates[0]).name} is evaluated")
     if candidates:
-        return Split({"train": inputs, "val": _inputs(candidates[0], image_root)}, skipped)
+        val_inputs = _inputs(candidates[0], image_root)
+        return Split({"train": inputs, "val": val_inputs}, skipped, notes)
     if not _can_hold_out(content):
         why = "too few images have labels to hold some out; name others by --val"
-        return Split({"train": inputs}, [*skipped, f"{EVALUATIONS}: {why}"])
+        return Split({"train": inputs}, [*skipped, f"{EVALUATIONS}: {why}"], notes)
     parts: dict[str, Result] = {
         "train": inputs | {"share": [0, TRAIN_SHARE]},
         "val": inputs | {"share": [TRAIN_SHARE, 1]},
     }
-    return Split(parts, skipped)
+    return Split(parts, skipped, notes)
 
 
 def _inputs(source: str, image_root: str | None) -> Result:

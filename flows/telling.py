@@ -2,9 +2,9 @@
 
 import logging
 from typing import Any
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
+from rich.progress import TaskID
 from flows.prefect_view import PrefectView, ProgressArtifact
-from shards.progress import ProgressLine, console, parse_progress, say
+from shards.progress import Bars, ProgressLine, parse_progress, say
 
 
 class Teller:
@@ -19,7 +19,7 @@ class Teller:
         log: Prefect's logger of the stage's task, or None.
     """
 
-    def __init__(self, name: str, bars: Progress, view: PrefectView, log: Any) -> None:
+    def __init__(self, name: str, bars: Bars, view: PrefectView, log: Any) -> None:
         self._name = name
         self._bars = bars
         self._log = log
@@ -57,15 +57,3 @@ class Teller:
         if line.completed >= line.total:
             self._bars.remove_task(self._bar)
             self._bar = None
-
-
-def progress_bars() -> Progress:
-    """Progress bars of all stages, on a terminal."""
-    columns = (
-        "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        "{task.fields[status]}",
-    )
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)

@@ -33,6 +33,7 @@ from shards.sources.coco import parse_coco
 
 # pixels; a thinner box has no area: float32 could not tell its sides apart
 THIN = 1e-3
+_NAMED = 6  # lists or folders that a message names
 _NO_BOX = (math.nan,) * 4
 
 
@@ -245,14 +246,33 @@ def _annotations_of_list(
             f"wanted boxes, got categories without any in {annotations.path}; "
             "care shards build makes a set of classes of it, for kNN, linear and fine-tuning"
         )
-    lists = [str(name) for name in sorted(path.glob("**/ImageSets/Main/*.txt"))]
-    hint = f"check the path{suggestion(data)}"
-    if lists:
-        hint = f"name one of its lists: {', '.join(lists[:6])}"
     raise ShardError(
         f"wanted a COCO JSON or a VOC list (ImageSets/Main/train.txt) at {data}, "
-        f"or shards of one; {hint}"
+        f"or shards of one; {_instead_of_a_list(path, data)}"
     )
+
+
+def _instead_of_a_list(path: Path, data: str | Path) -> str:
+    """What to do about a path without annotations, which the user calls ``data``."""
+    lists = [str(name) for name in sorted(path.glob("**/ImageSets/Main/*.txt"))]
+    if lists:
+        return f"name one of its lists: {', '.join(lists[:_NAMED])}"
+    if not path.is_dir():
+        return f"check the path{suggestion(data)}"
+    folders = [str(folder) for folder in sorted(path.iterdir()) if _is_annotated(folder)]
+    if folders:
+        return f"name one of its folders: {', '.join(folders[:_NAMED])}"
+    return "there is a folder, but no annotations in it"
+
+
+def _is_annotated(folder: Path) -> bool:
+    """Whether a folder is a set with boxes, or has some form of annotations in it."""
+    if not folder.is_dir():
+        return False
+    try:
+        return is_annotated_set(folder) or read_annotations(folder) is not None
+    except ShardError:
+        return False
 
 
 def make_picture(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from shards import storage
 from shards.contents import UNKNOWN, is_comparable, remember
+from shards.counted import images_that
 from shards.errors import ShardError
 from shards.index import ROW, SCHEMA, Index, read_index
 from shards.pixel_report import PixelReport, refuse_faded, total
@@ -90,10 +91,11 @@ def _refuse_too_many(
     count = sum(map(len, images.values()))
     if kept and count <= max_rejects * (count + kept):
         return
+    rejected = images_that(count, "was", "were", total=count + kept)
     raise ShardError(
-        f"{count} of {count + kept} images were rejected, {max_rejects:.2%} may be: "
-        f"{describe(images)}. All of them are in {dest / LIST}. Repair or remove them, or raise "
-        f"--max-rejects, and give the same command again; {dest} is not a set yet"
+        f"{rejected} rejected, {max_rejects:.2%} may be: {describe(images)}. All of them are in "
+        f"{dest / LIST}. Repair or remove them, or raise --max-rejects, and give the same command "
+        f"again; {dest} is not a set yet"
     )
 
 

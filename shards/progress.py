@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 from shards.printable import printable
@@ -78,6 +79,35 @@ def parse_progress(text: str) -> ProgressLine | None:
     return ProgressLine(title, int(completed), int(total), status, float(seconds_left))
 
 
+class Bars(Progress):
+    """Bars of work on a terminal, each with its count and time left; below it what it says.
+
+    On one line of 80 columns the rate and a few losses would leave no room for the bar. Tasks have
+    a field "status", which is "" where there is nothing to say.
+
+    Args:
+        transient: whether they vanish at the end.
+    """
+
+    def __init__(self, *, transient: bool = False) -> None:
+        super().__init__(
+            "{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=transient,
+        )
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Each task's bar, and its status below it."""
+        for task in self.tasks:
+            yield self.make_tasks_table([task])
+            if task.fields["status"]:
+                yield Padding(Text(printable(task.fields["status"]), style="dim"), (0, 0, 0, 2))
+
+
 @contextmanager
 def progress(
     title: str, total: int | None, *, start: int = 0
@@ -97,15 +127,7 @@ def progress(
     began = time.monotonic()
     last_line = began
     next_state = began
-    bar = Progress(
-        "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        "{task.fields[status]}",
-        console=console,
-        disable=not console.is_terminal,
-    )
+    bar = Bars()
     task = bar.add_task(title, total=total, completed=start, status="")
 
     def advance(count: int, note: str = "") -> None:

@@ -99,8 +99,9 @@ def comparable(train: shards.ShardSet, val: shards.ShardSet) -> Comparable:
         count = int((data.labels < 0).sum())
         if count == len(data):
             raise CareError(
-                f"{data.path} has no image with a class; evaluation needs a set built from class "
-                "folders"
+                f"{data.path} has no image with a class; wanted a set that is built of class "
+                "folders or of a table with classes. Boxes are for care evaluate detect, several "
+                "classes an image for care evaluate multilabel"
             )
         if count:
             remarks.append(
@@ -133,7 +134,7 @@ def check_classes(train: shards.ShardSet, val: shards.ShardSet) -> None:
     if not unknown:
         return
     raise CareError(
-        f"images of {val.path} have {len(unknown)} classes that {train.path} does not have: "
+        f"images of {val.path} have classes that {train.path} does not have: "
         f"{_listed(unknown)}; it has {_listed(train.classes) or 'none'}. Name classes alike in "
         "both, or leave those images out"
     )

@@ -292,9 +292,10 @@ def _laid_out(view: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _note(terms: Mapping[str, float], t: TStream | None) -> str:
     """The losses as they are shown beside the progress."""
-    form = "C {cnn:.3f} spread {spread:.2f}"
+    form = "C-stream {cnn:.3f} spread {spread:.2f}"
     if t is not None:
-        form = "C {cnn:.3f} T {transformer:.3f} att {attention:.5f} spread {spread:.2f}"
+        streams = "C-stream {cnn:.3f} T-stream {transformer:.3f}"
+        form = f"{streams} attention {{attention:.5f}} spread {{spread:.2f}}"
     return form.format(**terms)
 
 

@@ -37,7 +37,11 @@ class Group(TyperGroup):
 
 
 def new_app(
-    about: str | None = None, *, cls: type[TyperGroup] = Group, **settings: Any
+    about: str | None = None,
+    *,
+    cls: type[TyperGroup] = Group,
+    add_completion: bool = False,
+    **settings: Any,
 ) -> typer.Typer:
     """A group of commands, or a single one, that shows tracebacks as Python does.
 
@@ -46,11 +50,13 @@ def new_app(
     Args:
         about: help of the group.
         cls: class of the group.
+        add_completion: whether it has the options that install the completion of all commands.
         **settings: further ones of ``typer.Typer``.
     """
     return typer.Typer(
         help=about,
         cls=cls,
+        add_completion=add_completion,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},

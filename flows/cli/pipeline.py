@@ -1,5 +1,6 @@
 """`care pipeline`: the whole chain as one Prefect flow, run here or from deployments."""
 
+import textwrap
 from collections import Counter
 from typing import Annotated, Any
 import typer
@@ -17,6 +18,9 @@ from shards import storage
 from shards.errors import ShardError
 from shards.once import listing_once
 from shards.progress import console, warn
+
+_MINUTES = len("2026-11-30 21:24")  # of a time in a table
+_WIDE = 120  # columns of a terminal in which the name of any stage stands on one line
 
 app = new_app(
     "The whole chain as one Prefect flow: here, or from deployments that a Prefect server starts.",
@@ -68,7 +72,8 @@ def show_plan(as_json: Json = False, **settings: Any) -> None:
     if as_json:
         print_json([stage._asdict() for stage in stages])
         return
-    table(f"plan of {settings['out']}", ("stage", "--refresh", "state", "why"), stages)
+    lines = [(_broken(stage.stage), *stage[1:]) for stage in stages]
+    table(f"plan of {settings['out']}", ("stage", "--refresh", "state", "why"), lines)
     counts = Counter(stage.state for stage in stages)
     summary = ", ".join(f"{count} {state}" for state, count in counts.items())
     console.print(f"{summary}; do it with care pipeline run and the same options", soft_wrap=True)
@@ -111,8 +116,16 @@ def status(
     if as_json:
         print_json([row._asdict() for row in rows])
         return
-    columns = ("stage", "state", "finished or saved", "what")
-    table(f"stages of {out}", columns, rows)
+    lines = [(_broken(row.stage), row.state, row.at[:_MINUTES], row.text) for row in rows]
+    table(f"stages of {out}", ("stage", "state", "finished, saved", "what"), lines)
+
+
+def _broken(stage: str) -> str:
+    """The name of a stage, broken at hyphens where the terminal is narrow, not within a word."""
+    width = Console().width
+    if width >= _WIDE:
+        return stage
+    return "\n".join(textwrap.wrap(stage, 3 * width // 10))
 
 
 CronText = Annotated[

@@ -269,6 +269,8 @@ add_command(
     " by another objective, alone or beside the T-stream."
     "\n\nInterrupted, the same command continues from the last checkpoint. RUN gets"
     " encoder.safetensors, losses.jsonl (a line a step) and checkpoints/; docs/training.md has all."
+    "\n\nBeside the progress stand the losses of both streams (Eqs. 1 and 3), the attention"
+    " supervision (Eq. 4, unweighted) and the spread of the embeddings: 1 is healthy, 0 collapsed."
     "\n\nSeveral processes share every batch; their number changes nothing but rounding.",
 )
 

@@ -32,8 +32,8 @@ class MethodChoice:
         queue: embeddings of earlier batches that moco-v1, moco-v2, infomin and swav keep; by
             default the paper's, in proportion to a small set, of swav none. Those of swav are kept
             from epoch 15 on.
-        optimizer: sgd, lars, larc or adamw, of byol sgd. LARS and LARC are timm's. Another one than
-            the recipe's has its own lr and weight decay.
+        optimizer: by name, sgd, lars, larc or adamw, of byol sgd. LARS and LARC are timm's.
+            Another one than the recipe's has its own lr and weight decay.
         lr: base learning rate for 256 images, scaled by batch_size / 256; of byol 0.05.
         weight_decay: of byol 0.0001, on every parameter, as in the released code.
         momentum: first momentum coefficient of the targets; of byol 0.99.

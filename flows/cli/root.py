@@ -84,6 +84,7 @@ app = new_app(
     "CARE: self-supervised pre-training of attentive CNNs, from image folders to a report."
     " Start with: care demo",
     cls=_LazyGroup,
+    add_completion=True,
     no_args_is_help=True,
 )
 app.add_typer(shards_app, name="shards")

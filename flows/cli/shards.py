@@ -92,8 +92,12 @@ def _say_next(train: str, val: str, indexes: Mapping[str, shards.Index]) -> None
         indexes: of the sets.
     """
     say(f"pre-train on it: care pretrain {train} runs/NAME")
-    if val and all(len(index.classes) > 1 for index in indexes.values()):
+    if not val:
+        return
+    if all(len(index.classes) > 1 for index in indexes.values()):
         say(f"then judge it: care evaluate knn runs/NAME --train {train} --val {val}")
+    if all("annotations.json" in index.sha256 for index in indexes.values()):
+        say(f"or its objects: care evaluate detect runs/NAME --train {train} --val {val}")
 
 
 add_command(
@@ -119,6 +123,8 @@ def info(path: SetPath, as_json: Json = False) -> None:
         print_json(facts)
         return
     rejects = facts.pop("rejects")
+    if not facts["classes"]:
+        facts.pop("without class")  # they are all that there are
     table(f"shard set {path}", ("", ""), [(name, _text(value)) for name, value in facts.items()])
     rejected = list[tuple[str, str]]()
     for reason, names in rejects.items():
@@ -159,7 +165,9 @@ def _all_facts(path: str) -> dict[str, Any]:
     index = shards.open(path).index
     facts = _facts(index)
     if "annotations.json" in index.sha256:
-        facts["boxes"] = _boxes(path)
+        annotated = boxes.load(path)
+        facts["boxes"] = _boxes(annotated)
+        facts["boxes by class"] = _boxes_by_class(annotated)
     return facts | {"rejects": dict(index.rejects)}
 
 
@@ -197,14 +205,22 @@ def _pixels(index: shards.Index) -> dict[str, Any]:
     return {"pixels": counts | rule}
 
 
-def _boxes(path: str) -> dict[str, int]:
+def _boxes(data: boxes.BoxSet) -> dict[str, int]:
     """How many boxes of a set count in an evaluation, are ignored, and are left out and why."""
-    data = boxes.load(path)
     ignored = sum(int(picture.ignored.sum()) for picture in data.pictures)
     counts = {"counted": sum(len(picture.boxes) for picture in data.pictures) - ignored}
     if ignored:
         counts["difficult or crowds"] = ignored
     return counts | {reason: len(names) for reason, names in data.rejects.items()}
+
+
+def _boxes_by_class(data: boxes.BoxSet) -> dict[str, int]:
+    """How many of the boxes that count are of each class."""
+    counts = dict.fromkeys(data.classes, 0)
+    for picture in data.pictures:
+        for label in picture.labels[~picture.ignored]:
+            counts[data.classes[label]] += 1
+    return counts
 
 
 def _text(value: object) -> str:

@@ -11,6 +11,7 @@ from flows.splits import split_images
 from shards import storage
 from shards.bounds import Fraction, PositiveInt
 from shards.errors import Misuse, ShardError
+from shards.reader import unknown_classes
 
 # whatever the runs' seeds, all are trained and judged on the same images in the same shards
 DATA_SEED = 0
@@ -105,7 +106,7 @@ def folder_images(images: str, val: str | None, screen: float, out: str) -> Grid
     """
     if f"{storage.locate(out).absolute()}/".startswith(f"{storage.locate(images).absolute()}/"):
         raise Misuse(f"wanted another folder for results than that of the images, got {out}")
-    parts, skipped = split_images(images, val)
+    parts, skipped, _ = split_images(images, val)
     if "val" not in parts:
         raise Misuse(f"wanted images with labels to judge on, {images}: {'; '.join(skipped)}")
     if screen:
@@ -124,13 +125,16 @@ def label_counts(sets: dict[str, Result], labels: Iterable[float]) -> dict[float
         labels: shares above 0 and up to 1.
 
     Raises:
-        ShardError: The two sets have other classes; told before the training, not after it.
+        ShardError: val has classes that train has not; told before the training, not after it.
     """
     train = shards.open(sets["train"]["url"])
     val = shards.open(sets["val"]["url"])
-    if train.classes != val.classes:
-        only = ", ".join(sorted({*train.classes} ^ {*val.classes})[:5])
-        raise ShardError(f"wanted the same classes in train and val, only one of them has: {only}")
+    unknown = unknown_classes(train, val)
+    if unknown:
+        raise ShardError(
+            "wanted classes to judge on that are among those to train on, got others: "
+            f"{', '.join(unknown[:5])}; name classes alike in both, or leave those images out"
+        )
     counts = counts_of_shares(train.labels, labels)
     return {share: count for share, count in counts.items() if count >= LEAST_LABELS}
 

@@ -26,8 +26,9 @@ class RegimeChoice:
         batch_size: images a step, at most the training set.
         lr: base learning rate for 256 images.
         momentum: first momentum coefficient of the targets.
-        optimizer: sgd, lars, larc or adamw; by default that of each objective's recipe. What of lr,
-            momentum, hidden and this is asked for is every arm's, whatever its recipe says.
+        optimizer: by name, sgd, lars, larc or adamw; by default that of each objective's recipe.
+            What of lr, momentum, hidden and this is asked for is every arm's, whatever its recipe
+            says.
     """
 
     protocol: ProtocolName | None = None

@@ -16,6 +16,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from shards import storage
+from shards.counted import images_that
 from shards.errors import ShardError
 from shards.hold_out import HoldOut
 from shards.once import listed_once
@@ -243,8 +244,8 @@ def _notes_on_classes(samples: Collection[Candidate], classes: Sequence[str]) ->
     unclassified = sum(image.label < 0 for image in samples)
     if classes and unclassified:
         notes.append(
-            f"{unclassified:,} of {len(samples):,} images have no class: they are trained on, and "
-            "left out of evaluations that need one"
+            f"{images_that(unclassified, 'has', 'have', total=len(samples))} no class: trained on, "
+            "and left out of evaluations that need one"
         )
     return notes
 

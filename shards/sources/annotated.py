@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from shards import storage
+from shards.counted import images_that
 from shards.errors import ShardError
 from shards.once import listed_once
 from shards.rejects import Reject, Rejection
@@ -104,7 +105,7 @@ def _notes_on_labels(annotations: Annotations) -> list[str]:
         len({annotated.category for annotated in image.objects}) > 1 for image in annotations.images
     )
     if several:
-        notes.append(f"{several:,} images have several categories, and so no class")
+        notes.append(f"{images_that(several, 'has', 'have')} several categories, and so no class")
     return notes
 
 
@@ -143,8 +144,8 @@ def list_annotated_folder(annotations: Annotations, folder: Path) -> Listing:
     rejects += _rejects_without_file(annotated.rejects, named)
     rejects += [Rejection(Reject.DUPLICATE, path.removeprefix(root)) for path in repeated]
     note = (
-        f"the annotations are of {len(listed):,} images; {unlisted:,} others are in the set "
-        "without boxes, and no evaluation of boxes uses them"
+        f"{images_that(len(listed), 'has', 'have', total=len(listed) + unlisted)} annotations; the "
+        "set has the others without boxes, and no evaluation of boxes uses them"
     )
     notes = [*every.notes, *annotated.notes, note]
     return Listing(named, rejects, notes, is_table=annotated.is_table, form=annotated.form)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from shards import storage
+from shards.counted import images_that
 from shards.rejects import Reject, Rejection
 from shards.sources.file_names import Looker, existing_folder, is_file, name_variants
 
@@ -172,7 +173,8 @@ def _notes_on_choice(
         return []
     name, file = names[elsewhere[0]], files[elsewhere[0]]
     return [
-        f"{len(elsewhere):,} images are not where the list has them: {name} is taken from {file}; "
+        f"{images_that(len(elsewhere), 'is', 'are')} not where the list has them: "
+        f"{name} is taken from {file}; "
         "if that is another image, name the folder by --image-root"
     ]
 

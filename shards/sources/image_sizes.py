@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 from shards import images, storage
+from shards.counted import images_that
 from shards.rejects import RejectError
 from shards.sources.annotations import finite_numbers
 
@@ -97,6 +98,7 @@ class SizeCheck:
         if not self.differing:
             return []
         return [
-            f"{len(self.differing):,} images are left out, as their boxes would lie elsewhere: "
+            f"{images_that(len(self.differing), 'is', 'are')} left out, since boxes would lie "
+            "elsewhere: "
             f"{self.differing[0]}; correct one of them"
         ]

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from shards import objects, storage
+from shards.counted import images_that
 from shards.errors import ShardError
 from shards.images import SUFFIXES
 from shards.kinds import reason_without_image
@@ -212,8 +213,8 @@ class TableFiles:
             return []
         name, path = self._moved[0]
         return [
-            f"{len(self._moved):,} of {count:,} images are not named as they lie: {name} is taken "
-            f"from {path}"
+            f"{images_that(len(self._moved), 'is', 'are', total=count)} not named as they lie: "
+            f"{name} is taken from {path}"
         ]
 
     def direct(self, name: str) -> Candidate | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 from shards import storage
+from shards.counted import images_that
 from shards.errors import ShardError
 from shards.rejects import Reject, Rejection
 from shards.sources.annotations import Annotations, finite_numbers
@@ -120,7 +121,7 @@ def _read_all(
     background = sum(picture.entry["id"] not in files.xmls for picture in pictures)
     notes = check.notes()
     if background:
-        notes.append(f"{background:,} images have no .xml file: they are kept without objects")
+        notes.append(f"{images_that(background, 'has', 'have')} no .xml file: kept without objects")
     return annotations._replace(path=path, notes=notes)
 
 

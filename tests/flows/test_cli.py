@@ -43,6 +43,26 @@ def test_a_set_is_built_described_and_verified(care, photos: Path, tmp_path: Pat
     assert f"care evaluate knn runs/NAME --train {sets}/train --val {sets}/val" in error
 
 
+def test_annotated_parts_become_sets_whose_boxes_are_counted_by_class(
+    care, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for part in ("train", "valid"):
+        scenes.write(tmp_path / "boxed" / part, count=4)
+    code, out, error = care("shards", "build", "boxed", "sets")
+    assert code == 0, error
+    detect = "care evaluate detect runs/NAME --train sets/train --val sets/valid"
+    assert detect in error
+    assert "care evaluate knn" not in error
+    assert "without class" not in out
+    facts = json.loads(care("shards", "info", "sets/train", "--json")[1])
+    assert sum(facts["boxes by class"].values()) == facts["boxes"]["counted"] > 0
+    sets = ["--train", "sets", "--val", "sets"]
+    code, _, error = care("evaluate", "detect", "random:resnet18-small-half", *sets)
+    assert code == 1
+    assert "name one of its folders: sets/train, sets/valid" in error
+
+
 def test_pretraining_to_kneighbours_and_report(care, shard_set: Path) -> None:
     code, out, error = care("pretrain", "set", "run", *SMALL.split(), "--epochs", 2)
     assert code == 0, error

@@ -93,3 +93,29 @@ def test_status_tells_what_is_finished(care, photos: Path, tmp_path: Path) -> No
     (row,) = json.loads(text)
     assert row["state"] == "finished"
     assert row["stage"].startswith("train-")
+
+
+def test_on_a_narrow_terminal_names_of_stages_are_broken_at_hyphens(
+    care, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, error = care("pipeline", "plan", *SCENES.split())
+    assert code == 0, error
+    assert max(map(len, out.splitlines())) <= 80
+    cells = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
+    assert "initialisation" in cells
+    assert any(cell.startswith("finetune-0.5-random-") for cell in cells)
+
+
+def test_how_the_images_are_read_is_no_line_of_the_plan_but_told(
+    care, photos: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    inside = tmp_path / "food" / "images"
+    inside.parent.mkdir()
+    photos.rename(inside)
+    code, out, error = care("pipeline", "plan", "--images", "food", "--json")
+    assert code == 0, error
+    assert "food: the folder images/ is no class, those in it are" in error
+    assert "no class" not in out

@@ -141,7 +141,7 @@ def test_an_objective_is_trained_by_its_recipe_which_is_said_and_recorded(pretra
     code, _, error = pretrain("--epochs", 1, "--objective", "moco-v2", "--no-t-stream")
     assert code == 0
     said = "by the recipe of MoCo v2: sgd, lr 0.03 for 256 images, weight decay 0.0001, target's"
-    assert f"{said} momentum 0.999, which stays, views" in error
+    assert f"{said} momentum 0.999, which stays, its views" in error
     settings = recorded()
     assert (settings["lr"], settings["momentum"], settings["warmup"]) == (0.03, 0.999, 0)
     assert (settings["momentum_rises"], settings["t_stream"]) == (False, None)
@@ -158,7 +158,7 @@ def test_what_is_asked_for_replaces_what_a_recipe_says(pretrain) -> None:
     options = "--objective simsiam --optimizer lars --lr 1 --momentum-rises --warmup-epochs 1"
     code, _, error = pretrain("--epochs", 1, *options.split())
     assert code == 0
-    line = "by the recipe of SimSiam: weight decay 1e-06, target's momentum 0.99, views"
+    line = "by the recipe of SimSiam: weight decay 1e-06, target's momentum 0.99, its views"
     assert line in error
     settings = recorded()
     assert (settings["lr"], settings["weight_decay"], settings["warmup"]) == (1, 1e-6, 3)

@@ -79,7 +79,7 @@ def test_every_stage_has_the_size_in_its_one_form(
 
 
 def test_what_is_no_size_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(CareError, match="height and width such as 96x192, got 'big'"):
+    with pytest.raises(Misuse, match="height and width such as 96x192, got 'big'"):
         _ = Experiment(out=str(tmp_path), training=Training(size="big"))
 
 
@@ -251,6 +251,17 @@ def test_shares_of_too_few_images_are_left_out_aloud() -> None:
     facts = Facts(20, {0.01: 2, 0.5: 10})
     assert facts.tuned_shares == {0.5: 10}
     assert facts.skipped == ["1 % of the labels: that is 2 images, too few to hold one out"]
+
+
+def test_a_share_that_is_the_same_images_as_a_smaller_one_is_left_out_aloud() -> None:
+    facts = Facts(30, {0.1: 3, 0.01: 3, 0.5: 15})
+    assert facts.tuned_shares == {0.01: 3, 0.5: 15}
+    assert facts.skipped == ["10 % of the labels: these are the same 3 images as 1 %"]
+
+
+def test_before_the_sets_are_built_every_share_is_supposed_to_suffice(tmp_path: Path) -> None:
+    experiment = Experiment(out=str(tmp_path), judging=Judging(labels=(0.1, 0.01)))
+    assert {*Facts.before(experiment).tuned_shares} == {0.1, 0.01}
 
 
 def test_each_class_has_its_share_and_one_image_at_least() -> None:

@@ -138,6 +138,17 @@ def test_a_screen_leaves_val_untouched(tmp_path: Path) -> None:
         folder_images(photos, None, 0, f"{photos}/lab")
 
 
+def test_classes_are_those_of_equal_names_in_whatever_order(tmp_path) -> None:
+    for part, names in (("train", "xyz"), ("val", "zx")):
+        for name in names:
+            path = tmp_path / part / name / "1.png"
+            path.parent.mkdir(parents=True)
+            Image.effect_noise((8, 8), 50).convert("RGB").save(path)
+        shards.build(tmp_path / part, tmp_path / "sets" / part)
+    sets = {part: {"url": str(tmp_path / "sets" / part)} for part in ("train", "val")}
+    assert label_counts(sets, (1,)) == {1: 3}
+
+
 def test_shares_of_too_few_labels_and_other_classes_are_told_before_training(tmp_path) -> None:
     for name in ("train/x/1", "train/x/2", "train/y/1", "train/y/2", "val/x/1", "val/z/1"):
         path = tmp_path / f"{name}.png"
@@ -147,5 +158,5 @@ def test_shares_of_too_few_labels_and_other_classes_are_told_before_training(tmp
         shards.build(tmp_path / part, tmp_path / "sets" / part)
     sets = {part: {"url": str(tmp_path / "sets" / part)} for part in ("train", "val")}
     assert label_counts(sets | {"val": sets["train"]}, (0.01, 0.5, 1)) == {1: 4}
-    with pytest.raises(ShardError, match="only one of them has: y, z"):
+    with pytest.raises(ShardError, match="among those to train on, got others: z"):
         label_counts(sets, (0.5,))

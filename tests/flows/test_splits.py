@@ -30,7 +30,7 @@ def photos(root, *names):
 def test_parts_are_found_in_any_spelling_and_within_other_folders(tmp_path, train, val):
     names = [f"{part}/{name}/1" for part in (train, val) for name in ("ant", "bee")]
     images = photos(tmp_path / "flat", *names)
-    assert split_images(images) == (
+    assert split_images(images)[:2] == (
         {"train": {"source": f"{images}/{train}"}, "val": {"source": f"{images}/{val}"}},
         [],
     )
@@ -41,7 +41,7 @@ def test_parts_are_found_in_any_spelling_and_within_other_folders(tmp_path, trai
 def test_a_part_without_labels_is_passed_and_told(tmp_path):
     names = [f"train/{name}/{number}" for name in ("ant", "bee") for number in range(5)]
     images = photos(tmp_path / "images", *names, "test/1", "unlabeled/1")
-    parts, skipped = split_images(images)
+    parts, skipped, _ = split_images(images)
     assert parts["train"] == {"source": f"{images}/train", "share": [0, 0.8]}
     assert skipped == [
         "the folder unlabeled: train is trained on",
@@ -49,8 +49,15 @@ def test_a_part_without_labels_is_passed_and_told(tmp_path):
     ]
 
 
+def test_how_folders_are_read_is_told_and_nothing_of_it_is_left_out(tmp_path):
+    names = [f"images/{name}/{number}" for name in ("ant", "bee") for number in range(9)]
+    split = split_images(photos(tmp_path / "food", *names))
+    assert split.skipped == []
+    assert split.notes == ["the folder images/ is no class, those in it are"]
+
+
 def test_one_class_is_told_and_not_evaluated(tmp_path):
-    parts, skipped = split_images(photos(tmp_path / "images", "ant/1", "ant/2"))
+    parts, skipped, _ = split_images(photos(tmp_path / "images", "ant/1", "ant/2"))
     assert parts.keys() == {"train"}
     assert "all images are of one class, ant: any encoder would be right" in skipped[-1]
 
@@ -63,10 +70,10 @@ def test_the_images_of_a_table_may_be_anywhere(tmp_path):
     table.write_text("".join(f"{line}\n" for line in ("image,label", *lines)))
     with pytest.raises(ShardError, match="--image-root"):
         split_images(str(table))
-    parts, _ = split_images(str(table), image_root=root)
+    parts, *_ = split_images(str(table), image_root=root)
     inputs = {"source": str(table), "image_root": root}
     assert parts == {"train": inputs | {"share": [0, 0.8]}, "val": inputs | {"share": [0.8, 1]}}
-    parts, _ = split_images(str(table), str(table), root)
+    parts, *_ = split_images(str(table), str(table), root)
     assert parts == {"train": inputs, "val": inputs}
     folder = photos(tmp_path / "folder", "ant/1", "bee/1")
     assert split_images(folder, str(table), root).parts == {
@@ -81,7 +88,7 @@ def test_too_few_labels_to_hold_some_out_are_told(tmp_path):
     few = photos(tmp_path / "few", "ant/1", "bee/1")
     some = photos(tmp_path / "some", "ant/1", "bee/1", *(f"{n}" for n in range(30)))
     for images in (few, some):
-        parts, skipped = split_images(images)
+        parts, skipped, _ = split_images(images)
         assert parts == {"train": {"source": images}}
         assert "too few images have labels to hold some out" in skipped[-1]
 

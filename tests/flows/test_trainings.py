@@ -183,7 +183,7 @@ def test_results_tell_how_others_than_byol_were_trained(tmp_path: Path) -> None:
     assert name == "CARE with SwAV"
     assert recipes[name]["text"] == (
         "by the recipe of SwAV: larc, lr 2.4 for 256 images, weight decay 1e-06, 25 steps of"
-        " warm-up, target's momentum 0.99, views"
+        " warm-up, target's momentum 0.99, its views"
     )
     assert training_settings(both, FACTS).lr == 0.4
     assert training_settings(experiment(tmp_path, objectives=("swav",)), FACTS).lr == 2.4
@@ -193,7 +193,7 @@ def test_a_recipe_in_words_says_what_stays() -> None:
     settings = {"optimizer": "sgd", "lr": 0.03, "momentum": 0.999, "momentum_rises": False}
     assert describe_recipe("moco-v2", settings) == (
         "by the recipe of MoCo v2: sgd, lr 0.03 for 256 images, target's momentum 0.999, which"
-        " stays, views"
+        " stays, its views"
     )
 
 

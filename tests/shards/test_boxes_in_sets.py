@@ -181,7 +181,7 @@ def test_an_annotated_set_that_is_damaged_or_has_no_boxes_is_told(tmp_path, phot
     file.unlink()
     assert "annotations.json" in shards.verify(tmp_path / "set")[0]
     shards.build(photos, tmp_path / "plain")
-    message = r"wanted a COCO JSON or a VOC list .*, or shards of one; check the path"
+    message = r"wanted a COCO JSON or a VOC list .*, or shards of one; there is a folder, but no"
     for name in ("set", "plain"):
         with pytest.raises(ShardError, match=message):
             load(tmp_path / name)

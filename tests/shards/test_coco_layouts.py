@@ -187,7 +187,7 @@ def test_a_folder_of_which_a_part_is_annotated_is_used_whole(tmp_path, name, mon
     index = shards.build("data", "set")
     assert (len(index.samples), dict(index.rejects)) == (7, {"other file": ["notes.txt"]})
     told = capsys.readouterr().err.replace("\n", " ")
-    assert "the annotations are of 2 images; 5 others are in the set" in told
+    assert "2 of 7 images have annotations; the set has the others" in told
     box_set = load("set")
     assert [picture.path.name for picture in box_set.pictures] == ["a.jpg", "b.jpg"]
     assert box_set.rejects == {Reject.OTHER_SIZE: ["c.jpg"]} == load("data").rejects

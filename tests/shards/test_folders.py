@@ -124,7 +124,7 @@ def test_folders_can_be_no_classes(tmp_path):
 def test_notes_are_told_at_the_build(tmp_path, capsys):
     src = populate(tmp_path / "src", ["ant/1.jpg", "bee/1.jpg", "u.jpg"])
     shards.build(src, tmp_path / "set")
-    assert "1 of 3 images have no class: they are trained on" in capsys.readouterr().err
+    assert "1 of 3 images has no class: trained on" in capsys.readouterr().err
 
 
 def test_annotations_of_a_part_leave_the_other_images_in_the_set(tmp_path):
@@ -139,7 +139,7 @@ def test_annotations_of_a_part_leave_the_other_images_in_the_set(tmp_path):
     assert labels == {"cats/0": 0, "cats/1": 0, "dogs/0": 1}
     boxes = storage.read_json(tmp_path / "set" / "annotations.json")
     assert [image["key"] for image in boxes["images"]] == ["cats/0"]
-    assert "of 1 images; 2 others" in find(src).notes[0]
+    assert "1 of 3 images has annotations; the set has the others" in find(src).notes[0]
 
 
 @pytest.mark.parametrize("text", ['[{"image": "a.jpg", "caption": "a"}]', '{"a": 1}', "{}\n{}\n"])

@@ -1,4 +1,6 @@
+import io
 import pytest
+from rich.console import Console
 from shards import progress as module
 from shards.progress import ProgressLine, format_progress, parse_progress, progress
 
@@ -59,3 +61,17 @@ def test_lines_are_seldom_but_the_last_one_comes(monkeypatch, capsys):
         for _ in range(3):
             advance(1, "")
     assert [parse_progress(text).completed for text in capsys.readouterr().err.splitlines()] == [3]
+
+
+def test_on_a_narrow_terminal_the_bar_has_its_line_and_the_losses_theirs(monkeypatch):
+    shown = io.StringIO()
+    terminal = Console(file=shown, width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr(module, "console", terminal)
+    monkeypatch.setattr(module, "_SECONDS_BETWEEN_STATES", 0)
+    losses = "C-stream 4.060 T-stream 3.987 attention 0.01587 spread 0.80 data_wait 12 %"
+    with progress("pre-training", 64) as advance:
+        advance(32, losses)
+        advance(32, losses)
+    bar, *below = shown.getvalue().rpartition("pre-training")[2].splitlines()[:3]
+    assert "64/64" in bar
+    assert losses in " ".join(" ".join(below).split())

@@ -32,7 +32,7 @@ def test_images_beside_class_folders_have_no_class(tmp_path):
     source = find(populate(tmp_path, ["cat/a.jpg", "dog/a.jpg", "stray.jpg"]))
     assert listing(source) == [("cat/a.jpg", 0), ("dog/a.jpg", 1), ("stray.jpg", -1)]
     assert source.rejects == []
-    assert ["1 of 3 images have no class" in note for note in source.notes] == [True]
+    assert ["1 of 3 images has no class" in note for note in source.notes] == [True]
 
 
 def test_a_flat_folder_has_no_labels(tmp_path):

@@ -84,7 +84,8 @@ def test_an_image_without_annotation_is_kept_without_objects(tmp_path, capsys):
     assert [len(picture.boxes) for picture in box_set.pictures] == [1, 0, 1]
     index = shards.build(path, tmp_path / "set")
     assert (len(index.samples), dict(index.rejects)) == (3, {})
-    assert "1 images have no .xml file" in capsys.readouterr().err.replace("\n", " ")
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert "1 image has no .xml file: kept without objects" in told
     for file in (tmp_path / "Annotations").iterdir():
         file.unlink()
     with pytest.raises(ShardError, match=r"wanted a folder Annotations with \.xml files above it"):

@@ -10,7 +10,7 @@ from care.evaluate.evaluation import accuracy, comparable
 
 def test_classes_of_val_that_train_does_not_have_are_refused_by_name(data, make_image, tmp_path):
     other = build(tmp_path, make_image, ["bee/1.png", "cat/2.png", "emu/3.png"])
-    with pytest.raises(CareError, match=r"have 1 classes that .* not have: emu; it has ant, bee"):
+    with pytest.raises(CareError, match=r"have classes that .* not have: emu; it has ant, bee"):
         comparable(data, other)
 
 
