@@ -27,6 +27,7 @@ from shards.label_files import (
 from shards.listed_images import ListedFiles, listed_files
 from shards.misspelt import suggestion
 from shards.object_labels import label_pixels
+from shards.pixel_report import PixelReport
 from shards.rejects import describe, group_by_reason
 from shards.sources.candidates import Candidate
 from shards.sources.mask_files import MaskedImage, MaskListing, list_masks
@@ -51,8 +52,12 @@ _CLASS_FILES = ("classes.txt", "class_names.txt", "labelmap.txt")
 _NO_CLASSES = frozenset(("ignored", "ignore", "void", "__ignore__", "unlabeled", "unlabelled"))
 
 
-class LabelledPixels(Protocol):
+class LabelledImages(Protocol):
     """Images by number, and the class of each of their pixels."""
+
+    @property
+    def pixels(self) -> PixelReport:
+        """How they became 8 bits of red, green and blue."""
 
     def image(self, number: int, /) -> Image.Image:
         """Decode one: RGB, upright."""
@@ -68,7 +73,7 @@ class SegmentationSet(NamedTuple):
         path: of what lists them.
         classes: their names.
         keys: the names of the images [n].
-        pixels: images and labels by number.
+        images: images and labels by number.
         rejects: what was left out, by reason.
         digest: equal for equal images, labels and classes.
         cityscapes: whether it is Cityscapes, which has a protocol of its own.
@@ -77,7 +82,7 @@ class SegmentationSet(NamedTuple):
     path: Path
     classes: tuple[str, ...]
     keys: tuple[str, ...]
-    pixels: LabelledPixels
+    images: LabelledImages
     rejects: Mapping[str, Sequence[str]]
     digest: str
     cityscapes: bool = False
@@ -88,7 +93,7 @@ class SegmentationSet(NamedTuple):
         Raises:
             ShardError: It cannot be read, or does not decode.
         """
-        return self.pixels.image(number)
+        return self.images.image(number)
 
     def sample(self, number: int) -> tuple[Image.Image, Labels]:
         """An image and the class of each of its pixels.
@@ -103,7 +108,7 @@ class SegmentationSet(NamedTuple):
             ShardError: One of them cannot be read, or they differ in size.
         """
         image = self.image(number)
-        labels = self.pixels.labels(number)
+        labels = self.images.labels(number)
         height, width = labels.shape
         if image.size != (width, height):
             raise ShardError(
@@ -126,6 +131,11 @@ class LabelFiles(NamedTuple):
     files: Sequence[Path]
     coding: Coding
 
+    @property
+    def pixels(self) -> PixelReport:
+        """How the images became 8 bits of red, green and blue."""
+        return PixelReport(self.images.rule.document())
+
     def image(self, number: int) -> Image.Image:
         """Decode one: RGB, upright."""
         return self.images.image(number)
@@ -139,7 +149,7 @@ class LabelFiles(NamedTuple):
         return read_labels(_read(self.files[number]), self.coding, str(self.files[number]))
 
 
-class ObjectPixels(NamedTuple):
+class ObjectImages(NamedTuple):
     """Images with the masks of their objects.
 
     Attributes:
@@ -147,6 +157,11 @@ class ObjectPixels(NamedTuple):
     """
 
     data: boxes.BoxSet
+
+    @property
+    def pixels(self) -> PixelReport:
+        """How the images became 8 bits of red, green and blue."""
+        return self.data.pixels
 
     def image(self, number: int) -> Image.Image:
         """Decode one: RGB, upright."""
@@ -221,7 +236,7 @@ def _of_objects(
         path=annotated.path,
         classes=names,
         keys=tuple(picture.path.name for picture in annotated.pictures),
-        pixels=ObjectPixels(annotated),
+        images=ObjectImages(annotated),
         rejects=annotated.rejects,
         digest=storage.digest(["pixels", annotated.digest]),
     )
@@ -240,7 +255,7 @@ def _of_files(path: Path, listing: MaskListing, classes: Sequence[str] | None) -
         path=path,
         classes=names,
         keys=keys,
-        pixels=LabelFiles(images, [pair.labels for pair in pairs], coding),
+        images=LabelFiles(images, [pair.labels for pair in pairs], coding),
         rejects=group_by_reason(listing.rejects),
         digest=storage.digest([names, meaning, content]),
         cityscapes=listing.style == "cityscapes",

@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 from care.errors import CareError
 from care.train import ranks
-from shards.progress import progress
+from shards.pixel_report import PixelReport, differences
+from shards.progress import progress, warn
 
 
 def check_slices(batch_size: int) -> None:
@@ -23,6 +24,18 @@ def check_slices(batch_size: int) -> None:
             f"cannot cut {batch_size} images a step into {ranks.world()} equal parts; use a "
             "multiple of the processes"
         )
+
+
+def warn_of_differences(train: PixelReport, val: PixelReport) -> None:
+    """Tell, on the first process, where the images of two sets became other pixels.
+
+    Args:
+        train: of the images to learn from.
+        val: of those to score.
+    """
+    if ranks.rank() == 0:
+        for difference in differences(train, val):
+            warn(difference)
 
 
 def decay_all_but_norms(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -11,7 +11,11 @@ from care.errors import CareError
 from care.evaluate.average_precision import Detections, check_countable
 from care.evaluate.coco_metric import Backend, judge_coco
 from care.evaluate.coco_results import DetectionResults
-from care.evaluate.dense_training import check_slices, decay_all_but_norms
+from care.evaluate.dense_training import (
+    check_slices,
+    decay_all_but_norms,
+    warn_of_differences,
+)
 from care.evaluate.detector import Detector
 from care.evaluate.detector_forms import DetectorShape
 from care.evaluate.evaluation import Evaluation
@@ -30,8 +34,6 @@ from care.train.run import Run
 from care.train.weights import digest_of
 from shards.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, Range
 from shards.boxes import BoxSet
-from shards.pixel_report import differences
-from shards.progress import warn
 
 TEST_SIDE = 800  # px, the short side at test for which the sides of training are published
 SIDE_STEP = 32  # px, between the sides of training
@@ -129,9 +131,7 @@ def detect(  # noqa: PLR0913 (a public verb)
     Source: He et al. 2020 (MoCo), Sec. 4.2 and Appendix; detectron2's baselines.
     """
     _check_sets(train, val, mask=shape.mask)
-    if ranks.rank() == 0:
-        for difference in differences(train.pixels, val.pixels):
-            warn(difference)
+    warn_of_differences(train.pixels, val.pixels)
     check_slices(batch_size)
     if metric_backend == "faster-coco-eval":
         check_installed()

@@ -9,7 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from care.encoders import Encoder
 from care.errors import CareError
-from care.evaluate.dense_training import check_slices, decay_all_but_norms, lead_progress
+from care.evaluate.dense_training import (
+    check_slices,
+    decay_all_but_norms,
+    lead_progress,
+    warn_of_differences,
+)
 from care.evaluate.evaluation import Evaluation
 from care.evaluate.label_crops import (
     LARGEST_SCALE,
@@ -122,9 +127,10 @@ def segment(  # noqa: PLR0913 (a public verb)
             not finite.
         Stopped: SIGINT or SIGTERM came; all is saved, the same call continues.
 
-    Source: He et al. 2020 (MoCo), Appendix A.4.
+    Source: He et al. 2020 (MoCo), Appendix.
     """
     _check_classes(train, val)
+    warn_of_differences(train.images.pixels, val.images.pixels)
     check_slices(batch_size)
     device = torch_device(machine.device)
     precision = continued_precision(run, precision, device)

@@ -133,7 +133,7 @@ def dilate_last_stage(encoder: ResNetEncoder) -> None:
     Args:
         encoder: is changed; its weights are not.
 
-    Source: He et al. 2020 (MoCo), Appendix A.4.
+    Source: He et al. 2020 (MoCo), Appendix.
     """
     for layer in encoder.layer4.modules():
         if isinstance(layer, nn.Conv2d):

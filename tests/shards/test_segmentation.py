@@ -79,8 +79,8 @@ def test_names_of_an_augmented_list_are_looked_for_in_its_own_masks(tmp_path) ->
         mask(tmp_path / f"SegmentationClassAug/{name}.png", some(0, 3))
     augmented = load(lists / "trainaug.txt")
     assert augmented.keys == ("a_1", "othera_1")
-    assert (augmented.pixels.labels(0) == some(0, 3)).all()
-    assert (load(lists / "train.txt").pixels.labels(0) == some(0, 20, 255)).all()
+    assert (augmented.images.labels(0) == some(0, 3)).all()
+    assert (load(lists / "train.txt").images.labels(0) == some(0, 20, 255)).all()
 
 
 def test_a_list_may_have_an_image_and_its_mask_in_each_line(tmp_path) -> None:
@@ -107,7 +107,7 @@ def test_cityscapes_ids_become_its_nineteen_classes(tmp_path) -> None:
     assert len(data.keys) == 2
     assert len(data.classes) == 19
     assert (data.classes[0], data.classes[13], data.classes[18]) == ("road", "car", "bicycle")
-    assert (data.pixels.labels(0) == some(0, 1, 18, 255, 255, 13)).all()
+    assert (data.images.labels(0) == some(0, 1, 18, 255, 255, 13)).all()
     assert data.rejects == {}
 
 
@@ -133,7 +133,7 @@ def test_folders_of_images_and_masks(tmp_path, images, masks, asked_for) -> None
     data = load(tmp_path / asked_for)
     assert data.classes == ("ground", "ant", "bee", "cat")
     assert [Path(key).stem for key in data.keys] == ["one", "three", "two_L"]
-    assert [int(data.pixels.labels(n).max()) for n in range(3)] == [1, 3, 2]
+    assert [int(data.images.labels(n).max()) for n in range(3)] == [1, 3, 2]
     (names,) = data.rejects.values()
     assert [Path(name).stem for name in names] == ["alone"]
 
@@ -151,14 +151,14 @@ def test_black_and_white_masks_are_an_object_on_its_background(tmp_path) -> None
         mask(tmp_path / f"masks/{name}.png", values)
     data = load(tmp_path)
     assert data.classes == ("background", "object")
-    assert (data.pixels.labels(0) == some(0, 1)).all()
-    assert (data.pixels.labels(1) == 0).all()
+    assert (data.images.labels(0) == some(0, 1)).all()
+    assert (data.images.labels(1) == 0).all()
 
 
 def test_masks_of_one_bit_have_two_classes(tmp_path) -> None:
     photo(tmp_path / "images/a.jpg")
     mask(tmp_path / "masks/a.png", some(0, 1), "1")
-    assert (load(tmp_path).pixels.labels(0) == some(0, 1)).all()
+    assert (load(tmp_path).images.labels(0) == some(0, 1)).all()
 
 
 def test_a_map_of_colours_says_the_classes(tmp_path) -> None:
@@ -173,7 +173,7 @@ def test_a_map_of_colours_says_the_classes(tmp_path) -> None:
     )
     data = load(tmp_path)
     assert data.classes == ("background", "roof", "road")
-    assert (data.pixels.labels(0) == some(0, 1, 255, 2)).all()
+    assert (data.images.labels(0) == some(0, 1, 255, 2)).all()
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_file_says_the_names_of_the_values(tmp_path, text, classes, wanted) ->
     (tmp_path / "classes.txt").write_text(text)
     data = load(tmp_path)
     assert data.classes == classes
-    assert (data.pixels.labels(0) == some(*wanted)).all()
+    assert (data.images.labels(0) == some(*wanted)).all()
 
 
 def test_classes_of_val_have_the_numbers_of_train(tmp_path) -> None:
@@ -202,7 +202,7 @@ def test_classes_of_val_have_the_numbers_of_train(tmp_path) -> None:
     train = load(tmp_path / "train")
     val = load(tmp_path / "val", classes=train.classes)
     assert val.classes == train.classes
-    assert (val.pixels.labels(0) == some(2, 0)).all()
+    assert (val.images.labels(0) == some(2, 0)).all()
     with pytest.raises(ShardError, match="wanted classes that are learned, which are land, sky"):
         load(tmp_path / "train", classes=load(tmp_path / "val").classes)
 
@@ -302,7 +302,7 @@ def test_what_nobody_knows_of_objects_does_not_count(tmp_path) -> None:
         "categories": [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}],
     }
     (tmp_path / "list.json").write_text(json.dumps(document))
-    labels = load(tmp_path / "list.json", image_root=tmp_path / "images").pixels.labels(0)
+    labels = load(tmp_path / "list.json", image_root=tmp_path / "images").images.labels(0)
     wanted = np.zeros((8, 8), np.uint8)
     wanted[:4, :4] = 1
     wanted[:2, 4:6] = 2

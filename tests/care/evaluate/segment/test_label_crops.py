@@ -11,11 +11,14 @@ from care.evaluate.label_crops import (
     draw_crop,
     training_crops,
 )
+from shards.pixel_report import PixelReport
 from shards.segmentation import SegmentationSet
 
 
 class Chequers:
     """Images of 40 × 30 px, in which a pixel's colour says its class."""
+
+    pixels = PixelReport({})
 
     def image(self, number):
         return Image.fromarray(np.stack([self.labels(number) * 60] * 3, 2))

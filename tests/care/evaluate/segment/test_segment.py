@@ -29,11 +29,14 @@ from care import CareError
 from care.evaluate.segment import _predict, segment
 from care.evaluate.segmenter import Segmenter, SegmenterShape
 from care.train import Stopped, load_encoder, ranks
+from shards.pixel_report import PixelReport
 from shards.segmentation import SegmentationSet
 
 
 class Halves:
     """Red on the left, blue on the right, of sizes of their own; what is above does not count."""
+
+    pixels = PixelReport({})
 
     def __init__(self, labels=(0, 1)):
         self.numbers = labels
