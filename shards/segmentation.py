@@ -204,16 +204,39 @@ def load(
         return _of_files(path, listing, classes)
     if path.is_dir() and (path / "annotations.json").is_file():
         return _of_objects(data, classes, image_root)
-    hint = f"check the path{suggestion(data)}"
-    if listing is not None:
-        hint = f"left out: {describe(group_by_reason(listing.rejects))}"
-    elif (path / "index.json").is_file():
-        hint = "a shard set has classes of pixels where it was built of a COCO JSON with masks"
     raise ShardError(
         "wanted images and a class for each of their pixels: a list of VOC's "
         "ImageSets/Segmentation, Cityscapes' leftImg8bit/train, a folder of images and masks, a "
-        f"COCO JSON with masks or shards of one; got {data}; {hint}"
+        f"COCO JSON with masks or shards of one; got {data}; {_advice(data, listing)}"
     )
+
+
+def _advice(data: str | Path, listing: MaskListing | None) -> str:
+    """What to do with what has no classes of pixels.
+
+    Args:
+        data: as it was asked for.
+        listing: what was found there of images and masks, none of them a pair.
+    """
+    path = storage.locate(data)
+    if listing is not None and listing.rejects:
+        return f"left out: {describe(group_by_reason(listing.rejects))}"
+    if (path / "index.json").is_file():
+        return "a shard set has classes of pixels where it was built of a COCO JSON with masks"
+    parts = []
+    if path.is_dir():
+        lists = sorted(path.glob("ImageSets/Segmentation/*.txt"))
+        folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
+        parts = [*lists, *(folder for folder in folders if _has_pairs(folder))]
+    if parts:
+        return f"name one of {', '.join(map(str, parts[:6]))}"
+    return f"check the path{suggestion(data)}"
+
+
+def _has_pairs(folder: Path) -> bool:
+    """Whether a folder has images and masks."""
+    listing = list_masks(folder)
+    return listing is not None and bool(listing.pairs)
 
 
 def _of_objects(

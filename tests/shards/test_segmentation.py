@@ -256,6 +256,10 @@ def test_what_has_no_classes_of_pixels_is_told(tmp_path) -> None:
     for place, hint in hints.items():
         with pytest.raises(ShardError, match=f"a class for each of their pixels: .*; {hint}"):
             load(tmp_path / place)
+    photo(tmp_path / "both/part/images/a.jpg")
+    mask(tmp_path / "both/part/masks/a.png", some(0, 1))
+    with pytest.raises(ShardError, match=r"; name one of \S*both/part$"):
+        load(tmp_path / "both")
     (tmp_path / "photos/train.txt").write_text("a\n")
     with pytest.raises(ShardError, match="a folder SegmentationClass or masks above it, got"):
         load(tmp_path / "photos/train.txt")
