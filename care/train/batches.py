@@ -44,11 +44,13 @@ class Crops(NamedTuple):
     Attributes:
         pixels: RGB, a crop [3, h, w] for each view, or nine patches of one.
         colours: ``ViewParameters.colour`` of each view.
+        operations: ``ViewParameters.operations`` of each view.
         sample: number of the image.
     """
 
     pixels: tuple[UInt8[np.ndarray, "... 3 h w"], ...]
     colours: Float32[np.ndarray, "v 11"]
+    operations: tuple[Float32[np.ndarray, "n 2"], ...]
     sample: int
 
 
@@ -80,6 +82,7 @@ class CroppedViews(Dataset[Crops]):
         image = np.array(self.data.image(sample))
         pixels = []
         colours = []
+        operations = []
         for number, view in enumerate(self.views):
             parameters = view.draw(self.seed, epoch, sample, number)
             seen = crop(image, parameters, view.crop_size(self.size))
@@ -87,7 +90,8 @@ class CroppedViews(Dataset[Crops]):
                 seen = cut_patches(seen, parameters, view.patch)
             pixels.append(seen)
             colours.append(parameters.colour)
-        return Crops(tuple(pixels), np.stack(colours), sample)
+            operations.append(parameters.operations)
+        return Crops(tuple(pixels), np.stack(colours), tuple(operations), sample)
 
 
 def batches(  # noqa: PLR0913 (keywords; one of the public verbs)
@@ -139,10 +143,13 @@ def batches(  # noqa: PLR0913 (keywords; one of the public verbs)
         workers,
         pin_memory=device.type == "cuda",
     )
-    for step, (pixels, colours, samples) in enumerate(examples, start):
+    for step, (pixels, colours, operations, samples) in enumerate(examples, start):
         # all views first: their copies go on while the first is coloured
         moved = [view.to(device, non_blocking=True) for view in pixels]
-        coloured = [_coloured(view, colours[:, number]) for number, view in enumerate(moved)]
+        coloured = [
+            _coloured(view, colours[:, number], operations[number])
+            for number, view in enumerate(moved)
+        ]
         yield step, Batch(coloured, samples.to(device, non_blocking=True))
 
 
@@ -183,14 +190,16 @@ def noise_views(
 
 
 def _coloured(
-    crops: UInt8[Tensor, "b ... 3 h w"], numbers: Float[Tensor, "b 11"]
+    crops: UInt8[Tensor, "b ... 3 h w"],
+    numbers: Float[Tensor, "b 11"],
+    operations: Float[Tensor, "b n 2"],
 ) -> Float[Tensor, "b ... 3 h w"]:
     """Views as they are seen, those of patches each by the numbers of its view."""
     if crops.ndim == IMAGE_AXES:
-        return apply_photometrics(crops, numbers)
+        return apply_photometrics(crops, numbers, operations)
     images, patches = crops.shape[:2]
-    of_patches = numbers.repeat_interleave(patches, 0)
-    seen = apply_photometrics(crops.flatten(0, 1), of_patches)
+    of_patches = (part.repeat_interleave(patches, 0) for part in (numbers, operations))
+    seen = apply_photometrics(crops.flatten(0, 1), *of_patches)
     return seen.reshape(images, patches, *seen.shape[1:])
 
 

@@ -1,13 +1,20 @@
 """What a view does to pixels: the crop of one image, the colours of a batch, on its device."""
 
 import operator
-from collections.abc import Callable
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from care.image_size import ImageSize, sides
 from care.train.devices import widest_float
+from care.train.operation_pixels import (
+    PixelOperation,
+    apply_operations,
+    change_contrast,
+    change_saturation,
+    change_some,
+    luma,
+)
 from care.train.views import ViewParameters
 
 # ImageNet's, of RGB in 0…1
@@ -16,8 +23,6 @@ STD = (0.229, 0.224, 0.225)
 # numbers that a CPU colours at a time, a megabyte: one view of 224 px, 37 of 48 px; more leave its
 # cache, fewer are all overhead
 CACHED = 1 << 18
-
-Operation = Callable[[Tensor, Tensor], Tensor]
 
 
 def crop(
@@ -72,31 +77,33 @@ def cut_patches(
 def apply_photometrics(
     crops: UInt8[Tensor, "b 3 h w"],
     numbers: Float[Tensor, "b 11"],
+    operations: Float[Tensor, "b n 2"] | None = None,
 ) -> Float[Tensor, "b 3 h w"]:
     """Jitter, blur, gray, solarize and normalise a batch of crops, on their device.
 
     Args:
         crops: RGB.
         numbers: ``ViewParameters.colour`` of each crop, on the CPU.
+        operations: ``ViewParameters.operations``, which follow the blur, likewise; None: none.
 
     Returns:
         Floats by ImageNet's mean and deviation. The bits of one do not depend on the others.
     """
     at_a_time = max(CACHED // crops[0].numel(), 1)
     if crops.device.type == "cpu" and len(crops) > at_a_time:
-        parts = torch.split(crops, at_a_time)
-        numbers_of_parts = torch.split(numbers, at_a_time)
-        return torch.cat(
-            [apply_photometrics(*part) for part in zip(parts, numbers_of_parts, strict=True)]
-        )
+        of_crops = [crops, numbers] if operations is None else [crops, numbers, operations]
+        parts = zip(*(torch.split(tensor, at_a_time) for tensor in of_crops), strict=True)
+        return torch.cat([apply_photometrics(*part) for part in parts])
     x = crops.float() / 255
     order = numbers[:, :4]
     amounts = numbers[:, 4:]
     for place in range(4):
         for number, operation in enumerate(JITTER):
-            x = _change(x, order[:, place] == number, operation, amounts[:, number])
+            x = change_some(x, order[:, place] == number, operation, amounts[:, number])
     for number, operation in enumerate(OTHERS, start=len(JITTER)):
-        x = _change(x, amounts[:, number] > 0, operation, amounts[:, number])
+        x = change_some(x, amounts[:, number] > 0, operation, amounts[:, number])
+        if operation is _blur and operations is not None:
+            x = apply_operations(x, operations)
     return normalize(x)
 
 
@@ -104,44 +111,6 @@ def normalize(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     """RGB in 0…1 to ImageNet's mean 0 and deviation 1."""
     mean, std = torch.tensor((MEAN, STD), device=x.device)[:, :, None, None].unbind()
     return (x - mean) / std
-
-
-def _change(
-    x: Float[Tensor, "b 3 h w"],
-    chosen: Bool[Tensor, " b"],
-    operation: Operation,
-    amounts: Float[Tensor, " b"],
-) -> Float[Tensor, "b 3 h w"]:
-    """Apply an operation to those images that are chosen, each by its own amount.
-
-    Args:
-        x: RGB in 0…1, as the results are; may be overwritten.
-        chosen: on the CPU, like the amounts.
-        operation: of images and amounts [b, 1, 1, 1].
-        amounts: of all images.
-    """
-    rows = chosen.nonzero()[:, 0]
-    if len(rows) == 0:
-        return x
-    of_rows = amounts[rows].to(x.device).reshape(-1, 1, 1, 1)
-    if len(rows) == len(x):
-        return operation(x, of_rows).clamp_(0, 1)
-    rows = rows.to(x.device)
-    x[rows] = operation(x[rows], of_rows).clamp_(0, 1)
-    return x
-
-
-def _luma(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
-    red, green, blue = x.unbind(1)
-    return (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
-
-
-def _contrast(x: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(_luma(x.mean((2, 3), keepdim=True)), x, factor)
-
-
-def _saturation(x: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(_luma(x).expand_as(x), x, factor)
 
 
 def _hue(x: Float[Tensor, "b 3 h w"], shift: Float[Tensor, "b 1 1 1"]) -> Float[Tensor, "b 3 h w"]:
@@ -197,7 +166,7 @@ def _blur(x: Float[Tensor, "b 3 h w"], sigma: Float[Tensor, "b 1 1 1"]) -> Float
 
 
 def _gray(x: Tensor, _amount: Tensor) -> Tensor:
-    return _luma(x).repeat(1, 3, 1, 1)
+    return luma(x).repeat(1, 3, 1, 1)
 
 
 def _solarize(x: Tensor, _amount: Tensor) -> Tensor:
@@ -205,5 +174,10 @@ def _solarize(x: Tensor, _amount: Tensor) -> Tensor:
 
 
 # in the order of ``ViewParameters.colour``: brightness first, and what follows the jitter
-JITTER: tuple[Operation, ...] = (operator.mul, _contrast, _saturation, _hue)
-OTHERS: tuple[Operation, ...] = (_blur, _gray, _solarize)
+JITTER: tuple[PixelOperation, ...] = (
+    operator.mul,
+    change_contrast,
+    change_saturation,
+    _hue,
+)
+OTHERS: tuple[PixelOperation, ...] = (_blur, _gray, _solarize)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
 from care.image_size import ImageSize
+from care.train.operations import NO_OPERATIONS, OPERATION_NUMBERS, Augment, draw_operations
 
 TRIES = 10  # crops that are drawn until one fits into the image
 # uniform numbers of a view: areas, shapes and place of the crop; order and factors of the jitter;
@@ -44,6 +45,8 @@ class View(NamedTuple):
             views.
         patch: side of the patches that are seen of the view, pixels: one of each of three by three
             cells, in a random order; None: the view is seen itself.
+        augment: what follows the blur: InfoMin's "rand-augment", PIRL's "photometric" change, or
+            nothing (``care.train.operations``).
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -57,6 +60,7 @@ class View(NamedTuple):
     solarize_p: float = 0.0
     size: ImageSize | None = None
     patch: int | None = None
+    augment: Augment | None = None
 
     def draw(self, seed: int, epoch: int, sample: int, view: int) -> "ViewParameters":
         """Draw the numbers of one view of one sample in one epoch.
@@ -76,10 +80,13 @@ class View(NamedTuple):
         counter = np.array([0, view, sample, STREAM], np.uint64)
         # more words are drawn behind those of every view, which stay what they are
         count_of_puzzle = 0 if self.patch is None else 3 * PATCHES
-        words = np.random.Philox(key=key, counter=counter).random_raw(sum(COUNTS) + count_of_puzzle)
+        count_of_operations = 0 if self.augment is None else OPERATION_NUMBERS
+        counts = (*COUNTS, count_of_puzzle, count_of_operations)
+        words = np.random.Philox(key=key, counter=counter).random_raw(sum(counts))
         uniform = (words >> np.uint64(11)) * 2.0**-53
-        parts = np.split(uniform, np.cumsum(COUNTS))
-        of_areas, of_shapes, place, of_order, of_factors, of_sigma, of_decisions, of_puzzle = parts
+        parts = np.split(uniform, np.cumsum(counts[:-1]))
+        of_areas, of_shapes, place, of_order, of_factors, of_sigma, of_decisions = parts[:-2]
+        of_puzzle, of_operations = parts[-2:]
 
         areas = self.scale[0] + of_areas * (self.scale[1] - self.scale[0])
         ratios = self.ratio[0] * (self.ratio[1] / self.ratio[0]) ** of_shapes
@@ -93,7 +100,12 @@ class View(NamedTuple):
         colour = (*order, *factors, sigma * is_blurred, is_gray, is_solarized)
         colour_numbers = np.asarray(colour, dtype=np.float32)
         puzzle = NO_PUZZLE if self.patch is None else _puzzle(of_puzzle)
-        return ViewParameters(areas, ratios, place, bool(is_flipped), colour_numbers, puzzle)
+        operations = NO_OPERATIONS
+        if self.augment is not None:
+            operations = draw_operations(self.augment, of_operations)
+        return ViewParameters(
+            areas, ratios, place, bool(is_flipped), colour_numbers, puzzle, operations
+        )
 
     def crop_size(self, size: ImageSize) -> ImageSize:
         """Size of the crop, pixels, in a training with views of ``size``."""
@@ -161,6 +173,7 @@ class ViewParameters(NamedTuple):
         puzzle: the cells of three by three, from 0 on, in the order in which they are seen; of each
             where in it the patch lies, from the left and from the top, in 0…1. Of a view that is
             seen itself there are none.
+        operations: what follows the blur, as ``draw_operations`` gives it.
     """
 
     areas: Float[np.ndarray, "10"]
@@ -169,6 +182,7 @@ class ViewParameters(NamedTuple):
     flip: bool
     colour: Float32[np.ndarray, "11"]
     puzzle: Float[np.ndarray, "n 3"] = NO_PUZZLE
+    operations: Float32[np.ndarray, "n 2"] = NO_OPERATIONS
 
     def box(self, width: int, height: int, aspect: float = 1) -> tuple[int, int, int, int]:
         """Place the crop in an image: by the first try that fits, else in the centre.
