@@ -45,7 +45,7 @@ def _check_detectors(experiment: Experiment, encoder: str) -> None:
     for pair in experiment.annotated_pairs:
         if experiment.detector(pair).get("head") == "c4":
             raise Misuse(
-                f"{encoder} has no stages to cut into the C4 detectors of protocol paper; leave"
-                f" {_ANNOTATIONS[pair]} out, and detect afterwards by care evaluate detect --head"
-                " fpn"
+                f"{encoder} has no stages to cut into C4 detectors, those of protocol paper for"
+                " Pascal VOC; give --detection-head fpn for it, or leave"
+                f" {_ANNOTATIONS[pair]} out"
             )

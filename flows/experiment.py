@@ -7,8 +7,15 @@ all that decides a result, ``flows.execution.Execution`` what decides none.
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 from flows.protocols import PROTOCOLS, Protocol, ProtocolName
-from flows.recipes import BYOL, OptimizerName, RecipeChanges, check_objectives
+from flows.recipes import (
+    BYOL,
+    OptimizerName,
+    RecipeChanges,
+    check_objectives,
+    check_small_crops,
+)
 from flows.result import Result
 from flows.splits import Split, split_images, split_scenes
 from shards import storage
@@ -16,6 +23,7 @@ from shards.bounds import (
     BatchSize,
     Fraction,
     NonNegativeFloat,
+    NonNegativeInt,
     PixelSide,
     PositiveFloat,
     PositiveInt,
@@ -83,11 +91,13 @@ class Training:
         checkpoint_every: steps between checkpoints.
         c_stream: also train the C-stream alone; by default only on scenes.
         objectives: what C-streams learn by, side by side: byol, simsiam, simclr, moco-v1, moco-v2,
-            moco-v3, swav, barlow-twins, infomin, pirl, cmc, byol-vit, moco-v3-vit. Others than
-            byol are trained by their recipes (docs/objectives.md), where lr, momentum and hidden
-            are not asked for.
+            moco-v3, swav, swav-256, barlow-twins, infomin, pirl, pirl-pycontrast, cmc, byol-vit,
+            moco-v3-vit. Others than byol are trained by their recipes (docs/objectives.md), where
+            lr, momentum and hidden are not asked for.
         t_stream: train both streams of each, or the C-stream alone.
         optimizer: by name, sgd, lars, larc or adamw; by default that of the objective's recipe.
+        small_crops: beside the two views of swav, of 96 px where these have 224; by default those
+            of its recipe, of swav none, of swav-256 six.
     """
 
     protocol: ProtocolName | None = None
@@ -105,11 +115,12 @@ class Training:
     objectives: tuple[str, ...] = (BYOL,)
     t_stream: bool = True
     optimizer: OptimizerName | None = None
+    small_crops: NonNegativeInt | None = None
 
     @property
     def recipe_changes(self) -> RecipeChanges:
         """What of the recipes of other objectives was asked for otherwise."""
-        return RecipeChanges(self.optimizer, self.lr, self.momentum, self.hidden)
+        return RecipeChanges(self.optimizer, self.lr, self.momentum, self.hidden, self.small_crops)
 
     def over(self, protocol: Protocol) -> Protocol:
         """The protocol, changed where something else is asked for."""
@@ -156,6 +167,8 @@ class Detection:
         coco_train: COCO JSON, or shards of one, to train detectors on; the scenes have their own.
         coco_val: the same, to score them on.
         detection_size: short side of their images, pixels.
+        detection_head: form of the detectors: c4 of a ResNet's stages, fpn of any encoder; by
+            default fpn, with paper c4 for Pascal VOC.
         detection_iterations: training steps of the detectors.
         coco_image_root: folder of the images of the COCO JSONs, or of the folders train2017,
             val2017, …, where they are not found around the lists.
@@ -171,6 +184,7 @@ class Detection:
     coco_train: str | None = None
     coco_val: str | None = None
     detection_size: PixelSide | None = None
+    detection_head: Literal["c4", "fpn"] | None = None
     detection_iterations: PositiveInt | None = None
     coco_image_root: str | None = None
     segment_train: str | None = None
@@ -222,6 +236,7 @@ class Experiment:
             if not 0 < share <= 1:
                 raise Misuse(f"wanted shares of the labels above 0 and up to 1, got {share:g}")
         check_objectives(self.training.objectives)
+        check_small_crops(self.training.small_crops, self.training.objectives)
         self._check_streams()
         self._check_detection()
         self._check_folders()
@@ -325,6 +340,8 @@ class Experiment:
         settings = {**self.protocol.evaluations.get("detect", {})}
         if pair == "coco":
             settings |= self.protocol.coco_detector
+        if self.detection.detection_head is not None:
+            settings["head"] = self.detection.detection_head
         if self.detection.detection_size is not None:
             settings["size"] = self.detection.detection_size
         if self.detection.detection_iterations is not None:

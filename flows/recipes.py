@@ -4,6 +4,7 @@ Protocols say how BYOL is trained, by plain SGD. Other objectives are trained by
 (``care.train.recipes``), whose rates and widths a protocol changes in proportion to BYOL's.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple, get_args
 from flows.protocols import Protocol
@@ -19,9 +20,11 @@ ObjectiveName = Literal[
     "moco-v2",
     "moco-v3",
     "swav",
+    "swav-256",
     "barlow-twins",
     "infomin",
     "pirl",
+    "pirl-pycontrast",
     "cmc",
     "byol-vit",
     "moco-v3-vit",
@@ -29,6 +32,8 @@ ObjectiveName = Literal[
 OptimizerName = Literal["sgd", "lars", "larc", "adamw"]
 OBJECTIVE_NAMES: tuple[str, ...] = get_args(ObjectiveName)
 BYOL = "byol"
+# that learn from small crops beside two views
+OF_SMALL_CROPS = ("swav", "swav-256")
 PLAIN_OPTIMIZER = "sgd"
 
 
@@ -40,12 +45,14 @@ class RecipeChanges(NamedTuple):
         lr: base learning rate for 256 images.
         momentum: first momentum coefficient of the targets.
         hidden: hidden width of projectors and predictors.
+        small_crops: beside the two views of an objective that learns from them.
     """
 
     optimizer: str | None = None
     lr: float | None = None
     momentum: float | None = None
     hidden: int | None = None
+    small_crops: int | None = None
 
 
 def check_objectives(names: tuple[str, ...]) -> None:
@@ -58,6 +65,22 @@ def check_objectives(names: tuple[str, ...]) -> None:
     if unknown or not names:
         wanted = f"wanted objectives of {', '.join(OBJECTIVE_NAMES)}"
         raise Misuse(f"{wanted}; got {', '.join(unknown) or 'none'}")
+
+
+def check_small_crops(count: int | None, objectives: Iterable[str]) -> None:
+    """Refuse small crops where nobody learns from them.
+
+    Args:
+        count: that is asked for; None: as the recipes say.
+        objectives: of all trainings.
+
+    Raises:
+        Misuse: It is so.
+    """
+    names = list(dict.fromkeys(objectives))
+    if count and not {*names} & {*OF_SMALL_CROPS}:
+        verb = "does" if len(names) == 1 else "do"
+        raise Misuse(f"small crops are swav's, {', '.join(names)} {verb} not learn from them")
 
 
 def title_of(objective: str) -> str:
@@ -136,8 +159,14 @@ def recipe_inputs(
         rate_scale=protocol.lr / PAPERS_LR,
     )
     multiple = patch_side(encoder)
-    views = recipe_views(recipe, size=size, t_stream=t_stream, multiple=multiple)
-    hidden = round(OBJECTIVES[objective]().hidden * protocol.hidden / PAPERS_HIDDEN)
+    views = recipe_views(
+        recipe,
+        size=size,
+        t_stream=t_stream,
+        small_crops=changes.small_crops if objective in OF_SMALL_CROPS else None,
+        multiple=multiple,
+    )
+    hidden = round(OBJECTIVES[objective].hidden * protocol.hidden / PAPERS_HIDDEN)
     momentum = min(recipe.momentum, protocol.momentum_limit)
     inputs: Result = {
         "objective": objective,
@@ -176,11 +205,15 @@ def describe_recipe(objective: str, settings: Result) -> str:
 def _view_fields(view: Any, changes: Result) -> Result:
     """The fields of a view as JSON, changed by the protocol's.
 
-    Patches stay as they are, and what a view never does no protocol makes it do.
+    Patches stay as they are, small crops small, and what a view never does no protocol makes it do.
     """
+    from care.train.recipes import is_small_crop
+
     fields: Result = view._asdict()
     if view.patch is not None:
         return fields
+    if is_small_crop(view):
+        changes = {name: value for name, value in changes.items() if name != "scale"}
     return fields | {
         name: value
         for name, value in changes.items()

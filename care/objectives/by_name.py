@@ -15,20 +15,25 @@ from care.objectives.simsiam import SimSiam
 from care.objectives.swav import SwAV
 from care.objectives.vit_heads import BYOLViT, MoCoV3ViT
 
-OBJECTIVES: dict[str, type[Objective]] = {
-    "byol": BYOL,
-    "simsiam": SimSiam,
-    "simclr": SimCLR,
-    "moco-v1": MoCoV1,
-    "moco-v2": MoCoV2,
-    "moco-v3": MoCoV3,
-    "swav": SwAV,
-    "barlow-twins": BarlowTwins,
-    "infomin": InfoMin,
-    "pirl": PIRL,
-    "cmc": CMC,
-    "byol-vit": BYOLViT,
-    "moco-v3-vit": MoCoV3ViT,
+# with the numbers of their papers, for ImageNet
+OBJECTIVES: dict[str, Objective] = {
+    "byol": BYOL(),
+    "simsiam": SimSiam(),
+    "simclr": SimCLR(),
+    "moco-v1": MoCoV1(),
+    "moco-v2": MoCoV2(),
+    "moco-v3": MoCoV3(),
+    "swav": SwAV(),
+    # of batch 256, whose embeddings share the prototypes with those of 15 batches before
+    "swav-256": SwAV(queue=3840),
+    "barlow-twins": BarlowTwins(),
+    "infomin": InfoMin(),
+    "pirl": PIRL(),
+    # by InfoMin's authors, of the detection rows of Tables 4 and 5
+    "pirl-pycontrast": PIRL(contrast="softmax", negatives=65_536),
+    "cmc": CMC(),
+    "byol-vit": BYOLViT(),
+    "moco-v3-vit": MoCoV3ViT(),
 }
 # of which a prototype is the mean, at least: ImageNet has 427
 IMAGES_OF_A_PROTOTYPE = 10
@@ -58,23 +63,25 @@ def objective_for(
         images: to train on.
         batch_size: images a step.
         queue: embeddings of earlier batches, of an objective that keeps them; by default in
-            proportion, as above, of SwAV none.
+            proportion, as above, of swav none.
 
     Raises:
         CareError: The objective keeps no queue.
     """
-    kind = OBJECTIVES[name]
-    objective = kind() if hidden is None else kind(hidden=hidden)
+    objective = OBJECTIVES[name]
+    if hidden is not None:
+        # all have it
+        objective = replace(objective, hidden=hidden)
     if isinstance(objective, MoCoV2):
         keys = 2 * batch_size if objective.symmetric else batch_size
-        whole_batches = min(objective.queue, images) // keys * keys
-        return replace(objective, queue=queue or max(whole_batches, keys))
+        return replace(objective, queue=queue or _whole_batches(objective.queue, images, keys))
     if isinstance(objective, SwAV):
         prototypes = min(objective.prototypes, max(images // IMAGES_OF_A_PROTOTYPE, 2))
         epoch = max(images // batch_size, 1)
         fitted = replace(objective, prototypes=prototypes, frozen_steps=epoch)
-        if queue is None:
+        if queue is None and not objective.queue:
             return fitted
+        queue = queue or _whole_batches(objective.queue, images, batch_size)
         return replace(fitted, queue=queue, queue_from=EPOCH_OF_QUEUE * epoch)
     if queue is not None:
         raise CareError(
@@ -84,3 +91,8 @@ def objective_for(
     if isinstance(objective, PIRL | CMC):
         return replace(objective, images=images, negatives=min(objective.negatives, images))
     return objective
+
+
+def _whole_batches(queue: int, images: int, keys: int) -> int:
+    """The length of a queue of at most one key an image, in whole batches and at least one."""
+    return max(min(queue, images) // keys * keys, keys)

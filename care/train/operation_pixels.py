@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
+from care.train.devices import widest_float
 from care.train.operations import LEVELS, Operation
 
 # of images [b, 3, h, w] in 0…1 and of amounts [b, 1, 1, 1]
@@ -129,7 +130,7 @@ def _sharpen(x: Tensor, factor: Tensor) -> Tensor:
 
 def _rotate(x: Tensor, degrees: Tensor) -> Tensor:
     height, width = x.shape[2:]
-    angle = -torch.deg2rad(degrees.double())
+    angle = -torch.deg2rad(degrees.to(widest_float(x.device)))
     cos, sin = angle.cos(), angle.sin()
     return _sample(
         x,
@@ -167,9 +168,9 @@ def _sample(
             top [1, 1, h, 1]; a pixel's middle lies at a half.
     """
     height, width = x.shape[2:]
-    options = {"device": x.device, "dtype": torch.float64}
-    across = torch.arange(width, **options).add_(0.5).reshape(1, 1, 1, -1)
-    down = torch.arange(height, **options).add_(0.5).reshape(1, 1, -1, 1)
+    dtype = widest_float(x.device)
+    across = torch.arange(width, device=x.device, dtype=dtype).add_(0.5).reshape(1, 1, 1, -1)
+    down = torch.arange(height, device=x.device, dtype=dtype).add_(0.5).reshape(1, 1, -1, 1)
     from_left, from_top = source(across, down)
     is_inside = (from_left >= 0) & (from_left < width) & (from_top >= 0) & (from_top < height)
     places = torch.broadcast_tensors(2 * from_left / width - 1, 2 * from_top / height - 1)

@@ -33,9 +33,10 @@ _MOCO_V2 = View(scale=_LARGE_CROPS, jitter=(0.4, 0.4, 0.4, 0.1), blur_p=0.5)
 _STRONG = View(jitter=(0.8, 0.8, 0.8, 0.2), blur_p=0.5)
 # the patches of a jigsaw, of an image of 255 px; InfoMin's keep their colours
 _PUZZLE = View(scale=(0.6, 1.0), jitter_p=0, blur_p=0, gray_p=0, size=255, patch=64)
-_PIRL = View(jitter=(0.4, 0.4, 0.4, 0.2), blur_p=0)
-_STRONG_LARGE = _STRONG._replace(scale=_LARGE_CROPS)
+_PIRL = View(jitter=(0.4, 0.4, 0.4, 0.2), jitter_p=1, blur_p=0, augment="photometric")
+_INFOMIN = _STRONG._replace(scale=_LARGE_CROPS, augment="rand-augment")
 _SWAV = _STRONG._replace(scale=(0.14, 1.0))
+_SMALL = _SWAV._replace(scale=SMALL_SCALE, size=SMALL_SIZE)
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,13 @@ RECIPES = {
         views=(_SWAV, _SWAV),
         source="Caron et al. 2020; facebookresearch/swav, two crops",
     ),
+    "swav-256": Recipe(
+        "SwAV of batch 256",
+        optimizer=LARC(lr=0.6, schedule=Schedule(final=0.001)),
+        warmup_epochs=0,
+        views=(_SWAV, _SWAV, *[_SMALL] * 6),
+        source="Caron et al. 2020; facebookresearch/swav, swav_200ep_bs256_pretrain",
+    ),
     "barlow-twins": Recipe(
         "Barlow Twins",
         optimizer=LARS(lr=0.2, vector_lr=0.0048, schedule=Schedule(final=0.001)),
@@ -117,12 +125,12 @@ RECIPES = {
     ),
     "infomin": Recipe(
         "InfoMin",
-        optimizer=SGD(lr=0.03),
+        optimizer=SGD(lr=0.03, schedule=Schedule(final=0.001)),
         warmup_epochs=0,
         momentum=0.999,
         momentum_rises=False,
-        views=(_STRONG_LARGE, _STRONG_LARGE, _PUZZLE),
-        source="Tian et al. 2020; HobbitLong/PyContrast, but for RandAugment",
+        views=(_INFOMIN, _INFOMIN, _PUZZLE),
+        source="Tian et al. 2020; HobbitLong/PyContrast",
     ),
     "pirl": Recipe(
         "PIRL",
@@ -130,6 +138,13 @@ RECIPES = {
         warmup_epochs=0,
         views=(_PIRL, _PIRL._replace(scale=(0.6, 1.0), size=255, patch=64)),
         source="Misra and van der Maaten 2020; facebookresearch/vissl",
+    ),
+    "pirl-pycontrast": Recipe(
+        "PIRL of PyContrast",
+        optimizer=SGD(lr=0.03, schedule=Schedule(drops=(0.6, 0.8))),
+        warmup_epochs=0,
+        views=(_MOCO_V1._replace(scale=View().scale), _PUZZLE),
+        source="HobbitLong/PyContrast, of the detection rows of Tables 4 and 5",
     ),
     "cmc": Recipe(
         "CMC",
@@ -176,7 +191,7 @@ def recipe_views(
     *,
     size: ImageSize,
     t_stream: bool = True,
-    small_crops: int = 0,
+    small_crops: int | None = None,
     multiple: int = 1,
 ) -> Views:
     """Make the views of a training by a recipe.
@@ -187,15 +202,23 @@ def recipe_views(
             proportion to it, patches, which are square, to its shorter side.
         t_stream: whether there is one, which sees two views of an image: where the recipe has one,
             it is there twice.
-        small_crops: to put behind the two views, SwAV's.
+        small_crops: behind the two views, SwAV's; by default as many as the recipe has.
         multiple: of which these sides are, pixels: ``care.vit.patch_side`` of the encoder.
     """
     views = recipe.views
     is_of_one = len(views) < 2 or views[1].patch is not None
     if t_stream and is_of_one:
         views = (views[0], *views)
-    small = views[0]._replace(scale=SMALL_SCALE, size=SMALL_SIZE)
-    return tuple(_sized(view, size, multiple) for view in (*views, *[small] * small_crops))
+    if small_crops is not None:
+        small = views[0]._replace(scale=SMALL_SCALE, size=SMALL_SIZE)
+        large = [view for view in views if not is_small_crop(view)]
+        views = (*large, *[small] * small_crops)
+    return tuple(_sized(view, size, multiple) for view in views)
+
+
+def is_small_crop(view: View) -> bool:
+    """Whether it is a crop of a size of its own, as SwAV's small ones."""
+    return view.size is not None and view.patch is None
 
 
 def _sized(view: View, size: ImageSize, multiple: int) -> View:

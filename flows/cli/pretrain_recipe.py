@@ -11,8 +11,9 @@ from care.objectives.by_name import objective_for
 from care.train.optimizers import OPTIMIZERS
 from care.train.recipes import Recipe, recipe_for, recipe_optimizer, recipe_views
 from care.vit import patch_side
-from flows.recipes import OptimizerName, describe_recipe
+from flows.recipes import OptimizerName, check_small_crops, describe_recipe
 from shards.bounds import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
+from shards.errors import Misuse
 from shards.image_size import ImageSize
 from shards.progress import say
 
@@ -23,15 +24,16 @@ class MethodChoice:
 
     Attributes:
         objective: of the C-stream: byol, simsiam, simclr, moco-v1, moco-v2, moco-v3, swav,
-            barlow-twins, infomin, pirl, of two encoders cmc, or of a vit encoder byol-vit or
-            moco-v3-vit. Its recipe decides what is not asked for of the following
-            (docs/objectives.md).
+            swav-256, barlow-twins, infomin, pirl, pirl-pycontrast, of two encoders cmc, or of a vit
+            encoder byol-vit or moco-v3-vit. Its recipe decides what is not asked for of the
+            following (docs/objectives.md).
         t_stream: both streams, or the C-stream alone.
-        small_crops: beside the two views of swav, of 96 px where these have 224; the paper has 6.
+        small_crops: beside the two views of swav, of 96 px where these have 224; the paper has 6,
+            as swav-256 by default, swav none.
         hidden: hidden width of projectors and predictors; by default the objective's, of byol 4096.
         queue: embeddings of earlier batches that moco-v1, moco-v2, infomin and swav keep; by
-            default the paper's, in proportion to a small set, of swav none. Those of swav are kept
-            from epoch 15 on.
+            default the paper's, in proportion to a small set, of swav none, of swav-256 3,840.
+            Those of swav are kept from epoch 15 on.
         optimizer: by name, sgd, lars, larc or adamw, of byol sgd. LARS and LARC are timm's.
             Another one than the recipe's has its own lr and weight decay.
         lr: base learning rate for 256 images, scaled by batch_size / 256; of byol 0.05.
@@ -43,7 +45,7 @@ class MethodChoice:
 
     objective: str = "byol"
     t_stream: bool = True
-    small_crops: NonNegativeInt = 0
+    small_crops: NonNegativeInt | None = None
     hidden: PositiveInt | None = None
     queue: PositiveInt | None = None
     optimizer: OptimizerName | None = None
@@ -133,11 +135,10 @@ def fitted_objective(
         typer.BadParameter: It has no queue, or one that does not hold whole batches, or does not
             learn from small crops.
     """
-    if choice.small_crops and choice.objective != "swav":
-        raise typer.BadParameter(
-            f"small crops are swav's, {choice.objective} does not learn from them",
-            param_hint="--small-crops",
-        )
+    try:
+        check_small_crops(choice.small_crops, [choice.objective])
+    except Misuse as error:
+        raise typer.BadParameter(str(error), param_hint="--small-crops") from None
     try:
         objective = objective_for(
             choice.objective,

@@ -11,7 +11,7 @@ from flows.cli.tables import print_json, table
 from flows.reproduce.arms import ARMS, GROUPS
 from flows.reproduce.flow import care_reproduce, checked_grid
 from flows.reproduce.images import ImageChoice, grid_images
-from flows.reproduce.regime import FewLabels, RegimeChoice
+from flows.reproduce.regime import FewLabels, Judging, RegimeChoice
 from flows.reproduce.runs import ArmChoice
 from flows.server import run_flow
 from shards import storage
@@ -19,7 +19,7 @@ from shards.errors import Failure
 from shards.progress import console
 
 # what a grid is asked for by
-Choice = TypeVar("Choice", ArmChoice, RegimeChoice, FewLabels, ImageChoice)
+Choice = TypeVar("Choice", ArmChoice, RegimeChoice, FewLabels, Judging, ImageChoice)
 
 app = new_app()
 _EXAMPLES = (
@@ -56,7 +56,10 @@ def _run(
     # what is wrong is told now, not after the engine's start
     out = settings["out"]
     checked_grid(
-        _chosen(ArmChoice, settings), _chosen(RegimeChoice, settings), _chosen(FewLabels, settings)
+        _chosen(ArmChoice, settings),
+        _chosen(RegimeChoice, settings),
+        _chosen(FewLabels, settings),
+        _chosen(Judging, settings),
     )
     grid_images(_chosen(ImageChoice, settings), out)
     content = run_flow(care_reproduce, plain=plain, **settings)
@@ -75,6 +78,6 @@ add_command(
     care_reproduce.fn,
     _run,
     _EXAMPLES,
-    names={"objectives": "--objective"},
+    names={"objectives": "--objective", "evaluations": "--evaluate"},
     name="reproduce",
 )

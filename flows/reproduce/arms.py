@@ -145,6 +145,31 @@ _OBJECTIVES_ALONE = (
     Arm("objective-infomin-alone", "InfoMin alone", t_stream=False, objective="infomin"),
     Arm("objective-pirl-alone", "PIRL alone", t_stream=False, objective="pirl"),
 )
+# objectives by other recipes of the same method
+_RECIPES = (
+    Arm(
+        "objective-swav-256-alone",
+        "SwAV of batch 256 with small crops alone",
+        t_stream=False,
+        objective="swav-256",
+    ),
+    Arm(
+        "objective-pirl-pycontrast-alone",
+        "PIRL of PyContrast alone",
+        t_stream=False,
+        objective="pirl-pycontrast",
+    ),
+    Arm(
+        "objective-swav-256",
+        "SwAV of batch 256 with small crops as the C-stream of CARE",
+        objective="swav-256",
+    ),
+    Arm(
+        "objective-pirl-pycontrast",
+        "PIRL of PyContrast as the C-stream of CARE",
+        objective="pirl-pycontrast",
+    ),
+)
 # of a grid whose encoder is two, such as lab:resnet18-small
 _CMC = (
     Arm("objective-cmc-alone", "CMC alone", t_stream=False, objective="cmc"),
@@ -165,6 +190,7 @@ _ALL = (
     *_READINGS,
     *_OBJECTIVES,
     *_OBJECTIVES_ALONE,
+    *_RECIPES,
     *_CMC,
     *_VITS_ALONE,
 )
@@ -179,6 +205,7 @@ GROUPS: dict[str, tuple[Arm, ...]] = {
     "designs": (_SEQUENTIAL, CARE_ARM),
     "readings": (CARE_ARM, *_READINGS),
     "objectives": (ARMS[REFERENCE], CARE_ARM, *_OBJECTIVES_ALONE, *_OBJECTIVES),
+    "recipes": _RECIPES,
     "cmc": _CMC,
     "vit": _VITS_ALONE,
 }
@@ -214,11 +241,15 @@ def arms_of_objectives(objectives: Iterable[str]) -> list[Arm]:
     arms = list[Arm]()
     for name in objectives:
         check_objectives((name,))
-        pair = (REFERENCE, CARE)
-        if name != BYOL:
-            pair = (f"objective-{name}-alone", f"objective-{name}")
-        arms += [ARMS[arm] for arm in pair if arm in ARMS]
+        arms += [ARMS[arm] for arm in arm_pair(name) if arm in ARMS]
     return arms
+
+
+def arm_pair(objective: str) -> tuple[str, str]:
+    """The arms of an objective alone and as the C-stream of CARE, by their names."""
+    if objective == BYOL:
+        return REFERENCE, CARE
+    return f"objective-{objective}-alone", f"objective-{objective}"
 
 
 def _arm(name: str) -> Arm:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from care.show.intervals import CHANCE
 from care.show.seeds import PairedDifference, Score, paired_differences, summaries
 from care.show.verdict import seeds_verdict
-from flows.recipes import PLAIN_OPTIMIZER, describe_recipe
+from flows.recipes import BYOL, PLAIN_OPTIMIZER, describe_recipe
+from flows.reproduce.objective_table import ObjectivePair, objective_lines, objective_pairs
 from flows.reproduce.runs import FailedRun, RunResult
 from flows.result import Result
 
@@ -50,6 +51,11 @@ class Comparison:
         """Of the arms, and of chance, from the reference."""
         return paired_differences(self.scores(), self.reference)
 
+    def objective_pairs(self) -> list[ObjectivePair]:
+        """Objectives alone and with CARE; none where BYOL is all that there is of them."""
+        pairs = objective_pairs(self.scores())
+        return pairs if any(pair.objective != BYOL for pair in pairs) else []
+
     def as_json(self) -> Result:
         """All of it but the rows, which each run's JSON has."""
         differences = self.differences()
@@ -60,6 +66,7 @@ class Comparison:
             "verdict": seeds_verdict(differences),
             "arms": [summary._asdict() for summary in summaries(self.scores())],
             "differences": [pair._asdict() | {"finding": pair.finding} for pair in differences],
+            "objectives": [_pair_fields(pair) for pair in self.objective_pairs()],
             "runs": [_trained_as(result) for result in self.results],
             "recipes": self._recipes(),
             "failed": [failure._asdict() for failure in self.failed],
@@ -75,6 +82,10 @@ class Comparison:
         if differences:
             cells = [Cell(pair.arm, pair.task, pair.text()) for pair in differences]
             parts += [f"## Points minus {self.reference}, with 95 % intervals", _by_task(cells)]
+        pairs = self.objective_pairs()
+        if pairs:
+            heading = "## Objectives alone and with CARE, and the difference with 95 % intervals"
+            parts += [heading, markdown_table(*objective_lines(pairs))]
         parts += ["## Trainings", self._trainings()]
         recipes = self._recipes()
         if recipes:
@@ -112,6 +123,18 @@ def markdown_table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> st
     """
     rows = [columns, ["---"] * len(columns), *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _pair_fields(pair: ObjectivePair) -> Result:
+    """An objective alone and with CARE, as JSON."""
+    difference = pair.difference
+    return {
+        "objective": pair.objective,
+        "task": pair.task,
+        "alone": pair.alone._asdict(),
+        "with_care": pair.with_care._asdict(),
+        "difference": None if difference is None else difference._asdict(),
+    }
 
 
 def _trained_as(result: RunResult) -> Result:

@@ -8,12 +8,18 @@ arms or seeds computes only those. ``care_reproduce.fn`` is the same without Pre
 from prefect import flow
 from flows.flatten import flattened
 from flows.protocols import PROTOCOLS, ProtocolName
-from flows.recipes import BYOL, PLAIN_OPTIMIZER
+from flows.recipes import BYOL, PLAIN_OPTIMIZER, check_small_crops
 from flows.reproduce.board import Board
 from flows.reproduce.campaign import do_grid
 from flows.reproduce.images import ImageChoice, grid_images, label_counts
 from flows.reproduce.laboratory import GridMachine, Laboratory, build_sets
-from flows.reproduce.regime import FewLabels, RegimeChoice, regime_for, skipped_shares
+from flows.reproduce.regime import (
+    FewLabels,
+    Judging,
+    RegimeChoice,
+    regime_for,
+    skipped_shares,
+)
 from flows.reproduce.runs import ArmChoice, Grid
 from flows.result import Result
 from flows.schedule import Schedule
@@ -28,13 +34,15 @@ def care_reproduce(
     image_choice: ImageChoice,
     regime_choice: RegimeChoice,
     few_labels: FewLabels,
+    judging: Judging,
     machine: GridMachine,
 ) -> Result:
     """A grid of experiments: arms × seeds, pre-trained and judged alike, with error bars.
 
     Every run is judged by kNN, a linear probe on cached features, fine-tuning on few labels and,
-    on procedural scenes, by where its attention lies. What is finished is kept run by run in
-    OUT/results; stopped or killed, the same command goes on. Nothing is chosen on val.
+    on procedural scenes, by where its attention lies, or by some of these. What is finished is kept
+    run by run in OUT/results; stopped or killed, the same command goes on. Nothing is chosen on
+    val.
 
     Args:
         out: folder of all that is made, a path or URL; grids share what is equal in them.
@@ -42,6 +50,7 @@ def care_reproduce(
         image_choice: on which images.
         regime_choice: how runs are trained and judged.
         few_labels: how they are fine-tuned.
+        judging: by what they are judged.
         machine: what decides no result.
 
     Returns:
@@ -50,7 +59,7 @@ def care_reproduce(
     Raises:
         Misuse: What was asked for contradicts itself; told before anything starts.
     """
-    grid = checked_grid(arm_choice, regime_choice, few_labels)
+    grid = checked_grid(arm_choice, regime_choice, few_labels, judging)
     images = grid_images(image_choice, out)
     with Schedule(out, machine.execution()) as schedule:
         sets = build_sets(schedule, images)
@@ -71,18 +80,27 @@ def care_reproduce(
             machine,
             PROTOCOLS[regime_choice.protocol or default_protocol],
             regime_choice.recipe_changes,
+            judging.possible(has_masks=images.scenes is not None, has_few_labels=bool(counts)),
         )
-        board = Board(out, images.title, grid, skipped_shares(few_labels.labels, counts))
+        is_tuned = "finetune" in judging.evaluations
+        skipped = skipped_shares(few_labels.labels, counts) if is_tuned else []
+        board = Board(out, images.title, grid, skipped)
         return do_grid(lab, grid, board)
 
 
-def checked_grid(arm_choice: ArmChoice, regime_choice: RegimeChoice, few_labels: FewLabels) -> Grid:
+def checked_grid(
+    arm_choice: ArmChoice,
+    regime_choice: RegimeChoice,
+    few_labels: FewLabels,
+    judging: Judging,
+) -> Grid:
     """The grid that was asked for, whose runs can be trained and judged.
 
     Args:
         arm_choice: what is compared.
         regime_choice: how runs are trained and judged.
         few_labels: how they are fine-tuned.
+        judging: by what they are judged.
 
     Raises:
         Misuse: What was asked for contradicts itself.
@@ -90,8 +108,10 @@ def checked_grid(arm_choice: ArmChoice, regime_choice: RegimeChoice, few_labels:
     """
     grid = Grid.of(arm_choice)
     regime_choice.check()
+    check_small_crops(regime_choice.small_crops, [run.arm.objective for run in grid.runs])
     check_encoder_of_arms(regime_choice, grid)
     few_labels.check()
+    judging.check()
     return grid
 
 

@@ -8,7 +8,7 @@ from flows.execution import Execution
 from flows.protocols import Protocol
 from flows.recipes import RecipeChanges, recipe_inputs, warmup_steps
 from flows.reproduce.images import DATA_SEED, GridImages
-from flows.reproduce.regime import Regime
+from flows.reproduce.regime import EVALUATION_NAMES, OF_MASKS, Regime
 from flows.reproduce.runs import Run, RunResult
 from flows.result import Result
 from flows.runners import Runner
@@ -74,6 +74,7 @@ class Laboratory:
         machine: what decides no result.
         protocol: in proportion to which objectives' recipes are changed, as it is declared.
         recipe_changes: what of the recipes was asked for otherwise.
+        evaluations: by which encoders are judged.
     """
 
     schedule: Schedule
@@ -84,6 +85,7 @@ class Laboratory:
     machine: GridMachine
     protocol: Protocol
     recipe_changes: RecipeChanges
+    evaluations: tuple[str, ...] = EVALUATION_NAMES
 
     def do(self, job: Job) -> RunResult:
         """Train and judge; what is finished is only looked up.
@@ -158,11 +160,16 @@ class Laboratory:
         """Start kNN, the linear probe and fine-tuning on few labels."""
         inputs: Result = {"size": self.regime.size, "encoder": encoder, "seed": run.seed}
         inputs |= self.sets
-        self._start("features", inputs, run)
         named = inputs | {"called": run.arm.name}
         on_features = named | {"cache": Needs(f"features-{run.name}")}
-        yield Judged(self._start("knn", {"verb": "knn", **on_features}, run))
-        yield Judged(self._start("linear", {"verb": "linear", "fast": True, **on_features}, run))
+        verbs: dict[str, Result] = {"knn": {}, "linear": {"fast": True}}
+        judged = [verb for verb in verbs if verb in self.evaluations]
+        if judged:
+            self._start("features", inputs, run)
+        for verb in judged:
+            yield Judged(self._start(verb, {"verb": verb, **verbs[verb], **on_features}, run))
+        if "finetune" not in self.evaluations:
+            return
         # each run draws labels of its own, whatever the number of trials
         own_labels = {"seed": run.seed * self.regime.trials}
         for share, count in self.label_counts.items():
@@ -177,8 +184,9 @@ class Laboratory:
             return
         inputs: Result = {"start": scenes.start, "count": len(scenes), "scene_seed": DATA_SEED}
         inputs |= {"size": self.regime.size, "encoder": encoder, "seed": run.seed}
-        for work in ("attention", "localisation"):
-            yield Judged(self._start(work, inputs, run))
+        for work in OF_MASKS:
+            if work in self.evaluations:
+                yield Judged(self._start(work, inputs, run))
 
     def _start(self, name: str, inputs: Result, run: Run) -> Future[Result]:
         """Start a stage of a run; those with a verb are evaluations."""

@@ -2,11 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from typing import Literal, get_args
 from flows.protocols import PROTOCOLS, Protocol, ProtocolName
 from flows.recipes import OptimizerName, RecipeChanges
 from flows.reproduce.arms import Arm
 from flows.result import Result
-from shards.bounds import BatchSize, Fraction, PositiveFloat, PositiveInt
+from shards.bounds import (
+    BatchSize,
+    Fraction,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 from shards.errors import Misuse
 from shards.image_size import ImageSize, image_size
 
@@ -29,6 +36,8 @@ class RegimeChoice:
         optimizer: by name, sgd, lars, larc or adamw; by default that of each objective's recipe.
             What of lr, momentum, hidden and this is asked for is every arm's, whatever its recipe
             says.
+        small_crops: beside the two views of the arms of swav, of 96 px where these have 224; by
+            default those of its recipe, of swav none, of swav-256 six.
     """
 
     protocol: ProtocolName | None = None
@@ -41,11 +50,12 @@ class RegimeChoice:
     lr: PositiveFloat | None = None
     momentum: Fraction | None = None
     optimizer: OptimizerName | None = None
+    small_crops: NonNegativeInt | None = None
 
     @property
     def recipe_changes(self) -> RecipeChanges:
         """What of the objectives' recipes was asked for otherwise."""
-        return RecipeChanges(self.optimizer, self.lr, self.momentum, self.hidden)
+        return RecipeChanges(self.optimizer, self.lr, self.momentum, self.hidden, self.small_crops)
 
     def check(self) -> None:
         """Refuse, before anything starts, what contradicts itself.
@@ -64,6 +74,7 @@ class RegimeChoice:
         changes.pop("optimizer", None)
         if self.size is not None:
             changes["size"] = image_size(self.size)
+        changes.pop("small_crops", None)
         if self.epochs is not None:
             changes["steps"] = None
         return replace(protocol, **changes)
@@ -92,6 +103,55 @@ class FewLabels:
         for share in self.labels:
             if not 0 < share <= 1:
                 raise Misuse(f"wanted shares of the labels above 0 and up to 1, got {share:g}")
+
+
+EvaluationName = Literal["knn", "linear", "finetune", "attention", "localisation"]
+EVALUATION_NAMES: tuple[str, ...] = get_args(EvaluationName)
+# which need masks, and so procedural scenes
+OF_MASKS = ("attention", "localisation")
+
+
+@dataclass(frozen=True)
+class Judging:
+    """By what runs are judged.
+
+    Attributes:
+        evaluations: of knn, linear, finetune and, on procedural scenes, attention and localisation;
+            by default all.
+    """
+
+    evaluations: tuple[str, ...] = EVALUATION_NAMES
+
+    def check(self) -> None:
+        """Refuse, before anything starts, what is the name of no evaluation, and none at all.
+
+        Raises:
+            Misuse: It is so; the message lists the names that there are.
+        """
+        unknown = [name for name in self.evaluations if name not in EVALUATION_NAMES]
+        if unknown or not self.evaluations:
+            wanted = f"wanted evaluations of {', '.join(EVALUATION_NAMES)}"
+            raise Misuse(f"{wanted}; got {', '.join(unknown) or 'none'}")
+
+    def possible(self, *, has_masks: bool, has_few_labels: bool) -> tuple[str, ...]:
+        """Those that the images allow.
+
+        Args:
+            has_masks: whether the images are procedural scenes.
+            has_few_labels: whether a share of the labels suffices to be fine-tuned on.
+
+        Raises:
+            Misuse: There are none.
+        """
+        names = list(self.evaluations)
+        if not has_masks:
+            names = [name for name in names if name not in OF_MASKS]
+        if not has_few_labels:
+            names = [name for name in names if name != "finetune"]
+        if not names:
+            wanted = "wanted an evaluation that these images allow, such as knn or linear"
+            raise Misuse(f"{wanted}; got {', '.join(self.evaluations)}")
+        return tuple(names)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def care_step(stack: ExitStack, row: Row) -> Callable[[Sequence], None]:
         "moco-v2": lambda: MoCoV2(queue=QUEUE),
         "swav": lambda: SwAV(prototypes=PROTOTYPES, frozen_steps=0),
     }
-    make = fitted.get(row.objective, OBJECTIVES[row.objective])
+    make = fitted.get(row.objective, lambda: OBJECTIVES[row.objective])
     c, _ = streams_for(ENCODER, size=SIZE, objective=make())
     model = Losses(c, None, 0.0).to(memory_format=torch.channels_last).train()
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -9,7 +9,7 @@ from care import AbsolutePosition, NoPosition, SinCosPosition, streams_for
 from care.objectives.by_name import OBJECTIVES, objective_for
 from flows.reproduce.arms import ARMS, GROUPS, Arm, chosen_arms
 from flows.reproduce.images import folder_images, label_counts, scene_images
-from flows.reproduce.regime import FewLabels, RegimeChoice, regime_for
+from flows.reproduce.regime import FewLabels, Judging, RegimeChoice, regime_for
 from flows.reproduce.runs import Run, reference_arm
 from flows.works.training import POSITIONS
 from shards.errors import Misuse, ShardError
@@ -77,7 +77,8 @@ def test_the_reference_is_the_c_stream_or_care_or_the_first() -> None:
 
 def test_every_objective_is_an_arm_alone_and_beside_the_t_stream() -> None:
     others = [name for name in OBJECTIVES if name != "byol" and not name.endswith("-vit")]
-    others.remove("cmc")  # of which a group of its own has the arms
+    for name in ("cmc", "swav-256", "pirl-pycontrast"):
+        others.remove(name)  # of which groups of their own have the arms
     for name in others:
         alone, beside = ARMS[f"objective-{name}-alone"], ARMS[f"objective-{name}"]
         assert alone.stage_inputs() == {
@@ -111,6 +112,15 @@ def test_epochs_replace_the_protocols_steps_and_a_small_set_its_batch() -> None:
     assert (quick.steps, photos.steps) == (250, 2000)
     assert quick.arm_steps(ARMS["care"], 1.3) == 325
     assert quick.arm_steps(ARMS["random"], 1) == 0
+
+
+def test_photographs_have_no_masks_to_be_judged_by() -> None:
+    judging = Judging(("knn", "finetune", "attention"))
+    photographs = {"has_masks": False, "has_few_labels": True}
+    assert judging.possible(**photographs) == ("knn", "finetune")
+    assert judging.possible(has_masks=True, has_few_labels=False) == ("knn", "attention")
+    with pytest.raises(Misuse, match="such as knn or linear; got attention"):
+        Judging(("attention",)).possible(**photographs)
 
 
 def test_the_papers_protocol_tunes_as_its_recipe_says() -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from concurrent.futures import Future
 from importlib import import_module
 from pathlib import Path
@@ -94,6 +95,59 @@ def test_every_run_is_trained_then_judged_by_everything(schedule, tmp_path: Path
     assert names(schedule, "localisation") == [f"localisation-{run}" for run in runs]
     assert content["skipped"] == ["1 % of the labels: too few to hold one out"]
     assert {figure["task"] for figure in content["arms"]} >= {"knn", "30 % of the labels"}
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "works"),
+    [
+        (("knn", "linear"), {"features", "judge"}),
+        (("linear",), {"features", "judge"}),
+        (("finetune",), {"judge"}),
+        (("attention",), {"attention"}),
+    ],
+)
+def test_a_grid_is_judged_by_what_is_asked_for(schedule, tmp_path, evaluations, works) -> None:
+    content = care_reproduce.fn(out=str(tmp_path), **GRID, evaluations=evaluations)
+    judged = {work for _, work, _ in schedule.started} - {"build", "pretrain"}
+    assert judged == works
+    wanted = {"30 % of the labels" if name == "finetune" else name for name in evaluations}
+    assert {figure["task"] for figure in content["arms"]} == wanted
+    # what was not asked for is not missing
+    assert bool(content["skipped"]) == ("finetune" in evaluations)
+
+
+def test_objectives_are_compared_each_with_itself(schedule, tmp_path: Path) -> None:
+    grid = GRID | {"arms": ("care", "c-stream", "objective-simclr-alone", "objective-simclr")}
+    content = care_reproduce.fn(out=str(tmp_path), **grid, evaluations=("knn",))
+    pairs = {pair["objective"]: pair for pair in content["objectives"]}
+    assert [*pairs] == ["byol", "simclr"]
+    for name, (alone, beside) in {
+        "byol": ("c-stream", "care"),
+        "simclr": ("objective-simclr-alone", "objective-simclr"),
+    }.items():
+        figures = {figure["arm"]: figure["mean"] for figure in content["arms"]}
+        pair = pairs[name]
+        assert (pair["alone"]["mean"], pair["with_care"]["mean"]) == (
+            figures[alone],
+            figures[beside],
+        )
+        assert pair["difference"]["reference"] == alone
+        assert pair["difference"]["points"] == pytest.approx(figures[beside] - figures[alone])
+    page = (tmp_path / "reproduce.md").read_text()
+    assert "| objective | knn: alone | with CARE | difference |" in page
+    (line,) = re.findall(r"\| SimCLR \| (.*) \|\n", page)
+    assert line.split(" | ")[0] == "11.1 ± 0.1"
+
+
+def test_a_grid_of_byol_alone_has_no_table_of_objectives(schedule, tmp_path: Path) -> None:
+    content = care_reproduce.fn(out=str(tmp_path), **GRID)
+    assert content["objectives"] == []
+    assert "## Objectives" not in (tmp_path / "reproduce.md").read_text()
+
+
+def test_an_objective_that_was_trained_one_way_has_no_line(schedule, tmp_path: Path) -> None:
+    grid = GRID | {"arms": ("care", "c-stream", "objective-moco-v2-alone")}
+    assert care_reproduce.fn(out=str(tmp_path), **grid)["objectives"] == []
 
 
 def test_a_stage_still_has_only_its_own_inputs_when_it_begins(schedule, tmp_path: Path) -> None:
@@ -202,6 +256,8 @@ def test_a_trainings_time_is_of_all_its_processes(tmp_path: Path) -> None:
         ({"labels": (2.0,)}, "wanted shares of the labels"),
         ({"screen": 1.0}, "wanted a share of train"),
         ({"epochs": 1}, "wanted steps or epochs"),
+        ({"evaluations": ("knn", "segment")}, "wanted evaluations of knn, .*; got segment"),
+        ({"evaluations": ()}, "wanted evaluations of knn, .*; got none"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_starts(

@@ -72,7 +72,7 @@ def test_by_the_papers_protocol_a_stage_is_given_the_recipe_itself(name: str) ->
     recipe = RECIPES[name]
     inputs = json.loads(json.dumps(recipe_inputs(name, PAPER, NOTHING, warmup=90, **VIEWS)))
     assert inputs["objective"] == name
-    assert inputs["hidden"] == OBJECTIVES[name]().hidden
+    assert inputs["hidden"] == OBJECTIVES[name].hidden
     assert (inputs["momentum"], inputs["momentum_rises"]) == (
         recipe.momentum,
         recipe.momentum_rises,
@@ -282,9 +282,10 @@ def test_a_detector_that_an_encoder_does_not_take_is_told_before_it_is_trained(t
     vit = Training(protocol="paper", encoder="vit-tiny8", t_stream=False, size=32)
     asked_for = Experiment(out=str(tmp_path), training=vit, detection=annotated)
     with pytest.raises(
-        Misuse, match=r"vit-tiny8 has no stages .*; leave --voc-train and --voc-val"
+        Misuse, match=r"vit-tiny8 has no stages .*; give --detection-head fpn .*--voc-val out"
     ):
         check_encoders(asked_for)
+    check_encoders(replace(asked_for, detection=replace(annotated, detection_head="fpn")))
     # whoever is judged beside a ResNet is detected with, too
     beside = replace(
         asked_for,
@@ -295,6 +296,45 @@ def test_a_detector_that_an_encoder_does_not_take_is_told_before_it_is_trained(t
         check_encoders(beside)
     # protocols with a pyramid take any
     check_encoders(replace(asked_for, training=replace(vit, protocol="quick")))
+
+
+def test_a_head_that_is_asked_for_is_that_of_every_detector(tmp_path: Path) -> None:
+    lists = {"voc_train": "scenes:0:2", "voc_val": "scenes:2:2"}
+    paper = Training(protocol="paper")
+    asked_for = Experiment(out=str(tmp_path), training=paper, detection=Detection(**lists))
+    heads = {pair: asked_for.detector(pair)["head"] for pair in asked_for.annotated_pairs}
+    assert heads == {"voc": "c4", "coco": "fpn"}
+    pyramids = replace(asked_for, detection=Detection(**lists, detection_head="fpn"))
+    assert pyramids.detector("voc") == asked_for.detector("voc") | {"head": "fpn"}
+    assert pyramids.detector("coco") == asked_for.detector("coco")
+
+
+def test_small_crops_are_those_of_the_trainings_that_learn_from_them(tmp_path: Path) -> None:
+    asked_for = experiment(tmp_path, objectives=("byol", "swav", "moco-v2"), small_crops=4)
+    stages = {stage.name: stage.inputs for stage in training_stages(asked_for, FACTS)}
+    without = experiment(tmp_path, objectives=("byol", "swav", "moco-v2"))
+    plain = {stage.name: stage.inputs for stage in training_stages(without, FACTS)}
+    changed = [name for name in stages if stages[name] != plain[name]]
+    assert changed == ["pretrain-swav-alone", "pretrain-swav"]
+    *large, _, _, _, last = stages["pretrain-swav"]["views"]
+    assert large == plain["pretrain-swav"]["views"]
+    # the protocol's crops are of the large views alone
+    assert (last["size"], last["scale"]) == (round(96 * 48 / 224), (0.05, 0.14))
+    assert last["jitter"] == QUICK.views["jitter"]
+
+
+def test_small_crops_that_nobody_learns_from_are_refused(tmp_path: Path) -> None:
+    from flows.reproduce.flow import checked_grid
+    from flows.reproduce.regime import FewLabels, Judging
+
+    with pytest.raises(Misuse, match="small crops are swav's, byol, simclr do not learn from them"):
+        experiment(tmp_path, objectives=("byol", "simclr"), small_crops=2)
+    assert experiment(tmp_path, small_crops=0).training.small_crops == 0
+    choice = RegimeChoice(small_crops=2)
+    with pytest.raises(Misuse, match="small crops are swav's, byol does not"):
+        checked_grid(ArmChoice(), choice, FewLabels(), Judging())
+    checked_grid(ArmChoice(objectives=("swav",)), choice, FewLabels(), Judging())
+    assert choice.over(QUICK) == QUICK
 
 
 def test_an_optimizer_without_its_library_is_told_before_anything_is_done(

@@ -1,17 +1,21 @@
 from dataclasses import replace
 import pytest
 import torch
-from care import BYOL, MoCoV1, MoCoV2, SwAV
+from care import BYOL, PIRL, MoCoV1, MoCoV2, SwAV
 from care.objectives.by_name import OBJECTIVES, objective_for
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_of_imagenet_every_objective_is_that_of_its_paper(name):
-    published = OBJECTIVES[name]()
+    published = OBJECTIVES[name]
     fitted = objective_for(name, hidden=published.hidden, images=1_281_167, batch_size=4096)
     if name == "swav":
         assert fitted.frozen_steps == 312  # of the released code's 313 the last is a part
-        fitted = replace(fitted, frozen_steps=published.frozen_steps)
+    if name.startswith("swav"):
+        fitted = replace(fitted, frozen_steps=published.frozen_steps, queue_from=0)
+    if name == "swav-256":  # at batch 4,096 a queue holds a batch
+        assert fitted.queue == 4096
+        fitted = replace(fitted, queue=published.queue)
     assert fitted == published
 
 
@@ -40,6 +44,23 @@ def test_a_queue_of_swav_is_kept_from_epoch_15_on():
         views = torch.randn(2, 4, 128)
         criterion(tuple(views), tuple(views))
         criterion.after_step()
+
+
+def test_swav_of_batch_256_keeps_fifteen_batches_from_epoch_15_on():
+    """As in swav_200ep_bs256_pretrain.sh: 3,840 features, prototypes that rest for an epoch."""
+    fitted = objective_for("swav-256", images=1_281_167, batch_size=256)
+    assert (fitted.queue, fitted.queue_from) == (3840, 15 * 5004)
+    assert fitted.frozen_steps == 5004  # the released code counts the last batch, a part, too
+    small = objective_for("swav-256", images=500, batch_size=32)
+    assert (small.queue, small.prototypes) == (480, 50)
+    assert objective_for("swav-256", images=500, batch_size=32, queue=64).queue == 64
+
+
+def test_pirl_of_pycontrast_tells_each_image_from_others_by_a_softmax():
+    fitted = objective_for("pirl-pycontrast", images=1_281_167, batch_size=256)
+    wanted = PIRL(contrast="softmax", negatives=65_536)
+    assert fitted == wanted
+    assert (wanted.temperature, wanted.bank_momentum, wanted.patches_weight) == (0.07, 0.5, 0.5)
 
 
 def test_moco_v1_has_one_direction_and_v2_both():

@@ -64,6 +64,7 @@ def test_a_run_that_crashed_ends_with_the_same_bits(whole, data, tmp_path, at_st
 OBJECTIVES_BY_NAME = {
     "moco-v2": MoCoV2(hidden=32, dim=16, queue=32),
     "swav": SwAV(hidden=32, dim=16, prototypes=12, frozen_steps=4, queue=16),
+    "swav-256": SwAV(hidden=32, dim=16, prototypes=12, queue=16, queue_from=1),
     "byol": BYOL(hidden=32),
     "simsiam": SimSiam(hidden=32, dim=16, bottleneck=8),
     "simclr": SimCLR(hidden=32, dim=16),
@@ -72,6 +73,7 @@ OBJECTIVES_BY_NAME = {
     "barlow-twins": BarlowTwins(hidden=32, dim=16),
     "infomin": InfoMin(hidden=32, dim=16, queue=16),
     "pirl": PIRL(hidden=32, dim=16, images=24, negatives=9),
+    "pirl-pycontrast": PIRL(hidden=32, dim=16, images=24, contrast="softmax"),
     "cmc": CMC(hidden=32, dim=16, images=24, negatives=9),
     "byol-vit": BYOLViT(hidden=32, dim=16),
     "moco-v3-vit": MoCoV3ViT(hidden=32, dim=16),
@@ -119,7 +121,7 @@ def test_every_objective_resumes_in_an_epoch_to_the_same_bits(name, data, tmp_pa
 def test_every_objective_is_among_those_that_resume():
     assert {*OBJECTIVES_BY_NAME} == {*RECIPES}
     for name, objective in OBJECTIVES_BY_NAME.items():
-        assert type(objective) is OBJECTIVES[name]
+        assert type(objective) is type(OBJECTIVES[name])
 
 
 def test_networks_that_draw_random_numbers_resume_to_the_same_bits(

@@ -29,9 +29,11 @@ PUBLISHED = {
     "moco-v2": (SGD, 0.03, 1e-4, 0, 0.999),
     "moco-v3": (LARS, 0.6, 1e-6, 10, 0.99),
     "swav": (LARC, 0.3, 1e-6, 10, 0.99),
+    "swav-256": (LARC, 0.6, 1e-6, 0, 0.99),
     "barlow-twins": (LARS, 0.2, 1e-6, 10, 0.99),
     "infomin": (SGD, 0.03, 1e-4, 0, 0.999),
     "pirl": (SGD, 0.03, 1e-4, 0, 0.99),  # 0.12 at batch 1,024
+    "pirl-pycontrast": (SGD, 0.03, 1e-4, 0, 0.99),
     "cmc": (SGD, 0.06, 1e-4, 0, 0.99),  # 0.03 at batch 128
     "byol-vit": (AdamW, 1e-4, 0.1, 40, 0.99),
     "moco-v3-vit": (AdamW, 1.5e-4, 0.1, 40, 0.99),
@@ -62,6 +64,9 @@ def test_schedules_are_those_of_the_released_code():
     assert schedules["moco-v1"].drops == (0.6, 0.8)  # 120 and 160 of 200 epochs
     # 4.8 at batch 4,096, from 0.3 to 0.0048
     assert schedules["swav"] == Schedule(start=0.3 / 4.8, final=0.0048 / 4.8)
+    assert schedules["swav-256"] == Schedule(final=0.0006 / 0.6)
+    assert schedules["infomin"].final == 0.1**3  # PyContrast's cosine ends at three decays
+    assert schedules["pirl-pycontrast"].drops == (120 / 200, 160 / 200)
     assert schedules["barlow-twins"].final == 0.001
     assert schedules["pirl"].final == 0.00012 / 0.12
     assert schedules["cmc"].drops == (120 / 240, 160 / 240, 200 / 240)
@@ -71,7 +76,6 @@ def test_schedules_are_those_of_the_released_code():
         "simclr",
         "moco-v2",
         "moco-v3",
-        "infomin",
         "byol-vit",
         "moco-v3-vit",
     ]
@@ -96,11 +100,13 @@ def test_views_are_those_of_the_papers():
 
 def test_views_of_patches_and_of_one_image():
     views = RECIPES["infomin"].views
-    strong = View(scale=(0.2, 1), jitter=(0.8, 0.8, 0.8, 0.2), blur_p=0.5)
+    strong = View(scale=(0.2, 1), jitter=(0.8, 0.8, 0.8, 0.2), blur_p=0.5, augment="rand-augment")
     puzzle = View(scale=(0.6, 1), size=255, patch=64, jitter_p=0, blur_p=0, gray_p=0)
     assert views == (strong, strong, puzzle)
-    image = View(jitter=(0.4, 0.4, 0.4, 0.2), blur_p=0)
+    image = View(jitter=(0.4, 0.4, 0.4, 0.2), jitter_p=1, blur_p=0, augment="photometric")
     assert RECIPES["pirl"].views == (image, image._replace(scale=(0.6, 1), size=255, patch=64))
+    image = View(jitter=(0.4, 0.4, 0.4, 0.4), jitter_p=1, blur_p=0)
+    assert RECIPES["pirl-pycontrast"].views == (image, puzzle)
     assert RECIPES["cmc"].views == (View(scale=(0.2, 1), jitter_p=0, blur_p=0, gray_p=0),)
 
 
@@ -154,6 +160,14 @@ def test_small_crops_are_those_of_the_released_code():
     assert recipe_views(RECIPES["swav"], size=224, small_crops=6) == multi_crop(colours)
     views = recipe_views(RECIPES["swav"], size=64, small_crops=4)
     assert [view.size for view in views] == [None, None, 27, 27, 27, 27]
+
+
+def test_swav_of_batch_256_has_six_small_crops_unless_others_are_asked_for():
+    recipe = RECIPES["swav-256"]
+    assert recipe_views(recipe, size=224) == multi_crop(RECIPES["swav"].views[0])
+    assert [view.size for view in recipe_views(recipe, size=64)] == [None, None, *[27] * 6]
+    assert len(recipe_views(recipe, size=224, small_crops=2)) == 4
+    assert recipe_views(recipe, size=224, small_crops=0) == RECIPES["swav"].views
 
 
 def test_the_recipe_of_byol_is_what_a_training_does_by_default():
