@@ -43,8 +43,8 @@ def objective_pairs(scores: Sequence[Score]) -> list[ObjectivePair]:
         differences = {pair.task: pair for pair in paired_differences(of_pair, alone)}
         for task in tasks:
             if (alone, task) in means and (with_care, task) in means:
-                both = (means[alone, task], means[with_care, task])
-                pairs.append(ObjectivePair(objective, task, *both, differences.get(task)))
+                figures = (means[alone, task], means[with_care, task])
+                pairs.append(ObjectivePair(objective, task, *figures, differences.get(task)))
     return pairs
 
 
