@@ -92,9 +92,10 @@ class MomentumPair(nn.Module, Pair):
 
     def forward(self, online: Sequence[Any], target: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Give the outputs of both networks, the target's without gradient."""
-        online_outputs = [self.online(view) for view in online]
+        # first, while nothing is kept for a backward pass: its own maps are gone by then
         with torch.no_grad():
             target_outputs = [self.target(view) for view in target]
+        online_outputs = [self.online(view) for view in online]
         return online_outputs, target_outputs
 
     def followers(self) -> list[tuple[Tensor, Tensor]]:
