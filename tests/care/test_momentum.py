@@ -55,16 +55,15 @@ def test_the_target_goes_before_anything_is_kept_for_a_backward_pass():
     """What it computes is gone then, and so a step needs less memory."""
     pair = make_pair()
     order = []
-    for role in ("online", "target"):
-        network = getattr(pair, role)
-        network.register_forward_hook(
-            lambda _module, _images, _output, role=role: order.append(
-                (role, torch.is_grad_enabled())
-            )
-        )
-    images = torch.randn(2, 6, 3, 4, 4)
-    pair(images, images)
-    assert order == [("target", False)] * 2 + [("online", True)] * 2
+
+    def note(network, _images, _output):
+        order.append((network is pair.online, torch.is_grad_enabled()))
+
+    for network in (pair.online, pair.target):
+        network.register_forward_hook(note)
+    views = [*torch.randn(2, 6, 3, 4, 4)]
+    pair(views, views)
+    assert order == [(False, False)] * 2 + [(True, True)] * 2
 
 
 def test_buffers_are_the_targets_own():
