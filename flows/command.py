@@ -11,20 +11,8 @@ from flows.experiment import Experiment
 FLAGS = {"value_range": "--range", "objectives": "--objective"}
 # fields of ``Experiment`` whose fields are options
 _PARTS = ("images", "training", "judging", "detection", "scenes")
-# fields that are paths or URLs, of which a page shows only the last part
-_PATHS = frozenset(
-    {
-        "images",
-        "val",
-        "image_root",
-        "init",
-        "voc_train",
-        "voc_val",
-        "coco_train",
-        "coco_val",
-        "coco_image_root",
-    }
-)
+# beginnings of what is no path, whatever is in it
+_NAMED = ("scenes:", "supervised:", "random:", "torchvision:", "timm:")
 
 
 def command_of(experiment: Experiment) -> str:
@@ -59,22 +47,18 @@ def _words(name: str, value: Any) -> Iterator[str]:
         yield flag if value else f"--no-{option}"
     elif isinstance(value, list):
         for element in value:
-            yield from (flag, str(element))
+            yield from (flag, _text(element))
     elif isinstance(value, tuple):
         yield from (flag, ",".join(_text(element) for element in value))
-    elif name in _PATHS:
-        yield from (flag, _last_part(str(value)))
     else:
         yield from (flag, _text(value))
 
 
 def _text(value: Any) -> str:
-    """A value as it is typed, a number without needless digits."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _last_part(path: str) -> str:
-    """The name that a path or URL ends with; procedural scenes and weights by name as they are."""
-    if path.startswith(("scenes:", "supervised:", "random:")):
-        return path
-    return PurePosixPath(path.rstrip("/")).name or path
+    """A value as it is typed: a number without needless digits, of a path or URL its last part."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(value)
+    if "/" not in text or text.startswith(_NAMED):
+        return text
+    return PurePosixPath(text.rstrip("/")).name or text

@@ -31,6 +31,8 @@ from flows.trainings import (
 )
 from shards.errors import Misuse
 
+# the picture that an evaluation of segmentation leaves of its first trial
+SEGMENTATION = "segmentation.png"
 RANDOM = "random initialisation"
 PARTS = ("train", "val", "voc-train", "voc-val", "coco-train", "coco-val")
 KINDS = ("build", "pretrain", "features", *(line.kind for line in EVALUATIONS), "report")
@@ -207,10 +209,29 @@ def report_stage(
     }
     if main.name != CARE:
         inputs["main"] = main.name
-    if experiment.is_labelled:
-        tags = {encoder.name: encoder.tag for encoder in encoders(experiment)}
-        inputs["cache"] = Needs(f"features{tags[main.name]}")
+    tags = {encoder.name: encoder.tag for encoder in encoders(experiment)}
+    inputs |= _pictures_of(judged, results, tags[main.name])
     return Stage("report", "report", "report", inputs)
+
+
+def _pictures_of(judged: Sequence[Stage], results: Mapping[str, Result], tag: str) -> Result:
+    """What the page about an encoder needs of the stages that judged it.
+
+    Args:
+        judged: these stages, of any encoders.
+        results: of all stages that are finished.
+        tag: of the encoder.
+    """
+    names = {stage.name for stage in judged}
+    inputs: Result = {}
+    if f"features{tag}" in names:
+        inputs["cache"] = Needs(f"features{tag}")
+    segmentation = f"segment{tag}"
+    outputs = results.get(segmentation, {}).get("outputs", {}) if segmentation in names else {}
+    pictures = [name for name in outputs if name.endswith(SEGMENTATION)]
+    if pictures:
+        inputs["segmented"] = Needs(segmentation, pictures[0])
+    return inputs
 
 
 def _lines_of_stages(experiment: Experiment, results: Mapping[str, Result]) -> list[Result]:

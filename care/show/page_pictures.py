@@ -2,11 +2,17 @@
 
 import base64
 from collections.abc import Collection, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
+from PIL import Image
 from upath import UPath
 from care.show.maps import SCALE
 from shards import storage
+
+# bytes of a PNG that is embedded as it is; of a larger one the page has a JPEG: it is to be sent
+LARGE = 200_000
+JPEG_QUALITY = 88
 
 
 class PictureKind(NamedTuple):
@@ -33,17 +39,25 @@ class PagePicture(NamedTuple):
         heading: of its section.
         alt: the picture in words.
         caption: how it is read.
-        content: the PNG as base64.
+        source: the file as a ``data:`` address.
     """
 
     heading: str
     alt: str
     caption: str
-    content: str
+    source: str
 
 
 # in the order of the page
 KINDS = (
+    PictureKind(
+        "segmentation.png",
+        "What a segmenter sees",
+        "A row for each of some images: the image, the classes of its pixels as they are labelled,"
+        " and as a segmenter on the trained encoder predicts them",
+        "Left an image, in the middle its labels, right the prediction of a segmenter on the"
+        " trained encoder. Each class has a colour of its own; white pixels do not count.",
+    ),
     PictureKind(
         "maps.png",
         "Where the encoders look",
@@ -56,8 +70,9 @@ KINDS = (
         "Nearest neighbours",
         "A row for each of some images: the image itself, then the images whose features are"
         " nearest to its own",
-        "Left an image of the set, beside it those with the most similar features by the trained"
-        " encoder (cosine), the nearest first.",
+        "Left an image of the set, beside it the others with the most similar features by the"
+        " trained encoder, the nearest first: cosine, class, name. A green frame is the image's"
+        " class, an orange one another.",
     ),
 )
 
@@ -76,7 +91,18 @@ def pictures_of(
     pictures = []
     for kind in KINDS:
         if kind.file in names:
-            content = base64.b64encode(storage.read_bytes(folder / kind.file)).decode()
+            source = _embedded(storage.read_bytes(folder / kind.file))
             alt = kind.alt.format(encoders=described)
-            pictures.append(PagePicture(kind.heading, alt, kind.caption, content))
+            pictures.append(PagePicture(kind.heading, alt, kind.caption, source))
     return pictures
+
+
+def _embedded(png: bytes) -> str:
+    """A picture as an address that holds all of it."""
+    if len(png) <= LARGE:
+        return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    file = BytesIO()
+    with Image.open(BytesIO(png)) as picture:
+        # letters stay sharp without chroma subsampling
+        picture.convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

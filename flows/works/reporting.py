@@ -11,23 +11,28 @@ from care.show import report as write_page
 from care.show.embedding import FILE as EMBEDDING_FILE
 from care.show.embedding import embedding
 from care.show.export import PLAIN
+from care.show.neighbours import nearest_of_rows, neighbour_sheet, query_of, spread_rows
 from care.train import load_encoder
 from flows.result import Result
 from flows.works.outputs import outputs
 from shards import ShardSet, storage
 from shards.image_size import ImageSize
 
-# what the folder of a page has, the drawing of images only where there are two
+# what the folder of a page may have
 FILES = (
     "results.json",
     "results.md",
     "losses.jsonl",
     "maps.png",
+    "neighbours.png",
+    "segmentation.png",
     EMBEDDING_FILE,
     "report.html",
 )
 PICTURED = 8  # images whose attention is drawn
 EXAMPLES = 3  # names of files that were left out, for each reason
+# images whose nearest neighbours are drawn, and how many of each
+QUERIES, NEIGHBOURS = 5, 6
 # images of a set without classes whose features are extracted for the page
 PLACED = 500
 
@@ -41,6 +46,7 @@ def report(  # noqa: PLR0913 (the inputs of a stage)
     pictured: str,
     size: ImageSize,
     cache: str | None = None,
+    segmented: str | None = None,
     main: str = "CARE",
     seed: int = 0,
 ) -> Result:
@@ -48,7 +54,7 @@ def report(  # noqa: PLR0913 (the inputs of a stage)
 
     Args:
         out: folder for ``results.json``, to which a verdict and what the sets left out are added,
-            ``results.md``, ``losses.jsonl``, ``maps.png``, ``embedding.json`` and ``report.html``.
+            and all of ``FILES``.
         results: what the pipeline found, with its evaluations.
         encoders: sources of the encoders by name, the main one among them.
         sets: all shard sets by name.
@@ -56,6 +62,7 @@ def report(  # noqa: PLR0913 (the inputs of a stage)
             the main encoder's features are.
         size: of the crops, pixels.
         cache: folder with the main encoder's features of that set's images with a class.
+        segmented: picture of what a segmenter on the main encoder has predicted.
         main: name of the encoder whose losses and features are shown.
         seed: of encoders that are initialised here.
 
@@ -66,7 +73,9 @@ def report(  # noqa: PLR0913 (the inputs of a stage)
     images = [data.image(number) for number in range(min(PICTURED, len(data)))]
     networks = {name: load_encoder(source, seed=seed) for name, source in encoders.items()}
     storage.write_bytes(f"{out}/maps.png", sheet(images, networks, size=size))
-    _place_images(out, main, networks[main], data, size=size, cache=cache)
+    if segmented:
+        storage.copy(segmented, f"{out}/segmentation.png")
+    _draw_features(out, main, networks[main], data, size=size, cache=cache)
     rows = results["evaluations"]
     verdict_text = verdict(rows)
     findings = [difference._asdict() for difference in differences(rows)]
@@ -81,10 +90,10 @@ def report(  # noqa: PLR0913 (the inputs of a stage)
     return {"outputs": files, "text": f"{len(rows)} results", "markdown": tables}
 
 
-def _place_images(
+def _draw_features(
     out: str, name: str, encoder: Encoder, data: ShardSet, *, size: ImageSize, cache: str | None
 ) -> None:
-    """Leave where an encoder puts images of a set, unless that is less than two of them.
+    """Leave where an encoder puts images of a set and which it takes for alike, if it has several.
 
     Args:
         out: folder of the page.
@@ -96,14 +105,22 @@ def _place_images(
     """
     labelled = data.labelled()
     if len(labelled):
-        features = extract(encoder, labelled, size=size, cache=cache)
+        data = labelled
+        features = extract(encoder, data, size=size, cache=cache)
     else:
         first = range(min(PLACED, len(data)))
         x = pooled_features(encoder, data, {0: first}, size=size)
         features = Features(x, torch.full((len(x),), -1), 0)
-    if len(features.x) > 1:
-        content = embedding(name, features, data.classes)
-        storage.write_json(f"{out}/{EMBEDDING_FILE}", content)
+    if len(features.x) < 2:
+        return
+    content = embedding(name, features, data.classes)
+    storage.write_json(f"{out}/{EMBEDDING_FILE}", content)
+    rows = spread_rows(len(features.x), QUERIES)
+    neighbours = nearest_of_rows(features.x, rows, NEIGHBOURS)
+    queries = [query_of(data, row) for row in rows]
+    title = f"images of the set, and those nearest to them by {name}"
+    png = neighbour_sheet(data, queries, neighbours, title=title)
+    storage.write_bytes(f"{out}/neighbours.png", png)
 
 
 def _contents(sets: Mapping[str, str]) -> list[Result]:

@@ -35,7 +35,9 @@ def test_what_was_chosen_comes_back_from_the_command_line() -> None:
             c_stream=False,
             objectives=("byol", "moco-v2"),
         ),
-        judging=Judging(baselines=["random:resnet18", "supervised:resnet50"], labels=(0.01, 0.5)),
+        judging=Judging(
+            baselines=["random:resnet18", "supervised:timm:a/b:c", "runs/r50"], labels=(0.01, 0.5)
+        ),
         scenes=Scenes(train_scenes=100),
         seed=3,
     )
@@ -48,7 +50,7 @@ def test_what_was_chosen_comes_back_from_the_command_line() -> None:
         "attention_weight": 50.0,
         "c_stream": False,
         "objectives": ("byol", "moco-v2"),
-        "baselines": ["random:resnet18", "supervised:resnet50"],
+        "baselines": ["random:resnet18", "supervised:timm:a/b:c", "r50"],
         "labels": (0.01, 0.5),
         "train_scenes": 100,
         "seed": 3,

@@ -399,3 +399,22 @@ def test_status_shows_the_last_runs_stages_or_else_the_newest_of_a_name(tmp_path
     assert [state.text for state in both] == ["aaaaaaaa", "bbbbbbbb"]
     (tmp_path / "stages" / ".intentions.json").write_text(json.dumps({"not": "a list"}))
     assert [state.text for state in stage_states(str(tmp_path))] == ["bbbbbbbb"]
+
+
+def test_the_page_needs_what_the_main_encoder_was_judged_by(tmp_path: Path) -> None:
+    experiment = Experiment(out=str(tmp_path), scenes=Scenes(50, 20))
+    judged = judging_stages(experiment, FACTS)
+    stages = [*data_stages(experiment), *training_stages(experiment, FACTS), *judged]
+    results = {stage.name: {"text": "", "url": stage.name} for stage in stages}
+    results["pretrain"] |= {"losses": {}, "digest": "d"}
+    pictures = {"seed-0/confusion.csv": {}, "seed-0/segmentation.png": {}}
+    results["segment"]["outputs"] = pictures
+    page = graph.report_stage(experiment, FACTS, results, judged)
+    assert page.inputs["cache"] == Needs("features")
+    assert page.inputs["segmented"] == Needs("segment", "seed-0/segmentation.png")
+    assert [*page.inputs["sets"]] == ["train", "val", "coco-train", "coco-val"]
+    assert page.inputs["pictured"] in page.inputs["sets"]
+    # nothing is needed of stages that nobody asked for
+    without = [stage for stage in judged if stage.kind not in ("features", "segment")]
+    inputs = graph.report_stage(experiment, FACTS, results, without).inputs
+    assert not {"cache", "segmented"} & inputs.keys()

@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 from importlib import import_module
 from io import BytesIO
 import fsspec
+import numpy as np
 import pytest
 from PIL import Image
 from care import CareError
@@ -167,6 +168,23 @@ def test_pictures_and_drawings_are_there_in_words_too(full):
     assert any("30 steps: 4 at first, 3.03 at last" in label for label in labels)
     assert "a&lt;b&nbsp;(3)" in text
     assert "50.0 and 25.0 % of the variance" in text
+
+
+def test_a_large_picture_is_a_small_jpeg_of_the_same_pixels(full):
+    noise = Image.effect_noise((600, 500), 40).convert("RGB")
+    file = BytesIO()
+    noise.save(file, "PNG")
+    (full / "maps.png").write_bytes(file.getvalue())
+    _, page = read(full)
+    (source,) = [attributes["src"] for tag, attributes in page.elements if tag == "img"]
+    kind, _, content = source.partition(",")
+    assert kind == "data:image/jpeg;base64"
+    jpeg = base64.b64decode(content)
+    assert len(jpeg) < len(file.getvalue()) / 2
+    shown = Image.open(BytesIO(jpeg))
+    assert shown.size == noise.size
+    difference = np.asarray(shown, dtype=float) - np.asarray(noise)
+    assert np.abs(difference).mean() < 4
 
 
 def test_what_sets_left_out_and_the_command_are_told(full):
