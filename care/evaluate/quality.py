@@ -201,7 +201,7 @@ def see_images(
             data, batches, distributions, size=size, seed=seed, workers=workers
         ):
             features = frozen_features(encoder, crops.flatten(0, 1), precision).cpu()
-            of_views.append(features.unflatten(0, (len(crops), views)))
+            of_views.append(features.reshape(len(crops), views, -1))
             advance(len(crops), "")
     return SeenImages(torch.cat(of_centre), torch.cat(of_views))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
+from torch import nn
 from care.encoded import evaluating
 from care.encoders import Encoder
 
@@ -25,7 +26,7 @@ class TimedProbe(NamedTuple):
         return self.every > 0 and (step + 1) % self.every == 0
 
 
-def judge_on_the_way(encoder: Encoder, step: int, probes: Iterable[TimedProbe]) -> dict[str, float]:
+def judge_on_the_way(encoder: nn.Module, step: int, probes: Iterable[TimedProbe]) -> dict[str, float]:
     """The numbers of those probes that are due.
 
     Args:
@@ -37,5 +38,5 @@ def judge_on_the_way(encoder: Encoder, step: int, probes: Iterable[TimedProbe]) 
     for timed in probes:
         if timed.is_due(step):
             with evaluating(encoder):
-                numbers |= timed.probe(encoder)
+                numbers |= timed.probe(encoder)  # type: ignore[arg-type]
     return numbers

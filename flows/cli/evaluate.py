@@ -16,7 +16,7 @@ from shards.progress import say, warn
 
 app = new_app(ABOUT, no_args_is_help=True)
 # what the data of an evaluation may be, by the names of the inputs by which they are found
-_DATA = {
+_DATA: dict[tuple[str, ...] | None, str] = {
     (): "Shard set with labels",
     None: "Shard set, with labels or without",
     ("image_root",): "COCO JSON, VOC list (ImageSets/Main/….txt), or shard set of one",
