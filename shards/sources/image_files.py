@@ -5,6 +5,7 @@ in a folder beside it, or in one of the folders that tools write. All names are 
 reading, a folder and a number of leading parts that are left out, that finds most comes first.
 """
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -92,8 +93,12 @@ def find_files(path: Path, names: Sequence[str], image_root: Path | None = None)
 
 
 def list_folders(folders: Sequence[Path]) -> str:
-    """Folders as a part of a message."""
-    return ", ".join(map(str, folders))
+    """Folders as a part of a message, such as ``/data/photos: images, images/default``."""
+    if len(folders) == 1:
+        return str(folders[0])
+    common = Path(os.path.commonpath(folders))
+    names = [str(folder.relative_to(common)) for folder in folders]
+    return f"{common}: {', '.join(names)}"
 
 
 def _part(path: Path) -> str:
@@ -187,6 +192,6 @@ def _notes_on_lost(
     if not lost:
         return []
     return [
-        f"{len(lost):,} of {len(names):,} images were not found, such as {lost[0]}; "
+        f"{images_that(len(lost), 'was', 'were', total=len(names))} not found, such as {lost[0]}; "
         f"looked in {list_folders(folders)}"
     ]
