@@ -14,6 +14,16 @@ from shards.printable import printable
 from shards.progress import say
 
 _NAMED = 20  # rejected files of one reason that are shown
+# what facts of pixels are called in a table
+_WORDS = {
+    "converted": "converted by the rule",
+    "faded": "with few gray levels left of many",
+    "looked at": "looked at",
+    "nearly constant": "of these nearly constant",
+    "integers": "integers that become black, white",
+    "floats": "floats that become black, white",
+    "percentiles": "percentiles that become black, white",
+}
 
 app = new_app("Image folders into WebDataset shards with an index.", no_args_is_help=True)
 
@@ -123,6 +133,8 @@ def info(path: SetPath, as_json: Json = False) -> None:
         print_json(facts)
         return
     rejects = facts.pop("rejects")
+    if "pixels" in facts:
+        facts["pixels"] = {_WORDS.get(name, name): fact for name, fact in facts["pixels"].items()}
     if not facts["classes"]:
         facts.pop("without class")  # they are all that there are
     table(f"shard set {path}", ("", ""), [(name, _text(value)) for name, value in facts.items()])
@@ -229,4 +241,6 @@ def _text(value: object) -> str:
         return (
             "\n".join(f"{printable(name)}: {_text(part)}" for name, part in value.items()) or "none"
         )
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
     return f"{value:,}" if isinstance(value, int) else str(value)

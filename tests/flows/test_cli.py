@@ -2,7 +2,9 @@ import json
 import statistics
 import sys
 from pathlib import Path
+import numpy as np
 import pytest
+from PIL import Image
 from flows.cli import main
 from shards import scenes
 
@@ -41,6 +43,19 @@ def test_a_set_is_built_described_and_verified(care, photos: Path, tmp_path: Pat
     code, _, error = care("shards", "build", photos, sets, "--val-share", 0.3)
     assert f"pre-train on it: care pretrain {sets}/train runs/NAME" in error
     assert f"care evaluate knn runs/NAME --train {sets}/train --val {sets}/val" in error
+
+
+def test_what_was_made_of_pixels_is_said_in_words(care, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        values = np.linspace(0, 4000 + number, 64 * 64, dtype=np.uint16).reshape(64, 64)
+        Image.fromarray(values).save(tmp_path / "photos" / f"{number}.png")
+    code, out, error = care("shards", "build", tmp_path / "photos", tmp_path / "set")
+    assert code == 0, error
+    assert "converted by the rule: 3" in out
+    assert "integers that become black, white: 0, 4,095" in out
+    facts = json.loads(care("shards", "info", tmp_path / "set", "--json")[1])
+    assert facts["pixels"]["integers"] == [0, 4095]
 
 
 def test_annotated_parts_become_sets_whose_boxes_are_counted_by_class(
