@@ -318,7 +318,12 @@ class Experiment:
         """What is left out whatever the images turn out to be, and why."""
         if self.annotated_pairs:
             return self.split.skipped
-        return [*self.split.skipped, "detection: the images have no boxes"]
+        if self.split.boxed is None:
+            return [*self.split.skipped, "detection: the images have no boxes"]
+        train, val = self.split.boxed
+        example = f"--voc-train {train} --voc-val {val or 'LIST'}"
+        why = f"boxes are used where they are named, {example} (or --coco-train, --coco-val)"
+        return [*self.split.skipped, f"detection: {why}"]
 
     @property
     def baselines(self) -> list[str]:

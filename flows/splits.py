@@ -24,11 +24,14 @@ class Split(NamedTuple):
         parts: by "train" and, where there are labels, "val": inputs of the stage that builds it.
         skipped: what is left out, and why.
         notes: what a user might not expect of what is read, one line each.
+        boxed: sources to train detectors on and to score them, where the images have boxes; the
+            second is "" where there is none.
     """
 
     parts: dict[str, Result]
     skipped: list[str]
     notes: Sequence[str] = ()
+    boxed: tuple[str, str] | None = None
 
 
 def split_scenes(train: int, val: int) -> Split:
@@ -59,7 +62,7 @@ def split_images(images: str, val: str | None = None, image_root: str | None = N
     is_used = any("image_root" in _inputs(name, image_root) for name in (source, val or source))
     root = inputs.get("image_root") if is_used else image_root
     content = sources.find(source, image_root=root)
-    notes = content.notes
+    boxed = (source, (folders["val"] or [""])[0]) if content.has_boxes else None
     skipped = list[str]()
     for name in folders["train"][1:] + folders["pool"]:
         skipped.append(f"the folder {Path(name).name}: {Path(source).name} is trained on")
@@ -68,7 +71,7 @@ def split_images(images: str, val: str | None = None, image_root: str | None = N
         if content.classes:
             why = f"all images are of one class, {content.classes[0]}: any encoder would be right"
         skipped.append(f"{EVALUATIONS}: {why}")
-        return Split({"train": inputs}, skipped, notes)
+        return Split({"train": inputs}, skipped, content.notes, boxed)
     candidates = [val] if val else []
     for folder in folders["val"]:
         if _has_classes(folder):
@@ -79,15 +82,15 @@ def split_images(images: str, val: str | None = None, image_root: str | None = N
         skipped.append(f"the folder {Path(name).name}: {Path(candidates[0]).name} is evaluated")
     if candidates:
         val_inputs = _inputs(candidates[0], image_root)
-        return Split({"train": inputs, "val": val_inputs}, skipped, notes)
+        return Split({"train": inputs, "val": val_inputs}, skipped, content.notes, boxed)
     if not _can_hold_out(content):
         why = "too few images have labels to hold some out; name others by --val"
-        return Split({"train": inputs}, [*skipped, f"{EVALUATIONS}: {why}"], notes)
+        return Split({"train": inputs}, [*skipped, f"{EVALUATIONS}: {why}"], content.notes, boxed)
     parts: dict[str, Result] = {
         "train": inputs | {"share": [0, TRAIN_SHARE]},
         "val": inputs | {"share": [TRAIN_SHARE, 1]},
     }
-    return Split(parts, skipped, notes)
+    return Split(parts, skipped, content.notes, boxed)
 
 
 def _inputs(source: str, image_root: str | None) -> Result:

@@ -106,7 +106,8 @@ def folder_images(images: str, val: str | None, screen: float, out: str) -> Grid
     """
     if f"{storage.locate(out).absolute()}/".startswith(f"{storage.locate(images).absolute()}/"):
         raise Misuse(f"wanted another folder for results than that of the images, got {out}")
-    parts, skipped, _ = split_images(images, val)
+    split = split_images(images, val)
+    parts, skipped = split.parts, split.skipped
     if "val" not in parts:
         raise Misuse(f"wanted images with labels to judge on, {images}: {'; '.join(skipped)}")
     if screen:

@@ -48,6 +48,7 @@ class Source(NamedTuple):
         hold_out: which part of all samples these are, None if they are all.
         form: what the source was recognised as, in words.
         every: the images of the whole source, of which these may be a share or a part.
+        has_boxes: whether the source has boxes around objects, too.
     """
 
     samples: list[Candidate]
@@ -57,6 +58,7 @@ class Source(NamedTuple):
     hold_out: HoldOut | None = None
     form: str = ""
     every: Sequence[Candidate] = ()
+    has_boxes: bool = False
 
 
 def find(
@@ -165,7 +167,15 @@ def arrange(
         rejection for rejection in sorted(rejects) if is_in_share(rejection.name, share)
     ]
     notes = [*listing.notes, *_notes_on_classes(samples, class_names)]
-    source = Source(samples, class_names, shared_rejects, notes, form=listing.form, every=images)
+    source = Source(
+        samples,
+        class_names,
+        shared_rejects,
+        notes,
+        form=listing.form,
+        every=images,
+        has_boxes=listing.has_boxes,
+    )
     return source if hold_out is None else _take_part(source, hold_out)
 
 
@@ -215,10 +225,14 @@ def _list_any_folder(folder: str | Path) -> Listing:
     """What is in a folder whose ``annotations.json``, if it has one, is none of COCO's."""
     listing = list_folder(folder)
     listing = listing._replace(notes=[*listing.notes, *notes_on_parts(listing)])
-    if any(name == "annotations.json" for _, name in listing.rejects):
-        note = "annotations.json is no COCO instances file: it was not read, there are no boxes"
-        return listing._replace(notes=[*listing.notes, note])
-    return listing
+    left_out = {name for _, name in listing.rejects}
+    if "annotations.json" not in left_out:
+        return listing
+    if "index.json" in left_out:
+        # the shards of a set, whose boxes are for those who name it
+        return listing._replace(has_boxes=True)
+    note = "annotations.json is no COCO instances file: it was not read, there are no boxes"
+    return listing._replace(notes=[*listing.notes, note])
 
 
 def _class_names(images: Collection[Candidate], *, is_table: bool) -> list[str]:

@@ -89,7 +89,7 @@ def list_annotated(annotations: Annotations) -> Listing:
     ]
     notes = [*annotations.notes, *_notes_on_labels(annotations)]
     form = "a list of Pascal VOC" if annotations.voc else f"COCO, {annotations.path.name}"
-    return Listing(images, rejects, notes, is_table=is_labels, form=form)
+    return Listing(images, rejects, notes, is_table=is_labels, form=form, has_boxes=not is_labels)
 
 
 def _notes_on_labels(annotations: Annotations) -> list[str]:
@@ -148,7 +148,7 @@ def list_annotated_folder(annotations: Annotations, folder: Path) -> Listing:
         "set has the others without boxes, and no evaluation of boxes uses them"
     )
     notes = [*every.notes, *annotated.notes, note]
-    return Listing(named, rejects, notes, is_table=annotated.is_table, form=annotated.form)
+    return annotated._replace(images=named, rejects=rejects, notes=notes)
 
 
 def _others_in_folder(

@@ -58,6 +58,7 @@ class Listing(NamedTuple):
         notes: what a user might not expect, one line each.
         is_table: whether a table, or files beside the images, said the classes; not folders.
         form: what the source was recognised as, in words.
+        has_boxes: whether it has boxes around objects, too.
     """
 
     images: list[Candidate]
@@ -65,6 +66,7 @@ class Listing(NamedTuple):
     notes: Sequence[str] = ()
     is_table: bool = False
     form: str = ""
+    has_boxes: bool = False
 
 
 def read_image(image: Candidate) -> bytes:

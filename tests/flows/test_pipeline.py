@@ -318,11 +318,11 @@ def test_splits_of_every_layout(tmp_path: Path) -> None:
         {"train": {"source": a, "share": [0, 0.8]}, "val": {"source": a, "share": [0.8, 1]}},
         [],
     )
-    parts, skipped, _ = split_images(b)
+    parts, skipped, *_ = split_images(b)
     assert parts == {"train": {"source": f"{b}/train"}, "val": {"source": f"{b}/val"}}
     assert skipped == ["the folder test: val is evaluated"]
     assert split_images(a, b)[:2] == ({"train": {"source": a}, "val": {"source": b}}, [])
-    parts, skipped, _ = split_images(c)
+    parts, skipped, *_ = split_images(c)
     assert parts == {"train": {"source": c}}
     assert "no labels" in skipped[0]
     half = f"{d}/train"

@@ -2,9 +2,11 @@
 
 import pytest
 from PIL import Image
+from flows.experiment import Experiment, Images
 from flows.identity import input_identity
 from flows.splits import split_images
-from shards import ShardError, storage
+from shards import ShardError, scenes, storage
+from shards.build_sets import build_sets
 from shards.once import listing_once
 
 
@@ -41,7 +43,7 @@ def test_parts_are_found_in_any_spelling_and_within_other_folders(tmp_path, trai
 def test_a_part_without_labels_is_passed_and_told(tmp_path):
     names = [f"train/{name}/{number}" for name in ("ant", "bee") for number in range(5)]
     images = photos(tmp_path / "images", *names, "test/1", "unlabeled/1")
-    parts, skipped, _ = split_images(images)
+    parts, skipped, *_ = split_images(images)
     assert parts["train"] == {"source": f"{images}/train", "share": [0, 0.8]}
     assert skipped == [
         "the folder unlabeled: train is trained on",
@@ -56,8 +58,24 @@ def test_how_folders_are_read_is_told_and_nothing_of_it_is_left_out(tmp_path):
     assert split.notes == ["the folder images/ is no class, those in it are"]
 
 
+def test_boxes_beside_images_are_no_boxes_that_are_not_there(tmp_path):
+    for part in ("train", "valid"):
+        scenes.write(tmp_path / "boxed" / part, count=2, size=32)
+    images = str(tmp_path / "boxed")
+    split = split_images(images)
+    assert split.boxed == (f"{images}/train", f"{images}/valid")
+    asked = Experiment(out=str(tmp_path / "lab"), images=Images(images))
+    assert f"--voc-train {images}/train --voc-val {images}/valid" in asked.skipped[-1]
+    assert "no boxes" not in " ".join(asked.skipped)
+    build_sets(images, tmp_path / "sets")
+    split = split_images(str(tmp_path / "sets"))
+    assert split.boxed == (str(tmp_path / "sets/train"), str(tmp_path / "sets/valid"))
+    assert split.notes == []
+    assert split_images(photos(tmp_path / "photos", "ant/1", "bee/1")).boxed is None
+
+
 def test_one_class_is_told_and_not_evaluated(tmp_path):
-    parts, skipped, _ = split_images(photos(tmp_path / "images", "ant/1", "ant/2"))
+    parts, skipped, *_ = split_images(photos(tmp_path / "images", "ant/1", "ant/2"))
     assert parts.keys() == {"train"}
     assert "all images are of one class, ant: any encoder would be right" in skipped[-1]
 
@@ -88,7 +106,7 @@ def test_too_few_labels_to_hold_some_out_are_told(tmp_path):
     few = photos(tmp_path / "few", "ant/1", "bee/1")
     some = photos(tmp_path / "some", "ant/1", "bee/1", *(f"{n}" for n in range(30)))
     for images in (few, some):
-        parts, skipped, _ = split_images(images)
+        parts, skipped, *_ = split_images(images)
         assert parts == {"train": {"source": images}}
         assert "too few images have labels to hold some out" in skipped[-1]
 
