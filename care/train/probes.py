@@ -26,7 +26,9 @@ class TimedProbe(NamedTuple):
         return self.every > 0 and (step + 1) % self.every == 0
 
 
-def judge_on_the_way(encoder: nn.Module, step: int, probes: Iterable[TimedProbe]) -> dict[str, float]:
+def judge_on_the_way(
+    encoder: nn.Module, step: int, probes: Iterable[TimedProbe]
+) -> dict[str, float]:
     """The numbers of those probes that are due.
 
     Args:
