@@ -61,7 +61,7 @@ def model_card(
     name = encoder.name
     parts = [
         _header(library, license_id),
-        f"# {name}, pre-trained without labels" if provenance.training else f"# {name}",
+        f"# {name}, pre-trained without labels\n" if provenance.training else f"# {name}\n",
         _table(_facts(encoder, digest, provenance, checked, license_id)),
         f"## Use\n\n{usage}",
         f"## Images\n\n{_images(encoder, preprocessing)}",

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 from care.errors import CareError
-from care.show.results import gather
+from care.show.results import evaluations, gather
 from care.show.rows import Row, read
-from care.show.run_settings import settings_of_run
+from care.show.run_settings import settings_of_pipeline, settings_of_run
 from care.train.encoder_source import parse_source
 from care.train.mirror import recorded_settings
 from shards import storage
@@ -14,6 +14,7 @@ from shards import storage
 # what a run or a pipeline leaves beside its checkpoints, and says of itself
 ENCODER_FILE = "encoder.safetensors"
 CHECKPOINTS = "checkpoints"
+RESULTS = "results.json"
 _PRIVATE = ("images", "trained encoder")
 
 
@@ -74,8 +75,12 @@ def provenance_of(source: str, digest: str, judged: str | None) -> Provenance:
 
 
 def _settings(run: str) -> dict[str, str]:
-    """What a run was asked for, without the places of files: what is shared names no folder."""
+    """What a run or pipeline was asked for, without places: what is shared names no folder."""
     settings = settings_of_run(run)
+    if not settings and RESULTS in storage.listing(run):
+        content = storage.read_json(f"{run}/{RESULTS}")
+        rows = evaluations(content, f"{run}/{RESULTS}")
+        settings = settings_of_pipeline(content, rows)
     texts = {name: text for name, text in settings.items() if name not in _PRIVATE}
     images = settings.get("images")
     if images is not None:
@@ -90,7 +95,7 @@ def _results(folders: Sequence[str], digest: str) -> list[Row]:
     rows = list[Row]()
     for folder in folders:
         names = storage.listing(folder, deep=True)
-        if not any(PurePosixPath(name).name == "results.json" for name in names):
+        if not any(PurePosixPath(name).name == RESULTS for name in names):
             continue
         every = gather(folder)
         for row, result in zip(every, read(every), strict=True):

@@ -281,8 +281,18 @@ def test_wrong_places_and_licenses_are_refused_before_anything_is_loaded(tmp_pat
 
 def test_the_folder_of_a_pipeline_is_its_encoder(make_file, tmp_path):
     source = make_file("resnet18-small-half")
+    digest = digest_of(load_encoder(source))
     storage.copy(source, tmp_path / "lab" / "encoder.safetensors")
+    content = {
+        "encoder": {"name": "resnet18-small-half", "size": SIZE, "sha256": "f" * 64},
+        "settings": {"steps": 250, "batch_size": 32},
+        "seed": 3,
+        "evaluations": [evaluation(top1=41.5, digests=DIGESTS | {"encoder": digest})],
+    }
+    storage.write_json(tmp_path / "lab" / "results.json", content)
     export_encoder(str(tmp_path / "lab"), tmp_path / "out", to="safetensors")
-    assert digest_of(load_encoder(tmp_path / "out" / "encoder.safetensors")) == digest_of(
-        load_encoder(source)
-    )
+    assert digest_of(load_encoder(tmp_path / "out" / "encoder.safetensors")) == digest
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "| length | 250 steps of 32 images |" in text
+    assert "41.5" in text
+    assert "f" * 64 not in text  # of a file that is not there
