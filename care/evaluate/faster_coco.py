@@ -78,18 +78,23 @@ def count_faster(
     detections = truth.loadRes([dict(result) for result in results])
     evaluation = COCOeval_faster(truth, detections, kind, print_function=logging.debug)
     evaluation.run()
-    matched = [_matched_at(evaluation, threshold) for threshold in THRESHOLDS.tolist()]
+    params = evaluation.params
+    overlaps = [[evaluation.ious[i, c] for c in params.catIds] for i in params.imgIds]
+    matched = [_matched_at(evaluation, overlaps, threshold) for threshold in THRESHOLDS.tolist()]
     stats = [float(value) for value in evaluation.stats[:12]]
     return FasterFigures(stats, _by_class(evaluation, matched))
 
 
-def _matched_at(evaluation: Any, threshold: float) -> NDArray[np.int64]:
+def _matched_at(
+    evaluation: Any, overlaps: Sequence[Sequence[Any]], threshold: float
+) -> NDArray[np.int64]:
     """The ids of the objects that detections have matched at one threshold, by ids of these.
 
     Ids begin with 1; a detection without an object has 0.
 
     Args:
-        evaluation: has computed the overlaps, of which this uses all.
+        evaluation: of the package.
+        overlaps: that it has computed, by picture and class.
         threshold: of the overlap.
     """
     from faster_coco_eval import faster_eval_api_cpp
@@ -99,7 +104,6 @@ def _matched_at(evaluation: Any, threshold: float) -> NDArray[np.int64]:
     # of objects of every size
     params.areaRng = params.areaRng[:1]
     params.areaRngLbl = params.areaRngLbl[:1]
-    overlaps = [[evaluation.ious[i, c] for c in params.catIds] for i in params.imgIds]
     counted = faster_eval_api_cpp.COCOevalEvaluateAccumulate(
         params,
         overlaps,

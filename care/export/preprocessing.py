@@ -58,7 +58,8 @@ def preprocessing_of(encoder: Encoder) -> Preprocessing:
     Args:
         encoder: any; its size is that of its training.
     """
-    mean, std = MEAN, STD
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
     if isinstance(encoder.input, InputNormalisation):
         scale = encoder.input.scale.flatten().double().cpu()
         shift = encoder.input.shift.flatten().double().cpu()

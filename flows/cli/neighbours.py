@@ -166,10 +166,9 @@ def _is_file(name: str) -> bool:
 
 def _read(name: str, data: shards.ShardSet) -> Query:
     """An image file as the set would have it."""
-    document = data.index.pixels.rule
-    parts = {
-        part: value if isinstance(value, str) else tuple(value) for part, value in document.items()
-    }
+    parts = dict[str, Any](data.index.pixels.rule)
+    for part, value in parts.items():
+        parts[part] = value if isinstance(value, str) else tuple(value)
     return Query(decode(storage.read_bytes(name), PixelRule(**parts)), Path(name).name)
 
 
