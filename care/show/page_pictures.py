@@ -1,10 +1,10 @@
 """The pictures that a page shows of a run: files in its directory, with their words."""
 
 import base64
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from PIL import Image
 from upath import UPath
 from care.show.maps import SCALE
@@ -84,16 +84,24 @@ def pictures_of(
 
     Args:
         folder: of the run, perhaps in an object store.
-        names: of the files in it.
+        names: of the files in it. A JSON beside a picture, as ``care maps`` leaves one, has its
+            ``caption`` and the names of its ``rows``.
         encoders: names of the encoders that its results are of.
     """
-    described = ", ".join(dict.fromkeys(encoders)) or "that of the run"
     pictures = []
     for kind in KINDS:
-        if kind.file in names:
-            source = _embedded(storage.read_bytes(folder / kind.file))
-            alt = kind.alt.format(encoders=described)
-            pictures.append(PagePicture(kind.heading, alt, kind.caption, source))
+        if kind.file not in names:
+            continue
+        facts: Mapping[str, Any] = {}
+        facts_file = str(Path(kind.file).with_suffix(".json"))
+        if facts_file in names:
+            # of a picture that a command has drawn
+            facts = storage.read_json(folder / facts_file)
+        rows = dict.fromkeys(facts.get("rows") or encoders)
+        alt = kind.alt.format(encoders=", ".join(rows) or "that of the run")
+        caption = facts.get("caption") or kind.caption
+        source = _embedded(storage.read_bytes(folder / kind.file))
+        pictures.append(PagePicture(kind.heading, alt, caption, source))
     return pictures
 
 

@@ -170,6 +170,17 @@ def test_pictures_and_drawings_are_there_in_words_too(full):
     assert "50.0 and 25.0 % of the variance" in text
 
 
+def test_maps_that_a_command_has_drawn_have_its_words(full):
+    facts = {"caption": "EigenCAM of layer3 <b>", "rows": ["runs/a, EigenCAM", "runs/b, EigenCAM"]}
+    (full / "maps.json").write_text(json.dumps(facts | {"images": ["1.jpg"]}))
+    _, page = read(full)
+    (alt,) = [attributes["alt"] for tag, attributes in page.elements if tag == "img"]
+    assert alt.endswith("for each encoder: runs/a, EigenCAM, runs/b, EigenCAM")
+    texts = [text for tag, _, text in page.cells if tag == "p"]
+    assert "EigenCAM of layer3 <b>" in texts
+    assert not any("Grad-CAM" in text for text in texts)
+
+
 def test_a_large_picture_is_a_small_jpeg_of_the_same_pixels(full):
     noise = Image.effect_noise((600, 500), 40).convert("RGB")
     file = BytesIO()
