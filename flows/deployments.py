@@ -19,6 +19,7 @@ from prefect.schedules import Cron, Schedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import ValidationError
 from flows.flatten import flat_parameters
+from flows.heartbeats import miss_heartbeats
 from flows.pipeline import care_pipeline
 from flows.plan import experiment_of_options
 from flows.server import answers
@@ -92,6 +93,7 @@ def serve(pipeline: ScheduledPipeline) -> None:
     Args:
         pipeline: what the pipeline's deployment runs, and when.
     """
+    miss_heartbeats()
     prefect.serve(*_deployments(pipeline))
 
 
@@ -105,6 +107,7 @@ def deploy(pool: str, pipeline: ScheduledPipeline) -> Iterator[str]:
     Yields:
         The name of each deployment, once the server knows it.
     """
+    miss_heartbeats()
     with suppress(ObjectAlreadyExists), get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
     here = {"working_dir": str(Path.cwd())}

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import prefect
 from httpx import HTTPError
 from prefect import Flow
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
@@ -26,6 +26,7 @@ from prefect.settings import (
 )
 from flows import environment
 from flows.exits import caused
+from flows.heartbeats import miss_heartbeats
 from flows.result import Result
 from flows.schedule import REDONE
 from shards import storage
@@ -86,7 +87,12 @@ def server() -> Iterator[str]:
     """
     configured = PREFECT_API_URL.value()
     if configured:
-        yield configured if answers(configured) else ""
+        if not answers(configured):
+            yield ""
+            return
+        with suppress(HTTPError, PrefectHTTPStatusError):  # another's server may not let us
+            miss_heartbeats()
+        yield configured
         return
     port = _free_port()
     address = f"http://127.0.0.1:{port}/api"

@@ -15,6 +15,7 @@ from commands import TINY, care, environment, until
 
 pytestmark = pytest.mark.flows
 ROOT = Path(__file__).parents[2]
+LONG = {"steps": 100_000, "batch_size": 8, "hidden": 16, "size": 32, "train_scenes": 32}
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,28 @@ def test_served_run_and_cancel(prefect, served: Path) -> None:
     until(lambda: json.loads(status.read_text())["state"] == "stopped", 90, "saved")
     assert [*status.parent.glob("checkpoints/step-*/manifest.json")]
     until(lambda: identifier in runs(prefect, "CANCELLED"), 90, "cancelled")
+
+    # the server's page has a button for this: the run begins where it was stopped
+    steps = len(next(served.glob(f"{stage}/timing.jsonl")).read_text().splitlines())
+    prefect("flow-run", "retry", identifier)
+    until(lambda: json.loads(status.read_text())["state"] == "running", 200, "going on")
+    (timing,) = served.glob(f"{stage}/timing.jsonl")
+    until(lambda: len(timing.read_text().splitlines()) > steps, 100, "steps")
+    assert json.loads(timing.read_text().splitlines()[steps])["step"] > 0
+
+
+def test_a_run_whose_process_was_killed_does_not_stay_running(prefect, tmp_path: Path) -> None:
+    settings = [f"--{name.replace('_', '-')}={value}" for name, value in LONG.items()]
+    for number in range(2):  # the second start finds the automation of the first
+        process = care(
+            *("pipeline", "run", "--out", tmp_path / str(number), *settings), env=prefect.variables
+        )
+        until(lambda: "care-pipeline" in runs(prefect, "RUNNING"), 120, "running")
+        identifier = running(prefect, "care-pipeline")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+        until(lambda run=identifier: run in runs(prefect, "CRASHED"), 300, "crashed")
+    assert prefect("automation", "ls").count("care: a run whose") == 1
 
 
 def test_a_grid_is_served(prefect, served: Path) -> None:

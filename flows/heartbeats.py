@@ -1,0 +1,55 @@
+"""Runs whose process is gone do not stay Running: who misses their heartbeats says Crashed.
+
+A flow tells its server every half minute that it goes on (``PREFECT_FLOWS_HEARTBEAT_FREQUENCY``). A
+process that is killed cannot say so; the server's automation below does.
+Tests: ``tests/flows/test_deployments.py``.
+"""
+
+from datetime import timedelta
+from prefect.automations import Automation, ChangeFlowRunState, EventTrigger, Posture
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.events.schemas.events import ResourceSpecification
+
+NAME = "care: a run whose process is gone is crashed"
+# of silence: four heartbeats, of which a busy machine may lose some
+PATIENCE = timedelta(seconds=120)
+
+
+def miss_heartbeats() -> bool:
+    """Have the configured server call silent runs of our flows crashed, if it does not already.
+
+    Returns:
+        Whether the automation is new.
+    """
+    with get_client(sync_client=True) as client:
+        if client.read_automations_by_name(name=NAME):
+            return False
+        client.create_automation(automation())
+    return True
+
+
+def automation() -> Automation:
+    """What the server is asked to do: of every run of our flows, alone of those that had begun."""
+    return Automation(
+        name=NAME,
+        description="made by care pipeline; the files of the run are whole, give its command again",
+        trigger=EventTrigger(
+            posture=Posture.Proactive,
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.role": "flow", "prefect.resource.name": "care-*"}
+            ),
+            for_each={"prefect.resource.id"},
+            after={"prefect.flow-run.heartbeat"},
+            # the next heartbeat, or whatever state the run has ended in
+            expect={"prefect.flow-run.*"},
+            within=PATIENCE,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message=f"no heartbeat for {PATIENCE.seconds} s: its process is gone",
+            )
+        ],
+    )
