@@ -20,20 +20,11 @@ from care.evaluate.images import centre_crop
 from care.evaluate.transformer_maps import Attending, transformer_map
 from care.image_size import ImageSize
 from care.show.map_sheet import SCALE, draw_sheet
-from care.show.maps import overlays, picture_size
+from care.show.maps import KINDS, caption_of, overlays, picture_size
 from care.train.photometrics import normalize
 from shards.bounds import PositiveFloat, PositiveInt, Range
 from shards.progress import warn
 from shards.some_images import NamedImage
-
-# how each kind of map came about, in words
-KINDS = {
-    "grad-cam": "Grad-CAM of the label-free score ½‖features‖² at {stage}",
-    "eigen-cam": "EigenCAM: the first principal component of {stage}",
-    "norm": "norm of the activations of {stage}",
-    "class": "Grad-CAM at {stage} of the class below each picture, by a linear layer on features",
-    "t-stream": "what the T-stream attends to: {attention}",
-}
 
 
 class Network(NamedTuple):
@@ -143,8 +134,7 @@ def draw_maps(  # noqa: PLR0913 (keywords; the options of a command)
     return MapPictures(
         draw_sheet(rows, scale=scale, captions={name: w for name, w in captions.items() if w}),
         _files(rows, images),
-        f"{'; '.join(dict.fromkeys(abouts))}. One colour scale for all rows: blue 0, red {scale:g} "
-        "times the average pixel.",
+        caption_of(abouts, scale=scale),
         [name for name in rows if name != "image"],
     )
 

@@ -1,6 +1,6 @@
 """Pictures of where encoders look: maps over their images, in one colour scale (Fig. 4)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
@@ -10,12 +10,46 @@ from care.encoders import Encoder
 from care.evaluate.attention_inside import cropped_pixels
 from care.evaluate.attention_maps import attention_map
 from care.evaluate.images import centre_crop
-from care.evaluate.transformer_maps import transformer_map
+from care.evaluate.transformer_maps import Attending, transformer_map
 from care.image_size import ImageSize, image_size, sides
-from care.show.map_sheet import COLOURS, SCALE, coloured, draw_sheet
+from care.show.map_sheet import SCALE, coloured, draw_sheet
 from care.train.photometrics import normalize
 
-__all__ = ["COLOURS", "SCALE", "overlay", "overlays", "picture_size", "sheet"]
+# how each kind of map came about, in words
+KINDS = {
+    "grad-cam": "Grad-CAM of the label-free score ½‖features‖² at {stage}",
+    "eigen-cam": "EigenCAM: the first principal component of {stage}",
+    "norm": "norm of the activations of {stage}",
+    "class": "Grad-CAM at {stage} of the class below each picture, by a linear layer on features",
+    "t-stream": "what the T-stream attends to: {attention}",
+}
+# what a sheet's file of words is called, beside the sheet ``maps.png``
+WORDS_FILE = "maps.json"
+
+
+def caption_of(abouts: Sequence[str], *, scale: float = SCALE) -> str:
+    """How the maps of a sheet are read.
+
+    Args:
+        abouts: how they came about, see ``KINDS``; what is said twice counts once.
+        scale: value of a map that is red.
+    """
+    return (
+        f"{'; '.join(dict.fromkeys(abouts))}. One colour scale for all rows: blue 0, red {scale:g} "
+        "times the average pixel."
+    )
+
+
+def sheet_caption(transformers: Iterable[Transformer] = ()) -> str:
+    """How a ``sheet`` is read.
+
+    Args:
+        transformers: of whose T-streams it has a row.
+    """
+    abouts = [KINDS["grad-cam"].format(stage="the last stage")]
+    for transformer in transformers:
+        abouts.append(KINDS["t-stream"].format(attention=Attending().describe(transformer)))
+    return caption_of(abouts)
 
 
 def overlay(image: Image.Image, cam: Float[Tensor, "h w"], *, scale: float = SCALE) -> Image.Image:

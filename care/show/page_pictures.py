@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from PIL import Image
 from upath import UPath
-from care.show.maps import SCALE
+from care.show.maps import sheet_caption
 from shards import storage
 
 # bytes of a PNG that is embedded as it is; of a larger one the page has a JPEG: it is to be sent
@@ -23,7 +23,7 @@ class PictureKind(NamedTuple):
         heading: of its section on the page.
         alt: the picture in words, for those who do not see it; ``{encoders}`` are the names of the
             encoders that results are of.
-        caption: how it is read.
+        caption: how it is read, where no file says it.
     """
 
     file: str
@@ -62,8 +62,7 @@ KINDS = (
         "maps.png",
         "Where the encoders look",
         "A row of images and, below it, a row of their attention maps for each encoder: {encoders}",
-        "Grad-CAM of the label-free score ½‖features‖² at the last stage, one colour scale for all"
-        f" rows: blue 0, red {SCALE} times the average pixel.",
+        sheet_caption(),
     ),
     PictureKind(
         "neighbours.png",

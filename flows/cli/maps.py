@@ -5,6 +5,7 @@ import typer
 import shards
 from care.evaluate.class_probe import train_probe
 from care.show.map_pictures import Network, draw_maps
+from care.show.maps import WORDS_FILE
 from care.train.stored_transformer import load_stream
 from flows.cli.options import Json, Seed, add_command, new_app
 from flows.cli.tables import print_json
@@ -69,7 +70,7 @@ def _draw(
         storage.write_bytes(f"{out}/{name}", content)
     names = [image.name for image in pictured]
     facts = {"caption": pictures.caption, "rows": pictures.rows, "images": names}
-    storage.write_json(f"{out}/maps.json", facts)
+    storage.write_json(f"{out}/{WORDS_FILE}", facts)
     storage.write_bytes(f"{out}/maps.png", pictures.sheet)
     if as_json:
         files = [f"{out}/{name}" for name in pictures.files]

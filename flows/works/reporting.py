@@ -1,8 +1,10 @@
 """The page about a pipeline."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import torch
+from PIL import Image
 import shards
+from care.attention import Transformer
 from care.encoders import Encoder
 from care.evaluate import extract
 from care.evaluate.features import Features, pooled_features
@@ -11,8 +13,10 @@ from care.show import report as write_page
 from care.show.embedding import FILE as EMBEDDING_FILE
 from care.show.embedding import embedding
 from care.show.export import PLAIN
+from care.show.maps import WORDS_FILE, sheet_caption
 from care.show.neighbours import nearest_of_rows, neighbour_sheet, query_of, spread_rows
 from care.train import load_encoder
+from care.train.stored_transformer import load_stream
 from flows.result import Result
 from flows.works.outputs import outputs
 from shards import ShardSet, storage
@@ -24,6 +28,7 @@ FILES = (
     "results.md",
     "losses.jsonl",
     "maps.png",
+    WORDS_FILE,
     "neighbours.png",
     "segmentation.png",
     EMBEDDING_FILE,
@@ -72,7 +77,9 @@ def report(  # noqa: PLR0913 (the inputs of a stage)
     data = shards.open(sets[pictured])
     images = [data.image(number) for number in range(min(PICTURED, len(data)))]
     networks = {name: load_encoder(source, seed=seed) for name, source in encoders.items()}
-    storage.write_bytes(f"{out}/maps.png", sheet(images, networks, size=size))
+    stream = load_stream(encoders[main])
+    transformers = {main: stream.transformer} if stream is not None else {}
+    _draw_maps(out, images, networks, transformers, size=size)
     if segmented:
         storage.copy(segmented, f"{out}/segmentation.png")
     _draw_features(out, main, networks[main], data, size=size, cache=cache)
@@ -88,6 +95,30 @@ def report(  # noqa: PLR0913 (the inputs of a stage)
     storage.write_bytes(f"{out}/results.md", (opening + tables).encode())
     files = outputs(out, *(name for name in FILES if name in storage.listing(out)))
     return {"outputs": files, "text": f"{len(rows)} results", "markdown": tables}
+
+
+def _draw_maps(
+    out: str,
+    images: Sequence[Image.Image],
+    networks: Mapping[str, Encoder],
+    transformers: Mapping[str, Transformer],
+    *,
+    size: ImageSize,
+) -> None:
+    """Leave where encoders look, and what the transformers of their T-streams attend to.
+
+    Args:
+        out: folder of the page.
+        images: to look at.
+        networks: the encoders, by their names on the page.
+        transformers: likewise, by the names of their encoders.
+        size: of the crops, pixels.
+    """
+    maps = sheet(images, networks, size=size, transformers=transformers)
+    storage.write_bytes(f"{out}/maps.png", maps)
+    rows = [*networks, *(f"{name} T-stream" for name in transformers)]
+    words = {"caption": sheet_caption(transformers.values()), "rows": rows}
+    storage.write_json(f"{out}/{WORDS_FILE}", words)
 
 
 def _draw_features(

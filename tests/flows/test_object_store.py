@@ -49,6 +49,7 @@ def test_everything_in_a_bucket_and_again_from_another_machine(tmp_path: Path) -
             "encoder.safetensors",
             "losses.jsonl",
             "maps.png",
+            "maps.json",
             "report.html",
         ):
             assert (

@@ -107,6 +107,7 @@ def test_without_prefect_the_same_bytes_and_prefect_sees_its_stages_as_cached(
         "encoder.safetensors",
         "losses.jsonl",
         "maps.png",
+        "maps.json",
         "report.html",
     ):
         assert (other / name).read_bytes() == (finished[0] / name).read_bytes()

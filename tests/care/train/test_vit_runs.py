@@ -15,7 +15,7 @@ from care.evaluate.detector_forms import DetectorShape
 from care.evaluate.few_labels import Labels
 from care.evaluate.images import Crops
 from care.evaluate.trial import Classifier
-from care.show.maps import attention_map
+from care.show import attention_map
 from care.train import AdamW, Stopped, checkpoint, load_encoder, pretrain
 from care.train.supervised import supervised_encoder
 
