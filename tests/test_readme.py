@@ -61,6 +61,7 @@ def test_the_commands_exist() -> None:
     from flows.cli.evaluate import app as evaluate
     from flows.cli.export import app as export
     from flows.cli.features import app as features
+    from flows.cli.maps import app as maps
     from flows.cli.neighbours import app as neighbours
     from flows.cli.pipeline import app as pipeline
     from flows.cli.pretrain import app as pretrain
@@ -74,6 +75,7 @@ def test_the_commands_exist() -> None:
         "features": features,
         "pipeline": pipeline,
         "export": export,
+        "maps": maps,
         "neighbours": neighbours,
         "reproduce": reproduce,
     }

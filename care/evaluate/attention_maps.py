@@ -116,13 +116,14 @@ def eigen_map(activations: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
     scores, sizes, _ = torch.linalg.svd(centred, full_matrices=False)
     projection = scores[:, :, 0] * sizes[:, :1]
     is_negative = (projection * cells.norm(dim=2)).sum(1, keepdim=True) < 0
-    oriented = torch.where(is_negative, -projection, projection).relu()
-    return oriented.unflatten(1, activations.shape[2:]).to(activations)
+    oriented: Tensor = torch.where(is_negative, -projection, projection).relu()
+    return oriented.view(activations[:, 0].shape).to(activations)
 
 
 def norm_map(activations: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
     """The Euclidean norm of the activations at each position."""
-    return activations.norm(dim=1)
+    norms: Tensor = activations.norm(dim=1)
+    return norms
 
 
 _OF_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -82,7 +82,8 @@ def _trained(
     scores = trained.heads.scores(parts, features.y[trained.held_out])
     best = int(scores[0].argmax())
     layer = trained.heads.linear
-    weight = layer.weight.detach().unflatten(0, trained.heads.shape)[1, best]
-    bias = layer.bias.detach().unflatten(0, trained.heads.shape)[1, best]
+    # of each part of train and each rate: the second part is all of train
+    weight = layer.weight.detach().view(*trained.heads.shape, -1)[1, best]
+    bias = layer.bias.detach().view(trained.heads.shape)[1, best]
     weights = weight / trained.standardise.deviation
     return ClassProbe(weights, bias - weights @ trained.standardise.mean, classes)

@@ -118,6 +118,6 @@ def _palette_mask(picture: Picture) -> NDArray[np.bool_] | None:
         path = Path(picture.path.parent.parent, folder, f"{picture.path.stem}.png")
         if path.is_file():
             with Image.open(path) as image:
-                values = np.array(image)
-            return (values != _VOC_BACKGROUND) & (values != _VOC_VOID)
+                values: NDArray[np.uint8] = np.array(image)
+            return ~np.isin(values, (_VOC_BACKGROUND, _VOC_VOID))
     return None

@@ -80,7 +80,7 @@ def transformer_map(
         x, y = attending.query
         row, column = min(int(y * height), height - 1), min(int(x * width), width - 1)
         shares = by_query[:, row * width + column]
-    return stretched(shares.unflatten(1, (height, width)), images)
+    return stretched(shares.reshape(len(images), height, width), images)
 
 
 def attention_weights(
@@ -96,7 +96,8 @@ def attention_weights(
     tokens = attention.qkv(x).flatten(2).transpose(1, 2)
     q, k, _ = tokens.unflatten(2, (3, attention.heads, attention.dim)).permute(2, 0, 3, 1, 4)
     q, k = attention.position.fold(q, k, (height, width))
-    return ((q @ k.transpose(2, 3)) * attention.dim**-0.5).softmax(3)
+    weights: Tensor = ((q @ k.transpose(2, 3)) * attention.dim**-0.5).softmax(3)
+    return weights
 
 
 def _check(transformer: Transformer, attending: Attending) -> None:

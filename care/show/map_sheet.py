@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -24,7 +25,7 @@ _PAD = 4
 _BREAKS = " /-_:"
 
 
-def coloured(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def coloured(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Colours of values, which below 0 are those of 0 and above 1 those of 1.
 
     Args:
