@@ -116,7 +116,11 @@ def _draw_maps(
     """
     maps = sheet(images, networks, size=size, transformers=transformers)
     storage.write_bytes(f"{out}/maps.png", maps)
-    rows = [*networks, *(f"{name} T-stream" for name in transformers)]
+    rows = list[str]()
+    for name in networks:
+        rows.append(name)
+        if name in transformers:
+            rows.append(f"{name} T-stream")
     words = {"caption": sheet_caption(transformers.values()), "rows": rows}
     storage.write_json(f"{out}/{WORDS_FILE}", words)
 
