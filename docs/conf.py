@@ -38,6 +38,8 @@ default_role = "code"
 
 html_theme = "furo"
 html_title = f"CARE {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {
