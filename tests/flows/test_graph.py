@@ -241,6 +241,18 @@ def test_only_the_evaluations_that_are_asked_for_are_done(tmp_path: Path) -> Non
 
     assert kinds("segment") == {"segment"}
     assert kinds("knn", "segment") == {"features", "knn", "segment"}
+    for names, inputs in ((("knn",), {"cache"}), (("segment",), {"segmented"})):
+        experiment = Experiment(out=str(tmp_path), judging=Judging(evaluate=names))
+        judged = judging_stages(experiment, FACTS)
+        results = {stage.name: {"text": "", "rows": []} for stage in judged}
+        results |= {name: {"text": ""} for name in ("train", "val", "coco-train", "coco-val")}
+        results |= {"segment": {"text": "", "outputs": {"seed-0/segmentation.png": {}}}}
+        trained = {"text": "", "losses": {}, "digest": "0"}
+        results |= dict.fromkeys(("pretrain", "pretrain-c-stream"), trained)
+        page = graph.report_stage(experiment, FACTS, results, judged)
+        assert page.inputs.keys() & {"cache", "segmented"} == inputs
+        # a page needs no stage that is not done
+        assert page.needs() <= results.keys()
     with pytest.raises(Misuse, match=r"wanted evaluations of knn, .*segment.*; got knm"):
         kinds("knn", "knm")
     with pytest.raises(Misuse, match="got none"):

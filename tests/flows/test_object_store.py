@@ -50,6 +50,7 @@ def test_everything_in_a_bucket_and_again_from_another_machine(tmp_path: Path) -
             "losses.jsonl",
             "maps.png",
             "maps.json",
+            "segmentation.png",
             "report.html",
         ):
             assert (
@@ -57,7 +58,7 @@ def test_everything_in_a_bucket_and_again_from_another_machine(tmp_path: Path) -
                 == (tmp_path / "local" / name).read_bytes()
             ), name
         again = run("s3://bucket/lab", "c")
-        assert again.count("finished before") == 23
+        assert again.count("finished before") == 28
         assert "pretrain: pre-training:" not in again
         everything = storage.listing("s3://bucket/lab", deep=True)
         assert not [
@@ -68,7 +69,7 @@ def test_everything_in_a_bucket_and_again_from_another_machine(tmp_path: Path) -
         report = care("report", "s3://bucket/lab", env=environment(**names))
         assert "s3://bucket/lab/report.html" in report.communicate(timeout=100)[0]
         status = care("pipeline", "status", "s3://bucket/lab", env=environment(**names))
-        assert status.communicate(timeout=100)[0].count("finished") >= 23
+        assert status.communicate(timeout=100)[0].count("finished") >= 28
         secret = care("pipeline", "run", "--out", f"s3://k:{SECRET}@bucket/lab", env=environment())
         output = secret.communicate(timeout=100)[0]
         assert secret.returncode == 1

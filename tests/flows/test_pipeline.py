@@ -108,6 +108,7 @@ def test_without_prefect_the_same_bytes_and_prefect_sees_its_stages_as_cached(
         "losses.jsonl",
         "maps.png",
         "maps.json",
+        "segmentation.png",
         "report.html",
     ):
         assert (other / name).read_bytes() == (finished[0] / name).read_bytes()
@@ -122,11 +123,11 @@ def test_without_prefect_the_same_bytes_and_prefect_sees_its_stages_as_cached(
         (run,) = [run for run in client.read_flow_runs() if run.id not in known]
         wanted, deadline = FlowRunFilter(id={"any_": [run.id]}), time.monotonic() + 60
         while (
-            len(tasks := client.read_task_runs(flow_run_filter=wanted)) < 23
+            len(tasks := client.read_task_runs(flow_run_filter=wanted)) < 28
             and time.monotonic() < deadline
         ):
             time.sleep(0.5)  # the server learns of them by events
-        assert [one.state_name for one in tasks] == ["Cached"] * 23
+        assert [one.state_name for one in tasks] == ["Cached"] * 28
         artifacts = {one.key: one for one in client.read_artifacts()}
     assert stage_times(other) == before
     assert '"kept"' in artifacts["train-files"].data
