@@ -193,7 +193,7 @@ def test_detectors_differ_by_data_set_and_by_what_is_asked_for(photos, tmp_path)
     lists = [tmp_path / name for name in ("train.txt", "val.txt", "train.json", "val.json")]
     for path in lists:
         path.touch()
-    pairs = Detection(*map(str, lists), 300, 9)
+    pairs = Detection(*map(str, lists), detection_size=300, detection_iterations=9)
     experiment = Experiment(
         out=str(tmp_path / "out"),
         images=Images(photos),
