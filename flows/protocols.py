@@ -90,7 +90,6 @@ QUICK = Protocol(
             "crop": 64,
             "iterations": 150,
             "batch_size": 8,
-            "lr": 1.0,
             "checkpoint_every": 50,
         },
     },
