@@ -293,14 +293,14 @@ def _classes_of(
     if written is not None:
         return _renumbered(*written, classes)
     if listing.style == "cityscapes":
-        names = [CITY_CLASSES.get(number, "void") for number in range(_CITY_IDS)]
-        return _renumbered(names, {}, classes)
+        ids = [CITY_CLASSES.get(number, "void") for number in range(_CITY_IDS)]
+        return _renumbered(ids, {}, classes)
     values = _values_in(listing.pairs)
     highest = max(values - {IGNORED}, default=0)
     if values <= {0, IGNORED} and IGNORED in values and listing.style != "voc":
         # what programs that know two classes write: black, and white for the object
-        names = (BACKGROUND, "object") if classes is None else tuple(classes)
-        return names, Coding({0: 0, IGNORED: 1}, {0: 0, 0xFFFFFF: 1})
+        two_names = (BACKGROUND, "object") if classes is None else tuple(classes)
+        return two_names, Coding({0: 0, IGNORED: 1}, {0: 0, 0xFFFFFF: 1})
     if classes is not None:
         return tuple(classes), plain_coding(len(classes))
     if listing.style == "voc" and highest < len(VOC_CLASSES):

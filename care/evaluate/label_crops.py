@@ -69,8 +69,11 @@ class WholeImage(NamedTuple):
 def draw_crop(seed: int, epoch: int, number: int) -> ShownCrop:
     """How an image is shown in training: a pure function of the arguments."""
     generator = np.random.default_rng((seed, epoch, number))
-    draws = generator.uniform((LEAST_SCALE, 0, 0), (LARGEST_SCALE, 1, 1)).tolist()
-    return ShownCrop(number, *draws, mirrored=bool(generator.integers(2)))
+    lows = (LEAST_SCALE, 0.0, 0.0)
+    highs = (LARGEST_SCALE, 1.0, 1.0)
+    numbers = [float(draw) for draw in generator.uniform(lows, highs)]
+    mirrored = bool(generator.integers(2))
+    return ShownCrop(number, numbers[0], numbers[1], numbers[2], mirrored)
 
 
 class LabelCrops(Dataset[tuple[UInt8[Tensor, "3 c c"], UInt8[Tensor, "c c"]]]):
