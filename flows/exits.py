@@ -36,7 +36,9 @@ def exit_on_failure() -> Iterator[None]:
     if code != Stopped.code:
         typer.secho(f"error: {message}", fg="red", err=True)
         sys.exit(code)
-    typer.secho(f"stopped: {message}", fg="yellow", err=True)
+    if not message.startswith("stopped"):
+        message = f"stopped: {message}"
+    typer.secho(message, fg="yellow", err=True)
     # torchrun takes any other code for a crash; the status of the run says that it was stopped
     sys.exit(0 if "TORCHELASTIC_RUN_ID" in os.environ else code)
 

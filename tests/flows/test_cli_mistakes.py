@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 import pytest
+from flows.exits import exit_on_failure
+from shards.errors import Stopped
 
 
 def one_line(text: str) -> bool:
@@ -287,3 +289,17 @@ def test_a_grid_that_cannot_be_done_starts_no_engine(
     assert (result, one_line(error)) == (code, True), error
     assert says in error
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("stopped on request after step 3", "stopped on request after step 3"),
+        ("finished work is kept", "stopped: finished work is kept"),
+    ],
+)
+def test_a_stop_is_said_once(message, line, capsys) -> None:
+    with pytest.raises(SystemExit) as ending, exit_on_failure():
+        raise Stopped(message)
+    assert ending.value.code == Stopped.code
+    assert capsys.readouterr().err.strip() == line

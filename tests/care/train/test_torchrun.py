@@ -97,7 +97,7 @@ def test_asked_to_stop_it_saves_ends_everything_and_exits_with_3(
     process.send_signal(number)
     _, error = process.communicate(timeout=BOUND)
     assert process.returncode == 3, error
-    assert "stopped: stopped on request after step" in error
+    assert "stopped on request after step" in error
     assert members(tmp_path) == []
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "stopped"
     process = start(image_set, tmp_path)
