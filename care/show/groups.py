@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from care.show.rows import Result, Row, read
 
-# settings that change no result
-WITHOUT_EFFECT = frozenset({"workers", "checkpoint_every"})
+# settings that change no result, or that the protocol has in words
+WITHOUT_EFFECT = frozenset({"workers", "checkpoint_every", "metric_backend"})
 
 
 class Conditions(NamedTuple):

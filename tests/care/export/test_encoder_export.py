@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import fsspec
 import numpy as np
 import pytest
@@ -137,6 +138,22 @@ def test_transformers_reads_folder_and_images(make_file, tmp_path, monkeypatch):
         assert_close(
             names["model"](own).pooler_output.flatten(1), load_encoder(source)(own).features
         )
+
+
+def test_transformers_reads_the_folder_of_timm_for_a_vit(make_file, tmp_path):
+    transformers = needs("transformers")
+    source = make_file("vit-tiny8")
+    export_encoder(source, tmp_path / "out", to="timm")
+    model = transformers.AutoModel.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        assert_close(model(normalize(crops())).pooler_output, features(source, crops()))
+
+
+def test_without_onnx_it_says_how_to_get_it(make_file, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(CareError, match=r"onnx is not installed.* pip install 'care-ssl\[onnx\]'"):
+        export_encoder(make_file("resnet18-small-half"), tmp_path / "out", to="onnx")
+    assert not (tmp_path / "out").exists()
 
 
 def test_onnx_takes_pixels_of_any_batch_and_size(make_file, tmp_path):

@@ -190,7 +190,7 @@ def test_what_is_part_of_the_result_or_changes_none_does_not_part_rows():
         evaluation(
             encoder="c",
             top1=52.0,
-            settings=settings | {"checkpoint_every": 9},
+            settings=settings | {"checkpoint_every": 9, "metric_backend": "pycocotools"},
             versions={"care": "9"},
         ),
     ]
