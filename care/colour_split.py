@@ -4,7 +4,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from care.encoded import Encoded
+from care.encoded import Encoded, bands_of, check_bands
 from care.errors import CareError
 from care.image_size import ImageSize
 
@@ -77,8 +77,9 @@ class ColourSplitEncoder(nn.Module):
         self.variant = space
         self.input: nn.Module = nn.Identity()
 
-    def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
+    def maps(self, images: Float[Tensor, "b _ h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """Compute the map of both after each stage, by name."""
+        check_bands(images, self)
         channels = split_colours(self.input(images), self.space)
         of_lightness = self.lightness.maps(channels[:, :1])  # type: ignore[operator]
         of_colour = self.colour.maps(channels[:, 1:])  # type: ignore[operator]
@@ -87,8 +88,9 @@ class ColourSplitEncoder(nn.Module):
             for stage in of_lightness
         }
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Encoded:
+    def forward(self, images: Float[Tensor, "b _ h w"]) -> Encoded:
         """Encode images normalised by ImageNet's mean and standard deviation."""
+        check_bands(images, self)
         channels = split_colours(self.input(images), self.space)
         of_lightness = self.lightness(channels[:, :1])
         of_colour = self.colour(channels[:, 1:])
@@ -125,7 +127,7 @@ def with_channels(network: nn.Module, channels: int) -> nn.Module:
     """
     convolution = getattr(network, "conv1", None)
     is_gray = getattr(network, "gray", False)
-    if not isinstance(convolution, nn.Conv2d) or is_gray:
+    if not isinstance(convolution, nn.Conv2d) or is_gray or bands_of(network) != 3:
         raise CareError("wanted a ResNet of colours behind lab: or ydbdr:, such as lab:resnet50")
     network.conv1 = nn.Conv2d(
         channels,

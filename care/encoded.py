@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from care.errors import CareError
 from care.image_size import ImageSize, sides
 
-# of a view [b, 3, h, w]; patches have one more
+# of a view [b, c, h, w]; patches have one more
 IMAGE_AXES = 4
 
 
@@ -31,6 +32,9 @@ class Encoded(NamedTuple):
 class InputNormalisation(nn.Module):
     """The first step of an encoder whose pixels are not normalised as ImageNet's.
 
+    Args:
+        bands: of its images.
+
     Attributes:
         scale: of each channel, 1 before it is set.
         shift: what is added then.
@@ -39,14 +43,52 @@ class InputNormalisation(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, bands: int = 3) -> None:
         super().__init__()
-        self.register_buffer("scale", torch.ones(3, 1, 1))
-        self.register_buffer("shift", torch.zeros(3, 1, 1))
+        self.register_buffer("scale", torch.ones(bands, 1, 1))
+        self.register_buffer("shift", torch.zeros(bands, 1, 1))
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Of images normalised by ImageNet's mean and deviation those that the encoder expects."""
         return images * self.scale + self.shift
+
+
+def bands_of(encoder: nn.Module) -> int:
+    """How many bands the images of an encoder have: 3, or 4 of one such as ``resnet18-rgbn``."""
+    return int(getattr(encoder, "bands", 3))
+
+
+def check_bands(images: Float[Tensor, "b _ h w"], encoder: nn.Module) -> None:
+    """Refuse images of other bands than an encoder takes.
+
+    Args:
+        images: for the encoder.
+        encoder: whose ``bands`` count.
+
+    Raises:
+        CareError: They have more bands, or fewer.
+    """
+    refuse_bands(images.shape[1], encoder)
+
+
+def refuse_bands(bands: int, encoder: nn.Module) -> None:
+    """Refuse another number of bands than an encoder takes.
+
+    Args:
+        bands: of the images.
+        encoder: whose ``bands`` count.
+
+    Raises:
+        CareError: They differ.
+    """
+    wanted = bands_of(encoder)
+    if bands == wanted:
+        return
+    name = getattr(encoder, "name", "") or f"this {type(encoder).__name__}"
+    advice = "choose an encoder of as many bands, such as resnet18-rgbn, or build a set of three"
+    if wanted > bands:
+        advice = "build the set with --bands 1,2,3,4, or choose an encoder of three bands"
+    raise CareError(f"{name} takes images of {wanted} bands, got {bands}; {advice}")
 
 
 @contextmanager
@@ -71,7 +113,7 @@ def map_shape(encoder: nn.Module, size: ImageSize | tuple[int, int]) -> tuple[in
         Channels, height and width of the map.
     """
     height, width = sides(size)
-    image = next(encoder.parameters()).new_zeros(1, 3, height, width)
+    image = next(encoder.parameters()).new_zeros(1, bands_of(encoder), height, width)
     with evaluating(encoder), torch.no_grad():
         _, channels, rows, columns = encoder(image).map.shape
     return channels, rows, columns

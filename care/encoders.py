@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models, resnet
 from care.colour_split import SPACES, ColourSplitEncoder, with_channels
-from care.encoded import Encoded
+from care.encoded import Encoded, InputNormalisation, check_bands
 from care.errors import CareError
 from care.image_size import ImageSize
 from care.tapped import TappedEncoder
@@ -23,6 +23,7 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 Stem = Literal["imagenet", "small", "cifar", "cifar-pad2"]
 _STRIDE_AND_PADDING = {"small": (2, 1), "cifar": (1, 1), "cifar-pad2": (1, 2)}
 GRAY = "-gray"  # at the end of the name of a network of one channel
+RGBN = "-rgbn"  # of one of four bands, such as red, green, blue and near infrared
 # parts of red, green and blue in the one channel of gray (ITU-R BT.601), as Pillow's
 LUMA = (0.299, 0.587, 0.114)
 
@@ -45,6 +46,8 @@ class ResNetEncoder(resnet.ResNet):
         base_width: torchvision's ``width_per_group``; 128 is the paper's ResNet-50 (2×).
         gray: a first convolution of one channel, as for X-rays and microscopes: the gray of the
             three that it is given, which are normalised before.
+        bands: of the images; 4 has a first convolution of red, green, blue and one more band, which
+            comes from 0 to 1 and is normalised by what ``input`` holds.
 
     Attributes:
         name: what ``build_encoder`` rebuilds it from, recorded in checkpoints.
@@ -70,30 +73,33 @@ class ResNetEncoder(resnet.ResNet):
         half: bool = False,
         base_width: int = 64,
         gray: bool = False,
+        bands: int = 3,
     ) -> None:
         if tap not in STAGES:
             raise CareError(f"wanted a tap among {', '.join(STAGES)}, got {tap!r}")
         self.half = half
         super().__init__(block, layers, zero_init_residual=True, width_per_group=base_width)
         stem = "small" if small else stem
-        channels = 1 if gray else 3
+        channels = 1 if gray else bands
         if stem != "imagenet":
             stride, padding = _STRIDE_AND_PADDING[stem]
             self.conv1 = nn.Conv2d(channels, 64, 3, stride=stride, padding=padding, bias=False)
             self.maxpool = nn.Identity()
-        elif gray:
+        elif channels != 3:
             self.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-        if stem != "imagenet" or gray:
+        if stem != "imagenet" or channels != 3:
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
-        self.name = _full_name(name, tap=tap, stem=stem, half=half, gray=gray)
+        self.name = _full_name(name, tap=tap, stem=stem, half=half, gray=gray, bands=bands)
         self.gray = gray
+        self.bands = bands
         self.tap = tap
         last_planes = 256 if half else 512
         self.features = last_planes * block.expansion
         self.size: ImageSize = 224
         self.assumed = ""
         self.variant = "" if stem in ("imagenet", "small") else stem
-        self.input: nn.Module = nn.Identity()  # or what others normalise pixels by
+        # or what others normalise pixels by, and what the fourth band is normalised by
+        self.input: nn.Module = InputNormalisation(bands) if bands > 3 else nn.Identity()
         del self.fc
 
     def _make_layer(self, block: Any, planes: int, *more: Any, **options: Any) -> Any:
@@ -104,6 +110,7 @@ class ResNetEncoder(resnet.ResNet):
 
     def maps(self, images: Float[Tensor, "b _ h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """Compute the map after each stage, by name."""
+        check_bands(images, self)
         pixels = self.input(images)
         if self.gray:
             # not a product of matrices, which autocast or TF32 would round
@@ -122,7 +129,7 @@ class ResNetEncoder(resnet.ResNet):
         return Encoded(maps[self.tap], maps["layer4"].mean((2, 3)))
 
 
-def _full_name(name: str, *, tap: str, stem: Stem, half: bool, gray: bool) -> str:
+def _full_name(name: str, *, tap: str, stem: Stem, half: bool, gray: bool, bands: int) -> str:
     """What ``build_encoder`` takes, or "" of a network without a name."""
     if not name:
         return ""
@@ -132,10 +139,12 @@ def _full_name(name: str, *, tap: str, stem: Stem, half: bool, gray: bool) -> st
         name += "-half"
     if gray:
         name += GRAY
+    if bands > 3:
+        name += RGBN
     return name if tap == "layer3" else f"{name}:{tap}"
 
 
-# each takes ``tap``, ``stem``, ``half`` and ``gray``
+# each takes ``tap``, ``stem``, ``half``, ``gray`` and ``bands``
 resnet18 = partial(ResNetEncoder, resnet.BasicBlock, [2, 2, 2, 2], name="resnet18")
 resnet34 = partial(ResNetEncoder, resnet.BasicBlock, [3, 4, 6, 3], name="resnet34")
 resnet50 = partial(ResNetEncoder, resnet.Bottleneck, [3, 4, 6, 3], name="resnet50")
@@ -173,6 +182,12 @@ ENCODERS: dict[str, Callable[..., ResNetEncoder]] = {
     "resnet50-small-gray": partial(resnet50, stem="small", gray=True),
     "resnet50-cifar-gray": partial(resnet50, stem="cifar", gray=True),
     "resnet50-cifar-pad2-gray": partial(resnet50, stem="cifar-pad2", gray=True),
+    "resnet18-rgbn": partial(resnet18, bands=4),
+    "resnet18-small-rgbn": partial(resnet18, stem="small", bands=4),
+    "resnet18-small-half-rgbn": partial(resnet18, stem="small", half=True, bands=4),
+    "resnet34-rgbn": partial(resnet34, bands=4),
+    "resnet50-rgbn": partial(resnet50, bands=4),
+    "resnet50-small-rgbn": partial(resnet50, stem="small", bands=4),
 }
 Encoder = ResNetEncoder | TappedEncoder | ViTEncoder | ColourSplitEncoder
 # how an encoder is asked for, in words

@@ -8,7 +8,7 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor, nn
 from care.attention import Transformer
-from care.encoded import Encoded
+from care.encoded import Encoded, bands_of
 from care.encoders import Encoder
 from care.image_size import ImageSize
 from care.objectives import Objective
@@ -29,8 +29,9 @@ class SequentialEncoder(nn.Module):
         self.encoder = encoder
         self.transformer = transformer
         self.features = transformer.features
+        self.bands = bands_of(encoder)
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Encoded:
+    def forward(self, images: Float[Tensor, "b _ h w"]) -> Encoded:
         """The encoder's map, and what the transformer makes of it, pooled."""
         last_map = self.encoder(images).map
         return Encoded(last_map, self.transformer(last_map))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from care.encoded import Encoded, evaluating
+from care.encoded import Encoded, check_bands, evaluating
 from care.errors import CareError
 from care.image_size import ImageSize
 
@@ -69,12 +69,12 @@ class TappedEncoder(nn.Module):
                 f" {SIDE} px) are: {', '.join(stages)}"
             )
 
-    def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
+    def maps(self, images: Float[Tensor, "b _ h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """Compute the last map of each resolution, by name of its module."""
         maps, _ = self._run(images, self.stages)
         return maps
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Encoded:
+    def forward(self, images: Float[Tensor, "b _ h w"]) -> Encoded:
         """Encode images normalised by ImageNet's mean and standard deviation."""
         outputs, features = self._run(images, [self.tap])
         return Encoded(outputs[self.tap], features)
@@ -85,6 +85,7 @@ class TappedEncoder(nn.Module):
         Hooks are there for the time of one call: one that stays would, in a copy of the network,
         still write into the original.
         """
+        check_bands(images, self)
         outputs = dict[str, Any]()
 
         def keep(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from care.encoded import Encoded
+from care.encoded import Encoded, check_bands
 from care.errors import CareError
 from care.image_size import ImageSize, sides
 from care.sines import sin_cos_table
@@ -118,16 +118,17 @@ class ViTEncoder(nn.Module):
         )
         return sin_cos_table(row, column, self.features)
 
-    def maps(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
+    def maps(self, images: Float[Tensor, "b _ h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """Compute the one map that there is: the patches' tokens behind the last norm."""
         return {TOKENS: self(images).map}
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Encoded:
+    def forward(self, images: Float[Tensor, "b _ h w"]) -> Encoded:
         """Encode images normalised by ImageNet's mean and standard deviation.
 
         Raises:
             CareError: A side is no multiple of the patches'.
         """
+        check_bands(images, self)
         height, width = images.shape[2:]
         if height % self.patch or width % self.patch:
             raise CareError(

@@ -46,7 +46,8 @@ class Images:
             not found around it.
         value_range: values of more than 8 bits that become black and white, LOW,HIGH, or LOW%,HIGH%
             of each image's own; by default decided by the images, see care shards build.
-        bands: which bands, counted from 1, become red, green and blue, or gray.
+        bands: which bands, counted from 1, become red, green and blue, or gray. A fourth one stays
+            a band of its own, for encoders such as resnet18-rgbn.
         alpha: what is done with a band called alpha; auto drops it where it is no transparency.
     """
 

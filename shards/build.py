@@ -88,7 +88,8 @@ def build(  # noqa: PLR0913 (a public verb)
         value_range: values that become black and white, LOW,HIGH, or LOW%,HIGH% of each image's
             own; of images of more than 8 bits a channel, and of floats. By default decided for all
             of them, and told.
-        bands: which bands, counted from 1, become red, green and blue, or gray; of every image.
+        bands: which bands, counted from 1, become red, green and blue, or gray; of every image. A
+            fourth one, as in 1,2,3,4, stays a band of its own, for encoders such as resnet18-rgbn.
         alpha: white composites on white, drop takes a band called alpha for another colour; auto
             drops it where it is no transparency, such as near infrared.
 

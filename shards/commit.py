@@ -11,7 +11,7 @@ from shards import storage
 from shards.contents import UNKNOWN, is_comparable, remember
 from shards.counted import images_that
 from shards.errors import ShardError
-from shards.index import ROW, SCHEMA, Index, read_index
+from shards.index import ROW, SCHEMA, SCHEMA_OF_FOUR_BANDS, Index, read_index
 from shards.pixel_report import PixelReport, refuse_faded, total
 from shards.plan import Plan
 from shards.records import Entry, Records, ShardRecord
@@ -195,7 +195,7 @@ def _document(
     return {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,
-        "schema": SCHEMA,
+        "schema": SCHEMA if plan.rule.channels == 3 else SCHEMA_OF_FOUR_BANDS,
         "plan": plan.digest,
         "seed": plan.seed,
         # wids caches by name: other content needs another one

@@ -107,6 +107,27 @@ def decode(data: bytes, rule: PixelRule | None = None) -> Image.Image:
     return read(data, rule=rule).image
 
 
+def decode_bands(data: bytes) -> Image.Image:
+    """The four bands of a sample of a set whose rule names four.
+
+    The mode is RGBX, whose fourth band no operation of Pillow's takes for transparency.
+
+    Args:
+        data: the PNG that the build has made.
+
+    Raises:
+        RejectError: It is not such a file.
+    """
+    image = read(data, pixels=False).image
+    try:
+        image.load()
+    except Exception as error:  # as in read
+        raise RejectError(Reject.CORRUPT, str(error) or type(error).__name__, data) from error
+    if image.mode != "RGBA":
+        raise RejectError(Reject.FEW_BANDS, image.mode, data)
+    return Image.merge("RGBX", image.split())
+
+
 def check(data: bytes, validate: Validation) -> int:
     """Refuse what cannot be a sample.
 

@@ -22,6 +22,8 @@ from shards.pixel_report import PixelCounts, PixelReport, parse_report
 
 _NAMED = 5  # sets in a message
 SCHEMA = 2
+# of sets of four bands: earlier versions would take the fourth one for transparency
+SCHEMA_OF_FOUR_BANDS = 3
 ROW = np.dtype(
     [
         ("offset", "<u8"),  # where a sample's bytes begin in its tar
@@ -169,7 +171,7 @@ def _read_document(file: Path) -> dict[str, Any]:
     """The JSON of an index, or a ``ShardError`` if it has another schema."""
     document = storage.read_json(file)
     schema = document.get("schema") if isinstance(document, dict) else None
-    if schema != SCHEMA:
+    if schema not in (SCHEMA, SCHEMA_OF_FOUR_BANDS):
         raise ShardError(
             f"{file} is not the index of a shard set with schema {SCHEMA}, it has {schema}; "
             "check the path, upgrade care-ssl, or build the set again"

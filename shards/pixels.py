@@ -6,6 +6,7 @@ see the same.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 import numpy as np
@@ -15,6 +16,8 @@ from shards.rejects import Reject, RejectError
 
 Alpha = Literal["auto", "white", "drop"]
 _PERCENTILES = re.compile(r"([0-9.]+)\s*%\s*,\s*([0-9.]+)\s*%")
+# red, green, blue and one more, such as near infrared
+FOUR_BANDS = 4
 # larger floats stand for no value in GDAL's world, such as -3.4e38
 _HUGE = 1e30
 _LOOKED_AT = 1 << 16  # pixels of an image whose values are counted
@@ -53,7 +56,7 @@ class Raster(NamedTuple):
 
 @dataclass(frozen=True)
 class PixelRule:
-    """How the images of a set become 8 bits and three channels.
+    """How the images of a set become 8 bits and three channels, or four.
 
     Attributes:
         integers: the values of 16 bits and more that become black and white, or None: 0 and the
@@ -62,7 +65,7 @@ class PixelRule:
             smallest and largest.
         percentiles: instead, parts in percent of each image's own values.
         bands: which bands, counted from 1, become red, green and blue, or gray; () are the first
-            three.
+            three. A fourth one stays a band of its own.
         alpha: "white" composites on white, "drop" takes a fourth band for another colour.
         is_chosen: whether the user gave the range.
     """
@@ -73,6 +76,11 @@ class PixelRule:
     bands: tuple[int, ...] = ()
     alpha: Alpha = "white"
     is_chosen: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Of what it makes of an image: three, or four where four bands are named."""
+        return channels_of(self.bands)
 
     def document(self) -> dict[str, Any]:
         """What the index says of the rule, {} where it changes nothing."""
@@ -94,7 +102,7 @@ class Conversion(NamedTuple):
     """An image by the rule.
 
     Attributes:
-        pixels: [height, width, 3], 8 bits.
+        pixels: [height, width, 3], or 4 of a rule of four bands, 8 bits.
         is_faded: whether few gray levels are left of many values.
     """
 
@@ -133,16 +141,25 @@ def parse_range(text: str | None) -> PixelRule:
 
 
 def check_bands(bands: tuple[int, ...]) -> None:
-    """A ``ShardError`` if these cannot be red, green and blue, or gray."""
-    if bands and (len(bands) not in (1, 3) or min(bands) < 1):
+    """A ``ShardError`` if these cannot be red, green and blue, these and one more, or gray."""
+    if bands and (len(bands) not in (1, 3, FOUR_BANDS) or min(bands) < 1):
         raise ShardError(
-            "wanted as bands one number or three, counted from 1, such as 3,2,1, got "
+            "wanted as bands one number, three, or four, counted from 1, such as 3,2,1, got "
             f"{','.join(map(str, bands))}"
         )
 
 
+def channels_of(bands: Sequence[int]) -> int:
+    """The channels of the images of a set.
+
+    Args:
+        bands: that its rule names; none are the first three.
+    """
+    return FOUR_BANDS if len(bands) == FOUR_BANDS else 3
+
+
 def convert(raster: Raster, rule: PixelRule) -> Conversion:
-    """Bring an image to 8 bits and three channels.
+    """Bring an image to 8 bits and three channels, or four.
 
     Args:
         raster: its values.
@@ -162,7 +179,7 @@ def convert(raster: Raster, rule: PixelRule) -> Conversion:
     if raster.has_alpha and not rule.bands and rule.alpha != "drop":
         levels = _on_white(levels, raster)
     is_faded = raster.is_wide and _has_faded(colours, levels)
-    pixels = np.broadcast_to(levels, (*levels.shape[:2], 3))
+    pixels = np.broadcast_to(levels, (*levels.shape[:2], rule.channels))
     return Conversion(np.ascontiguousarray(pixels, np.uint8), is_faded)
 
 
@@ -210,7 +227,7 @@ def is_nearly_constant(pixels: NDArray[np.uint8]) -> bool:
 
 
 def _choose_bands(raster: Raster, rule: PixelRule) -> NDArray[Any]:
-    """The bands that become red, green and blue, or gray [height, width, 1 or 3]."""
+    """The bands that become red, green and blue, or gray [height, width, 1, 3 or 4]."""
     count = raster.values.shape[2]
     if rule.bands:
         if max(rule.bands) > count:

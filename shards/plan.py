@@ -16,7 +16,7 @@ from shards.index import SCHEMA
 from shards.once import listing_once
 from shards.order import permutation
 from shards.pixel_rules import Choice, decide_rule
-from shards.pixels import Alpha, PixelRule
+from shards.pixels import FOUR_BANDS, Alpha, PixelRule
 from shards.samples import Making
 from shards.sources.annotated import read_annotations
 from shards.sources.annotations import Annotations
@@ -100,7 +100,7 @@ def make_plan(  # noqa: PLR0913 (the options of build)
         hold_out: which part of the source, where some images of each class are held out.
         min_side: images with a shorter side, in pixels, are left out.
         value_range: values of more than 8 bits that become black and white, see ``build``.
-        bands: which bands become red, green and blue, or gray.
+        bands: which bands become red, green and blue, or gray, and perhaps one more.
         alpha: what is done with a band that is called alpha.
 
     Returns:
@@ -178,6 +178,8 @@ def plan_of(  # noqa: PLR0913 (the options of a plan)
     _check_options(shard_size, max_side, quality, validate)
     # of all images, so that the sets of one source have one rule
     rule, pixel_notes = decide_rule(source.every or source.samples, choice)
+    if rule.channels == FOUR_BANDS:
+        _check_four_bands(max_side, has_boxes=annotations is not None)
     order = permutation(len(source.samples), seed=seed, stream=0)
     shuffled = [source.samples[number] for number in order]
     starts = range(0, len(shuffled), shard_size)
@@ -226,6 +228,19 @@ def _check_options(
         raise ShardError(
             "wanted shard_size and max_side from 1, quality from 1 to 100, validate of "
             f"{get_args(Validation)}, got {shard_size}, {max_side}, {quality} and {validate!r}"
+        )
+
+
+def _check_four_bands(max_side: int | None, *, has_boxes: bool) -> None:
+    """A ``ShardError`` if four bands are wanted of what cannot have them."""
+    if max_side is not None:
+        raise ShardError(
+            "images of four bands are kept as PNGs, which max_side would make JPEGs of three; leave"
+            " it out, or name three bands"
+        )
+    if has_boxes:
+        raise ShardError(
+            "detectors see red, green and blue; name three bands for images with boxes"
         )
 
 

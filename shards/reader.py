@@ -11,8 +11,9 @@ from PIL import Image
 from shards import storage
 from shards.cache import Cache
 from shards.errors import ShardError
-from shards.images import decode
+from shards.images import decode, decode_bands
 from shards.index import Index, Shard, read_index
+from shards.pixels import channels_of
 
 
 class Sample(NamedTuple):
@@ -109,8 +110,13 @@ class ShardSet:
             descriptor = os.open(name, os.O_RDONLY)
         return os.fdopen(descriptor, "rb", 0)
 
+    @property
+    def channels(self) -> int:
+        """Of each image: three, or four of a set that was built with four ``bands``."""
+        return channels_of(self.index.pixels.rule.get("bands", ()))
+
     def image(self, i: int) -> Image.Image:
-        """Sample ``i`` decoded: RGB, upright.
+        """Sample ``i`` decoded: RGB, upright; of four bands RGBX.
 
         Raises:
             IndexError: There is no sample ``i``.
@@ -118,7 +124,7 @@ class ShardSet:
         """
         key, data, _ = self[i]
         try:
-            return decode(data)
+            return decode(data) if self.channels == 3 else decode_bands(data)
         except ShardError as error:
             raise ShardError(f"sample {key!r} of {self.path}: {error}") from error
 

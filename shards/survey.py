@@ -7,7 +7,7 @@ from typing import NamedTuple
 from PIL import Image
 from shards.boxes import Picture, make_picture
 from shards.fetch import reading
-from shards.images import decode
+from shards.images import decode, decode_bands
 from shards.plan import Plan
 from shards.rejects import NO_IMAGES, RejectError, group_by_reason
 from shards.sources.annotations import Annotations
@@ -147,9 +147,16 @@ def _look_at(
             class_name = plan.source.classes[sample.label] if sample.label >= 0 else ""
             picture = pictures.get(Path(sample.path))
             try:
-                image = decode(make_sample(sample, read(sample), plan).data)
+                image = _decoded(make_sample(sample, read(sample), plan).data, plan)
             except RejectError as error:
                 looks.append(Look(sample, class_name, None, str(error.reason), picture))
             else:
                 looks.append(Look(sample, class_name, image, "", picture))
     return looks
+
+
+def _decoded(data: bytes, plan: Plan) -> Image.Image:
+    """A sample as people see it: of four bands the first three."""
+    if plan.rule.channels == 3:
+        return decode(data)
+    return decode_bands(data).convert("RGB")

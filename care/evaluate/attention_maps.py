@@ -23,7 +23,7 @@ _NO_ENERGY = 1e-12
 
 def attention_map(
     encoder: Encoder,
-    images: Float[Tensor, "b 3 h w"],
+    images: Float[Tensor, "b _ h w"],
     *,
     kind: MapKind = "grad-cam",
     stage: str | None = None,
@@ -58,7 +58,7 @@ def attention_map(
 
 def class_map(
     encoder: Encoder,
-    images: Float[Tensor, "b 3 h w"],
+    images: Float[Tensor, "b _ h w"],
     weights: Float[Tensor, "b d"],
     *,
     stage: str | None = None,
@@ -98,7 +98,7 @@ def map_of_stage(maps: Mapping[str, Tensor], stage: str | None) -> Tensor:
 
 
 def stretched(
-    cams: Float[Tensor, "b h w"], images: Float[Tensor, "b 3 h2 w2"]
+    cams: Float[Tensor, "b h w"], images: Float[Tensor, "b _ h2 w2"]
 ) -> Float[Tensor, "b h2 w2"]:
     """Maps in the size of their images, of mean 1."""
     cams = nn.functional.interpolate(cams[:, None], images.shape[2:], mode="bilinear")[:, 0]
@@ -137,7 +137,7 @@ def _no_stage(stage: str, stages: Iterable[str]) -> CareError:
 
 
 def _label_free_grad_cam(
-    encoder: Encoder, images: Float[Tensor, "b 3 h w"], stage: str | None
+    encoder: Encoder, images: Float[Tensor, "b _ h w"], stage: str | None
 ) -> Float[Tensor, "b h w"]:
     """The Grad-CAM of ½‖pooled last map‖²."""
     with evaluating(encoder), torch.enable_grad():
@@ -157,7 +157,7 @@ def _weighted(
 
 
 def _activations_and_features(
-    encoder: Encoder, images: Float[Tensor, "b 3 h w"], stage: str | None
+    encoder: Encoder, images: Float[Tensor, "b _ h w"], stage: str | None
 ) -> tuple[Float[Tensor, "b c h2 w2"], Float[Tensor, "b d"]]:
     """The map of a stage, and the features that depend on it.
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 import torch
+from care.encoded import refuse_bands
 from care.encoders import Encoder
 from care.errors import CareError
 from care.evaluate.average_precision import Detections, check_countable
@@ -130,6 +131,7 @@ def detect(  # noqa: PLR0913 (a public verb)
 
     Source: He et al. 2020 (MoCo), Sec. 4.2 and Appendix; detectron2's baselines.
     """
+    refuse_bands(3, encoder)
     _check_sets(train, val, mask=shape.mask)
     warn_of_differences(train.pixels, val.pixels)
     check_slices(batch_size)

@@ -48,7 +48,7 @@ def device_of(module: nn.Module) -> torch.device:
 
 def frozen_features(
     encoder: Encoder,
-    images: Float[Tensor, "b 3 h w"],
+    images: Float[Tensor, "b _ h w"],
     precision: Precision,
 ) -> Float[Tensor, "b d"]:
     """Features without gradient.

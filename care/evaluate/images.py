@@ -52,7 +52,7 @@ class ImageSet(Protocol):
         """What tells them from others."""
 
     def image(self, number: int, /) -> Image.Image:
-        """Decode one: RGB, upright."""
+        """Decode one: RGB, upright; of a set of four bands RGBX."""
 
 
 class LabelledCrops(NamedTuple):
@@ -64,13 +64,13 @@ class LabelledCrops(NamedTuple):
         rows: their numbers in the set.
     """
 
-    images: Float[Tensor, "b 3 h w"]
+    images: Float[Tensor, "b _ h w"]
     labels: Int[Tensor, " b"]
     rows: Int[Tensor, " b"]
 
 
 class _CentreCrops(Dataset[np.ndarray]):
-    """The centre crop of an image by its number, uint8 [3, h, w]."""
+    """The centre crop of an image by its number, uint8 [c, h, w]."""
 
     def __init__(self, data: ImageSet, size: ImageSize) -> None:
         self.data = data
@@ -116,7 +116,7 @@ def centre_crops(
     *,
     size: ImageSize,
     workers: int = 0,
-) -> Iterator[Float[Tensor, "b 3 h w"]]:
+) -> Iterator[Float[Tensor, "b _ h w"]]:
     """Batches of images by number, centre-cropped and normalised.
 
     Args:

@@ -80,7 +80,7 @@ def train_heads(
     optimizer = torch.optim.SGD(heads.parameters(), lr=0, momentum=0.9)
 
     def losses(
-        images: Float[Tensor, "b 3 h w"],
+        images: Float[Tensor, "b _ h w"],
         labels: Int[Tensor, " b"],
         rows: Int[Tensor, " b"],
     ) -> dict[str, Tensor]:

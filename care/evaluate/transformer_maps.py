@@ -42,7 +42,7 @@ class Attending(NamedTuple):
 def transformer_map(
     encoder: Encoder,
     transformer: Transformer,
-    images: Float[Tensor, "b 3 h w"],
+    images: Float[Tensor, "b _ h w"],
     attending: Attending | None = None,
 ) -> Float[Tensor, "b h w"]:
     """Compute what a T-stream's transformer attends to in images.

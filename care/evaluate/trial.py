@@ -42,7 +42,7 @@ class Classifier(nn.Module):
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
+    def forward(self, x: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b classes"]:
         """Logits of normalised images, wherever they are."""
         images = x.to(self.head.weight.device).contiguous(memory_format=torch.channels_last)
         return nn.functional.linear(self.encoder(images).features, self.head.weight, self.head.bias)
@@ -146,7 +146,7 @@ def train_one(plan: Plan, rows: Rows, candidate: Candidate, folder: str | Path) 
         "precision": plan.precision,
     }
 
-    def losses(images: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"]) -> dict[str, Tensor]:
+    def losses(images: Float[Tensor, "b _ h w"], labels: Int[Tensor, " b"]) -> dict[str, Tensor]:
         logits = model(images).float()
         return {"cross_entropy": nn.functional.cross_entropy(logits, labels.to(device))}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
+from care.encoded import bands_of
 from care.encoders import Encoder
 from care.errors import CareError
 from care.export import card, preprocessing
@@ -139,6 +140,13 @@ def _check_place(encoder: Encoder, to: str) -> None:
     Raises:
         CareError: It has none.
     """
+    if bands_of(encoder) > 3:
+        raise CareError(
+            f"{encoder.name} takes images of four bands, and what is exported those of red, green"
+            " and blue; take its own file, RUN/encoder.safetensors: it has torchvision's names, a"
+            " first convolution of four channels, and in input.scale and input.shift what the"
+            " bands are normalised by"
+        )
     reason = FORMS[to].lacks(encoder)
     if reason:
         others = [name for name, form in FORMS.items() if not form.lacks(encoder)]

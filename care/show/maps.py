@@ -61,7 +61,7 @@ def overlay(image: Image.Image, cam: Float[Tensor, "h w"], *, scale: float = SCA
         scale: value of the map that is red; 0 is blue.
     """
     colours = coloured(cam.detach().cpu().numpy() / scale)
-    mixed = (np.asarray(image, dtype=np.float32) + colours) / 2
+    mixed = (np.asarray(image.convert("RGB"), dtype=np.float32) + colours) / 2
     return Image.fromarray(mixed.astype(np.uint8))
 
 

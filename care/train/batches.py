@@ -16,7 +16,7 @@ from care.train.photometrics import apply_photometrics, crop, cut_patches
 from care.train.views import PATCHES, VIEWS, View
 
 # of b images: crops, or patches of crops
-ViewPixels = Float[Tensor, "b 3 _ _"] | Float[Tensor, "b 9 3 _ _"]
+ViewPixels = Float[Tensor, "b _ _ _"] | Float[Tensor, "b 9 _ _ _"]
 
 
 class Batch(tuple[Tensor, ...]):
@@ -42,13 +42,13 @@ class Crops(NamedTuple):
     """The views of one image before their colours are changed.
 
     Attributes:
-        pixels: RGB, a crop [3, h, w] for each view, or nine patches of one.
+        pixels: a crop [c, h, w] for each view, or nine patches of one.
         colours: ``ViewParameters.colour`` of each view.
         operations: ``ViewParameters.operations`` of each view.
         sample: number of the image.
     """
 
-    pixels: tuple[UInt8[np.ndarray, "... 3 h w"], ...]
+    pixels: tuple[UInt8[np.ndarray, "... c h w"], ...]
     colours: Float32[np.ndarray, "v 11"]
     operations: tuple[Float32[np.ndarray, "n 2"], ...]
     sample: int
@@ -168,7 +168,12 @@ def bytes_of_views(views: Sequence[View], size: ImageSize) -> int:
 
 
 def noise_views(
-    views: Sequence[View], images: int, size: ImageSize, *, dtype: torch.dtype = torch.float32
+    views: Sequence[View],
+    images: int,
+    size: ImageSize,
+    *,
+    bands: int = 3,
+    dtype: torch.dtype = torch.float32,
 ) -> list[Tensor]:
     """Noise of the shapes of a batch's views, to measure by how fast a network is.
 
@@ -176,24 +181,25 @@ def noise_views(
         views: their distributions.
         images: of the batch.
         size: of those that have none of their own, pixels.
+        bands: of the images.
         dtype: number format.
     """
     pixels = []
     for view in views:
         height, width = sides(view.seen_size(size))
         if view.patch is None:
-            crops = torch.randn(images, 3, height, width, dtype=dtype)
+            crops = torch.randn(images, bands, height, width, dtype=dtype)
             pixels.append(crops.contiguous(memory_format=torch.channels_last))
         else:
-            pixels.append(torch.randn(images, PATCHES, 3, height, width, dtype=dtype))
+            pixels.append(torch.randn(images, PATCHES, bands, height, width, dtype=dtype))
     return pixels
 
 
 def _coloured(
-    crops: UInt8[Tensor, "b ... 3 h w"],
+    crops: UInt8[Tensor, "b ... c h w"],
     numbers: Float[Tensor, "b 11"],
     operations: Float[Tensor, "b n 2"],
-) -> Float[Tensor, "b ... 3 h w"]:
+) -> Float[Tensor, "b ... c h w"]:
     """Views as they are seen, those of patches each by the numbers of its view."""
     if crops.ndim == IMAGE_AXES:
         return apply_photometrics(crops, numbers, operations)

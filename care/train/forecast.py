@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 import torch
 from torch import Tensor
+from care.encoded import bands_of
 from care.image_size import ImageSize, sides
 from care.streams import CStream, TStream
 from care.train.batches import noise_views
@@ -59,11 +60,16 @@ def forecast_seconds(
     model = copy.deepcopy(Losses(c, t, 1)).to(memory_format=torch.channels_last).train()
     is_bf16 = (precision or fastest_precision(torch.device("cpu"))) == "bf16"
     measured = 2
+    bands = bands_of(c.backbone.online)
     with torch.random.fork_rng(devices=[]):
-        seconds = _seconds_of_step(model, noise_views(views, measured, size), is_bf16=is_bf16)
+        seconds = _seconds_of_step(
+            model, noise_views(views, measured, size, bands=bands), is_bf16=is_bf16
+        )
         while seconds < LONG_ENOUGH and measured < min(MOST_IMAGES, images):
             measured *= 2
-            seconds = _seconds_of_step(model, noise_views(views, measured, size), is_bf16=is_bf16)
+            seconds = _seconds_of_step(
+                model, noise_views(views, measured, size, bands=bands), is_bf16=is_bf16
+            )
     return seconds * images / measured
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 import torch
 from torch import Tensor
-from care.encoders import ENCODER_NAMES, ENCODERS, GRAY, build_encoder
+from care.encoders import ENCODER_NAMES, ENCODERS, GRAY, RGBN, build_encoder
 from care.errors import CareError
 from care.train.encoder_source import EncoderSource
 from care.train.naming import DETECTRON2, Naming, find_branches, rename_branch
@@ -308,7 +308,8 @@ def match_architecture(tensors: Mapping[str, Tensor], architecture: str = "") ->
 
     Args:
         tensors: by torchvision's keys, perhaps without the counters of batch norms.
-        architecture: the only one that is wanted, perhaps with a tap; "" for any.
+        architecture: the only one that is wanted, perhaps with a tap; "" for any of three bands:
+            others have no file whose fourth band's numbers are known.
 
     Raises:
         CareError: No encoder has that name.
@@ -320,7 +321,7 @@ def match_architecture(tensors: Mapping[str, Tensor], architecture: str = "") ->
         states = {
             name: build().state_dict()
             for name, build in ENCODERS.items()
-            if name == wanted or not wanted
+            if name == wanted or (not wanted and not name.endswith(RGBN))
         }
     matches = []
     for name, state in states.items():

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 import torch
-from care.encoded import InputNormalisation
+from care.encoded import InputNormalisation, bands_of
 from care.encoders import Encoder
 from care.errors import CareError
 from care.train.photometrics import MEAN, STD
@@ -24,6 +24,8 @@ def expect_pixels(encoder: Encoder, mean: Sequence[float], std: Sequence[float])
             "wanted mean and deviation of the three channels of RGB in 0 to 1, such as "
             f"0.5,0.5,0.5, got {_text(mean)} and {_text(std)}; divide those of 0 to 255 by 255"
         )
+    if bands_of(encoder) > 3:
+        raise CareError(f"{encoder.name} has the mean and deviation of its fourth band; give none")
     their_mean = torch.tensor(mean)
     their_std = torch.tensor(std)
     step = InputNormalisation()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 import torch
 from care.colour_split import SPACES
-from care.encoded import InputNormalisation
+from care.encoded import InputNormalisation, bands_of
 from care.encoders import ENCODERS, Encoder, ResNetEncoder, build_encoder
 from care.errors import CareError
 from care.image_size import ImageSize, image_size
@@ -71,7 +71,7 @@ def load_encoder(
     stored = _read(wanted)
     encoder = build_encoder(stored.encoder)
     if "input.scale" in stored.tensors:  # of a fine-tuning of such an encoder
-        encoder.input = InputNormalisation()
+        encoder.input = InputNormalisation(bands_of(encoder))
     load_encoder_state(encoder, stored.tensors, source=wanted.place)
     encoder.size = stored.size
     encoder.assumed = stored.assumed

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 import torch
 from torch import Tensor, nn
+from care.encoded import bands_of
 from care.image_size import ImageSize
 from care.streams import CStream, Maps, TStream
 from care.train import ranks
@@ -106,7 +107,9 @@ def measured_precisions(
         pass  # not measured yet, or damaged
     with torch.random.fork_rng(devices=[]):
         dtype = next(c.parameters()).dtype
-        measured = _measure(c, t, noise_views(views, images, size, dtype=dtype))
+        bands = bands_of(c.backbone.online)
+        noise = noise_views(views, images, size, bands=bands, dtype=dtype)
+        measured = _measure(c, t, noise)
     with suppress(ShardError, OSError):  # a home that is read-only costs measuring again
         record.parent.mkdir(parents=True, exist_ok=True)
         storage.write_json(record, measured._asdict())

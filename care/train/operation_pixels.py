@@ -8,53 +8,61 @@ from torchvision.transforms.v2 import functional
 from care.train.devices import widest_float
 from care.train.operations import LEVELS, Operation
 
-# of images [b, 3, h, w] in 0…1 and of amounts [b, 1, 1, 1]
+# of images [b, c, h, w] in 0…1 and of amounts [b, 1, 1, 1]
 PixelOperation = Callable[[Tensor, Tensor], Tensor]
 # what comes in where an image is moved: ImageNet's mean, in 8 bits
 FILL = (124, 116, 104)
 # levels below this one become brighter by what is added
 DARK = 128
 _TOP = LEVELS - 1
+_COLOURS = len(FILL)
 # weights of a pixel and of its eight neighbours in a smooth image, as Pillow's
 _CENTRE, _SUM = 5, 13
 
 
 def apply_operations(
-    x: Float[Tensor, "b 3 h w"], operations: Float[Tensor, "b n 2"]
-) -> Float[Tensor, "b 3 h w"]:
+    x: Float[Tensor, "b c h w"], operations: Float[Tensor, "b n 2"]
+) -> Float[Tensor, "b c h w"]:
     """Apply the operations of each image, one after the other.
 
     Args:
-        x: RGB in 0…1; may be overwritten.
+        x: RGB in 0…1, perhaps with a fourth band; may be overwritten.
         operations: as ``draw_operations`` gives them, on the CPU.
 
     Returns:
-        RGB in 0…1. The bits of one image do not depend on the others.
+        The same bands. The bits of one image do not depend on the others.
     """
     for step in operations.unbind(1):
         kinds, amounts = step.unbind(1)
         for kind, operation in OPERATIONS.items():
-            x = change_some(x, kinds == kind, operation, amounts)
+            all_bands = kind in OF_ALL_BANDS
+            x = change_some(x, kinds == kind, operation, amounts, all_bands=all_bands)
     return x
 
 
 def change_some(
-    x: Float[Tensor, "b 3 h w"],
+    x: Float[Tensor, "b c h w"],
     chosen: Bool[Tensor, " b"],
     operation: PixelOperation,
     amounts: Float[Tensor, " b"],
-) -> Float[Tensor, "b 3 h w"]:
+    *,
+    all_bands: bool = False,
+) -> Float[Tensor, "b c h w"]:
     """Apply an operation to those images that are chosen, each by its own amount.
 
     Args:
-        x: RGB in 0…1, as the results are; may be overwritten.
+        x: RGB in 0…1, as the results are, perhaps with a fourth band; may be overwritten.
         chosen: on the CPU, like the amounts.
         operation: of images and amounts [b, 1, 1, 1].
         amounts: of all images.
+        all_bands: whether a fourth band is changed, too; it has no colours, but lies where they do.
     """
     rows = chosen.nonzero()[:, 0]
     if len(rows) == 0:
         return x
+    if not all_bands and x.shape[1] > _COLOURS:
+        colours = change_some(x[:, :_COLOURS], chosen, operation, amounts)
+        return torch.cat((colours, x[:, _COLOURS:]), dim=1)
     of_rows = amounts[rows].to(x.device).reshape(-1, 1, 1, 1)
     if len(rows) == len(x):
         return operation(x, of_rows).clamp_(0, 1)
@@ -158,12 +166,12 @@ def _translate_y(x: Tensor, share: Tensor) -> Tensor:
 
 
 def _sample(
-    x: Float[Tensor, "b 3 h w"], source: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-) -> Float[Tensor, "b 3 h w"]:
+    x: Float[Tensor, "b c h w"], source: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+) -> Float[Tensor, "b c h w"]:
     """Take each pixel from another place, bilinearly; what comes from outside is filled.
 
     Args:
-        x: RGB in 0…1.
+        x: RGB in 0…1, perhaps with a fourth band, which is filled by its own mean.
         source: from where, of the places of all pixels from the left [1, 1, 1, w] and from the
             top [1, 1, h, 1]; a pixel's middle lies at a half.
     """
@@ -177,6 +185,9 @@ def _sample(
     grid = torch.stack(places, dim=-1)[:, 0].to(x.dtype).expand(len(x), height, width, 2)
     moved = nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
     fill = torch.tensor(FILL, device=x.device, dtype=x.dtype).reshape(1, 3, 1, 1) / _TOP
+    if x.shape[1] > _COLOURS:
+        own_means = x[:, _COLOURS:].mean((2, 3), keepdim=True)
+        fill = torch.cat((fill.expand(len(x), -1, -1, -1), own_means), dim=1)
     return torch.where(is_inside, moved, fill)
 
 
@@ -197,3 +208,14 @@ OPERATIONS: dict[Operation, PixelOperation] = {
     Operation.TRANSLATE_X: _translate_x,
     Operation.TRANSLATE_Y: _translate_y,
 }
+# what moves pixels or sharpens them; all others change colours
+OF_ALL_BANDS = frozenset(
+    (
+        Operation.ROTATE,
+        Operation.SHARPNESS,
+        Operation.SHEAR_X,
+        Operation.SHEAR_Y,
+        Operation.TRANSLATE_X,
+        Operation.TRANSLATE_Y,
+    )
+)

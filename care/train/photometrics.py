@@ -26,11 +26,11 @@ CACHED = 1 << 18
 
 
 def crop(
-    image: UInt8[np.ndarray, "h w 3"],
+    image: UInt8[np.ndarray, "h w c"],
     parameters: ViewParameters,
     size: ImageSize,
-) -> UInt8[np.ndarray, "3 h2 w2"]:
-    """Cut a view out of a decoded RGB image.
+) -> UInt8[np.ndarray, "c h2 w2"]:
+    """Cut a view out of a decoded image.
 
     Args:
         image: height before width.
@@ -52,10 +52,10 @@ def crop(
 
 
 def cut_patches(
-    view: UInt8[np.ndarray, "3 h w"],
+    view: UInt8[np.ndarray, "c h w"],
     parameters: ViewParameters,
     patch: int,
-) -> UInt8[np.ndarray, "9 3 patch patch"]:
+) -> UInt8[np.ndarray, "9 c patch patch"]:
     """Cut a patch out of each cell of a view.
 
     Args:
@@ -75,14 +75,17 @@ def cut_patches(
 
 
 def apply_photometrics(
-    crops: UInt8[Tensor, "b 3 h w"],
+    crops: UInt8[Tensor, "b c h w"],
     numbers: Float[Tensor, "b 11"],
     operations: Float[Tensor, "b n 2"] | None = None,
-) -> Float[Tensor, "b 3 h w"]:
+) -> Float[Tensor, "b c h w"]:
     """Jitter, blur, gray, solarize and normalise a batch of crops, on their device.
 
+    A fourth band is cropped, flipped, blurred and moved alike, but it has no colours: jitter, gray,
+    solarization and other changes of colours leave it as it is.
+
     Args:
-        crops: RGB.
+        crops: RGB, perhaps with a fourth band.
         numbers: ``ViewParameters.colour`` of each crop, on the CPU.
         operations: ``ViewParameters.operations``, which follow the blur, likewise; None: none.
 
@@ -101,15 +104,21 @@ def apply_photometrics(
         for number, operation in enumerate(JITTER):
             x = change_some(x, order[:, place] == number, operation, amounts[:, number])
     for number, operation in enumerate(OTHERS, start=len(JITTER)):
-        x = change_some(x, amounts[:, number] > 0, operation, amounts[:, number])
+        of_step = amounts[:, number]
+        x = change_some(x, of_step > 0, operation, of_step, all_bands=operation is _blur)
         if operation is _blur and operations is not None:
             x = apply_operations(x, operations)
     return normalize(x)
 
 
-def normalize(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """RGB in 0…1 to ImageNet's mean 0 and deviation 1."""
-    mean, std = torch.tensor((MEAN, STD), device=x.device)[:, :, None, None].unbind()
+def normalize(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """RGB in 0…1 to ImageNet's mean 0 and deviation 1.
+
+    A fourth band stays in 0…1: its encoder knows the mean and deviation of what it was trained on.
+    """
+    others = x.shape[1] - len(MEAN)
+    numbers = ((*MEAN, *[0.0] * others), (*STD, *[1.0] * others))
+    mean, std = torch.tensor(numbers, device=x.device)[:, :, None, None].unbind()
     return (x - mean) / std
 
 
@@ -137,7 +146,7 @@ def _hue(x: Float[Tensor, "b 3 h w"], shift: Float[Tensor, "b 1 1 1"]) -> Float[
     return value[:, None] - chroma[:, None] * distance.neg_().add_(2).clamp_(0, 1)
 
 
-def _blur(x: Float[Tensor, "b 3 h w"], sigma: Float[Tensor, "b 1 1 1"]) -> Float[Tensor, "b 3 h w"]:
+def _blur(x: Float[Tensor, "b c h w"], sigma: Float[Tensor, "b 1 1 1"]) -> Float[Tensor, "b c h w"]:
     """Pillow's Gaussian blur: three passes of a box of fractional radius along either axis.
 
     The border pixel is repeated outwards.

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from care import CareError, CStream, Transformer, TStream, momentum_at
-from care.encoded import IMAGE_AXES
+from care.encoded import IMAGE_AXES, refuse_bands
 from care.image_size import ImageSize, image_size
 from care.momentum import update_targets
 from care.train import ranks
 from care.train.batches import Batch, batches, bytes_of_views
 from care.train.collapse import CollapseGuard
 from care.train.devices import keep_freed_memory, torch_device
+from care.train.fourth_band import fit_fourth_band
 from care.train.growth import describe_growth
 from care.train.initial import start_from
 from care.train.losses import TERMS, Losses
@@ -135,8 +136,11 @@ def pretrain(  # noqa: PLR0913 (keywords; one of the public verbs)
     _check_parts(steps, batch_size, accumulate)
     size = image_size(size)
     device = torch_device(machine.device)
+    refuse_bands(data.channels, c.backbone.online)
     check_views(views, size, c, t)
     init_digest = None if init is None else start_from(init, c)
+    if init is None:
+        fit_fourth_band(c, data)
     seen_size = views[0].seen_size(size)
     _tell_size(c, seen_size, has_weights=init is not None)
     images = batch_size // accumulate

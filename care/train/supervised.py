@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision import models
 from care.colour_split import SPACES
-from care.encoders import GRAY, Encoder, build_encoder
+from care.encoders import GRAY, RGBN, Encoder, build_encoder
 from care.errors import CareError
 from care.tapped import TappedEncoder
 from care.train.encoder_source import LIBRARIES
@@ -56,6 +56,11 @@ def supervised_network(name: str) -> Encoder:
         raise CareError(
             f"no ImageNet weights for {name!r}, whose images are gray; "
             f"supervised:{kind.removesuffix(GRAY)} takes gray images, too"
+        )
+    if kind.endswith(RGBN):
+        raise CareError(
+            f"no ImageNet weights for {name!r}, whose images have four bands; "
+            f"supervised:{kind.removesuffix(RGBN)} takes a set of three"
         )
     if kind in SPACES:
         raise CareError(

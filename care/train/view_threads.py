@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from care.encoded import bands_of
 from care.image_size import ImageSize, sides
 from care.momentum import MomentumPair, Siamese
 from care.streams import GLOBAL_VIEWS, CStream, CStreamOut, Maps, TStream, TStreamOut
@@ -58,7 +59,7 @@ class OneView(nn.Module):
         self.t = t
         self._t_precision = t_precision
 
-    def forward(self, x: Float[Tensor, "b 3 h w"], *, is_global: bool = True) -> ViewOut:
+    def forward(self, x: Float[Tensor, "b _ h w"], *, is_global: bool = True) -> ViewOut:
         """Take a view through encoder, heads and, if there is one, transformer.
 
         Args:
@@ -169,7 +170,7 @@ class ViewThreads:
 
     def __call__(
         self,
-        *views: Float[Tensor, "b 3 _ _"],
+        *views: Float[Tensor, "b _ _ _"],
         samples: Int[Tensor, " b"] | None = None,
     ) -> tuple[CStreamOut, TStreamOut | None]:
         """Embed views.
@@ -226,7 +227,8 @@ class ViewThreads:
         generator = torch.get_rng_state()
         buffers = dict(self._second.named_buffers())
         state = {name: buffer.clone() for name, buffer in buffers.items()}
-        example = next(self._second.parameters()).new_zeros(2, 3, *sides(size))
+        bands = bands_of(self._first.c.backbone.online)
+        example = next(self._second.parameters()).new_zeros(2, bands, *sides(size))
         with torch.no_grad():
             self._second(example)
         drew = not torch.equal(generator, torch.get_rng_state())

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from care import CareError
 from flows import graph, records
+from flows.checks import check_encoders
 from flows.evaluations import EVALUATIONS, EvaluationKind, on_labels
 from flows.experiment import Detection, Experiment, Images, Judging, Scenes, Training
 from flows.facts import Facts, label_counts
@@ -76,6 +77,39 @@ def test_every_stage_has_the_size_in_its_one_form(
     dense = ("detect", "segment")  # whose sizes are their own
     sizes = {stage.inputs["size"] for stage in stages if stage.kind not in dense}
     assert sizes == {size}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "bands", "said"),
+    [
+        ("resnet18-small-rgbn", None, "takes images of 4 bands, got 3"),
+        ("resnet18-small-rgbn", (3, 2, 1), "takes images of 4 bands, got 3"),
+        (None, (1, 2, 3, 4), "takes images of 3 bands, got 4"),
+    ],
+)
+def test_encoders_of_other_bands_are_refused_before_anything_starts(
+    tmp_path: Path, photos: str, encoder: str | None, bands: tuple[int, ...] | None, said: str
+) -> None:
+    images = Images(images=photos, bands=bands) if bands else Images()
+    experiment = Experiment(
+        out=str(tmp_path / "out"), images=images, training=Training(encoder=encoder)
+    )
+    with pytest.raises(CareError, match=said):
+        check_encoders(experiment)
+
+
+def test_detectors_of_four_bands_are_refused_before_anything_starts(
+    tmp_path: Path, photos: str
+) -> None:
+    experiment = Experiment(
+        out=str(tmp_path / "out"),
+        images=Images(images=photos, bands=(1, 2, 3, 4)),
+        training=Training(encoder="resnet18-small-rgbn"),
+        judging=Judging(baselines=[]),
+        detection=Detection(coco_train=photos, coco_val=photos),
+    )
+    with pytest.raises(Misuse, match="detectors see red, green and blue"):
+        check_encoders(experiment)
 
 
 def test_what_is_no_size_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ def test_a_fourth_band_of_another_name_is_left_out(tmp_path, capsys):
 @pytest.mark.parametrize("bands", [(1, 2), (0, 1, 2), (1, 2, 3, 4)])
 def test_bands_that_are_none_are_refused(tmp_path, bands):
     src = populate(tmp_path / "src", ["0.png"])
-    with pytest.raises(ShardError, match="wanted as bands one number or three"):
+    with pytest.raises(ShardError, match="wanted as bands one number, three, or four"):
         shards.build(src, tmp_path / "set", bands=bands)
 
 

@@ -275,6 +275,7 @@ def test_a_library_that_is_missing_is_told_and_not_asked(make_file, tmp_path, mo
         ("resnet50x2", "hf", "wide 3×3 .*torchvision or timm or detectron2 or onnx"),
         ("vit-tiny8", "detectron2", "only its ResNets"),
         ("lab:resnet18-small-half", "torchvision", "no model of it"),
+        ("resnet18-small-half-rgbn", "safetensors", "four bands, .*RUN/encoder.safetensors"),
     ],
 )
 def test_what_a_library_has_no_place_for_is_refused(tmp_path, name, to, message):

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 from torchvision import transforms
-from care import resnet18, streams_for
+from care import build_encoder, resnet18, streams_for
 from care.evaluate.images import centre_crop
 from care.show import attention_map, overlay, sheet, transformer_map
 from care.show.map_sheet import LEGEND_HEIGHT, coloured, draw_sheet
@@ -55,6 +55,16 @@ def test_a_sheet_has_the_images_and_a_row_for_each_encoder(encoder, make_image):
             assert np.abs(np.asarray(cell).astype(int) - np.asarray(part)).max() <= 1
         label = np.asarray(picture.crop((0, 44 * y, 84, 44 * y + 40)))
         assert label.min() < 100 < label.max()
+
+
+def test_a_sheet_of_four_bands_shows_the_first_three(make_image):
+    colours = make_image(0, (60, 60))
+    image = Image.merge("RGBX", [*colours.split(), colours.getchannel(0)])
+    torch.manual_seed(0)
+    data = sheet([image], {"four": build_encoder("resnet18-small-half-rgbn")}, size=32, cell=40)
+    picture = Image.open(BytesIO(data)).convert("RGB")
+    shown = np.asarray(picture.crop((84, 0, 124, 40)))
+    assert np.array_equal(shown, np.asarray(centre_crop(colours, 40)))
 
 
 def test_a_sheet_of_wide_crops_has_wide_pictures(encoder, make_image):

@@ -117,7 +117,8 @@ def test_a_random_encoder_is_a_function_of_the_seed(untouched_generator):
     assert_same(one.state_dict(), resnet18(small=True, half=True).state_dict())
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+# of encoders of four bands others have no files
+@pytest.mark.parametrize("name", [name for name in ENCODERS if not name.endswith("-rgbn")])
 def test_the_architecture_is_inferred(tmp_path, capsys, name):
     with torch.device("meta"):
         own = (

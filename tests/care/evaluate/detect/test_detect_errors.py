@@ -7,7 +7,7 @@ from detecting import SETTINGS, judge, rows, train
 from processes import together
 from torch import nn
 import shards
-from care import CareError
+from care import CareError, build_encoder
 from care.evaluate.pictures import Examples, ResizedPicture
 from care.tapped import TappedEncoder
 from shards.pixels import PixelRule
@@ -99,6 +99,13 @@ def test_masks_that_are_missing_are_refused_and_boxes_without_one_are_left_out(s
             True,
             not mask,
         ]
+
+
+def test_an_encoder_of_four_bands_is_refused(sets, tmp_path):
+    encoder = build_encoder("resnet18-small-half-rgbn")
+    with pytest.raises(CareError, match="takes images of 4 bands, got 3"):
+        judge(encoder, *sets, tmp_path, **SETTINGS)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_c4_form_is_refused_of_what_is_no_resnet(sets, tmp_path):
