@@ -6,6 +6,16 @@ import typer
 from care.train.encoder_source import with_branch
 from care.train.load import is_foreign
 from flows import records
+from flows.cli.evaluate_options import (
+    Columns,
+    EncoderSources,
+    NetworkKey,
+    PixelDeviation,
+    PixelMean,
+    Processes,
+    ResultsFolder,
+    Trials,
+)
 from flows.cli.options import Json, add_command, new_app
 from flows.cli.tables import show_results
 from flows.evaluations import ABOUT, JUDGED, EvaluationKind
@@ -33,25 +43,13 @@ def _add(line: EvaluationKind) -> None:
     of_tables = "; of a table also a shard set" if "columns" in places_of(line.kind) else ""
 
     def run(  # noqa: PLR0913 (the options of a command)
-        encoder: Annotated[
-            list[str],
-            typer.Argument(
-                metavar="ENCODER…", help="Runs, weights files, random:NAME, supervised:NAME."
-            ),
-        ],
+        encoder: EncoderSources,
         *,
         train: Annotated[str, typer.Option(help=f"{images}, to learn from.")] = "",
         val: Annotated[str, typer.Option(help=f"{images}, to be scored.")],
-        out: Annotated[
-            str, typer.Option(help="Folder for results, runs and features, path or URL.")
-        ] = "evaluations",
-        trials: Annotated[
-            int, typer.Option(min=1, help="Seeds; their mean and deviation are told.")
-        ] = line.trials,
-        nproc: Annotated[
-            int,
-            typer.Option(min=1, help="Processes that train a network together, such as one a GPU."),
-        ] = 1,
+        out: ResultsFolder = "evaluations",
+        trials: Trials = line.trials,
+        nproc: Processes = 1,
         image_root: Annotated[
             str | None,
             typer.Option(
@@ -59,32 +57,10 @@ def _add(line: EvaluationKind) -> None:
                 f" where they are not found around the lists{of_tables}."
             ),
         ] = None,
-        columns: Annotated[
-            str | None,
-            typer.Option(
-                metavar="IMAGE,CLASSES…",
-                help="Columns of a table: that of the images, and that of their classes, or one of"
-                " 1 and 0 for each class.",
-            ),
-        ] = None,
-        key: Annotated[
-            str | None,
-            typer.Option(
-                help="Which network of other people's files that have several, such as teacher; of"
-                " one file alone it is FILE:teacher."
-            ),
-        ] = None,
-        mean: Annotated[
-            str | None,
-            typer.Option(
-                metavar="R,G,B",
-                help="Of the pixels in 0…1 that other people's files were trained on; by default"
-                " ImageNet's.",
-            ),
-        ] = None,
-        std: Annotated[
-            str | None, typer.Option(metavar="R,G,B", help="Their deviation, with --mean.")
-        ] = None,
+        columns: Columns = None,
+        key: NetworkKey = None,
+        mean: PixelMean = None,
+        std: PixelDeviation = None,
         as_json: Json = False,
         **settings: Any,
     ) -> None:

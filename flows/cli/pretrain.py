@@ -6,12 +6,12 @@
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 import torch
 import typer
 import shards
 from care import CStream, Objective, TStream, c_stream_for, streams_for
-from care.encoders import ENCODERS, Encoder, build_encoder
+from care.encoders import Encoder, build_encoder
 from care.evaluate import knn, quality_probe
 from care.evaluate.evaluation import comparable
 from care.train import Pretrained, TimedProbe, pretrain
@@ -27,6 +27,19 @@ from care.train.tensorboard import summary_writer, tensorboard_log
 from care.vit import VITS
 from flows.cli.options import Json, Seed, SetPath, add_command, new_app
 from flows.cli.pretrain_hints import batch_size_for, say_next, warn_of_few, warn_of_hours
+from flows.cli.pretrain_options import (
+    AllowedChanges,
+    EncoderName,
+    Epochs,
+    EpochsBetweenNeighbours,
+    EpochsBetweenProbes,
+    ImagesAStep,
+    NeighboursSet,
+    Processes,
+    RunPath,
+    TensorBoard,
+    WarmupEpochs,
+)
 from flows.cli.pretrain_recipe import (
     MethodChoice,
     fitted_objective,
@@ -51,65 +64,25 @@ def main() -> None:
 @listing_once()
 def _run(  # noqa: PLR0913 (the options of a command)
     path: SetPath,
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Run directory or URL, new or of the same run.")
-    ],
-    encoder: Annotated[
-        str,
-        typer.Option(
-            help=f"{', '.join((*ENCODERS, *VITS))}, NAME:TAP, torchvision:MODEL:TAP or "
-            "timm:MODEL:TAP."
-        ),
-    ] = "resnet50",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the set.")] = 100,
-    warmup_epochs: Annotated[
-        float | None,
-        typer.Option(min=0, help="Default: the recipe's, byol's 10, at most a tenth of the run."),
-    ] = None,
-    nproc: Annotated[
-        int, typer.Option(min=1, help="Training processes on this machine, such as one a GPU.")
-    ] = 1,
-    allow_change: Annotated[
-        list[str] | None,
-        typer.Option(help="A setting that may differ from the run's."),
-    ] = None,
-    knn_every: Annotated[
-        int, typer.Option(min=0, help="Epochs between kNN evaluations on the way; 0: none.")
-    ] = 0,
-    knn_val: Annotated[
-        str | None, typer.Option(help="Labelled set for them; SET has the neighbours.")
-    ] = None,
-    probe: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Epochs between verdicts on the way that need no labels: RankMe, LiDAR, alignment,"
-            " uniformity, agreement of neighbours; 0: none.",
-        ),
-    ] = 0,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write TensorBoard's event files to RUN.")
-    ] = False,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            help="Images a step, on all processes together; by default the paper's 1024, or what"
-            " leaves an epoch of a smaller set four steps.",
-        ),
-    ] = None,
+    run: RunPath,
+    encoder: EncoderName = "resnet50",
+    epochs: Epochs = 100,
+    warmup_epochs: WarmupEpochs = None,
+    nproc: Processes = 1,
+    allow_change: AllowedChanges = None,
+    knn_every: EpochsBetweenNeighbours = 0,
+    knn_val: NeighboursSet = None,
+    probe: EpochsBetweenProbes = 0,
+    tensorboard: TensorBoard = False,
+    batch_size: ImagesAStep = None,
     seed: Seed = 0,
     as_json: Json = False,
     **settings: Any,
 ) -> None:
     """Pre-train in this process, or start the processes that do it together."""
     choice = take_choice(settings)
-    _ = choice.recipe  # a wrong name is told first
+    _check_choice(encoder, choice)
     data = shards.open(path)
-    with torch.random.fork_rng(devices=[]):
-        build_encoder(encoder)  # likewise
-    check_method(encoder, choice.objective, t_stream=choice.t_stream)
-    check_optimizer(choice.objective, choice.optimizer)
     batch_size = batch_size_for(
         data, run, batch_size, nproc=nproc, accumulate=settings["accumulate"]
     )
@@ -163,6 +136,15 @@ def _run(  # noqa: PLR0913 (the options of a command)
             _show(trained, as_json)
             if not as_json:
                 say_next(run, path, is_labelled=len(data.classes) > 1)
+
+
+def _check_choice(encoder: str, choice: MethodChoice) -> None:
+    """Tell wrong names, and what does not go together, before anything else."""
+    _ = choice.recipe
+    with torch.random.fork_rng(devices=[]):
+        build_encoder(encoder)
+    check_method(encoder, choice.objective, t_stream=choice.t_stream)
+    check_optimizer(choice.objective, choice.optimizer)
 
 
 def _streams(
