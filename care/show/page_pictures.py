@@ -6,7 +6,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 from PIL import Image
-from upath import UPath
 from care.show.maps import sheet_caption
 from shards import storage
 
@@ -76,9 +75,7 @@ KINDS = (
 )
 
 
-def pictures_of(
-    folder: Path | UPath, names: Collection[str], encoders: Sequence[str]
-) -> list[PagePicture]:
+def pictures_of(folder: Path, names: Collection[str], encoders: Sequence[str]) -> list[PagePicture]:
     """Read the pictures that a run has.
 
     Args:
