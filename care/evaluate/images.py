@@ -163,7 +163,8 @@ def random_crops(
     to_load, to_label = tee(batches)
     keys = (_keys(rows[ids], epoch) for epoch, ids in to_load)
     views = load_examples(CroppedViews(data, size, seed, (view,)), keys, workers)
-    for (_, ids), ((pixels,), _, _) in zip(to_label, views, strict=True):
+    for (_, ids), crops in zip(to_label, views, strict=True):
+        (pixels,) = crops.pixels
         labels = data.labels[rows[ids]].astype(np.int64)
         yield LabelledCrops(
             images=normalize(pixels.float() / 255),
@@ -194,9 +195,9 @@ def views_of_images(
         workers: processes that decode.
     """
     keys = ([(NO_EPOCH, row) for row in batch] for batch in batches)
-    for pixels, colours, _ in load_examples(CroppedViews(data, size, seed, views), keys, workers):
-        coloured = [apply_photometrics(crops, colours[:, n]) for n, crops in enumerate(pixels)]
-        yield torch.stack(coloured, 1)
+    for crops in load_examples(CroppedViews(data, size, seed, views), keys, workers):
+        by_view = zip(crops.pixels, crops.colours.unbind(1), crops.operations, strict=True)
+        yield torch.stack([apply_photometrics(*of_view) for of_view in by_view], 1)
 
 
 def _keys(rows: Rows, epoch: int) -> list[tuple[int, int]]:
