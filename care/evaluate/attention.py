@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from care.attention import Transformer
-from care.encoded import evaluating
+from care.encoded import evaluating, refuse_bands
 from care.encoders import Encoder
 from care.errors import CareError
 from care.evaluate.attention_maps import attention_map
@@ -105,11 +105,13 @@ def attention(
         map without preference would have.
 
     Raises:
-        CareError: No image has an object, or the encoder has no such stage or transformer.
+        CareError: No image has an object, or the encoder has no such stage or transformer, or takes
+            images of four bands.
 
     Source: Zhang et al. 2016 for the pointing game; Caron et al. 2021 (DINO) for the Jaccard index;
     Siméoni et al. 2021 (LOST) for the box.
     """
+    refuse_bands(3, encoder)
     framing = Framing(size or encoder.size if crop else None)
     transformer = _transformer(source, encoder) if kind == "t-stream" else None
     parts = list[ObjectFigures]()

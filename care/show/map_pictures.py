@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from care.attention import Transformer
-from care.encoded import evaluating
+from care.encoded import evaluating, refuse_bands
 from care.encoders import Encoder
 from care.errors import CareError
 from care.evaluate.attention_inside import cropped_pixels
@@ -108,8 +108,8 @@ def draw_maps(  # noqa: PLR0913 (keywords; the options of a command)
         cell: shorter side of a picture, pixels.
 
     Raises:
-        CareError: A kind of map, a stage, a block, a head or a class is not there, or no network
-            has what a kind is of.
+        CareError: A kind of map, a stage, a block, a head or a class is not there, no network has
+            what a kind is of, or one takes images of other bands.
     """
     unknown = [name for name in kind if name not in KINDS]
     if unknown or not kind:
@@ -117,8 +117,11 @@ def draw_maps(  # noqa: PLR0913 (keywords; the options of a command)
     attending = _attending(block, head, query)
     size = size or next(iter(networks.values())).encoder.size
     pixels = normalize(cropped_pixels([named.image for named in images], size))
+    for network in networks.values():
+        refuse_bands(pixels.shape[1], network.encoder)
     shown = picture_size(size, cell)
-    crops = [centre_crop(named.image, shown) for named in images]
+    # of four bands the first three are to be seen
+    crops = [centre_crop(named.image, shown).convert("RGB") for named in images]
     rows: dict[str, list[Image.Image]] = {"image": crops}
     captions = dict[str, list[str]]()
     abouts = list[str]()
@@ -141,7 +144,7 @@ def draw_maps(  # noqa: PLR0913 (keywords; the options of a command)
 
 def _rows_of_kind(
     networks: Mapping[str, Network],
-    pixels: Float[Tensor, "b 3 h w"],
+    pixels: Float[Tensor, "b _ h w"],
     kind: str,
     stage: str | None,
     class_name: str | None,
@@ -172,7 +175,7 @@ def _class_row(
     name: str,
     encoder: Encoder,
     probe: ClassProbe,
-    batch: Float[Tensor, "b 3 h w"],
+    batch: Float[Tensor, "b _ h w"],
     stage: str | None,
     class_name: str | None,
 ) -> _Row:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from care import CareError, resnet18, streams_for
+from care import CareError, build_encoder, resnet18, streams_for
 from care.evaluate.class_probe import ClassProbe
 from care.evaluate.images import centre_crop
 from care.show import Attending, attention_map, class_map, overlay, transformer_map
@@ -122,3 +122,15 @@ def test_where_no_encoder_has_what_a_kind_is_of_it_says_what_to_do(networks, ima
         draw(bare, images, kind=("class",))
     with pytest.raises(CareError, match="none of these encoders has a T-stream; wanted a run"):
         draw(bare, images, kind=("t-stream",))
+
+
+def test_of_four_bands_the_first_three_are_to_be_seen(networks, make_image) -> None:
+    image = make_image(0, (50, 40))
+    infrared = Image.new("L", image.size, 90)
+    banded = Image.merge("RGBX", (*image.split(), infrared))
+    torch.manual_seed(0)
+    network = {"bands": Network(build_encoder("resnet18-small-half-rgbn").eval())}
+    pictures = draw(network, [NamedImage("a.png", banded)])
+    assert np.array_equal(cell_of(pictures, 0, 0), np.asarray(centre_crop(image, CELL)))
+    with pytest.raises(CareError, match="takes images of 4 bands, got 3"):
+        draw(network, [NamedImage("a.png", image)])
