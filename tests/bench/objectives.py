@@ -5,6 +5,7 @@ memory can be told, and they take their steps in turn.
 """
 
 import argparse
+import importlib
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,6 +19,11 @@ ENCODER, SIZE, BATCH_SIZE = "resnet18-small-half", 64, 64
 QUEUE, PROTOTYPES = 65_536, 3000
 GLOBAL = (SIZE, SIZE)
 SMALL_CROPS = 4 * (SIZE // 2,)
+# what a peer imports before its memory is looked at
+MODULES = {
+    "care": ("care.train.losses", "care.objectives.by_name"),
+    "lightly": ("care.encoders", "lightly.loss", "lightly.models.modules", "lightly.models.utils"),
+}
 
 
 class Row(NamedTuple):
@@ -53,6 +59,9 @@ def be_peer(kind: str, row: Row) -> None:
         torch.randn(BATCH_SIZE, 3, side, side).contiguous(memory_format=torch.channels_last)
         for side in row.sides
     ]
+    # modules are no memory of a step
+    for name in MODULES[kind]:
+        importlib.import_module(name)
     before = peak_memory()
     with ExitStack() as stack:
         step = care_step(stack, row) if kind == "care" else lightly_step(row)
@@ -62,7 +71,7 @@ def be_peer(kind: str, row: Row) -> None:
 def care_step(stack: ExitStack, row: Row) -> Callable[[Sequence], None]:
     """Our step, as ``pretrain`` takes it."""
     import torch
-    from care import streams_for
+    from care import c_stream_for
     from care.objectives import MoCoV2, SwAV
     from care.objectives.by_name import OBJECTIVES
     from care.train.losses import Losses
@@ -72,7 +81,7 @@ def care_step(stack: ExitStack, row: Row) -> Callable[[Sequence], None]:
         "swav": lambda: SwAV(prototypes=PROTOTYPES, frozen_steps=0),
     }
     make = fitted.get(row.objective, lambda: OBJECTIVES[row.objective])
-    c, _ = streams_for(ENCODER, size=SIZE, objective=make())
+    c = c_stream_for(ENCODER, objective=make())
     model = Losses(c, None, 0.0).to(memory_format=torch.channels_last).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, 0.05, momentum=0.9, weight_decay=1e-4, fused=True)
