@@ -61,6 +61,9 @@ def care_reproduce(
     """
     grid = checked_grid(arm_choice, regime_choice, few_labels, judging)
     images = grid_images(image_choice, out)
+    has_masks = images.scenes is not None
+    # of photographs without one, before sets are built
+    _ = judging.possible(has_masks=has_masks, has_few_labels=True)
     with Schedule(out, machine.execution()) as schedule:
         sets = build_sets(schedule, images)
         default_protocol: ProtocolName = "quick" if images.scenes else "photos"
@@ -80,7 +83,7 @@ def care_reproduce(
             machine,
             PROTOCOLS[regime_choice.protocol or default_protocol],
             regime_choice.recipe_changes,
-            judging.possible(has_masks=images.scenes is not None, has_few_labels=bool(counts)),
+            judging.possible(has_masks=has_masks, has_few_labels=bool(counts)),
         )
         is_tuned = "finetune" in judging.evaluations
         skipped = skipped_shares(few_labels.labels, counts) if is_tuned else []
