@@ -101,7 +101,8 @@ def _stretch_contrast(x: Tensor, _amount: Tensor) -> Tensor:
 
 
 def _equalize(x: Tensor, _amount: Tensor) -> Tensor:
-    return functional.equalize(_levels(x).to(torch.uint8)).to(x.dtype) / _TOP
+    evened: Tensor = functional.equalize(_levels(x).to(torch.uint8))
+    return evened.to(x.dtype) / _TOP
 
 
 def _invert(x: Tensor, _amount: Tensor) -> Tensor:
@@ -181,8 +182,12 @@ def _sample(
     down = torch.arange(height, device=x.device, dtype=dtype).add_(0.5).reshape(1, 1, -1, 1)
     from_left, from_top = source(across, down)
     is_inside = (from_left >= 0) & (from_left < width) & (from_top >= 0) & (from_top < height)
-    places = torch.broadcast_tensors(2 * from_left / width - 1, 2 * from_top / height - 1)
-    grid = torch.stack(places, dim=-1)[:, 0].to(x.dtype).expand(len(x), height, width, 2)
+    shape = (len(x), 1, height, width)
+    places = [
+        (2 * place / side - 1).expand(shape)
+        for place, side in ((from_left, width), (from_top, height))
+    ]
+    grid = torch.stack(places, dim=-1)[:, 0].to(x.dtype)
     moved = nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
     fill = torch.tensor(FILL, device=x.device, dtype=x.dtype).reshape(1, 3, 1, 1) / _TOP
     if x.shape[1] > _COLOURS:

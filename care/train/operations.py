@@ -124,7 +124,7 @@ def draw_operations(
 def _rand_augment(uniform: list[float]) -> list[tuple[int, float]]:
     """Operations drawn of all, twice the same, too; each is left out half of the time."""
     count = len(Operation) - 1
-    drawn = []
+    drawn = list[tuple[int, float]]()
     for first in range(0, 4 * RAND_AUGMENT_COUNT, 4):
         of_choice, of_decision, of_magnitude, of_sign = uniform[first : first + 4]
         operation = Operation(int(of_choice * count))
