@@ -92,7 +92,8 @@ def _conditions(result: Result) -> Conditions:
     if result.trials > 1:
         protocol += f"; mean ± standard deviation of {result.trials} trials"
     values = dict[str, object]({"seed": result.seed})
-    for name, value in result.settings.items():
+    # sorted: a record that was read again has them in another order than a result just made
+    for name, value in sorted(result.settings.items()):
         if name not in WITHOUT_EFFECT and name not in result.chosen:
             values[name] = value
     for part, digest in result.digests.items():

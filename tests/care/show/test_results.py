@@ -40,6 +40,14 @@ def test_gathering_takes_every_result_below_a_folder(tmp_path):
     assert gather(tmp_path / "a" / "deep")[0]["file"] == "results.json"
 
 
+def test_the_order_of_settings_sets_no_results_apart():
+    rows = [
+        evaluation(encoder="a", settings={"k": 1, "size": 32}, top1=1.0),
+        evaluation(encoder="b", settings={"size": 32, "k": 1}, top1=2.0),
+    ]
+    assert {task for task, *_ in lines_of(rows)} == {"kNN"}
+
+
 def test_a_result_that_is_in_two_files_is_told_once_and_by_the_outer_one(tmp_path):
     put(
         tmp_path,
