@@ -48,8 +48,10 @@ def automation() -> Automation:
         ),
         actions=[
             ChangeFlowRunState(
+                name=None,
                 state=StateType.CRASHED,
                 message=f"no heartbeat for {PATIENCE.seconds} s: its process is gone",
+                force=False,
             )
         ],
     )
