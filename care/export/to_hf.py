@@ -86,12 +86,12 @@ def _load(folder: Path, preprocessing: Preprocessing) -> Features:
     from transformers.utils import logging
 
     has_bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
     try:
         model, outcome = AutoModel.from_pretrained(folder, output_loading_info=True)
     finally:
         if has_bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
     differing = [name for names in outcome.values() for name in names]
     if differing:
         raise CareError(f"transformers loads other weights than were written: {differing[:3]}")
