@@ -6,7 +6,7 @@ Tests: ``tests/flows/test_deployments.py``.
 """
 
 from datetime import timedelta
-from prefect.automations import Automation, ChangeFlowRunState, EventTrigger, Posture
+from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger, Posture
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.events.schemas.events import ResourceSpecification
@@ -29,9 +29,9 @@ def miss_heartbeats() -> bool:
     return True
 
 
-def automation() -> Automation:
+def automation() -> AutomationCore:
     """What the server is asked to do: of every run of our flows, alone of those that had begun."""
-    return Automation(
+    return AutomationCore(
         name=NAME,
         description="made by care pipeline; the files of the run are whole, give its command again",
         trigger=EventTrigger(

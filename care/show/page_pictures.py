@@ -75,11 +75,13 @@ KINDS = (
 )
 
 
-def pictures_of(folder: Path, names: Collection[str], encoders: Sequence[str]) -> list[PagePicture]:
+def pictures_of(
+    folder: str | Path, names: Collection[str], encoders: Sequence[str]
+) -> list[PagePicture]:
     """Read the pictures that a run has.
 
     Args:
-        folder: of the run, perhaps in an object store.
+        folder: of the run, or its URL.
         names: of the files in it. A JSON beside a picture, as ``care maps`` leaves one, has its
             ``caption`` and the names of its ``rows``.
         encoders: names of the encoders that its results are of.
@@ -92,11 +94,11 @@ def pictures_of(folder: Path, names: Collection[str], encoders: Sequence[str]) -
         facts_file = str(Path(kind.file).with_suffix(".json"))
         if facts_file in names:
             # of a picture that a command has drawn
-            facts = storage.read_json(folder / facts_file)
+            facts = storage.read_json(f"{folder}/{facts_file}")
         rows = dict.fromkeys(facts.get("rows") or encoders)
         alt = kind.alt.format(encoders=", ".join(rows) or "that of the run")
         caption = facts.get("caption") or kind.caption
-        source = _embedded(storage.read_bytes(folder / kind.file))
+        source = _embedded(storage.read_bytes(f"{folder}/{kind.file}"))
         pictures.append(PagePicture(kind.heading, alt, caption, source))
     return pictures
 

@@ -70,7 +70,7 @@ def report(
         rows = _rows_of_run(run, judged, optional=optional)
     settings = settings_of_pipeline(results, rows) or settings_of_run(run)
     steps = [json.loads(line) for line in losses.splitlines()]
-    pictures = pictures_of(folder, names, [result.encoder for result in read(rows)])
+    pictures = pictures_of(run, names, [result.encoder for result in read(rows)])
     plane = None
     if embedding.FILE in names:
         plane = embedding.scatter(storage.read_json(folder / embedding.FILE))

@@ -85,6 +85,7 @@ TESTS = {
     "transparency": "pixels:transparency_stays_what_it_is",
     "a fourth band that": "pixels:near_infrared_that_is_called_alpha_is_left_out",
     "a fourth band of": "pixels:a_fourth_band_of_another_name_is_left_out",
+    "red, green, blue and": "four_bands:four_bands_are_kept_as_they_are_in_the_order_that_is_named",
     "two bands": "pixels:many_bands_are_refused_until_three_are_chosen",
     "TIFFs that": "pixels:tiffs_that_pillow_misreads_are_read_by_tifffile",
     "TIFFs of several": "images:the_first_frame_of_an_animation",

@@ -262,7 +262,7 @@ def test_a_fourth_band_of_another_name_is_left_out(tmp_path, capsys):
     assert "images have a fourth band, which is left out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("bands", [(1, 2), (0, 1, 2), (1, 2, 3, 4)])
+@pytest.mark.parametrize("bands", [(1, 2), (0, 1, 2), (1, 2, 3, 4, 5)])
 def test_bands_that_are_none_are_refused(tmp_path, bands):
     src = populate(tmp_path / "src", ["0.png"])
     with pytest.raises(ShardError, match="wanted as bands one number, three, or four"):
