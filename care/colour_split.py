@@ -138,7 +138,7 @@ def with_channels(network: nn.Module, channels: int) -> nn.Module:
         bias=False,
     )
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    network.bands = channels
+    network.bands = channels  # type: ignore[assignment]
     network.name = ""  # type: ignore[assignment]
     return network
 
