@@ -73,7 +73,7 @@ def test_sets_trainings_and_evaluations(elsewhere, photos, tmp_path: Path) -> No
     pretrain = ("pretrain", tmp_path / "set", tmp_path / "run", "--encoder", "resnet18-small-half")
     run(elsewhere, *pretrain, *tiny)
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "done"
-    data = ("--train", tmp_path / "set", "--val", tmp_path / "set")
+    data = ("--train", tmp_path / "set", "--val", tmp_path / "set", "--out", tmp_path / "judged")
     assert "kNN" in run(elsewhere, "evaluate", "knn", tmp_path / "run", *data)
 
 
