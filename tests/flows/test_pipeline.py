@@ -239,9 +239,15 @@ def test_own_images_and_own_boxes(tmp_path: Path) -> None:
         out=str(tmp_path / "run"), images=str(tmp_path / "train" / "images"), **boxed, **TINY
     )
     assert results["skipped"] == []
-    tasks = {"kNN", "linear on cached features", "65 % of the labels", "COCO FPN without masks"}
-    assert {row["task"] for row in results["evaluations"]} == tasks
-    assert "1 left out of train: box without area" in results["evaluations"][-1]["protocol"]
+    protocols = {row["task"]: row["protocol"] for row in results["evaluations"]}
+    assert {*protocols} == {
+        "kNN",
+        "linear on cached features",
+        "65 % of the labels",
+        "label-free quality",
+        "COCO FPN without masks",
+    }
+    assert "1 left out of train: box without area" in protocols["COCO FPN without masks"]
 
 
 @pytest.fixture
@@ -262,6 +268,7 @@ def test_too_few_labels_skip_aloud(tmp_path: Path, photos: str) -> None:
         "kNN",
         "linear on cached features",
         "57.1 % of the labels",
+        "label-free quality",
     }
 
 
