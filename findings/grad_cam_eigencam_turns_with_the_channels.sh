@@ -4,7 +4,7 @@
 # EigenCAM is the feature map along its first principal direction. A direction has no sign: the sign of the singular
 # vector is whatever the decomposition returns, and the package keeps the half that happens to be positive. One would
 # guess that a map depends on what a network computes. Here one convolution is written with its channels reordered, the
-# next layer alike, so that every output is equal; three of eight such orders turn the map around. It matters where maps
+# next layer alike, so that every output is equal; two of eight such orders turn the map around. It matters where maps
 # of several encoders stand side by side, as in papers' figures: one may look at the objects and the other past them by
 # the order of the channels alone. A fixed sign, such as that of the mean activation, has to be chosen by whoever compares.
 set -euo pipefail
@@ -12,8 +12,6 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet grad-cam==1.5.7 torch==2.14.1 torchvision==0.29.1 numpy==2.4.6
-"$folder/venv/bin/pip" uninstall --quiet --yes opencv-python
-"$folder/venv/bin/pip" install --quiet opencv-python-headless==5.0.0.93
 "$folder/venv/bin/python" -W ignore - <<'PYTHON'
 from importlib.metadata import version
 import numpy as np
