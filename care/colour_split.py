@@ -4,9 +4,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from care.encoded import Encoded, bands_of, check_bands
+from care.encoded import Encoded, bands_of, refuse_bands
 from care.errors import CareError
-from care.image_size import ImageSize
+from shards.image_size import ImageSize
 
 # ImageNet's mean and deviation, by which images come normalised
 _MEAN = (0.485, 0.456, 0.406)
@@ -54,7 +54,7 @@ class ColourSplitEncoder(nn.Module):
     Attributes:
         features: channels of the pooled features of both.
         branches: number of encoders, whose features are of equal width.
-        size: of the images that it is trained on, pixels, see ``care.image_size``.
+        size: of the images that it is trained on, pixels, see ``shards.image_size``.
         assumed: what is supposed of it that its weights do not tell; "" of our own.
         variant: what decides its features and its weights do not tell: the space.
 
@@ -79,7 +79,7 @@ class ColourSplitEncoder(nn.Module):
 
     def maps(self, images: Float[Tensor, "b _ h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """Compute the map of both after each stage, by name."""
-        check_bands(images, self)
+        refuse_bands(images.shape[1], self)
         channels = split_colours(self.input(images), self.space)
         of_lightness = self.lightness.maps(channels[:, :1])  # type: ignore[operator]
         of_colour = self.colour.maps(channels[:, 1:])  # type: ignore[operator]
@@ -90,7 +90,7 @@ class ColourSplitEncoder(nn.Module):
 
     def forward(self, images: Float[Tensor, "b _ h w"]) -> Encoded:
         """Encode images normalised by ImageNet's mean and standard deviation."""
-        check_bands(images, self)
+        refuse_bands(images.shape[1], self)
         channels = split_colours(self.input(images), self.space)
         of_lightness = self.lightness(channels[:, :1])
         of_colour = self.colour(channels[:, 1:])

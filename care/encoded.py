@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from care.errors import CareError
-from care.image_size import ImageSize, sides
+from shards.image_size import ImageSize, sides
 
 # of a view [b, c, h, w]; patches have one more
 IMAGE_AXES = 4
@@ -58,19 +58,6 @@ def bands_of(encoder: nn.Module) -> int:
     return int(getattr(encoder, "bands", 3))
 
 
-def check_bands(images: Float[Tensor, "b _ h w"], encoder: nn.Module) -> None:
-    """Refuse images of other bands than an encoder takes.
-
-    Args:
-        images: for the encoder.
-        encoder: whose ``bands`` count.
-
-    Raises:
-        CareError: They have more bands, or fewer.
-    """
-    refuse_bands(images.shape[1], encoder)
-
-
 def refuse_bands(bands: int, encoder: nn.Module) -> None:
     """Refuse another number of bands than an encoder takes.
 
@@ -107,7 +94,7 @@ def map_shape(encoder: nn.Module, size: ImageSize | tuple[int, int]) -> tuple[in
 
     Args:
         encoder: on any device, left in the mode that it was in.
-        size: of the image, pixels, as for ``care.image_size.sides``.
+        size: of the image, pixels, as for ``shards.image_size.sides``.
 
     Returns:
         Channels, height and width of the map.

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models, resnet
 from care.colour_split import SPACES, ColourSplitEncoder, with_channels
-from care.encoded import Encoded, InputNormalisation, check_bands
+from care.encoded import Encoded, InputNormalisation, refuse_bands
 from care.errors import CareError
-from care.image_size import ImageSize
 from care.tapped import TappedEncoder
 from care.vit import VITS, ViTEncoder
+from shards.image_size import ImageSize
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 # what is before the stages: a 7×7 convolution of stride 2 and pooling, or a 3×3 one without
@@ -52,7 +52,7 @@ class ResNetEncoder(resnet.ResNet):
     Attributes:
         name: what ``build_encoder`` rebuilds it from, recorded in checkpoints.
         features: channels of the pooled features.
-        size: of the images that it is trained on, pixels, see ``care.image_size``.
+        size: of the images that it is trained on, pixels, see ``shards.image_size``.
         assumed: what is supposed of it that its weights do not tell; "" of our own.
         variant: what decides its features and its weights do not tell: of 3×3 stems that are not
             ``small``, which one it is.
@@ -110,7 +110,7 @@ class ResNetEncoder(resnet.ResNet):
 
     def maps(self, images: Float[Tensor, "b _ h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """Compute the map after each stage, by name."""
-        check_bands(images, self)
+        refuse_bands(images.shape[1], self)
         pixels = self.input(images)
         if self.gray:
             # not a product of matrices, which autocast or TF32 would round

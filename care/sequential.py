@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from care.attention import Transformer
 from care.encoded import Encoded, bands_of
 from care.encoders import Encoder
-from care.image_size import ImageSize
 from care.objectives import Objective
 from care.positions import Position, RelativePosition
 from care.streams import CStream, streams_for
+from shards.image_size import ImageSize
 
 
 class SequentialEncoder(nn.Module):

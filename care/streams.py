@@ -13,13 +13,13 @@ from care.attention import Transformer
 from care.encoded import IMAGE_AXES, map_shape
 from care.encoders import Encoder, build_encoder
 from care.errors import CareError
-from care.image_size import ImageSize
 from care.momentum import MomentumPair, Pair, update_targets
 from care.objectives import BYOL, Objective
 from care.objectives.criterion import Loss
 from care.positions import Position, RelativePosition
 from care.similarity import Embeddings
 from care.vit import ViTEncoder
+from shards.image_size import ImageSize
 
 # views that the T-stream sees, too: what follows them are small crops, or patches
 GLOBAL_VIEWS = 2

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from care.encoded import Encoded, check_bands, evaluating
+from care.encoded import Encoded, evaluating, refuse_bands
 from care.errors import CareError
-from care.image_size import ImageSize
+from shards.image_size import ImageSize
 
 # px: side of the blank image, and of those that such networks are trained on
 SIDE = 224
@@ -85,7 +85,7 @@ class TappedEncoder(nn.Module):
         Hooks are there for the time of one call: one that stays would, in a copy of the network,
         still write into the original.
         """
-        check_bands(images, self)
+        refuse_bands(images.shape[1], self)
         outputs = dict[str, Any]()
 
         def keep(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:

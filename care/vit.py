@@ -10,10 +10,10 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from care.encoded import Encoded, check_bands
+from care.encoded import Encoded, refuse_bands
 from care.errors import CareError
-from care.image_size import ImageSize, sides
 from care.sines import sin_cos_table
+from shards.image_size import ImageSize, sides
 
 # the name of the one map
 TOKENS = "tokens"
@@ -128,7 +128,7 @@ class ViTEncoder(nn.Module):
         Raises:
             CareError: A side is no multiple of the patches'.
         """
-        check_bands(images, self)
+        refuse_bands(images.shape[1], self)
         height, width = images.shape[2:]
         if height % self.patch or width % self.patch:
             raise CareError(

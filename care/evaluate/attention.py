@@ -19,10 +19,10 @@ from care.evaluate.objects import Framing, Objects, objects_of
 from care.evaluate.predictions import as_csv, as_percent
 from care.evaluate.resampling import resampled_mean
 from care.evaluate.transformer_maps import Attending, transformer_map
-from care.image_size import ImageSize, Sides
 from care.train.photometrics import normalize
 from care.train.stored_transformer import load_stream
 from shards.boxes import BoxSet
+from shards.image_size import ImageSize, Sides
 from shards.progress import progress
 
 # images that are encoded together, where they have one size

@@ -11,8 +11,8 @@ from torch import Tensor
 from care.encoders import Encoder
 from care.evaluate.attention_maps import attention_map
 from care.evaluate.images import centre_crop
-from care.image_size import ImageSize
 from care.train.photometrics import normalize
+from shards.image_size import ImageSize
 
 # images that are encoded together
 BATCH = 256

@@ -10,7 +10,7 @@ from care.errors import CareError
 from care.evaluate.features import Features, device_of, extract
 from care.evaluate.linear_features import FAST_LRS, train_on_features
 from care.evaluate.linear_heads import HeadTraining, LinearHeads
-from care.image_size import ImageSize
+from shards.image_size import ImageSize
 
 # as of ``linear`` on features: passes over the set, images a step, and the share that is held out
 _EPOCHS, _BATCH, _HELD_OUT = 80, 256, 0.2

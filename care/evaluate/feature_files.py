@@ -14,11 +14,11 @@ import shards
 from care.encoders import Encoder
 from care.evaluate.features import Features, extract
 from care.evaluate.predictions import as_csv
-from care.image_size import ImageSize, image_size
 from care.train.precision import Precision
 from shards import storage
 from shards.bounds import NonNegativeInt, PositiveInt
 from shards.errors import Misuse, ShardError
+from shards.image_size import ImageSize, image_size
 
 
 def write_features(

@@ -16,12 +16,12 @@ import shards
 from care.encoded import evaluating
 from care.encoders import Encoder
 from care.evaluate.images import ImageSet, centre_crops
-from care.image_size import ImageSize, sides
 from care.train import ranks
 from care.train.loading import worker_count
 from care.train.precision import Precision, autocast
 from care.train.weights import digest_of
 from shards import storage
+from shards.image_size import ImageSize, sides
 from shards.progress import progress
 
 

@@ -13,12 +13,12 @@ from care.evaluate.images import Crops
 from care.evaluate.predictions import Predictions, predictions_of
 from care.evaluate.recipes import RECIPES, Candidate, Recipe, candidates_of, changed_recipe
 from care.evaluate.trial import Plan, train_and_score
-from care.image_size import image_size
 from care.train.machine import Machine
 from care.train.precision import Precision, fastest_precision
 from care.train.weights import digest_of
 from shards import storage
 from shards.bounds import BatchSize, Fraction, NonNegativeInt
+from shards.image_size import image_size
 
 
 def finetune(  # noqa: PLR0913 (a public verb)

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import center_crop, resize
 import shards
-from care.image_size import ImageSize, Sides, sides
 from care.train.batches import CroppedViews, load_examples
 from care.train.photometrics import apply_photometrics, normalize
 from care.train.views import View
 from shards.bounds import PositiveFloat
+from shards.image_size import ImageSize, Sides, sides
 
 Rows = NDArray[np.int64]
 # of views that no training sees: the pass over a set that they are drawn of

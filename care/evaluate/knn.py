@@ -18,9 +18,9 @@ from care.evaluate.evaluation import (
 from care.evaluate.features import Features, device_of, extract
 from care.evaluate.neighbours import nearest
 from care.evaluate.predictions import TOP, predictions_of, rank_classes
-from care.image_size import ImageSize, image_size
 from care.train.precision import Precision
 from shards.bounds import NonNegativeInt, PositiveInt, Range
+from shards.image_size import ImageSize, image_size
 from shards.progress import warn
 
 VOTES_AT_ONCE = 1024  # images, each with a float32 for every class

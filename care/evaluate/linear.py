@@ -21,11 +21,11 @@ from care.evaluate.linear_heads import (
 )
 from care.evaluate.linear_training import LinearPlan, held_out_features, steps_of_epoch, train_heads
 from care.evaluate.predictions import as_percent, predictions_of
-from care.image_size import image_size
 from care.train.machine import Machine
 from care.train.precision import Precision
 from care.train.weights import digest_of
 from shards.bounds import Fraction, NonNegativeInt, PositiveInt
+from shards.image_size import image_size
 
 LRS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 

@@ -17,13 +17,13 @@ from care.evaluate.linear_heads import (
     LinearHeads,
 )
 from care.evaluate.predictions import DECIMALS
-from care.image_size import ImageSize, sides
 from care.schedules import lr_at
 from care.train.loading import worker_count
 from care.train.machine import Machine
 from care.train.precision import Precision
 from care.train.rates import set_rate
 from care.train.run import Run
+from shards.image_size import ImageSize, sides
 
 # epochs after which the released code scores, beside every tenth and the last
 SCORED_EPOCHS = (1, 2, 5, 7)

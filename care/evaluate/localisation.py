@@ -19,8 +19,8 @@ from care.encoded import evaluating
 from care.encoders import Encoder
 from care.evaluate.attention_maps import attention_map
 from care.evaluate.images import centre_crop
-from care.image_size import ImageSize, Sides, sides
 from care.train.photometrics import normalize
+from shards.image_size import ImageSize, Sides, sides
 
 # of an image's longer side, by which a point may miss: 15 px of the 500 of a VOC image, as in
 # TorchRay

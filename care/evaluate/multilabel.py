@@ -17,9 +17,9 @@ from care.evaluate.linear_features import FAST_LRS, TrainedHeads, train_on_featu
 from care.evaluate.linear_heads import HeadTraining, LinearHeads
 from care.evaluate.predictions import as_csv, as_percent
 from care.evaluate.resampling import DETECTION_DRAWS, resamples, rounded
-from care.image_size import ImageSize, image_size
 from care.train.precision import Precision
 from shards.bounds import Fraction, NonNegativeInt, PositiveInt
+from shards.image_size import ImageSize, image_size
 from shards.multilabels import PRESENT, UNDECIDED, MultiLabelSet, Targets
 from shards.pixel_report import differences
 from shards.progress import say, warn

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from care.evaluate.images import centre_crop, covering_sides
 from care.evaluate.pictures import rasterise
-from care.image_size import ImageSize, Sides, sides
 from shards.boxes import BoxSet, Picture
+from shards.image_size import ImageSize, Sides, sides
 
 # folders of VOC's masks beside its JPEGImages; of each object by its own colour, or of each class
 _VOC_MASKS = ("SegmentationObject", "SegmentationClass")

@@ -14,12 +14,12 @@ from care.evaluate.evaluation import Evaluation
 from care.evaluate.features import device_of, frozen_features
 from care.evaluate.images import Rows, centre_crops, views_of_images
 from care.evaluate.label_free import alignment, lidar, neighbour_agreement, rankme, uniformity
-from care.image_size import ImageSize, image_size, sides
 from care.train import ranks
 from care.train.loading import worker_count
 from care.train.precision import Precision
 from care.train.views import VIEWS
 from shards.bounds import NonNegativeInt, PositiveInt, Range
+from shards.image_size import ImageSize, image_size, sides
 from shards.progress import progress
 
 # crops that are encoded at once

@@ -16,7 +16,6 @@ from care.evaluate.evaluation import accuracy_of, check_labels
 from care.evaluate.images import Rows, centre_crops, random_crops
 from care.evaluate.predictions import rank_classes
 from care.evaluate.recipes import Candidate
-from care.image_size import ImageSize, sides
 from care.schedules import lr_at
 from care.train.loading import worker_count
 from care.train.machine import Machine
@@ -25,6 +24,7 @@ from care.train.rates import set_rate
 from care.train.run import Run
 from care.train.stored import set_size
 from shards import storage
+from shards.image_size import ImageSize, sides
 
 SCORED_AT_ONCE = 256  # images
 

@@ -113,7 +113,7 @@ def export_encoder(
             prepared,
             provenance,
             checked,
-            library=form.library,
+            library=form.package,
             usage=form.usage(encoder, prepared),
             license_id=license_id,
         )
@@ -151,7 +151,7 @@ def _check_place(encoder: Encoder, to: str) -> None:
     if reason:
         others = [name for name, form in FORMS.items() if not form.lacks(encoder)]
         raise CareError(
-            f"{FORMS[to].library or to} has no place for {encoder.name}: {reason}; export it --to"
+            f"{FORMS[to].package or to} has no place for {encoder.name}: {reason}; export it --to"
             f" {' or '.join(others)}"
         )
 
@@ -194,8 +194,8 @@ def _check(form: Form, to: str, encoder: Encoder, prepared: Preprocessing, folde
     Raises:
         CareError: They differ, or the library cannot read it.
     """
-    if form.library and find_spec(form.library) is None:
-        advice = f"{form.library} is not installed; pip install 'care-ssl[{form.extra}]'"
+    if form.package and find_spec(form.package) is None:
+        advice = f"{form.package} is not installed; pip install 'care-ssl[{form.extra}]'"
         return Checked("", 0.0, f"{advice} and export it again")
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(_IMAGES, 3, *prepared.size, generator=generator)
@@ -206,7 +206,7 @@ def _check(form: Form, to: str, encoder: Encoder, prepared: Preprocessing, folde
         except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise CareError(
-                f"{form.library or 'its own reader'} does not read what was written for it"
+                f"{form.package or 'its own reader'} does not read what was written for it"
                 f" ({reason:.300}); nothing was left: try another --to, or another version of it"
             ) from error
     difference = _difference(got, wanted, to)
@@ -237,6 +237,6 @@ def _difference(got: Tensor, wanted: Tensor, to: str) -> float:
 
 def _reader(form: Form) -> str:
     """The package that has read an export, with its version."""
-    if not form.library:
+    if not form.package:
         return f"care-ssl {version('care-ssl')}"
-    return f"{form.library} {version(form.library)}"
+    return f"{form.package} {version(form.package)}"

@@ -16,7 +16,7 @@ class Form(NamedTuple):
     """A form in which another library has encoders.
 
     Attributes:
-        library: the package that loads it, as it is imported; "" where nothing here can ask it.
+        package: what loads it, as it is imported; "" where nothing here can ask it.
         extra: of this package, which installs that; "" of what is always there.
         lacks: what the library lacks for an encoder, as a clause; "" if it has a place for it.
         write: writes such an encoder into an empty folder.
@@ -25,7 +25,7 @@ class Form(NamedTuple):
         caveat: what reading it again does not show; "" of most.
     """
 
-    library: str
+    package: str
     extra: str
     lacks: Callable[[Encoder], str]
     write: Callable[[Encoder, Preprocessing, Path], None]

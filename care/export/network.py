@@ -28,7 +28,7 @@ class ResNetForm(NamedTuple):
     stem: tuple[int, int] | None
 
     @property
-    def library_name(self) -> str:
+    def model_name(self) -> str:
         """What torchvision and timm call it."""
         return f"wide_resnet{self.depth}_2" if self.wide else f"resnet{self.depth}"
 

@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 from care.encoded import InputNormalisation
 from care.encoders import Encoder
-from care.image_size import Sides, sides
 from care.train.photometrics import MEAN, STD
+from shards.image_size import Sides, sides
 
 FILE = "preprocessing.json"
 

@@ -9,8 +9,8 @@ from care.export.names import transformers_name
 from care.export.network import form_of
 from care.export.preprocessing import Preprocessing
 from care.export.weight_file import write_weights
-from care.image_size import sides
 from shards import storage
+from shards.image_size import sides
 
 _BOTTLENECK = (50, 101, 152)
 _BLOCKS = {

@@ -8,9 +8,9 @@ from care.export.form import Features, Form
 from care.export.network import form_of, library_model
 from care.export.preprocessing import Preprocessing
 from care.export.weight_file import write_weights
-from care.image_size import sides
 from care.vit import ViTEncoder
 from shards import storage
+from shards.image_size import sides
 
 CONFIG = "config.json"
 # timm's names, whose defaults the arguments then change
@@ -31,7 +31,7 @@ def _architecture(encoder: Encoder) -> tuple[str, dict[str, Any]]:
         }
         return _VITS.get(encoder.name, _OTHER_VIT), arguments
     if isinstance(encoder, ResNetEncoder):
-        name = form_of(encoder).library_name
+        name = form_of(encoder).model_name
         return name, {"channels": [32, 64, 128, 256]} if encoder.half else {}
     # behind the dot is which weights timm would fetch
     return library_model(encoder, "timm").partition(".")[0], {}

@@ -69,7 +69,7 @@ def _model_of(encoder: Encoder) -> Model:
     """The model that an encoder is, of one that torchvision has a place for."""
     if isinstance(encoder, ResNetEncoder):
         form = form_of(encoder)
-        return Model(form.library_name, "fc", form.stem or ())
+        return Model(form.model_name, "fc", form.stem or ())
     name = library_model(encoder, "torchvision")
     (classifier,) = _absent_modules(encoder, name)
     return Model(name, classifier)

@@ -18,11 +18,11 @@ from care.evaluate.class_probe import ClassProbe
 from care.evaluate.features import device_of
 from care.evaluate.images import centre_crop
 from care.evaluate.transformer_maps import Attending, transformer_map
-from care.image_size import ImageSize
 from care.show.map_sheet import SCALE, draw_sheet
 from care.show.maps import KINDS, caption_of, overlays, picture_size
 from care.train.photometrics import normalize
 from shards.bounds import PositiveFloat, PositiveInt, Range
+from shards.image_size import ImageSize
 from shards.progress import warn
 from shards.some_images import NamedImage
 

@@ -11,9 +11,9 @@ from care.evaluate.attention_inside import cropped_pixels
 from care.evaluate.attention_maps import attention_map
 from care.evaluate.images import centre_crop
 from care.evaluate.transformer_maps import Attending, transformer_map
-from care.image_size import ImageSize, image_size, sides
 from care.show.map_sheet import SCALE, coloured, draw_sheet
 from care.train.photometrics import normalize
+from shards.image_size import ImageSize, image_size, sides
 
 # how each kind of map came about, in words
 KINDS = {

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 import shards
 from care.encoded import IMAGE_AXES
-from care.image_size import ImageSize, sides
 from care.train import ranks
 from care.train.loading import worker_count
 from care.train.photometrics import apply_photometrics, crop, cut_patches
 from care.train.views import PATCHES, VIEWS, View
+from shards.image_size import ImageSize, sides
 
 # of b images: crops, or patches of crops
 ViewPixels = Float[Tensor, "b _ _ _"] | Float[Tensor, "b 9 _ _ _"]

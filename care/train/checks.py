@@ -7,7 +7,6 @@ from care.colour_split import SPACES
 from care.encoded import map_shape
 from care.encoders import Encoder, build_encoder
 from care.errors import CareError
-from care.image_size import ImageSize
 from care.objectives.by_name import OBJECTIVES
 from care.train.devices import torch_device
 from care.train.initial import initial_encoder
@@ -16,6 +15,7 @@ from care.train.recipes import recipe_for, recipe_optimizer
 from care.train.supervised import supervised_network
 from care.vit import VITS, ViTEncoder
 from shards.errors import Misuse
+from shards.image_size import ImageSize
 
 
 def check_processes(nproc: int, device: str | None) -> None:

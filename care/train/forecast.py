@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from care.encoded import bands_of
-from care.image_size import ImageSize, sides
 from care.streams import CStream, TStream
 from care.train.batches import noise_views
 from care.train.losses import Losses
 from care.train.precision import Precision, fastest_precision
 from care.train.views import VIEWS, View
+from shards.image_size import ImageSize, sides
 
 # pixels of all images of a training: fewer are seen within the hour on any CPU
 FEW_PIXELS = 10**8

@@ -10,7 +10,6 @@ from care.colour_split import SPACES
 from care.encoded import InputNormalisation, bands_of
 from care.encoders import ENCODERS, Encoder, ResNetEncoder, build_encoder
 from care.errors import CareError
-from care.image_size import ImageSize, image_size
 from care.train.checkpoint import MODEL_FILE, Checkpoint, latest, read
 from care.train.encoder_source import LIBRARIES, EncoderSource, parse_source
 from care.train.foreign import recognise
@@ -22,6 +21,7 @@ from care.train.weight_files import WANTED, read_note, read_weights
 from care.train.weights import load_encoder_state
 from care.vit import VITS
 from shards import storage
+from shards.image_size import ImageSize, image_size
 from shards.misspelt import suggestion
 
 # where a fine-tuning has its last training, below its run directory

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from care import CStream, TStream, care_loss
-from care.image_size import ImageSize
 from care.streams import CStreamOut, Maps, TStreamOut
 from care.train import ranks
 from care.train.collapse import spread
 from care.train.precision import Precision, stream_precision
 from care.train.view_threads import ViewThreads, views_in_threads
+from shards.image_size import ImageSize
 
 TERMS = ("cnn", "transformer", "attention", "total", "spread")
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from care.encoded import bands_of
-from care.image_size import ImageSize
 from care.streams import CStream, Maps, TStream
 from care.train import ranks
 from care.train.batches import noise_views
@@ -21,6 +20,7 @@ from care.train.mirror import recorded_settings
 from care.train.precision import Precision, StreamPrecisions, can_compute, fastest_precision
 from care.train.views import VIEWS, View
 from shards import Cache, ShardError, storage
+from shards.image_size import ImageSize
 
 # times as fast bfloat16 must be: it costs digits
 GAIN = 1.1

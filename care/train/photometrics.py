@@ -5,7 +5,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from care.image_size import ImageSize, sides
 from care.train.devices import widest_float
 from care.train.operation_pixels import (
     PixelOperation,
@@ -16,6 +15,7 @@ from care.train.operation_pixels import (
     luma,
 )
 from care.train.views import ViewParameters
+from shards.image_size import ImageSize, sides
 
 # ImageNet's, of RGB in 0…1
 MEAN = (0.485, 0.456, 0.406)

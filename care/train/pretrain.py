@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from care import CareError, CStream, Transformer, TStream, momentum_at
 from care.encoded import IMAGE_AXES, refuse_bands
-from care.image_size import ImageSize, image_size
 from care.momentum import update_targets
 from care.train import ranks
 from care.train.batches import Batch, batches, bytes_of_views
@@ -39,6 +38,7 @@ from shards.bounds import (
     NonNegativeInt,
     PositiveInt,
 )
+from shards.image_size import ImageSize, image_size
 from shards.progress import warn
 
 

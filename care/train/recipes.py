@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from care.errors import CareError
-from care.image_size import ImageSize, Sides, image_size, sides
 from care.train.optimizers import (
     LARC,
     LARS,
@@ -15,6 +14,7 @@ from care.train.optimizers import (
     Schedule,
 )
 from care.train.views import VIEWS, View
+from shards.image_size import ImageSize, Sides, image_size, sides
 
 Views = tuple[View, ...]
 

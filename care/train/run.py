@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 from care.errors import CareError
-from care.image_size import sides
 from care.train import checkpoint, mirror, ranks
 from care.train.disk import check_room, checkpoint_bytes
 from care.train.loading import worker_count
@@ -32,6 +31,7 @@ from care.train.step import Losses, Stepper
 from care.train.stored import encoder_note
 from shards import locks, storage
 from shards.errors import Stopped
+from shards.image_size import sides
 from shards.progress import console, warn
 
 Batch = TypeVar("Batch")

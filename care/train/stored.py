@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from care.colour_split import SPACES
 from care.encoders import Encoder
 from care.errors import CareError
-from care.image_size import ImageSize, image_size
 from care.train.checkpoint import Checkpoint
 from care.train.encoder_source import EncoderSource
 from care.train.foreign import match_architecture, recognise
 from care.vit import ViTEncoder
+from shards.image_size import ImageSize, image_size
 
 # pixels, of what others trained
 USUAL_SIZE = 224

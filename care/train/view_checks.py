@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from torch import nn
 from care.encoded import map_shape
 from care.errors import CareError
-from care.image_size import ImageSize, image_size, sides
 from care.streams import GLOBAL_VIEWS, CStream, TStream
 from care.train.views import View
 from care.vit import ViTEncoder
+from shards.image_size import ImageSize, image_size, sides
 
 
 def check_views(

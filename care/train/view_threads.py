@@ -20,11 +20,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from care.encoded import bands_of
-from care.image_size import ImageSize, sides
 from care.momentum import MomentumPair, Siamese
 from care.streams import GLOBAL_VIEWS, CStream, CStreamOut, Maps, TStream, TStreamOut
 from care.train.precision import Precision, stream_precision
 from care.train.ranks import limit_threads
+from shards.image_size import ImageSize, sides
 
 Output = TypeVar("Output")
 

@@ -7,8 +7,8 @@ save.
 from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
-from care.image_size import ImageSize
 from care.train.operations import NO_OPERATIONS, OPERATION_NUMBERS, Augment, draw_operations
+from shards.image_size import ImageSize
 
 TRIES = 10  # crops that are drawn until one fits into the image
 # uniform numbers of a view: areas, shapes and place of the crop; order and factors of the jitter;

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from care.colour_split import ColourSplitEncoder
 from care.encoders import ResNetEncoder
 from care.errors import CareError
-from care.image_size import ImageSize
 from care.tapped import TappedEncoder
 from care.vit import ViTEncoder
 from shards import storage
+from shards.image_size import ImageSize
 
 # timm's name of the positions of a vision transformer
 POSITIONS = "pos_embed"

@@ -16,7 +16,6 @@ from care.evaluate.feature_reading import is_feature_file, read_features
 from care.evaluate.features import frozen_features
 from care.evaluate.images import centre_crop
 from care.evaluate.neighbours import Neighbours, nearest
-from care.image_size import ImageSize, typed_size
 from care.show.neighbours import (
     Query,
     nearest_of_rows,
@@ -31,6 +30,7 @@ from flows.cli.tables import print_json
 from flows.works.encoders import loaded_encoder
 from shards import storage
 from shards.bounds import TypedAs
+from shards.image_size import ImageSize, typed_size
 from shards.images import SUFFIXES, decode
 from shards.pixels import PixelRule
 from shards.sample_names import SampleNames

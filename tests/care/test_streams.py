@@ -8,12 +8,14 @@ from care import (
     MomentumPair,
     Transformer,
     TStream,
+    build_encoder,
     care_loss,
     mlp_head,
     resnet18,
     similarity_loss,
     streams_for,
 )
+from care.encoded import map_shape
 
 
 @pytest.fixture
@@ -202,3 +204,15 @@ def test_detached_the_t_loss_trains_the_t_stream_alone(streams):
     similarity_loss(out.online, out.target).backward()
     assert all(p.grad is None for p in c.online_parameters())
     assert all(p.grad is not None for p in detached.online_parameters())
+
+
+def test_the_transformer_is_fitted_to_a_map_that_is_not_square():
+    encoder = build_encoder("resnet18-small-half")
+    assert map_shape(encoder, "32x64") == (128, 4, 8)
+    by_text, by_tuple = (
+        streams_for("resnet18-small-half", size=size, blocks=1)[1] for size in ("32x64", (32, 64))
+    )
+    names = [name for name, _ in by_text.named_parameters()]
+    assert any("relative" in name or "position" in name for name in names)
+    for name, tensor in by_tuple.state_dict().items():
+        torch.testing.assert_close(by_text.state_dict()[name], tensor, rtol=0, atol=0)

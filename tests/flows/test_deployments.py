@@ -9,9 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 import pytest
 from commands import TINY, care, environment, until
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from flows import heartbeats
 
 pytestmark = pytest.mark.flows
 ROOT = Path(__file__).parents[2]
@@ -145,11 +149,25 @@ def test_served_run_and_cancel(prefect, served: Path) -> None:
     assert json.loads(timing.read_text().splitlines()[steps])["step"] > 0
 
 
-def test_a_run_whose_process_was_killed_does_not_stay_running(prefect, tmp_path: Path) -> None:
+@pytest.fixture
+def impatient(prefect, monkeypatch):
+    """Environment in which runs tell every half minute that they go on, which are soon missed."""
+    monkeypatch.setattr(heartbeats, "PATIENCE", timedelta(seconds=120))
+    address = prefect.variables["PREFECT_API_URL"]
+    with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
+        for patient in client.read_automations_by_name(name=heartbeats.NAME):
+            client.delete_automation(patient.id)
+        heartbeats.miss_heartbeats()
+    return prefect.variables | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+
+
+def test_a_run_whose_process_was_killed_does_not_stay_running(
+    prefect, impatient, tmp_path: Path
+) -> None:
     settings = [f"--{name.replace('_', '-')}={value}" for name, value in LONG.items()]
-    for number in range(2):  # the second start finds the automation of the first
+    for number in range(2):  # each finds the automation
         process = care(
-            *("pipeline", "run", "--out", tmp_path / str(number), *settings), env=prefect.variables
+            *("pipeline", "run", "--out", tmp_path / str(number), *settings), env=impatient
         )
         until(lambda: "care-pipeline" in runs(prefect, "RUNNING"), 120, "running")
         identifier = running(prefect, "care-pipeline")

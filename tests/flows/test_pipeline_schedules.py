@@ -16,7 +16,7 @@ def deployed(monkeypatch, pipeline):
     monkeypatch.setattr(
         deployments.prefect, "serve", lambda *all_of_them: served.extend(all_of_them)
     )
-    monkeypatch.setattr(deployments, "miss_heartbeats", lambda: True)
+    monkeypatch.setattr(deployments, "miss_heartbeats", lambda: None)
     deployments.serve(pipeline)
     return {deployment.name: deployment for deployment in served}
 

@@ -7,9 +7,9 @@ from PIL import Image
 from torchvision import transforms
 import shards
 from care.evaluate.images import centre_crop, centre_crops, random_crops
-from care.image_size import image_size
 from care.train.photometrics import crop
 from care.train.views import View
+from shards.image_size import image_size
 
 SIZE = 32
 NORMALIZE = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

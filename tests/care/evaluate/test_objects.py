@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from care.evaluate.images import centre_crop
 from care.evaluate.objects import Framing, objects_of
-from care.image_size import sides
 from shards import boxes
+from shards.image_size import sides
 
 WIDTH, HEIGHT = 60, 40
 WHOLE = Framing(None)

@@ -1,11 +1,8 @@
 """Sizes of images: a side, or height and width, and one form of each."""
 
 import pytest
-import torch
-from care import build_encoder, streams_for
-from care.encoded import map_shape
-from care.image_size import LEAST_SIDE, image_size, sides, typed_size
 from shards.errors import Misuse
+from shards.image_size import LEAST_SIDE, image_size, sides, typed_size
 
 
 @pytest.mark.parametrize(
@@ -43,15 +40,3 @@ def test_a_typed_size_is_as_large_as_networks_need(typed):
 def test_pixels_shape_and_shorter_side_of_a_size():
     size = sides("96x192")
     assert (size.pixels, size.aspect, size.shorter) == (96 * 192, 2, 96)
-
-
-def test_the_transformer_is_fitted_to_a_map_that_is_not_square():
-    encoder = build_encoder("resnet18-small-half")
-    assert map_shape(encoder, "32x64") == (128, 4, 8)
-    by_text, by_tuple = (
-        streams_for("resnet18-small-half", size=size, blocks=1)[1] for size in ("32x64", (32, 64))
-    )
-    names = [name for name, _ in by_text.named_parameters()]
-    assert any("relative" in name or "position" in name for name in names)
-    for name, tensor in by_tuple.state_dict().items():
-        torch.testing.assert_close(by_text.state_dict()[name], tensor, rtol=0, atol=0)
