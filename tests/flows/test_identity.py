@@ -49,6 +49,12 @@ def small(tmp_path: Path) -> Callable[..., str]:
     return digest
 
 
+@pytest.fixture(scope="module")
+def unedited() -> Code:
+    """The packages as they are; each of their modules is parsed once."""
+    return Code()
+
+
 def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
@@ -61,8 +67,7 @@ def renamed(text: str, package: str, old: str, new: str) -> str:
     return re.sub(rf"(from {package} import [^\n]*)\b{old}\b", rf"\1{new} as {old}", text)
 
 
-def test_a_renamed_module_redoes_nothing(packages: Path) -> None:
-    before = [Code(packages).digest(*roots) for roots in (KNN, FINETUNE, PRETRAIN)]
+def test_a_renamed_module_redoes_nothing(packages: Path, unedited: Code) -> None:
     for package, old, new in (
         ("care.evaluate", "neighbours", "vicinity"),
         ("care.train", "weights", "tensors"),
@@ -72,7 +77,9 @@ def test_a_renamed_module_redoes_nothing(packages: Path) -> None:
         (folder / f"{old}.py").rename(folder / f"{new}.py")
         for path in packages.glob("**/*.py"):
             path.write_text(renamed(path.read_text(), package, old, new))
-    assert [Code(packages).digest(*roots) for roots in (KNN, FINETUNE, PRETRAIN)] == before
+    edited = Code(packages)
+    for roots in (KNN, FINETUNE, PRETRAIN):
+        assert edited.digest(*roots) == unedited.digest(*roots)
 
 
 def test_a_module_that_is_renamed_where_it_is_used_redoes_nothing(small) -> None:
@@ -86,29 +93,28 @@ def test_a_module_that_is_renamed_where_it_is_used_redoes_nothing(small) -> None
     assert len(digests) == 1
 
 
-def test_comments_docstrings_and_layout_redo_nothing(packages: Path) -> None:
-    before = Code(packages).digest(*KNN)
+def test_comments_docstrings_and_layout_redo_nothing(packages: Path, unedited: Code) -> None:
     path = packages / "care" / "evaluate" / "neighbours.py"
     tree_of_text = path.read_text()
     path.write_text('"""Said otherwise."""\n\n# a remark\n' + tree_of_text.partition('"""\n')[2])
     edit(path, "import torch\n", "\n\nimport torch  # why not\n")
-    assert Code(packages).digest(*KNN) == before
+    assert Code(packages).digest(*KNN) == unedited.digest(*KNN)
 
 
-def test_a_helper_two_imports_away_redoes_the_stage(packages: Path) -> None:
-    knn, pretrain = Code(packages).digest(*KNN), Code(packages).digest(*PRETRAIN)
+def test_a_helper_two_imports_away_redoes_the_stage(packages: Path, unedited: Code) -> None:
     with (packages / "care" / "evaluate" / "neighbours.py").open("a") as file:
         file.write("\nMORE = 1\n")
-    assert Code(packages).digest(*KNN) != knn
-    assert Code(packages).digest(*PRETRAIN) == pretrain
+    edited = Code(packages)
+    assert edited.digest(*KNN) != unedited.digest(*KNN)
+    assert edited.digest(*PRETRAIN) == unedited.digest(*PRETRAIN)
 
 
-def test_another_evaluation_redoes_nothing(packages: Path) -> None:
-    knn, finetune = Code(packages).digest(*KNN), Code(packages).digest(*FINETUNE)
+def test_another_evaluation_redoes_nothing(packages: Path, unedited: Code) -> None:
     with (packages / "care" / "evaluate" / "finetune.py").open("a") as file:
         file.write("\nMORE = 1\n")
-    assert Code(packages).digest(*KNN) == knn
-    assert Code(packages).digest(*FINETUNE) != finetune
+    edited = Code(packages)
+    assert edited.digest(*KNN) == unedited.digest(*KNN)
+    assert edited.digest(*FINETUNE) != unedited.digest(*FINETUNE)
 
 
 def test_imports_inside_functions_count(small) -> None:
@@ -174,32 +180,28 @@ def test_packages_that_import_from_each_other_are_followed(small) -> None:
     )
 
 
-def test_data_files_that_a_string_names_count_by_content(packages: Path) -> None:
+def test_data_files_that_a_string_names_count_by_content(packages: Path, unedited: Code) -> None:
     report = ("flows.works.reporting",)
-    before = Code(packages).digest(*report)
     with (packages / "care" / "show" / "report.html.j2").open("a") as file:
         file.write("<p>more</p>")
-    assert Code(packages).digest(*report) != before
+    assert Code(packages).digest(*report) != unedited.digest(*report)
 
 
-def test_every_evaluation_and_every_work_has_a_digest_of_its_own(packages: Path) -> None:
-    code = Code(packages)
-    digests = {work: code.digest(module) for work, module in WORKS.items()}
+def test_every_evaluation_and_every_work_has_a_digest_of_its_own(unedited: Code) -> None:
+    digests = {work: unedited.digest(module) for work, module in WORKS.items()}
     verbs = [line.kind for line in EVALUATIONS if line.work == "judge"]
-    digests |= {verb: code.digest(WORKS["judge"], f"care.evaluate:{verb}") for verb in verbs}
+    digests |= {verb: unedited.digest(WORKS["judge"], f"care.evaluate:{verb}") for verb in verbs}
     assert len({*digests.values()}) == len(digests)
 
 
-def test_an_edit_of_the_method_redoes_no_evaluation(packages: Path) -> None:
+def test_an_edit_of_the_method_redoes_no_evaluation(packages: Path, unedited: Code) -> None:
     verbs = [line.kind for line in EVALUATIONS if line.work == "judge"]
-    before = Code(packages)
     roots = [("flows.works.judging", f"care.evaluate:{verb}") for verb in verbs]
-    digests = [before.digest(*root) for root in roots]
-    trained_before = before.digest(*PRETRAIN)
     edit(packages / "care" / "positions.py", "dim**-0.5", "dim**-0.25")
-    after = Code(packages)
-    assert [after.digest(*root) for root in roots] == digests
-    assert after.digest(*PRETRAIN) != trained_before
+    edited = Code(packages)
+    for root in roots:
+        assert edited.digest(*root) == unedited.digest(*root)
+    assert edited.digest(*PRETRAIN) != unedited.digest(*PRETRAIN)
 
 
 def test_identity_is_known_without_torch() -> None:

@@ -45,7 +45,7 @@ from shards import storage
     [
         pytest.param(0, 0, marks=pytest.mark.resume),
         pytest.param(1, 0, marks=pytest.mark.resume),
-        (3, 1),
+        pytest.param(3, 1, marks=pytest.mark.resume),
         (5, 0),
     ],
 )
@@ -78,7 +78,7 @@ OBJECTIVES_BY_NAME = {
     "byol-vit": BYOLViT(hidden=32, dim=16),
     "moco-v3-vit": MoCoV3ViT(hidden=32, dim=16),
 }
-KEEPING = ("moco-v2", "swav")
+KEEPING = ("moco-v2",)
 
 
 def trained_by_recipe(name, data, path):
@@ -150,6 +150,7 @@ def test_networks_that_draw_random_numbers_resume_to_the_same_bits(
     assert result(tmp_path / "crashed") == result(tmp_path / "whole")
 
 
+@pytest.mark.resume
 def test_a_run_that_was_killed_outright_ends_with_the_same_bits(whole, data, tmp_path, at_step):
     at_step(3, lambda: os.kill(os.getpid(), signal.SIGKILL))
     child = multiprocessing.get_context("fork").Process(target=train, args=(data, tmp_path))
@@ -198,7 +199,9 @@ def test_going_on_verifies_the_newest_checkpoint_once(whole, data, tmp_path, mon
     assert sorted(verified) == [newest / "model.safetensors", newest / "optimizer.safetensors"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.resume)]
+)
 def test_a_request_to_stop_saves_and_the_same_call_continues(
     whole, data, tmp_path, at_step, number
 ):

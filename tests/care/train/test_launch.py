@@ -44,9 +44,8 @@ torchrun(sys.argv[1], 2, sys.argv[1:], module="member")
 """
 
 
-@pytest.mark.parametrize(
-    "deaths", [0, *(pytest.param(deaths, marks=pytest.mark.resume) for deaths in (1, 3))]
-)
+@pytest.mark.resume
+@pytest.mark.parametrize("deaths", [0, 1, 3])
 def test_after_a_death_they_meet_again_and_listen_to_this_machine_only(tmp_path, deaths):
     run, temporary = tmp_path / "run", tmp_path / "temporary"
     run.mkdir()

@@ -41,14 +41,14 @@ def train(data, run, *, kind="SwAV", steps=4):
     pretrain(data, run, c, t if with_t else None, **settings)
 
 
-# those that are run with the T-stream as well are left to the long session
-KINDS = [
-    pytest.param(kind, marks=[pytest.mark.resume] * (f"{kind} with the T-stream" in RUNS))
-    for kind in RUNS
-]
-
-
-@pytest.mark.parametrize("kind", KINDS)
+# those of fewer views and seams are left to the long session
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[] if kind == "PIRL with the T-stream" else pytest.mark.resume)
+        for kind in RUNS
+    ],
+)
 def test_a_run_that_was_broken_off_ends_with_the_same_bits(data, tmp_path, at_step, kind):
     train(data, tmp_path / "whole", kind=kind)
     at_step(3, crash)

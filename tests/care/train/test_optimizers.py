@@ -254,11 +254,14 @@ class Adagrad(Optimizer):
 @pytest.mark.parametrize(
     "optimizer",
     [
-        SGD(weights_only=True, schedule=Schedule(constant=("c.predictor",))),
-        LARS(vector_lr=0.01),
+        pytest.param(
+            SGD(weights_only=True, schedule=Schedule(constant=("c.predictor",))),
+            marks=pytest.mark.resume,
+        ),
+        pytest.param(LARS(vector_lr=0.01), marks=pytest.mark.resume),
         LARC(warmup=2),
         AdamW(),
-        Adagrad(lr=0.01),
+        pytest.param(Adagrad(lr=0.01), marks=pytest.mark.resume),
     ],
     ids=[*OPTIMIZERS, "of-ones-own"],
 )

@@ -87,6 +87,7 @@ def test_a_run_sees_its_images_once_whatever_its_batches(
     assert (again.steps, len(rows(tmp_path))) == (steps, len(lines))
 
 
+@pytest.mark.resume
 def test_a_changed_run_that_breaks_off_goes_on_to_the_same_bits(data, tmp_path, at_step):
     results = []
     for name in ("broken", "through"):
