@@ -35,13 +35,18 @@ def task_runner(runner: Runner) -> Any:
 
 def _dask() -> Any:
     """Workers of Dask: of the cluster in the environment, else on this machine's loopback."""
+    import dask
     from prefect_dask.task_runners import DaskTaskRunner
 
     logging.getLogger("distributed").setLevel(logging.WARNING)
     address = os.environ.get("DASK_SCHEDULER_ADDRESS")
     if address:
         return DaskTaskRunner(address=address)
+    # by default a worker's variables are left in this process, too, and what it starts from then
+    # on, such as a training, computes with one thread
+    dask.config.set({"distributed.nanny.pre-spawn-environ": {}})
     cluster = {
+        "env": {"OMP_NUM_THREADS": "1"},
         "n_workers": available_cores(),
         "threads_per_worker": 1,
         "host": "127.0.0.1",

@@ -1,12 +1,14 @@
 """Shards and features mapped over threads, Dask and Ray: `nox -s flows`."""
 
 import json
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
 import pytest
 from commands import TINY, below, care, environment, options
 from listeners import listening
+from flows.runners import task_runner
 
 pytestmark = pytest.mark.flows
 MANY = {**TINY, "train_scenes": 1100, "val_scenes": 40, "labels": (0.01,)}  # train has two shards
@@ -52,3 +54,19 @@ def test_the_pieces_of_a_stage_are_done_there_and_give_the_same(
         assert (tmp_path / "mapped" / name).read_bytes() == (plain / name).read_bytes()
     index = json.loads((tmp_path / "mapped" / "train" / "index.json").read_text())
     assert len(index["shardlist"]) == 2
+
+
+def threads_of_torch() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def test_what_dask_tells_its_workers_stays_with_them(monkeypatch) -> None:
+    """Dask by itself leaves OMP_NUM_THREADS=1 here: every later process would have one thread."""
+    pytest.importorskip("prefect_dask")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = {name for name in os.environ if "THREADS" in name}
+    with task_runner("dask") as runner:
+        assert runner.client.submit(threads_of_torch).result() == 1
+    assert {name for name in os.environ if "THREADS" in name} == before
