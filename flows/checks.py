@@ -61,8 +61,8 @@ def _bands(experiment: Experiment) -> int | None:
 
 def _check_detectors(experiment: Experiment, encoder: str) -> None:
     """Refuse detectors of the C4 form, which an encoder does not take."""
-    for pair in experiment.annotated_pairs:
-        if experiment.detector(pair).get("head") == "c4":
+    for pair, images in experiment.annotated_pairs.items():
+        if images.train is not None and experiment.detector(pair).get("head") == "c4":
             raise Misuse(
                 f"{encoder} has no stages to cut into C4 detectors, those of protocol paper for"
                 " Pascal VOC; give --detection-head fpn for it, or leave"

@@ -7,6 +7,7 @@ single stages, ``care evaluate`` and what ``--refresh`` takes are read off this 
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
+from flows.annotated import place_of
 from flows.experiment import Experiment
 from flows.facts import Facts
 from flows.result import Result
@@ -39,7 +40,6 @@ class EvaluationKind(NamedTuple):
         title: how a list of all evaluations calls it.
         cases: the tasks that there are for an experiment.
         rank: the smaller, the longer it takes: what is long is started first.
-        work: by which a pipeline does it, in ``flows.works.WORKS``.
         on_features: whether it reads the features that a stage before has extracted.
         of_ablations: whether it also judges an encoder that is there for comparison alone.
         trials: seeds of ``care evaluate``, where no other number is asked for.
@@ -53,7 +53,6 @@ class EvaluationKind(NamedTuple):
     title: str
     cases: Callable[["EvaluationKind", Experiment, Facts], Iterable[Case]]
     rank: int
-    work: str = "judge"
     on_features: bool = False
     of_ablations: bool = True
     trials: int = 1
@@ -93,9 +92,10 @@ def on_few_labels(line: EvaluationKind, experiment: Experiment, facts: Facts) ->
 
 def on_boxes(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iterator[Case]:
     """For each pair of annotated sets."""
-    for pair in experiment.annotated_pairs:
-        sets = {"train": Needs(f"{pair}-train"), "val": Needs(f"{pair}-val")}
-        yield Case(pair, {**sets, **experiment.detector(pair)}, group=pair)
+    for pair, images in experiment.annotated_pairs.items():
+        if images.train is not None:
+            sets = {part: place_of(pair, part, inputs) for part, inputs in images.parts.items()}
+            yield Case(pair, {**sets, **experiment.detector(pair)}, group=pair)
 
 
 def on_labelled_pixels(
@@ -111,12 +111,13 @@ def on_labelled_pixels(
         yield Case(line.kind, {**sets, **settings})
 
 
-def on_scenes(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iterator[Case]:
-    """On the scenes to evaluate on, whose masks are known."""
-    if experiment.of_scenes:
-        scenes = experiment.scenes
-        inputs = {"start": scenes.train_scenes, "count": scenes.val_scenes}
-        yield Case(line.kind, inputs | {"size": experiment.protocol.size})
+def on_objects(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iterator[Case]:
+    """On the annotated images that detectors are scored on, or that are there for this alone."""
+    pairs = experiment.annotated_pairs
+    for pair, images in pairs.items():
+        name = line.kind if len(pairs) == 1 else f"{line.kind}-{pair}"
+        val = place_of(pair, "val", images.val)
+        yield Case(name, {"val": val, "size": experiment.protocol.size}, group=pair)
 
 
 def on_any_images(line: EvaluationKind, experiment: Experiment, facts: Facts) -> Iterator[Case]:
@@ -197,9 +198,8 @@ EVALUATIONS = (
     EvaluationKind(
         "attention",
         "attention",
-        on_scenes,
+        on_objects,
         rank=5,
-        work="attention",
         example="runs/r50 random:resnet50 --val VOC2007/ImageSets/Main/test.txt",
     ),
 )

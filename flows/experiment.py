@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from flows.annotated import AnnotatedPair
 from flows.protocols import PROTOCOLS, Protocol, ProtocolName
 from flows.recipes import (
     BYOL,
@@ -286,15 +287,28 @@ class Experiment:
         return "val" in self.split.parts
 
     @property
-    def annotated_pairs(self) -> dict[str, tuple[str, str]]:
-        """Sources of annotated images by "voc" and "coco": to train detectors on and to score."""
+    def annotated_pairs(self) -> dict[str, AnnotatedPair]:
+        """Annotated images by "voc" and "coco": those that are named, or else the images' own."""
         voc = (self.detection.voc_train, self.detection.voc_val)
         coco = (self.detection.coco_train, self.detection.coco_val)
         if self.of_scenes:
             scenes = self.split.parts
             coco = (coco[0] or scenes["train"]["source"], coco[1] or scenes["val"]["source"])
-        pairs = {"voc": voc, "coco": coco}
-        return {name: (train, val) for name, (train, val) in pairs.items() if train and val}
+        pairs = dict[str, AnnotatedPair]()
+        for name, (train, val) in (("voc", voc), ("coco", coco)):
+            if train and val:
+                pairs[name] = AnnotatedPair(
+                    self._annotated(name, val), self._annotated(name, train)
+                )
+        boxed = self.split.boxed
+        return pairs or ({} if boxed is None else {boxed.form: boxed.pair})
+
+    def _annotated(self, pair: str, source: str) -> Result:
+        """What the stage is given that builds a list that is named."""
+        inputs: Result = {"source": source}
+        if pair == "coco" and self.detection.coco_image_root:
+            inputs["image_root"] = self.detection.coco_image_root
+        return inputs
 
     @property
     def segmenter(self) -> Result:
@@ -317,14 +331,19 @@ class Experiment:
     @property
     def skipped(self) -> list[str]:
         """What is left out whatever the images turn out to be, and why."""
-        if self.annotated_pairs:
-            return self.split.skipped
-        if self.split.boxed is None:
-            return [*self.split.skipped, "detection: the images have no boxes"]
-        train, val = self.split.boxed
-        example = f"--voc-train {train} --voc-val {val or 'LIST'}"
-        why = f"boxes are used where they are named, {example} (or --coco-train, --coco-val)"
-        return [*self.split.skipped, f"detection: {why}"]
+        pairs = self.annotated_pairs
+        if not pairs:
+            return [*self.split.skipped, "detection and attention: the images have no boxes"]
+        lines = [*self.split.skipped]
+        for name, pair in pairs.items():
+            if pair.train is None:
+                source = pair.val["source"]
+                lines.append(
+                    f"detection: {source} is all that has boxes, and nothing of it can be held "
+                    f"out; name images to train on and to score, --{name}-train {source} "
+                    f"--{name}-val LIST"
+                )
+        return lines
 
     @property
     def baselines(self) -> list[str]:

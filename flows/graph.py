@@ -14,6 +14,7 @@ Nothing here starts anything; ``tests/flows/test_graph.py`` asserts on the stage
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
+from flows.annotated import is_built
 from flows.command import command_of
 from flows.evaluations import EVALUATIONS, SETS, Case, EvaluationKind
 from flows.experiment import Experiment
@@ -100,12 +101,13 @@ def data_stages(experiment: Experiment) -> list[Stage]:
         Stage("build", part, "build", inputs | seed | pixels, group=part)
         for part, inputs in experiment.split.parts.items()
     ]
-    for pair, (train, val) in experiment.annotated_pairs.items():
-        for part, source in ((f"{pair}-train", train), (f"{pair}-val", val)):
-            inputs = {"source": source, "annotated": True, **seed, **pixels}
-            if pair == "coco" and experiment.detection.coco_image_root:
-                inputs["image_root"] = experiment.detection.coco_image_root
-            stages.append(Stage("build", part, "build", inputs, group=part))
+    for pair, images in experiment.annotated_pairs.items():
+        for part, source in images.parts.items():
+            if not is_built(source):
+                inputs = {**source, "annotated": True, **seed, **pixels}
+                stages.append(
+                    Stage("build", f"{pair}-{part}", "build", inputs, group=f"{pair}-{part}")
+                )
     return stages
 
 
@@ -155,14 +157,12 @@ def _wanted(experiment: Experiment) -> list[EvaluationKind]:
 
 def _judging_stage(line: EvaluationKind, case: Case, encoder: Encoder, judged: Result) -> Stage:
     """The stage that judges an encoder by one case of an evaluation."""
-    inputs = case.inputs | judged
-    if line.work == "judge":
-        inputs |= {"verb": line.kind, "called": encoder.name}
+    inputs = case.inputs | judged | {"verb": line.kind, "called": encoder.name}
     if line.on_features:
         inputs["cache"] = Needs(f"features{encoder.tag}")
     row = {"encoder": encoder.name}
     return Stage(
-        line.kind, f"{case.name}{encoder.tag}", line.work, inputs, case.group, row, rank=line.rank
+        line.kind, f"{case.name}{encoder.tag}", "judge", inputs, case.group, row, rank=line.rank
     )
 
 

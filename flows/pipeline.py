@@ -40,9 +40,9 @@ def care_pipeline(
     """Images → shards → CARE pre-training → evaluation → report, all in one folder.
 
     The evaluations are kNN, linear, fine-tuning on few labels, detection and segmentation, beside
-    random initialisation; the procedural scenes, the default images, also tell how much of the
-    attention lies inside their objects, beside the C-stream trained alone. Run again, it redoes
-    nothing that is finished.
+    random initialisation, and where images have boxes or masks, as the procedural scenes, the
+    default images, have, also how much of the attention lies inside their objects. Scenes also have
+    the C-stream trained alone. Run again, it redoes nothing that is finished.
 
     Args:
         out: folder of all that is made, a path or URL; experiments share what is equal in them.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from flows.annotated import TRAIN_SHARE, OwnBoxes, own_boxes
 from flows.result import Result
 from shards import sources, storage
 from shards.errors import ShardError
@@ -14,7 +15,6 @@ from shards.sources.rows import is_table
 
 _RANKS = {"train": 0, "val": 1, "test": 2, "pool": 3}  # what is evaluated first
 EVALUATIONS = "kNN, linear and few-label evaluation"
-TRAIN_SHARE = 0.8  # of labelled images that have nothing beside them to evaluate on
 
 
 class Split(NamedTuple):
@@ -24,14 +24,13 @@ class Split(NamedTuple):
         parts: by "train" and, where there are labels, "val": inputs of the stage that builds it.
         skipped: what is left out, and why.
         notes: what a user might not expect of what is read, one line each.
-        boxed: sources to train detectors on and to score them, where the images have boxes; the
-            second is "" where there is none.
+        boxed: the boxes that the images bring, if they do.
     """
 
     parts: dict[str, Result]
     skipped: list[str]
     notes: Sequence[str] = ()
-    boxed: tuple[str, str] | None = None
+    boxed: OwnBoxes | None = None
 
 
 def split_scenes(train: int, val: int) -> Split:
@@ -62,7 +61,8 @@ def split_images(images: str, val: str | None = None, image_root: str | None = N
     is_used = any("image_root" in _inputs(name, image_root) for name in (source, val or source))
     root = inputs.get("image_root") if is_used else image_root
     content = sources.find(source, image_root=root)
-    boxed = (source, (folders["val"] or [""])[0]) if content.has_boxes else None
+    beside = [_inputs(place, image_root) for place in ([val] if val else []) + folders["val"]]
+    boxed = own_boxes(content, inputs, beside)
     skipped = list[str]()
     for name in folders["train"][1:] + folders["pool"]:
         skipped.append(f"the folder {Path(name).name}: {Path(source).name} is trained on")
@@ -71,7 +71,7 @@ def split_images(images: str, val: str | None = None, image_root: str | None = N
         if content.classes:
             why = f"all images are of one class, {content.classes[0]}: any encoder would be right"
         skipped.append(f"{EVALUATIONS}: {why}")
-        return Split({"train": inputs}, skipped, content.notes, boxed)
+        return _without_labels(Split({"train": inputs}, skipped, content.notes, boxed))
     candidates = [val] if val else []
     for folder in folders["val"]:
         if _has_classes(folder):
@@ -91,6 +91,24 @@ def split_images(images: str, val: str | None = None, image_root: str | None = N
         "val": inputs | {"share": [TRAIN_SHARE, 1]},
     }
     return Split(parts, skipped, content.notes, boxed)
+
+
+def _without_labels(split: Split) -> Split:
+    """A split of images without labels, which trains on none of those that boxes are scored on.
+
+    Args:
+        split: whose boxes may be of a held out share of the images.
+    """
+    if split.boxed is None or split.boxed.pair.train is None:
+        return split
+    pair = split.boxed.pair
+    if not pair.is_held_out:
+        return split
+    note = (
+        f"{100 * (1 - TRAIN_SHARE):.0f} % of the images are held out, to score on their boxes; "
+        "name other annotated images by --coco-train and --coco-val (or --voc-train, --voc-val)"
+    )
+    return split._replace(parts={"train": pair.train}, notes=[*split.notes, note])
 
 
 def _inputs(source: str, image_root: str | None) -> Result:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 from care.attention import Transformer
 from care.encoded import evaluating, refuse_bands
@@ -19,8 +20,11 @@ from care.evaluate.objects import Framing, Objects, objects_of
 from care.evaluate.predictions import as_csv, as_percent
 from care.evaluate.resampling import resampled_mean
 from care.evaluate.transformer_maps import Attending, transformer_map
+from care.train.batches import load_examples
+from care.train.loading import worker_count
 from care.train.photometrics import normalize
 from care.train.stored_transformer import load_stream
+from shards.bounds import NonNegativeInt
 from shards.boxes import BoxSet
 from shards.image_size import ImageSize, Sides
 from shards.progress import progress
@@ -51,6 +55,32 @@ class _Shown(NamedTuple):
     objects: list[Objects]
 
 
+class _Framed(NamedTuple):
+    """An image as it is shown, its values of 8 bits, with its name and what is to be seen on it."""
+
+    key: str
+    pixels: UInt8[Tensor, "3 h w"]
+    objects: Objects
+
+
+class _FramedImages(Dataset[_Framed]):
+    """Annotated images by number, as they are shown.
+
+    Args:
+        data: of the images.
+        framing: what of them is shown.
+    """
+
+    def __init__(self, data: BoxSet, framing: Framing) -> None:
+        self.data = data
+        self.framing = framing
+
+    def __getitem__(self, number: int) -> _Framed:
+        objects = objects_of(self.data, number, self.framing)
+        image = self.framing.image(self.data.image(number))
+        return _Framed(self.data.pictures[number].path.name, pil_to_tensor(image), objects)
+
+
 class ObjectTable(NamedTuple):
     """The figures of every image, for a file.
 
@@ -78,6 +108,7 @@ def attention(
     stage: str | None = None,
     crop: bool = True,
     source: str | None = None,
+    workers: NonNegativeInt | None = None,
 ) -> Evaluation:
     """Where an encoder looks, beside masks or boxes of the objects: nothing is learned.
 
@@ -99,6 +130,7 @@ def attention(
             deepest with 6 cells a side.
         crop: show centre crops, or whole images at their own size, as LOST does.
         source: where the encoder is from, for the transformer.
+        workers: processes that decode images, by default what is best here.
 
     Returns:
         ``inside``, ``pointing``, ``jaccard`` and ``corloc``, means in per cent, each with what a
@@ -118,7 +150,7 @@ def attention(
     keys = list[str]()
     masked = 0
     with progress("where the encoder looks", len(val.pictures)) as advance:
-        for shown in _batches(val, framing, advance):
+        for shown in _batches(val, framing, workers, device_of(encoder), advance):
             images = shown.images.to(device_of(encoder))
             if transformer is not None:
                 maps = transformer_map(encoder, transformer, images)
@@ -157,30 +189,35 @@ def _transformer(source: str | None, encoder: Encoder) -> Transformer:
 
 
 def _batches(
-    val: BoxSet, framing: Framing, advance: Callable[[int, str], None]
+    val: BoxSet,
+    framing: Framing,
+    workers: int | None,
+    device: torch.device,
+    advance: Callable[[int, str], None],
 ) -> Iterator[_Shown]:
     """The images that show an object, in batches of one size.
 
     Args:
         val: annotated images.
         framing: what of them is shown.
+        workers: processes that decode, by default what is best here.
+        device: where the encoder computes.
         advance: is told how many images are done.
     """
     count = 1 if framing.size is None else _BATCH
-    for start in range(0, len(val.pictures), count):
-        numbers = range(start, min(start + count, len(val.pictures)))
-        keys = list[str]()
-        pixels = list[Tensor]()
-        objects = list[Objects]()
-        for number in numbers:
-            of_image = objects_of(val, number, framing)
-            if len(of_image.boxes):
-                keys.append(val.pictures[number].path.name)
-                pixels.append(pil_to_tensor(framing.image(val.image(number))))
-                objects.append(of_image)
-        if keys:
-            yield _Shown(keys, normalize(torch.stack(pixels).float() / 255), objects)
-        advance(len(numbers), "")
+    numbers = range(len(val.pictures))
+    shown = [[*numbers[start : start + count]] for start in range(0, len(numbers), count)]
+    workers = worker_count(workers, device, batches=len(shown))
+    for batch in load_examples(_FramedImages(val, framing), shown, workers, collate_fn=list):
+        images = [image for image in batch if len(image.objects.boxes)]
+        if images:
+            pixels = torch.stack([image.pixels for image in images])
+            yield _Shown(
+                [image.key for image in images],
+                normalize(pixels.float() / 255),
+                [image.objects for image in images],
+            )
+        advance(len(batch), "")
 
 
 def _discover_boxes(encoder: Encoder, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "4"]]:

@@ -1,25 +1,15 @@
-"""Whether an encoder finds the objects: the pointing game, and one box an image (CorLoc).
+"""Where maps point, and the one box that features tell apart: the pointing game and CorLoc.
 
-Both are read off a network that saw no labels. The pointing game asks whether the maximum of the
-attention map lies on an object (Zhang et al. 2016). CorLoc asks whether one box, grown around the
-cell of a feature map that is like the fewest others, covers an object (LOST, Siméoni et al. 2021).
+Both are read off a network that saw no labels. The pointing game asks whether the maximum of a map
+lies on an object (Zhang et al. 2016). CorLoc asks whether one box, grown around the cell of a
+feature map that is like the fewest others, covers an object (LOST, Siméoni et al. 2021).
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torchvision.ops import box_iou, masks_to_boxes
-from torchvision.transforms.functional import pil_to_tensor
-from care.encoded import evaluating
-from care.encoders import Encoder
-from care.evaluate.attention_maps import attention_map
-from care.evaluate.images import centre_crop
-from care.train.photometrics import normalize
 from shards.image_size import ImageSize, Sides, sides
 
 # of an image's longer side, by which a point may miss: 15 px of the 500 of a VOC image, as in
@@ -30,90 +20,8 @@ LEAST_CELLS = 6
 # of all cells, those like the fewest others, that may join the seed: 100 of some 700 in LOST
 EXPANSION = 1 / 7
 LEAST_IOU = 0.5
-_BATCH = 256
 # a map's pixels above this share of its maximum are its maximum, whatever rounding did to them
 _ROUNDING = 1 - 1e-5
-
-
-class Localisation(NamedTuple):
-    """What ``localise`` finds by image, each from 0 to 1, on the CPU.
-
-    Attributes:
-        pointing: whether the maximum of the attention map lies on an object, or close to it; where
-            it is a plateau, the share of it that does.
-        pointing_chance: the same of a map without preference.
-        box: whether the discovered box fits an object's, with an IoU of at least ½.
-        box_chance: the same of the whole crop as a box.
-    """
-
-    pointing: Float[Tensor, " n"]
-    pointing_chance: Float[Tensor, " n"]
-    box: Float[Tensor, " n"]
-    box_chance: Float[Tensor, " n"]
-
-
-def localise(
-    encoder: Encoder,
-    images: Sequence[Image.Image],
-    object_masks: Sequence[NDArray[np.bool_]],
-    *,
-    size: ImageSize,
-) -> Localisation:
-    """Play the pointing game, and look for one box, in every image.
-
-    Args:
-        encoder: used on the device it is on, in eval mode.
-        images: RGB.
-        object_masks: [objects, h, w] of each image; centre-cropped as it is. Nothing hits an image
-            none of whose objects is in the crop.
-        size: of the crops, pixels.
-    """
-    parts = list[Localisation]()
-    for start in range(0, len(images), _BATCH):
-        crops = [centre_crop(image, size) for image in images[start : start + _BATCH]]
-        masks = [cropped_masks(of_image, size) for of_image in object_masks[start : start + _BATCH]]
-        parts.append(_of_batch(encoder, crops, masks))
-    return Localisation(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-def _of_batch(
-    encoder: Encoder,
-    crops: Sequence[Image.Image],
-    masks: Sequence[Bool[Tensor, "_ h w"]],
-) -> Localisation:
-    """The localisation of images that are encoded together."""
-    device = next(encoder.parameters()).device
-    pixels = torch.stack([pil_to_tensor(crop) for crop in crops]).to(device) / 255
-    batch = normalize(pixels)
-    size = Sides(*batch.shape[2:])
-    tolerance = round(TOLERANCE * max(size))
-    targets = near(torch.stack([of_image.any(0) for of_image in masks]), tolerance)
-    with evaluating(encoder), torch.no_grad():
-        features = finest_meaningful(encoder.maps(batch)).cpu()
-    frame = torch.tensor([0.0, 0.0, size.width, size.height])
-    boxes = [_boxes(of_image) for of_image in masks]
-    return Localisation(
-        pointing=pointing_hits(attention_map(encoder, batch).cpu(), targets),
-        pointing_chance=targets.float().mean((1, 2)),
-        box=fitting([discovered_box(of_image, size) for of_image in features], boxes),
-        box_chance=fitting([frame] * len(masks), boxes),
-    )
-
-
-def cropped_masks(masks: NDArray[np.bool_], size: ImageSize) -> Bool[Tensor, "_ h2 w2"]:
-    """Masks as images are cropped, without those of which nothing is left.
-
-    Args:
-        masks: [objects, h, w].
-        size: of the crop, pixels.
-    """
-    crops = [np.zeros((0, *sides(size)), np.uint8)]
-    for mask in masks:
-        gray = Image.fromarray(mask.astype(np.uint8) * 255)
-        crops.append(np.asarray(centre_crop(gray, size))[None])
-    pixels = torch.from_numpy(np.concatenate(crops))
-    inside = pixels > 127
-    return inside[inside.flatten(1).any(1)]
 
 
 def near(masks: Bool[Tensor, "b h w"], tolerance: int) -> Bool[Tensor, "b h w"]:

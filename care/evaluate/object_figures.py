@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from care.evaluate.attention_inside import energy_inside
 from care.evaluate.localisation import TOLERANCE, fitting, near, pointing_hits
 from care.evaluate.objects import Objects
 
@@ -67,6 +66,18 @@ def figures_of(
         corloc=fitting(discovered, boxes),
         corloc_chance=fitting([frame] * len(objects), boxes),
     )
+
+
+def energy_inside(
+    maps: Float[Tensor, "b h w"], masks: Float[Tensor, "b h w"]
+) -> Float[Tensor, " b"]:
+    """The share of each map's energy that is in its mask.
+
+    Args:
+        maps: of mean 1, so that the mean in the mask is its energy there by all of its energy.
+        masks: of each pixel the share that is in the mask, from 0 to 1.
+    """
+    return (maps * masks).mean((1, 2))
 
 
 def top_mass(maps: Float[Tensor, "b h w"], share: float = TOP_MASS) -> Bool[Tensor, "b h w"]:

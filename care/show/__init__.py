@@ -6,12 +6,6 @@ file say the same, since their words and figures come from the rows alone; ``tes
 holds it.
 """
 
-from care.evaluate.attention_inside import (
-    AttentionShare,
-    AttentionShares,
-    attention_share,
-    attention_shares,
-)
 from care.evaluate.attention_maps import attention_map, class_map
 from care.evaluate.transformer_maps import Attending, transformer_map
 from care.show.comparison import Difference, differences
@@ -25,14 +19,10 @@ from care.show.verdict import verdict
 
 __all__ = [
     "Attending",
-    "AttentionShare",
-    "AttentionShares",
     "Difference",
     "as_csv",
     "as_markdown",
     "attention_map",
-    "attention_share",
-    "attention_shares",
     "class_map",
     "compared",
     "differences",

@@ -12,14 +12,13 @@ from care.attention import Transformer
 from care.encoded import evaluating, refuse_bands
 from care.encoders import Encoder
 from care.errors import CareError
-from care.evaluate.attention_inside import cropped_pixels
 from care.evaluate.attention_maps import attention_map, class_map
 from care.evaluate.class_probe import ClassProbe
 from care.evaluate.features import device_of
 from care.evaluate.images import centre_crop
 from care.evaluate.transformer_maps import Attending, transformer_map
 from care.show.map_sheet import SCALE, draw_sheet
-from care.show.maps import KINDS, caption_of, overlays, picture_size
+from care.show.maps import KINDS, caption_of, cropped_pixels, overlays, picture_size
 from care.train.photometrics import normalize
 from shards.bounds import PositiveFloat, PositiveInt, Range
 from shards.image_size import ImageSize

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
+import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from care.attention import Transformer
 from care.encoders import Encoder
-from care.evaluate.attention_inside import cropped_pixels
 from care.evaluate.attention_maps import attention_map
 from care.evaluate.images import centre_crop
 from care.evaluate.transformer_maps import Attending, transformer_map
@@ -50,6 +51,20 @@ def sheet_caption(transformers: Iterable[Transformer] = ()) -> str:
     for transformer in transformers:
         abouts.append(KINDS["t-stream"].format(attention=Attending().describe(transformer)))
     return caption_of(abouts)
+
+
+def cropped_pixels(images: Sequence[Image.Image], size: ImageSize) -> Tensor:
+    """Centre crops from 0 to 1: [n, 3, h, w] of RGB, [n, h, w] of gray images.
+
+    Args:
+        images: all of one kind.
+        size: of the crops, pixels.
+    """
+    crops = [np.asarray(centre_crop(image, size)) for image in images]
+    pixels: NDArray[np.uint8] = np.stack(crops)
+    if pixels.ndim == 4:
+        pixels = pixels.transpose(0, 3, 1, 2)
+    return torch.from_numpy(pixels).float() / 255
 
 
 def overlay(image: Image.Image, cam: Float[Tensor, "h w"], *, scale: float = SCALE) -> Image.Image:

@@ -12,8 +12,9 @@ from flows.recipes import BYOL, PLAIN_OPTIMIZER, check_small_crops
 from flows.reproduce.board import Board
 from flows.reproduce.campaign import do_grid
 from flows.reproduce.images import ImageChoice, grid_images, label_counts
-from flows.reproduce.laboratory import GridMachine, Laboratory, build_sets
+from flows.reproduce.laboratory import GridMachine, Laboratory, build_objects, build_sets
 from flows.reproduce.regime import (
+    OF_MASKS,
     FewLabels,
     Judging,
     RegimeChoice,
@@ -74,6 +75,7 @@ def care_reproduce(
             images=sets["train"]["counts"]["kept"],
         )
         counts = label_counts(sets, few_labels.labels)
+        evaluations = judging.possible(has_masks=has_masks, has_few_labels=bool(counts))
         lab = Laboratory(
             schedule,
             regime,
@@ -83,7 +85,8 @@ def care_reproduce(
             machine,
             PROTOCOLS[regime_choice.protocol or default_protocol],
             regime_choice.recipe_changes,
-            judging.possible(has_masks=has_masks, has_few_labels=bool(counts)),
+            evaluations,
+            build_objects(schedule, images) if {*OF_MASKS} & {*evaluations} else None,
         )
         is_tuned = "finetune" in judging.evaluations
         skipped = skipped_shares(few_labels.labels, counts) if is_tuned else []

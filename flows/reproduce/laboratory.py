@@ -8,6 +8,7 @@ from flows.execution import Execution
 from flows.protocols import Protocol
 from flows.recipes import RecipeChanges, recipe_inputs, warmup_steps
 from flows.reproduce.images import DATA_SEED, GridImages
+from flows.reproduce.object_rows import object_rows
 from flows.reproduce.regime import EVALUATION_NAMES, OF_MASKS, Regime
 from flows.reproduce.runs import Run, RunResult
 from flows.result import Result
@@ -55,10 +56,24 @@ class Job(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """An evaluation that has been started, and the task that its rows are called, if not theirs."""
+    """An evaluation that has been started.
+
+    Attributes:
+        future: of its result.
+        task: that its rows are called, if not theirs.
+        of_objects: the names of evaluations by which it is told, where it is that of objects.
+    """
 
     future: Future[Result]
     task: str | None = None
+    of_objects: tuple[str, ...] = ()
+
+    def rows(self) -> list[Result]:
+        """What it says, once it is finished."""
+        result = self.future.result()
+        if self.of_objects:
+            return list(object_rows(result, self.of_objects))
+        return list(result["rows"])
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,8 @@ class Laboratory:
         protocol: in proportion to which objectives' recipes are changed, as it is declared.
         recipe_changes: what of the recipes was asked for otherwise.
         evaluations: by which encoders are judged.
+        objects: result of the stage that built "val" with its objects' masks, where encoders are
+            judged by these.
     """
 
     schedule: Schedule
@@ -86,6 +103,7 @@ class Laboratory:
     protocol: Protocol
     recipe_changes: RecipeChanges
     evaluations: tuple[str, ...] = EVALUATION_NAMES
+    objects: Result | None = None
 
     def do(self, job: Job) -> RunResult:
         """Train and judge; what is finished is only looked up.
@@ -154,7 +172,7 @@ class Laboratory:
             names = {"encoder": run.arm.name}
             if evaluation.task:
                 names["task"] = evaluation.task
-            yield [row | names for row in evaluation.future.result()["rows"]]
+            yield [row | names for row in evaluation.rows()]
 
     def _classify(self, run: Run, encoder: str | Result) -> Iterator[Judged]:
         """Start kNN, the linear probe and fine-tuning on few labels."""
@@ -179,20 +197,31 @@ class Laboratory:
 
     def _look(self, run: Run, encoder: str | Result) -> Iterator[Judged]:
         """Start what says where an encoder looks: on procedural scenes, whose masks are known."""
-        scenes = self.images.scenes
-        if scenes is None:
+        names = tuple(name for name in OF_MASKS if name in self.evaluations)
+        if self.objects is None or not names:
             return
-        inputs: Result = {"start": scenes.start, "count": len(scenes), "scene_seed": DATA_SEED}
+        inputs: Result = {"verb": "attention", "val": self.objects, "called": run.arm.name}
         inputs |= {"size": self.regime.size, "encoder": encoder, "seed": run.seed}
-        for work in OF_MASKS:
-            if work in self.evaluations:
-                yield Judged(self._start(work, inputs, run))
+        yield Judged(self._start("attention", inputs, run), of_objects=names)
 
     def _start(self, name: str, inputs: Result, run: Run) -> Future[Result]:
         """Start a stage of a run; those with a verb are evaluations."""
         kind = inputs.get("verb", name)
         work = "judge" if "verb" in inputs else name
         return self.schedule.start(Stage(kind, f"{name}-{run.name}", work, inputs))
+
+
+def build_objects(schedule: Schedule, images: GridImages) -> Result | None:
+    """The scenes that are judged on with their objects' masks; None of other images.
+
+    Args:
+        schedule: of the stage.
+        images: of the grid.
+    """
+    if images.scenes is None:
+        return None
+    inputs: Result = {**images.parts["val"], "annotated": True, "seed": DATA_SEED}
+    return schedule.start(Stage("build", "objects", "build", inputs)).result()
 
 
 def build_sets(schedule: Schedule, images: GridImages) -> dict[str, Result]:

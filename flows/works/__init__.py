@@ -15,8 +15,6 @@ WORKS = {
     "pretrain": "flows.works.training",
     "features": "flows.works.features",
     "judge": "flows.works.judging",
-    "attention": "flows.works.attention",
-    "localisation": "flows.works.localisation",
     "report": "flows.works.reporting",
 }
 

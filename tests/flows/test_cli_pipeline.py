@@ -47,7 +47,7 @@ def test_a_plan_says_what_is_left_out_and_why(plan, photos: Path) -> None:
     lost = {name: row["why"] for name, row in stages.items() if row["state"] == "left out"}
     assert lost == {
         "kNN, linear and few-label evaluation": "the images have no labels (no class folders)",
-        "detection": "the images have no boxes",
+        "detection and attention": "the images have no boxes",
     }
     assert without_keys(stages)[:2] == ["train", "pretrain"]
 

@@ -17,7 +17,7 @@ from flows.plan import experiment_of_options, plan, plan_of_options
 from flows.protocols import PAPER, PHOTOS, QUICK
 from flows.stages import Needs, Stage
 from flows.status import stage_states
-from shards import storage
+from shards import build, scenes, storage
 from shards.errors import Misuse
 
 FACTS = Facts(images=2000, label_counts={0.01: 20, 0.1: 200})
@@ -56,6 +56,43 @@ def test_scenes_are_built_trained_and_judged_by_everything(tmp_path: Path) -> No
     # an ablation is there for comparison: its features are not fine-tuned and find no objects
     of_ablation = [stage.kind for name, stage in judged.items() if name.endswith("-c-stream-alone")]
     assert of_ablation == ["features", "knn", "linear", "quality", "attention"]
+
+
+def test_attention_is_judged_wherever_there_are_objects(tmp_path: Path) -> None:
+    of_scenes = by_name(judging_stages(Experiment(out=str(tmp_path)), FACTS))["attention"]
+    assert (of_scenes.work, of_scenes.inputs["verb"]) == ("judge", "attention")
+    assert of_scenes.inputs["val"] == Needs("coco-val")
+    assert of_scenes.group == "coco"
+    scenes.write(tmp_path / "boxed", count=12, size=32)
+    build(tmp_path / "boxed", tmp_path / "set")
+    place = str(tmp_path / "set")
+    two = Detection(voc_train=place, voc_val=place, coco_train=place, coco_val=place)
+    experiment = Experiment(
+        out=str(tmp_path / "out"), images=Images(str(tmp_path / "boxed")), detection=two
+    )
+    # sets are used as they are
+    assert [*by_name(data_stages(experiment))] == ["train"]
+    judged = by_name(judging_stages(experiment, FACTS))
+    assert judged["attention-voc"].inputs["val"] == judged["voc"].inputs["train"] == place
+    assert judged["attention-coco"].inputs["val"] == place
+
+
+def test_images_with_boxes_are_judged_by_these_unasked(tmp_path: Path) -> None:
+    scenes.write(tmp_path / "boxed", count=12, size=32)
+    images = Images(str(tmp_path / "boxed"))
+    experiment = Experiment(out=str(tmp_path / "out"), images=images)
+    data = by_name(data_stages(experiment))
+    assert [*data] == ["train", "coco-train", "coco-val"]
+    assert data["coco-val"].inputs["share"] == [0.8, 1]
+    judged = by_name(judging_stages(experiment, Facts(images=9, label_counts={})))
+    kinds = {stage.kind for stage in judged.values()}
+    assert kinds == {"detect", "quality", "attention"}
+    build(tmp_path / "boxed", tmp_path / "set")
+    images = Images(str(tmp_path / "set"))
+    experiment = Experiment(out=str(tmp_path / "out"), images=images)
+    judged = by_name(judging_stages(experiment, Facts(images=9, label_counts={})))
+    assert {stage.kind for stage in judged.values()} == {"quality", "attention"}
+    assert judged["attention"].inputs["val"] == str(tmp_path / "set")
 
 
 def test_images_without_labels_are_judged_without_them(tmp_path: Path) -> None:
@@ -389,7 +426,7 @@ def test_the_plan_says_what_is_left_out_and_why(tmp_path: Path) -> None:
             "kNN, linear and few-label evaluation",
             "the images have no labels (no class folders)",
         ),
-        ("detection", "the images have no boxes"),
+        ("detection and attention", "the images have no boxes"),
     ]
 
 

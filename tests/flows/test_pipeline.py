@@ -62,7 +62,7 @@ def test_the_whole_chain(finished) -> None:
             "kNN",
             "linear on cached features",
             "label-free quality",
-            "attention inside objects",
+            "attention on objects",
         )
         for name in NAMES
     } | {

@@ -12,9 +12,11 @@ from flows.reproduce import flow
 from flows.reproduce.arms import ARMS
 from flows.reproduce.campaign import measured_ratio
 from flows.reproduce.flow import care_reproduce
+from flows.reproduce.object_rows import object_rows
 from flows.reproduce.runs import RunResult
 from flows.works import WORKS
 from flows.works.timing import timing
+from shards import storage
 from shards.errors import Failure, Misuse, Stopped
 
 GRID = {"arms": ("c-stream", "care"), "seeds": (0, 1), "labels": (0.01, 0.3), "steps": 100}
@@ -51,7 +53,11 @@ class MadeUpSchedule:
         future = Future()
         failure = self.failing.get(name)
         if failure is None:
-            future.set_result({"url": f"{self.out}/stages/{name}", **self.result(work, inputs)})
+            url = f"{self.out}/stages/{name}"
+            result = self.result(work, inputs)
+            if inputs.get("verb") == "attention":
+                result |= self.objects(url, result)
+            future.set_result({"url": url, **result})
         else:
             future.set_exception(failure)
         return future
@@ -68,6 +74,38 @@ class MadeUpSchedule:
         top1 = 10.0 + 0.1 * inputs["seed"] + (float(digest) / 100 if digest.isdigit() else 0)
         row = {"task": inputs.get("verb", work), "top1": top1, "resampled": [top1, top1 + 1]}
         return {"rows": [row | {"digests": {"encoder": digest}, "versions": VERSIONS}]}
+
+    def objects(self, url: str, result: dict) -> dict:
+        """What an evaluation of attention leaves: a table of two images."""
+        columns = ("inside", "area", "pointing", "pointing_chance", "corloc", "corloc_chance")
+        table = f"key,{','.join(columns)}\na.jpg,0.5,0.2,1,0.3,0,0.4\nb.jpg,0.7,0.2,0,0.3,0,0.4\n"
+        storage.write_bytes(f"{url}/seed-0/attention.csv", table.encode())
+        figures = dict(zip(columns, (60.0, 20.0, 50.0, 30.0, 0.0, 40.0), strict=True))
+        (row,) = result["rows"]
+        row.pop("top1")
+        return {"rows": [row | figures], "outputs": {"seed-0/attention.csv": ""}}
+
+
+def test_what_is_measured_on_objects_is_told_as_three_tasks(tmp_path: Path) -> None:
+    row = {"task": "attention on objects", "jaccard": 1.0, "encoder": "care", "resampled": [9.0]}
+    result = {"url": str(tmp_path), "rows": [row]}
+    result |= MadeUpSchedule.objects(None, str(tmp_path), {"rows": [row | {"top1": 1}]})
+    inside, pointing, corloc = object_rows(result, ("attention", "localisation"))
+    assert (inside["task"], inside["inside"], inside["chance"]) == (
+        "attention inside objects",
+        60,
+        20,
+    )
+    assert (pointing["task"], pointing["pointing"], pointing["chance"]) == ("pointing game", 50, 30)
+    assert (corloc["task"], corloc["corloc"], corloc["chance"]) == ("CorLoc", 0, 40)
+    assert len(inside["resampled"]) == 200
+    assert {*inside["resampled"]} <= {50.0, 60.0, 70.0}
+    assert {*pointing["resampled"]} <= {0.0, 50.0, 100.0}
+    assert "jaccard" not in pointing
+    assert [each["task"] for each in object_rows(result, ("localisation",))] == [
+        "pointing game",
+        "CorLoc",
+    ]
 
 
 @pytest.fixture
@@ -90,9 +128,10 @@ def test_every_run_is_trained_then_judged_by_everything(schedule, tmp_path: Path
     assert [run["run"] for run in content["runs"]] == runs
     assert names(schedule, "pretrain") == [f"pretrain-{run}" for run in runs]
     tasks = ("knn", "linear", "finetune-0.3")
+    tasks = (*tasks, "attention")
     assert {*names(schedule, "judge")} == {f"{task}-{run}" for task in tasks for run in runs}
-    assert names(schedule, "attention") == [f"attention-{run}" for run in runs]
-    assert names(schedule, "localisation") == [f"localisation-{run}" for run in runs]
+    objects = {"attention inside objects", "pointing game", "CorLoc"}
+    assert {figure["task"] for figure in content["arms"]} >= objects
     assert content["skipped"] == ["1 % of the labels: too few to hold one out"]
     assert {figure["task"] for figure in content["arms"]} >= {"knn", "30 % of the labels"}
 
@@ -103,14 +142,20 @@ def test_every_run_is_trained_then_judged_by_everything(schedule, tmp_path: Path
         (("knn", "linear"), {"features", "judge"}),
         (("linear",), {"features", "judge"}),
         (("finetune",), {"judge"}),
-        (("attention",), {"attention"}),
+        (("attention",), {"judge"}),
+        (("localisation",), {"judge"}),
     ],
 )
 def test_a_grid_is_judged_by_what_is_asked_for(schedule, tmp_path, evaluations, works) -> None:
     content = care_reproduce.fn(out=str(tmp_path), **GRID, evaluations=evaluations)
     judged = {work for _, work, _ in schedule.started} - {"build", "pretrain"}
     assert judged == works
-    wanted = {"30 % of the labels" if name == "finetune" else name for name in evaluations}
+    tasks = {
+        "finetune": {"30 % of the labels"},
+        "attention": {"attention inside objects"},
+        "localisation": {"pointing game", "CorLoc"},
+    }
+    wanted = set[str]().union(*(tasks.get(name, {name}) for name in evaluations))
     assert {figure["task"] for figure in content["arms"]} == wanted
     # what was not asked for is not missing
     assert bool(content["skipped"]) == ("finetune" in evaluations)
@@ -195,7 +240,7 @@ def test_a_ratio_once_found_stays_until_another_is_given(schedule, tmp_path: Pat
 def test_a_run_that_fails_is_listed_and_stops_no_other(schedule, tmp_path: Path) -> None:
     schedule.failing["pretrain-care-seed-0"] = Failure("told\nthe embeddings collapsed")
     schedule.failing["knn-c-stream-seed-1"] = RuntimeError("a bug")
-    content = care_reproduce.fn(out=str(tmp_path), **GRID)
+    content = care_reproduce.fn(out=str(tmp_path), **GRID, evaluations=("knn",))
     assert content["failed"] == [
         {"run": "care-seed-0", "message": "the embeddings collapsed"},
         {"run": "c-stream-seed-1", "message": "a bug"},

@@ -2,10 +2,11 @@
 
 import pytest
 from PIL import Image
-from flows.experiment import Experiment, Images
+from flows.annotated import AnnotatedPair
+from flows.experiment import Detection, Experiment, Images
 from flows.identity import input_identity
 from flows.splits import split_images
-from shards import ShardError, scenes, storage
+from shards import ShardError, build, scenes, storage
 from shards.build_sets import build_sets
 from shards.once import listing_once
 
@@ -63,15 +64,56 @@ def test_boxes_beside_images_are_no_boxes_that_are_not_there(tmp_path):
         scenes.write(tmp_path / "boxed" / part, count=2, size=32)
     images = str(tmp_path / "boxed")
     split = split_images(images)
-    assert split.boxed == (f"{images}/train", f"{images}/valid")
+    assert split.boxed == ("coco", pair_of(f"{images}/train", f"{images}/valid"))
     asked = Experiment(out=str(tmp_path / "lab"), images=Images(images))
-    assert f"--voc-train {images}/train --voc-val {images}/valid" in asked.skipped[-1]
+    assert asked.annotated_pairs == {"coco": split.boxed.pair}
     assert "no boxes" not in " ".join(asked.skipped)
     build_sets(images, tmp_path / "sets")
     split = split_images(str(tmp_path / "sets"))
-    assert split.boxed == (str(tmp_path / "sets/train"), str(tmp_path / "sets/valid"))
+    assert split.boxed == (
+        "coco",
+        pair_of(str(tmp_path / "sets/train"), str(tmp_path / "sets/valid")),
+    )
     assert split.notes == []
     assert split_images(photos(tmp_path / "photos", "ant/1", "bee/1")).boxed is None
+
+
+def pair_of(train: str, val: str) -> AnnotatedPair:
+    return AnnotatedPair({"source": val}, {"source": train})
+
+
+def test_of_one_list_with_boxes_a_fifth_is_scored_on_and_not_trained_on(tmp_path):
+    scenes.write(tmp_path / "boxed", count=12, size=32)
+    source = str(tmp_path / "boxed")
+    split = split_images(source)
+    train = {"source": source, "share": [0, 0.8]}
+    assert split.boxed.pair == AnnotatedPair({"source": source, "share": [0.8, 1]}, train)
+    assert split.parts == {"train": train}
+    assert "20 % of the images are held out, to score on their boxes" in split.notes[-1]
+
+
+def test_a_val_with_boxes_that_is_named_is_scored_on(tmp_path):
+    for part in ("some", "others"):
+        scenes.write(tmp_path / part, count=2, size=32)
+    some, others = str(tmp_path / "some"), str(tmp_path / "others")
+    split = split_images(some, others)
+    assert split.boxed.pair == pair_of(some, others)
+    assert split.parts == {"train": {"source": some}}
+
+
+def test_a_single_set_with_boxes_is_looked_at_and_what_is_left_out_is_told(tmp_path):
+    scenes.write(tmp_path / "boxed", count=6, size=32)
+    build(tmp_path / "boxed", tmp_path / "set")
+    source = str(tmp_path / "set")
+    asked = Experiment(out=str(tmp_path / "lab"), images=Images(source))
+    assert asked.annotated_pairs == {"coco": AnnotatedPair({"source": source})}
+    assert f"--coco-train {source} --coco-val LIST" in asked.skipped[-1]
+    named = Experiment(
+        out=str(tmp_path / "lab"),
+        images=Images(source),
+        detection=Detection(coco_train=source, coco_val=source),
+    )
+    assert named.annotated_pairs == {"coco": pair_of(source, source)}
 
 
 def test_one_class_is_told_and_not_evaluated(tmp_path):

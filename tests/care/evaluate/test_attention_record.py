@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 from flat import gathered
+from PIL import Image
 from small_runs import SETTINGS, make_streams
+from torchvision import transforms
 from care import CareError, build_encoder
 from care.evaluate import attention
 from care.evaluate.attention_maps import attention_map
-from care.evaluate.localisation import localise
-from care.show import attention_shares
+from care.evaluate.images import centre_crop
 from care.train import pretrain
 from care.train.photometrics import normalize
 from shards import boxes, scenes
@@ -36,19 +37,31 @@ def images_and_masks(data):
     return images, [np.stack([item.mask for item in scene.objects]) for scene in rendered]
 
 
+def naive_figures(encoder, image, masks) -> tuple[float, float, float]:
+    """Energy inside, area, and how much of the maximum is at most 1 px beside an object."""
+    prepare = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+    )
+    cam = attention_map(encoder, prepare(centre_crop(image, SIZE))[None])[0].numpy()
+    gray = Image.fromarray(np.where(masks.any(0), 255, 0).astype(np.uint8))
+    weight = np.asarray(centre_crop(gray, SIZE)) / 255
+    inside = sum(c * w for c, w in zip(cam.flat, weight.flat, strict=True)) / cam.sum()
+    hits = []
+    for y, x in np.argwhere(cam >= cam.max() * (1 - 1e-5)):
+        crosses = [(y, x), (y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
+        inner = [(v, u) for v, u in crosses if 0 <= v < SIZE and 0 <= u < SIZE]
+        hits.append(any(weight[place] > 0.5 for place in inner))
+    return inside, weight.mean(), np.mean(hits)
+
+
 def test_of_scenes_its_figures_are_those_of_their_masks(encoder, scene_set) -> None:
     result = attention(encoder, scene_set, size=SIZE)
-    images, masks = images_and_masks(scene_set)
-    unions = [of_scene.any(0) for of_scene in masks]
-    inside, area = attention_shares(encoder, images, unions, size=SIZE)
-    assert result.measures["inside"] == pytest.approx(100 * float(inside.mean()), abs=1e-3)
-    assert result.measures["area"] == pytest.approx(100 * float(area.mean()), abs=1e-3)
-    by_scene = localise(encoder, images, masks, size=SIZE)
-    table = result.outcomes.figures
-    np.testing.assert_allclose(table.pointing, by_scene.pointing, atol=1e-6)
-    np.testing.assert_allclose(table.pointing_chance, by_scene.pointing_chance, atol=0.02)
-    # boxes of cropped masks are whole pixels, cropped boxes are not
-    assert float((table.corloc != by_scene.box).float().mean()) < 0.2
+    scenes_and_masks = zip(*images_and_masks(scene_set), strict=True)
+    figures = [naive_figures(encoder, *scene) for scene in scenes_and_masks]
+    inside, area, pointing = np.mean(figures, axis=0)
+    assert result.measures["inside"] == pytest.approx(100 * inside, abs=2e-3)
+    assert result.measures["area"] == pytest.approx(100 * area, abs=2e-3)
+    assert result.measures["pointing"] == pytest.approx(100 * pointing, abs=2e-3)
     assert "objects of 9 images by masks" in result.protocol
     assert "label-free Grad-CAM of the last stage, centre crops of 48 px" in result.protocol
     assert len(result.resampled) == 200
@@ -116,3 +129,10 @@ def test_it_changes_no_argument_and_no_global_state(
     assert encoder.training
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert first.measures == attention(encoder, scene_set, size=SIZE).measures
+
+
+def test_processes_that_decode_change_nothing(encoder, scene_set) -> None:
+    here = attention(encoder, scene_set, size=SIZE, workers=0)
+    there = attention(encoder, scene_set, size=SIZE, workers=1)
+    assert here.outcomes.files() == there.outcomes.files()
+    assert here.measures == there.measures

@@ -1,18 +1,13 @@
 """The pointing game and CorLoc, beside a search over all pixels and cells."""
 
 from itertools import product
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from care import resnet18
-from care.evaluate import localisation as module
 from care.evaluate.localisation import (
     connected,
-    cropped_masks,
     discovered_box,
     finest_meaningful,
-    localise,
+    fitting,
     near,
     pointing_hits,
 )
@@ -20,12 +15,6 @@ from care.evaluate.localisation import (
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def square(top: int, x: int, side: int, *, size: int = 32) -> np.ndarray:
-    mask = np.zeros((size, size), bool)
-    mask[top : top + side, x : x + side] = True
-    return mask
 
 
 def naive_box(features: torch.Tensor, size: int) -> list[float]:
@@ -77,15 +66,6 @@ def test_an_object_is_boxed_in_pixels_of_an_image_that_is_not_square() -> None:
     assert discovered_box(features, "48x160").tolist() == [80, 12, 120, 36]
 
 
-def test_a_whole_wide_crop_fits_an_object_that_fills_it() -> None:
-    encoder = resnet18(small=True, half=True)
-    mask = np.ones((1, 16, 48), bool)
-    result = localise(encoder, [Image.new("RGB", (48, 16), "red")], [mask], size="16x48")
-    assert result.box_chance.tolist() == [1]
-    assert result.pointing_chance.tolist() == [1]
-    assert cropped_masks(mask, "16x48").shape == (1, 16, 48)
-
-
 def test_a_map_without_differences_has_a_box_of_one_cell() -> None:
     assert discovered_box(torch.ones(4, 3, 3), 48).tolist() == [0, 0, 16, 16]
 
@@ -126,38 +106,8 @@ def test_the_deepest_map_with_room_for_a_box_is_looked_at() -> None:
     assert finest_meaningful({"3": maps[3], "2": maps[3][..., :2, :2]}) is maps[3]
 
 
-def test_masks_are_cropped_as_images_and_those_outside_are_left_out() -> None:
-    masks = np.stack([square(8, 8, 16), square(0, 0, 1)])
-    cropped = cropped_masks(masks, 32)
-    assert len(cropped) == 1
-    # the short side becomes 37 px, of which the central 32 are kept
-    assert cropped[0].sum() == pytest.approx(16**2 * (37 / 32) ** 2, rel=0.1)
-    assert cropped_masks(np.zeros((0, 32, 32), bool), 32).shape == (0, 32, 32)
-
-
-def test_each_image_is_judged_by_itself_whatever_the_batch(monkeypatch) -> None:
-    torch.manual_seed(0)
-    encoder = resnet18(small=True, half=True).train()
-    rng = np.random.default_rng(0)
-    images = [Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)) for _ in range(5)]
-    masks = [square(4 + n, 6, 20, size=40)[None] for n in range(4)]
-    masks.append(np.zeros((0, 40, 40), bool))
-    together = localise(encoder, images, masks, size=32)
-    assert encoder.training
-    monkeypatch.setattr(module, "_BATCH", 2)
-    in_parts = localise(encoder, images, masks, size=32)
-    for at_once, parts in zip(together, in_parts, strict=True):
-        assert at_once.shape == (5,)
-        torch.testing.assert_close(at_once, parts)
-    assert all(column[4] == 0 for column in together)
-    assert ((together.pointing_chance[:4] > 0.2) & (together.pointing_chance[:4] < 0.6)).all()
-    # the square fills (20 · 37/40)² of 32² px: less than half of the crop
-    assert together.box_chance.tolist() == [0, 0, 0, 0, 0]
-
-
-def test_the_whole_crop_fits_an_object_that_fills_it() -> None:
-    encoder = resnet18(small=True, half=True)
-    image = Image.new("RGB", (32, 32), "red")
-    result = localise(encoder, [image], [square(0, 0, 32)[None]], size=32)
-    assert result.box_chance.tolist() == [1]
-    assert result.pointing.tolist() == result.pointing_chance.tolist() == [1]
+def test_a_box_fits_where_half_of_it_and_an_object_is_shared() -> None:
+    frame = torch.tensor([0.0, 0, 32, 32])
+    objects = [torch.tensor([[0.0, 0, 4, 4], [0, 0, 32, 17]]), torch.zeros(0, 4)]
+    assert fitting([frame, frame], objects).tolist() == [1, 0]
+    assert fitting([frame], [torch.tensor([[0.0, 0, 32, 15]])]).tolist() == [0]
