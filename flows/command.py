@@ -2,7 +2,7 @@
 
 import dataclasses
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 from flows.experiment import Experiment
@@ -37,6 +37,24 @@ def command_of(experiment: Experiment) -> str:
     if experiment.seed:
         words += ["--seed", str(experiment.seed)]
     return shlex.join([*words, "--out", "DIR"])
+
+
+def typed_command(words: Iterable[str], run: str) -> str:
+    """Write a command line for a page: as it was typed, but of paths their last part.
+
+    Args:
+        words: of the command line, after ``care``.
+        run: the run directory or URL among them, which is called ``RUN``.
+    """
+    return shlex.join(["care", *("RUN" if word == run else _shortened(word) for word in words)])
+
+
+def _shortened(word: str) -> str:
+    """A word of a command line, of a path or URL its last part, also behind ``--option=``."""
+    option, equals, value = word.partition("=")
+    if word.startswith("--") and equals:
+        return f"{option}={_text(value)}"
+    return _text(word)
 
 
 def _words(name: str, value: Any) -> Iterator[str]:

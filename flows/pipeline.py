@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from prefect import flow
 from flows import graph
 from flows.checks import check_encoders
+from flows.cpu_hours import hours_of_pipeline
 from flows.execution import Execution
 from flows.experiment import Detection, Experiment, Images, Judging, Scenes, Training
 from flows.facts import Facts
@@ -69,7 +70,7 @@ def care_pipeline(
     graph.check_refresh(execution.refresh or ())
     graph.check_evaluations(experiment)
     check_encoders(experiment)
-    for line in (*experiment.notes, *experiment.split.skipped):
+    for line in (*experiment.notes, *experiment.split.skipped, *hours_of_pipeline(experiment)):
         warn(line)
     with Schedule(out, execution) as schedule:
         schedule.announce(graph.planned_stages(experiment, Facts.before(experiment)))

@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 from shards.boxes import Picture
+from shards.preview_legend import LINE as LEGEND_LINE
+from shards.preview_legend import Colour, Font, LegendEntry, draw_legend, lay_out
 from shards.survey import Look
 
 # pixels
@@ -37,8 +39,9 @@ def contact_sheet(looks: Sequence[Look], classes: Sequence[str], title: str) -> 
     """Draw the images that were looked at side by side.
 
     Each is upright and scaled to its tile, small ones by a whole number so that their pixels are
-    seen. Boxes have the colour of their class, those that no evaluation counts are grey. A rejected
-    image is a red tile with the reason.
+    seen. Boxes have the colour of their class, those that no evaluation counts are grey; a legend
+    has the classes of boxes too narrow for their names. A rejected image is a red tile with the
+    reason.
 
     Args:
         looks: the images, at least one.
@@ -52,9 +55,13 @@ def contact_sheet(looks: Sequence[Look], classes: Sequence[str], title: str) -> 
     rows = math.ceil(len(looks) / columns)
     width = columns * (_TILE + _GAP) + _GAP
     height = rows * (_TILE + _CAPTION + _GAP) + 2 * _GAP + _LINE
-    sheet = Image.new("RGB", (width, height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(_FONT_SIZE)
+    legend = lay_out(_entries(looks, classes, width - 4 * _GAP, font), width - 2 * _GAP, font)
+    space = _GAP if legend else 0
+    total_height = height + len(legend) * LEGEND_LINE + space
+    sheet = Image.new("RGB", (width, total_height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw_legend(draw, (_GAP, height), legend, font)
     draw.text((_GAP, _GAP), fit_text(title, width - 2 * _GAP, font), _INK, font)
     for number, look in enumerate(looks):
         row, column = divmod(number, columns)
@@ -66,12 +73,65 @@ def contact_sheet(looks: Sequence[Look], classes: Sequence[str], title: str) -> 
     return file.getvalue()
 
 
+def _entries(
+    looks: Sequence[Look], classes: Sequence[str], width: int, font: Font
+) -> list[LegendEntry]:
+    """What the legend has: the classes of boxes that have no room for their whole name.
+
+    Args:
+        looks: the images.
+        classes: names of the boxes' classes.
+        width: room for a name, pixels.
+        font: of the names.
+    """
+    labels = set[int]()
+    is_ignored = False
+    for look in looks:
+        if look.image is None or look.picture is None:
+            continue
+        scale = _scale_of(look.image)
+        for number, label in enumerate(look.picture.labels.tolist()):
+            left, _, right, _ = look.picture.boxes[number] * scale
+            room = round(float(right)) - round(float(left))
+            if look.picture.ignored[number]:
+                is_ignored = True
+            elif not _has_room(classes[label], room, font):
+                labels.add(label)
+    entries = [
+        LegendEntry(fit_text(classes[label], width, font), _colour_of(label))
+        for label in sorted(labels)
+    ]
+    if is_ignored:
+        entries.append(LegendEntry("not counted by evaluations", _IGNORED))
+    return entries
+
+
+def _has_room(name: str, room: int, font: Font) -> bool:
+    """Whether a box is wide enough for the whole name of its class."""
+    return room >= _NAMED and font.getlength(name) <= room
+
+
+def _colour_of(label: int) -> Colour:
+    """The colour of a class's boxes: one of the colours, or of further classes a pale one."""
+    round_number, place = divmod(label, len(_COLOURS))
+    red, green, blue = _COLOURS[place]
+    if round_number % 2:
+        return ((red + 255) // 2, (green + 255) // 2, (blue + 255) // 2)
+    return red, green, blue
+
+
+def _scale_of(image: Image.Image) -> float:
+    """Pixels of a tile for one of an image."""
+    scale = _TILE / max(image.size)
+    return math.floor(scale) if scale >= 1 else scale
+
+
 def _draw_look(
     sheet: Image.Image,
     corner: tuple[int, int],
     look: Look,
     classes: Sequence[str],
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    font: Font,
 ) -> None:
     """Draw an image and its caption.
 
@@ -106,15 +166,11 @@ def _draw_look(
     draw.text((x, y + _TILE + 2 + _LINE), name + size, _PALE_INK, font)
 
 
-def _tile_of(
-    look: Look, classes: Sequence[str], font: ImageFont.ImageFont | ImageFont.FreeTypeFont
-) -> Image.Image:
+def _tile_of(look: Look, classes: Sequence[str], font: Font) -> Image.Image:
     """An image at the size of a tile, with its boxes."""
     image = look.image
     assert image is not None
-    scale = _TILE / max(image.size)
-    if scale >= 1:
-        scale = math.floor(scale)
+    scale = _scale_of(image)
     size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
     method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
     tile = image.resize(size, method)
@@ -128,7 +184,7 @@ def _draw_boxes(
     picture: Picture,
     scale: float,
     classes: Sequence[str],
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    font: Font,
 ) -> None:
     """Draw the boxes of an image, the largest first, with their classes.
 
@@ -145,7 +201,7 @@ def _draw_boxes(
     for number in (-areas).argsort(kind="stable"):
         x_min, y_min, x_max, y_max = (round(float(side)) for side in boxes[number])
         label = int(picture.labels[number])
-        colour = _IGNORED if picture.ignored[number] else _COLOURS[label % len(_COLOURS)]
+        colour = _IGNORED if picture.ignored[number] else _colour_of(label)
         corners = (x_min, y_min, max(x_max - 1, x_min), max(y_max - 1, y_min))
         draw.rectangle(corners, outline=colour, width=2)
         if x_max - x_min < _NAMED:
@@ -156,9 +212,7 @@ def _draw_boxes(
         draw.text(place, name, _INK, font)
 
 
-def _wrapped(
-    text: str, width: float, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
-) -> list[str]:
+def _wrapped(text: str, width: float, font: Font) -> list[str]:
     """The lines of a text that are no wider than there is room, but for longer words."""
     lines = [""]
     for word in text.split():
@@ -173,7 +227,7 @@ def _wrapped(
 def fit_text(
     text: str,
     width: float,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    font: Font,
     *,
     keep_end: bool = False,
 ) -> str:

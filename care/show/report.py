@@ -18,7 +18,8 @@ from care.show.page_pictures import PagePicture, pictures_of
 from care.show.paper import paper_rows
 from care.show.results import evaluations, gather, tables
 from care.show.rows import Row, read
-from care.show.run_settings import settings_of_pipeline, settings_of_run
+from care.show.run_settings import command_of_run, settings_of_pipeline, settings_of_run
+from care.show.set_contents import sets_of_run
 from care.show.verdict import advice, caveat, findings, judges_care
 from care.show.whiskers import picture
 from care.train import load_encoder
@@ -69,6 +70,8 @@ def report(
     elif judged is not None:
         rows = _rows_of_run(run, judged, optional=optional)
     settings = settings_of_pipeline(results, rows) or settings_of_run(run)
+    if not results and settings:
+        results = {"sets": sets_of_run(run), "command": command_of_run(run)}
     steps = [json.loads(line) for line in losses.splitlines()]
     pictures = pictures_of(run, names, [result.encoder for result in read(rows)])
     plane = None

@@ -9,6 +9,8 @@ from care.train.origin import Origin, read_origin
 from shards import storage
 
 ENCODER_FILE = "encoder.safetensors"
+# in which a run has the command line that began it
+COMMAND_FILE = "command.json"
 # a setting's name on the page, and how the settings of a run are written there
 _SETTINGS = {
     "encoder": "{encoder}",
@@ -47,6 +49,17 @@ def settings_of_run(run: str | Path) -> dict[str, str]:
     if ENCODER_FILE in storage.listing(run):
         texts["trained encoder"] = f"{run}/{ENCODER_FILE}"
     return texts
+
+
+def command_of_run(run: str | Path) -> str:
+    """The command that began a run; "" of one that Python code began, or an earlier version.
+
+    Args:
+        run: run directory or URL.
+    """
+    if COMMAND_FILE not in storage.listing(run):
+        return ""
+    return str(storage.read_json(f"{run}/{COMMAND_FILE}").get("command", ""))
 
 
 def settings_of_pipeline(results: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:

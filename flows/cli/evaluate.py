@@ -18,6 +18,7 @@ from flows.cli.evaluate_options import (
 )
 from flows.cli.options import Json, add_command, new_app
 from flows.cli.tables import show_results
+from flows.cpu_hours import hours_on_cpu, options_for_cpu
 from flows.evaluations import ABOUT, JUDGED, EvaluationKind
 from flows.result import Result
 from flows.sizes import common_sizes
@@ -154,6 +155,7 @@ def _judge(
         The rows of their results; what is finished is only looked up.
     """
     rows: list[Result] = []
+    hours = hours_on_cpu(inputs["verb"], inputs)
     sizes = [inputs.get("size") for _ in sources]
     if "size" not in inputs and has_encoders_size(inputs["verb"]):
         sizes = common_sizes(sources)
@@ -163,6 +165,10 @@ def _judge(
         if pixels and is_foreign(source):
             of_encoder |= pixels
         stage = records.key_stage(out, name, "judge", inputs | of_encoder)
+        if hours and records.finished_result(stage) is None:
+            suits = f"care evaluate {inputs['verb']} … {options_for_cpu(inputs['verb'])}"
+            warn(f"{hours}; what suits one: {suits}. Ctrl-C stops and saves")
+            hours = None
         if len(sources) > 1:
             # whose progress it is that follows
             say(f"{inputs['verb']} of {source}")

@@ -5,6 +5,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 import torch
@@ -14,6 +15,7 @@ from care import CStream, Objective, TStream, c_stream_for, streams_for
 from care.encoders import Encoder, build_encoder
 from care.evaluate import knn, quality_probe
 from care.evaluate.evaluation import comparable
+from care.show.run_settings import COMMAND_FILE
 from care.train import Pretrained, TimedProbe, pretrain
 from care.train.checks import check_encoder, check_method, check_optimizer, check_processes
 from care.train.growth import grows
@@ -47,8 +49,10 @@ from flows.cli.pretrain_recipe import (
     take_choice,
 )
 from flows.cli.tables import print_json
+from flows.command import typed_command
 from flows.exits import exit_on_failure
 from flows.flatten import gathered
+from shards import storage
 from shards.image_size import ImageSize
 from shards.once import listing_once
 
@@ -118,7 +122,7 @@ def _run(  # noqa: PLR0913 (the options of a command)
         TimedProbe(_knn_probe(data, val, size), knn_every * steps_per_epoch),
         TimedProbe(quality_probe(data, size=size, seed=seed), probe * steps_per_epoch),
     ]
-    with process_group(run), _listener(run, tensorboard=tensorboard) as on_step:
+    with process_group(run), _listener(run, tensorboard=tensorboard) as listener:
         c, t = _streams(encoder, objective, size=size, seed=seed, t_stream=choice.t_stream)
         warn_of_hours(run, (c, t), settings, encoder=encoder, steps=length.steps)
         trained = pretrain(
@@ -129,7 +133,7 @@ def _run(  # noqa: PLR0913 (the options of a command)
             steps=length.steps,
             allow_change=[*(allow_change or ()), *length.changes],
             probes=probes,
-            on_step=on_step,
+            on_step=_with_command(run, listener),
             **gathered(pretrain, settings),
         )
         if os.environ.get("RANK", "0") == "0":
@@ -161,6 +165,27 @@ def _streams(
 def _listener(run: str, *, tensorboard: bool) -> AbstractContextManager[OnStep | None]:
     """What is told of each step beside the logs."""
     return tensorboard_log(run) if tensorboard else nullcontext()
+
+
+def _with_command(run: str, listener: OnStep | None) -> OnStep:
+    """What is told of each step, which at the first leaves the command in a new run.
+
+    Args:
+        run: run directory or URL.
+        listener: what else is told of each step.
+    """
+    command = typed_command(["pretrain", *_typed_arguments()], run)
+    is_kept = COMMAND_FILE in storage.listing(run)
+
+    def on_step(step: int, numbers: Mapping[str, float]) -> None:
+        nonlocal is_kept
+        if not is_kept:
+            storage.write_json(f"{run}/{COMMAND_FILE}", {"command": command})
+            is_kept = True
+        if listener is not None:
+            listener(step, numbers)
+
+    return on_step
 
 
 def _knn_probe(data: shards.ShardSet, val: shards.ShardSet, size: ImageSize) -> Probe:

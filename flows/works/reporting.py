@@ -15,6 +15,7 @@ from care.show.embedding import embedding
 from care.show.export import PLAIN
 from care.show.maps import WORDS_FILE, sheet_caption
 from care.show.neighbours import nearest_of_rows, neighbour_sheet, query_of, spread_rows
+from care.show.set_contents import set_contents
 from care.train import load_encoder
 from care.train.stored_transformer import load_stream
 from flows.result import Result
@@ -35,7 +36,6 @@ FILES = (
     "report.html",
 )
 PICTURED = 8  # images whose attention is drawn
-EXAMPLES = 3  # names of files that were left out, for each reason
 # images whose nearest neighbours are drawn, and how many of each
 QUERIES, NEIGHBOURS = 5, 6
 # images of a set without classes whose features are extracted for the page
@@ -86,7 +86,8 @@ def report(  # noqa: PLR0913 (the inputs of a stage)
     rows = results["evaluations"]
     verdict_text = verdict(rows)
     findings = [difference._asdict() for difference in differences(rows)]
-    judged = results | {"verdict": verdict_text, "differences": findings, "sets": _contents(sets)}
+    contents = [set_contents(name, shards.open(url).index) for name, url in sets.items()]
+    judged = results | {"verdict": verdict_text, "differences": findings, "sets": contents}
     storage.write_json(f"{out}/results.json", judged)
     storage.copy(f"{encoders[main]}/losses.jsonl", f"{out}/losses.jsonl")
     write_page(out)
@@ -156,21 +157,3 @@ def _draw_features(
     title = f"images of the set, and those nearest to them by {name}"
     png = neighbour_sheet(data, queries, neighbours, title=title)
     storage.write_bytes(f"{out}/neighbours.png", png)
-
-
-def _contents(sets: Mapping[str, str]) -> list[Result]:
-    """How many files each set was made of, and what was left out under which reason.
-
-    Args:
-        sets: shard sets by name.
-    """
-    contents = []
-    for name, url in sets.items():
-        index = shards.open(url).index
-        rejects = [
-            {"reason": reason, "count": len(names), "examples": list(names[:EXAMPLES])}
-            for reason, names in index.rejects.items()
-        ]
-        kept = len(index.samples)
-        contents.append({"name": name, "seen": index.seen, "kept": kept, "rejects": rejects})
-    return contents

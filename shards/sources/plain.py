@@ -63,9 +63,9 @@ def list_folder(folder: str | Path) -> Listing:
         for name, class_name in zip(names, layout.class_names, strict=True)
     ]
     rejects = [Rejection(Reject.JUNK, name) for name in junk]
-    others = (sizes.keys() - {*candidates}) | raw_twins
-    rejects += [Rejection(Reject.OTHER_FILE, name) for name in others]
     labels = read_metadata(root, sizes)
+    others = (sizes.keys() - {*candidates, *labels.files}) | raw_twins
+    rejects += [Rejection(Reject.OTHER_FILE, name) for name in others]
     notes = [*layout.notes, *labels.notes]
     if labels.class_names:
         images = [image._replace(class_name=labels.class_names.get(image.name)) for image in images]

@@ -49,6 +49,19 @@ def test_a_finished_run_is_made_longer_by_its_epochs_alone_and_all_else_is_refus
     assert len(rows()) == 6
 
 
+def test_the_page_of_a_run_has_its_command_and_what_was_left_out(pretrain, care, photos) -> None:
+    (photos / "notes.txt").write_text("no image")
+    assert care("shards", "build", photos, "other", "--workers", 1)[0] == 0
+    assert care("pretrain", "other", "run", *SMALL.split(), "--epochs", 1)[0] == 0
+    assert care("pretrain", "other", "run", *SMALL.split(), "--epochs", 2)[0] == 0
+    assert care("report", "run")[0] == 0
+    page = Path("run/report.html").read_text()
+    command = f"care pretrain other RUN {SMALL} --epochs 1"
+    assert json.loads(Path("run/command.json").read_text()) == {"command": command}
+    assert command in page
+    assert "1 other file: notes.txt" in page
+
+
 @pytest.mark.parametrize("word", ["nonsense", "stepz", "nproc"])
 def test_a_change_of_what_is_no_setting_is_a_usage_error(pretrain, word) -> None:
     code, _, error = pretrain("--allow-change", word)

@@ -2,13 +2,15 @@
 
 import io
 import json
+import math
 import numpy as np
 import pytest
 from made_images import encoded, image_bytes, populate, spoil
-from PIL import Image
+from PIL import Image, ImageFont
 import shards
 from shards.plan import make_plan
 from shards.preview import contact_sheet
+from shards.preview_legend import LegendEntry, lay_out
 from shards.survey import survey
 
 TILE = 160
@@ -163,6 +165,28 @@ def test_boxes_lie_where_they_are_and_crowds_are_grey(tmp_path):
     assert pixels[top + 119, left + 100].tolist() == red
     assert pixels[top + 100, left + 80].tolist() == [90, 90, 90]
     assert pixels[top + 159, left + 80].tolist() == grey
+
+
+def test_a_legend_has_the_classes_of_boxes_without_room_for_their_names(tmp_path):
+    wide = (1, [0, 20, 20, 10], 0)
+    plain, _ = sheet_of(coco(tmp_path / "a", [wide]))
+    pixels, _ = sheet_of(coco(tmp_path / "b", [wide, (2, [30, 20, 3, 10], 0)]))
+    left = CORNER[0]
+    y = len(plain) + 2
+    assert len(pixels) == len(plain) + 17 + 10
+    assert pixels[y, left].tolist() == [60, 150, 255]  # a dog's box is narrow, a cat's is not
+    assert not (pixels[len(plain) :] == [255, 80, 60]).all(2).any()
+    with_crowd, _ = sheet_of(coco(tmp_path / "c", [(2, [0, 20, 20, 10], 1)]))
+    assert with_crowd[y, left].tolist() == [170, 170, 170]
+
+
+def test_a_legend_that_is_too_long_for_a_line_goes_on_in_the_next():
+    font = ImageFont.load_default(12)
+    entries = [LegendEntry("x" * length, (0, 0, 0)) for length in (10, 9, 8, 7)]
+    width = max(16 + math.ceil(font.getlength(entry.name)) for entry in entries)
+    assert lay_out(entries, width, font) == [[entry] for entry in entries]
+    assert lay_out(entries, 10 * width, font) == [entries]
+    assert lay_out([], width, font) == []
 
 
 def test_what_is_rejected_is_a_red_tile(tmp_path):

@@ -232,7 +232,7 @@ def test_hugging_faces_metadata_give_a_folder_its_classes(photos, name):
     source = find(photos / "train")
     assert source.classes == ["ant", "bee", "cat"]
     assert [image.label for image in source.samples] == [0, 1, 2, 0, 1, -1]
-    assert source.rejects == [(Reject.OTHER_FILE, name)]
+    assert source.rejects == []  # it was read
     assert find(photos).classes == source.classes
 
 
@@ -264,7 +264,7 @@ def test_a_parquet_table_of_metadata_gives_a_folder_its_classes(photos):
     parquet(photos / "train/metadata.parquet", file_name=names, label=CLASSES)
     source = find(photos / "train")
     assert [image.label for image in source.samples] == [0, 1, 2, 0, 1, 2]
-    assert source.rejects == [(Reject.OTHER_FILE, "metadata.parquet")]
+    assert source.rejects == []
 
 
 def test_a_parquet_table_that_is_none_or_has_images_inside_is_one_line(photos):

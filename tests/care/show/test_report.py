@@ -1,5 +1,6 @@
 import base64
 import json
+import shutil
 from html.parser import HTMLParser
 from importlib import import_module
 from io import BytesIO
@@ -7,6 +8,7 @@ import fsspec
 import numpy as np
 import pytest
 from PIL import Image
+import shards
 from care import CareError
 from care.show import report
 
@@ -290,6 +292,33 @@ def test_the_settings_of_a_run_are_told(tmp_path):
     assert "240 of sets/a<b>, each seen about 200.0 times" in cells
     assert "2026-11-30T12:00:00+00:00" in cells
     assert "care 0.2.0, torch 2.14.1" in cells
+
+
+def test_a_run_tells_its_command_and_what_its_set_left_out(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (8, 8)).save(photos / "1.png")
+    (photos / "notes.txt").write_text("no image")
+    index = shards.build(photos, tmp_path / "set")
+    run = tmp_path / "run"
+    place = run / "checkpoints" / "step-00000003" / "manifest.json"
+    place.parent.mkdir(parents=True)
+    write_losses(run, 3)
+    settings = {"objective": "BYOL()", "data": index.digest, "steps": 3, "batch_size": 1}
+    place.write_text(json.dumps({"settings": settings}))
+    about = {"data": str(tmp_path / "set"), "images": 1, "began": "", "versions": {}}
+    (run / "about.json").write_text(json.dumps(about))
+    (run / "command.json").write_text('{"command": "care pretrain set RUN --lr 0.1"}')
+    text, page = read(run)
+    assert "care pretrain set RUN --lr 0.1" in text
+    assert "RUN is this folder" in text
+    cells = [text for tag, _, text in page.cells if tag == "td"]
+    assert cells[:4] == ["set", "2", "1", "1 other file: notes.txt"]
+    (photos / "2.png").write_bytes((photos / "1.png").read_bytes())
+    shutil.rmtree(tmp_path / "set")
+    shards.build(photos, tmp_path / "set")
+    text, _ = read(run)
+    assert "notes.txt" not in text  # another set by now
 
 
 def test_a_run_of_an_earlier_version_tells_what_it_recorded(tmp_path):
