@@ -101,7 +101,7 @@ def _do(work: str, arguments: Any, slot: dict[str, str]) -> Outcome:
     """Do a stage or a piece of one with a share of the machine.
 
     Args:
-        work: "stage" or "piece".
+        work: "stage", "piece", or "member" for one of several processes that train together.
         arguments: of the one or the other.
         slot: variables for the environment.
     """
@@ -111,6 +111,8 @@ def _do(work: str, arguments: Any, slot: dict[str, str]) -> Outcome:
     try:
         if work == "piece":
             pieces.do_piece(*arguments)
+        elif work == "member":
+            works.run_work(*arguments)
         else:
             records.finish(records.KeyedStage(*arguments))
     except BaseException as error:

@@ -11,12 +11,12 @@ class Execution:
     """How stages are run; none of it decides a result.
 
     Attributes:
-        nproc: training processes on this machine; 0: one a GPU.
-        jobs: stages at a time; 0: one a GPU, or one a core, at most four.
+        nproc: training processes on this machine, or on all nodes of Ray's cluster; 0: one a GPU.
+        jobs: stages at a time; 0: one a GPU, or one a core, at most four a machine.
         workers: processes that decode images, beside each process that computes; by default what
             is best here.
         runner: maps shard building and features over Prefect's threads here, or over Dask or Ray
-            workers.
+            workers; on Ray's cluster pre-training and evaluations run, too.
         stall_minutes: without any progress, after which a stage is stopped and tried again.
         refresh: stages to do again though they are finished.
     """

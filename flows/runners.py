@@ -1,17 +1,37 @@
-"""Where the pieces of a stage are done: Prefect's threads here, or workers of Dask or Ray.
+"""Where stages and their pieces are done: processes here, or workers of Dask or of Ray.
 
 All workers are on this machine and listen on its loopback, unless the environment names a cluster.
 """
 
 import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from prefect.task_runners import ThreadPoolTaskRunner
+from flows.attempts import Tell
+from flows.supervise import Children
 from shards.cores import available_cores
 from shards.errors import ShardError
 
 Runner = Literal["threads", "dask", "ray"]
+
+
+class Processes(Protocol):
+    """What does the stages of a run, each in a process of its own: here, or on a cluster."""
+
+    def run(self, work: str, arguments: Any, tell: Tell, *, alone: bool = False) -> None:
+        """Do a stage, or a piece of one, and return when it is done."""
+
+    def fill_the_cpu(self, stages: int) -> bool:
+        """Whether so many stages at a time use all cores, where there is no GPU."""
+
+    def at_a_time(self) -> int:
+        """How many stages run at a time."""
+
+    def stop(self) -> None:
+        """Have the stages that are left save themselves, and end them."""
 
 
 def check_installed(runner: Runner) -> None:
@@ -24,13 +44,57 @@ def check_installed(runner: Runner) -> None:
         raise ShardError(f"the {runner} runner is not installed; pip install 'care-ssl[{runner}]'")
 
 
+@contextmanager
+def stage_processes(runner: Runner) -> Iterator[Callable[[str, int, float], Processes]]:
+    """What starts the processes of stages, which end before the block does.
+
+    Dask's workers do pieces of stages alone, Ray's whole stages, too.
+
+    Yields:
+        A function of the folder of the pipeline, the stages at a time (0: as many as is best), and
+        the seconds of silence after which a stage is taken for hung.
+
+    Raises:
+        ShardError: No cluster of Ray answers.
+    """
+    if runner == "ray":
+        from flows.cluster.session import session
+        from flows.cluster.stages import RayStages
+
+        with session():
+            yield RayStages
+        return
+    yield lambda _, jobs, stall: Children(jobs, stall)
+
+
 def task_runner(runner: Runner) -> Any:
     """Prefect's task runner of that name, a context manager."""
     if runner == "dask":
         return _dask()
     if runner == "ray":
-        return _ray()
+        from prefect_ray.task_runners import RayTaskRunner
+
+        return RayTaskRunner()  # by the connection that is there
     return ThreadPoolTaskRunner(max_workers=available_cores())
+
+
+def piece_options(runner: Runner, work: str) -> AbstractContextManager[Any]:
+    """Have the pieces that are mapped in the block get what they compute with.
+
+    Args:
+        runner: that maps them.
+        work: of which they are, a name in ``flows.works.WORKS``.
+    """
+    if runner != "ray" or work != "features":
+        return nullcontext()
+    from prefect_ray.context import remote_options
+    from flows.cluster.room import total_gpus
+    from flows.cluster.session import living_nodes
+
+    options: AbstractContextManager[Any] = remote_options(
+        num_gpus=min(total_gpus(living_nodes()), 1)
+    )
+    return options
 
 
 def _dask() -> Any:
@@ -54,17 +118,3 @@ def _dask() -> Any:
         "scheduler_kwargs": {"dashboard": False},  # whose import fails now and then
     }
     return DaskTaskRunner(cluster_kwargs=cluster)
-
-
-def _ray() -> Any:
-    """Workers of Ray: of the cluster in the environment, else on this machine's loopback."""
-    address = os.environ.get("RAY_ADDRESS")
-    if not address:
-        # before the import: loopback alone, and nobody is told of us
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from prefect_ray.task_runners import RayTaskRunner
-
-    if address:
-        return RayTaskRunner(address=address)
-    return RayTaskRunner(init_kwargs={"num_cpus": available_cores(), "include_dashboard": False})

@@ -5,6 +5,7 @@ in ``flows.prefect_view``, how processes are followed in ``flows.supervise``.
 """
 
 import contextvars
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -22,9 +23,8 @@ from flows.intentions import Intentions
 from flows.prefect_view import PrefectView
 from flows.records import KeyedStage
 from flows.result import Result
-from flows.runners import check_installed, task_runner
+from flows.runners import check_installed, piece_options, stage_processes, task_runner
 from flows.stages import Stage
-from flows.supervise import Children
 from flows.telling import Teller
 from shards.errors import ShardError, StoreError
 from shards.progress import Bars, console
@@ -43,7 +43,7 @@ class Schedule:
         execution: how stages are run.
 
     Raises:
-        ShardError: The runner is not installed.
+        ShardError: The runner is not installed, or its cluster does not answer.
     """
 
     def __init__(self, out: str, execution: Execution) -> None:
@@ -56,11 +56,12 @@ class Schedule:
         self._futures = dict[str, Future[Result]]()
         self._intentions = Intentions(self._out)
         self._at_end = ExitStack()
-        # what is entered last ends first: the bars, the processes, the pools, the threads
+        # what is entered last ends first: the bars, the processes, the pools, the threads, Ray
+        start_processes = self._at_end.enter_context(stage_processes(execution.runner))
         self._threads = ThreadPoolExecutor(WAITING_THREADS)
         self.at_end(self._threads.shutdown, cancel_futures=True)
         self._pools = self._at_end.enter_context(ExitStack())
-        self.children = Children(execution.jobs, 60 * execution.stall_minutes)
+        self.children = start_processes(self._out, execution.jobs, 60 * execution.stall_minutes)
         self.at_end(self.children.stop)
         self._bars = self._at_end.enter_context(Bars(transient=True))
         self.at_end(_schedule.reset, _schedule.set(self))
@@ -198,8 +199,10 @@ class Schedule:
                     if self._pool is None:
                         self._pool = self._pools.enter_context(task_runner(self._execution.runner))
                 fixed = {"work": stage.work, "out": stage.url, "inputs": inputs}
+                fixed["folder"] = str(Path.cwd())
                 parameters = {name: unmapped(value) for name, value in fixed.items()}
-                futures = self._pool.map(_piece_task, parameters | {"piece": missing})
+                with piece_options(self._execution.runner, stage.work):
+                    futures = self._pool.map(_piece_task, parameters | {"piece": missing})
                 futures.wait()  # or the stage's process meets one that writes
                 futures.result()
         except Exception as error:
@@ -219,12 +222,16 @@ def show(out: str, name: str, work: str, inputs: Result, alone: bool, again: boo
     return Completed(name="Cached" if was_finished else "Completed", data=result)
 
 
-def map_piece(work: str, out: str, inputs: Result, piece: Any) -> None:
+def map_piece(work: str, out: str, inputs: Result, piece: Any, folder: str) -> None:
     """Do a piece of a stage.
 
-    What needs torch gets a process of its own here; a worker of Dask or Ray does it itself.
+    What needs torch gets a process of its own here; a worker of Dask or Ray does it itself, in the
+    folder below which the paths are.
     """
     schedule = _schedule.get(None)
+    if schedule is None:
+        with suppress(OSError):  # a node that has not that folder can do what is named by URLs
+            os.chdir(folder)
     if work == "features" and schedule:
         schedule.children.run("piece", [work, out, inputs, piece], console.print)
     else:

@@ -16,22 +16,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 from flows import environment
-from flows.outcomes import RETRIED, STOPPED_EARLY, Outcome, error_of, parse_line
+from flows.attempts import Tell, try_until_done
+from flows.outcomes import STOPPED_EARLY, Outcome, parse_line
 from shards.cores import available_cores, cores_per_process
-from shards.errors import Stopped
 from shards.progress import console
 
-RETRY_PAUSES = (2.0, 10.0, 30.0)  # seconds before a stage is tried again
 GRACE_SECONDS = 60.0  # to save in, between SIGTERM and SIGKILL
 # stages at a time on a machine without a GPU: small networks use the threads of one stage badly,
 # but each stage needs memory
 MOST_JOBS = 4
-
-Tell = Callable[[str], None]
 
 
 class Children:
@@ -89,11 +86,11 @@ class Children:
             RuntimeError: A bug ended it; the traceback is its message.
         """
         if alone:
-            self._try_until_done(work, arguments, {}, tell)
+            self._run_with(work, arguments, {}, tell)
             return
         slot = self._take_slot()
         try:
-            self._try_until_done(work, arguments, slot, tell)
+            self._run_with(work, arguments, slot, tell)
         finally:
             self._slots.put(slot)
 
@@ -110,6 +107,14 @@ class Children:
         """How many stages run at a time."""
         self._count_slots()
         return self._jobs_at_a_time
+
+    def _run_with(self, work: str, arguments: Any, slot: dict[str, str], tell: Tell) -> None:
+        """Attempt it with a share of the machine, as often as that may help."""
+
+        def attempt() -> Outcome:
+            return self.attempt(work, arguments, slot, tell)
+
+        try_until_done(attempt, self._stopping, tell)
 
     def _start_origin(self) -> None:
         """Start the process that forks the others; it holds the other end of a pair of sockets."""
@@ -144,27 +149,15 @@ class Children:
             for slot in _divide_machine(self._jobs_at_a_time, self._gpus):
                 self._slots.put(slot)
 
-    def _try_until_done(self, work: str, arguments: Any, slot: dict[str, str], tell: Tell) -> None:
-        """Attempt what another attempt may mend again, after a pause."""
-        pauses = iter(RETRY_PAUSES)
-        while True:
-            outcome = self._attempt(work, arguments, slot, tell)
-            if outcome.state == "done":
-                return
-            if outcome.state == "stopped":
-                # a Ctrl-C may have reached it before us
-                self._stopping.wait(0.5)
-            if self._stopping.is_set():
-                was_stopped = outcome.state == "stopped"
-                raise Stopped(outcome.message if was_stopped else STOPPED_EARLY)
-            pause = next(pauses, None)
-            if pause is None or outcome.state not in RETRIED:
-                raise error_of(outcome)
-            tell(f"{outcome.message}; trying again in {pause:g} s")
-            self._stopping.wait(pause)
+    def attempt(self, work: str, arguments: Any, slot: dict[str, str], tell: Tell) -> Outcome:
+        """Have a process forked, hand it its work, and follow it to its end.
 
-    def _attempt(self, work: str, arguments: Any, slot: dict[str, str], tell: Tell) -> Outcome:
-        """Have a process forked, hand it its work, and follow it to its end."""
+        Args:
+            work: as for ``run``, or "member" for one of several processes that train together.
+            arguments: JSON, of the work.
+            slot: variables for its environment.
+            tell: is given each line that the process prints.
+        """
         connection, other_end = socket.socketpair()
         with connection:
             try:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from importlib import import_module
+from itertools import permutations
 from pathlib import Path
 import pytest
 import torch
@@ -157,6 +158,28 @@ def test_a_run_goes_on_with_another_number_of_processes(image_set, tmp_path, mon
     broken_off(monkeypatch, 1, lambda: train(image_set, run), 4)
     together(3, lambda: train(image_set, run).losses)
     assert_equal_runs(tmp_path / "one", run)
+
+
+@pytest.fixture(scope="module")
+def on_one_process(image_set, tmp_path_factory):
+    """A run that nothing interrupted."""
+    run = tmp_path_factory.mktemp("one") / "run"
+    train(image_set, run)
+    return run
+
+
+@pytest.mark.resume
+@pytest.mark.parametrize(("first", "second"), list(permutations((1, 2, 3, 4), 2)))
+def test_a_run_of_any_number_of_processes_goes_on_with_any_other(
+    image_set, on_one_process, tmp_path, monkeypatch, first, second
+):
+    def work():
+        return train(image_set, tmp_path).losses
+
+    # its checkpoint is of step 2: step 3 is taken again, of the same batch
+    broken_off(monkeypatch, first, work, 3)
+    together(second, work)
+    assert_equal_runs(on_one_process, tmp_path)
 
 
 @pytest.mark.resume
