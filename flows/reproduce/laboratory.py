@@ -26,7 +26,8 @@ class GridMachine:
         checkpoint_every: steps between checkpoints.
         jobs: runs at a time; 0: one a GPU, or one a core, at most four.
         workers: processes that decode images, beside each process that computes.
-        runner: maps shard building and features over Prefect's threads, or Dask or Ray workers.
+        runner: maps shard building and features over Prefect's threads, or Dask or Ray workers; on
+            Ray's cluster trainings and evaluations run, too.
         stall_minutes: without any progress, after which a stage is stopped and tried again.
     """
 
