@@ -111,17 +111,22 @@ class ResNetEncoder(resnet.ResNet):
     def maps(self, images: Float[Tensor, "b _ h w"]) -> dict[str, Float[Tensor, "b c h2 w2"]]:
         """Compute the map after each stage, by name."""
         refuse_bands(images.shape[1], self)
-        pixels = self.input(images)
-        if self.gray:
-            # not a product of matrices, which autocast or TF32 would round
-            parts = pixels * pixels.new_tensor(LUMA)[:, None, None]
-            pixels = parts.sum(dim=1, keepdim=True)
-        x = self.maxpool(self.relu(self.bn1(self.conv1(pixels))))
+        x = self.stem(images)
         maps = {}
         for stage in STAGES:
             x = getattr(self, stage)(x)
             maps[stage] = x
         return maps
+
+    def stem(self, images: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b c h2 w2"]:
+        """Compute the map before the first stage."""
+        pixels = self.input(images)
+        if self.gray:
+            # not a product of matrices, which autocast or TF32 would round
+            parts = pixels * pixels.new_tensor(LUMA)[:, None, None]
+            pixels = parts.sum(dim=1, keepdim=True)
+        stem: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(pixels))))
+        return stem
 
     def forward(self, images: Float[Tensor, "b _ h w"]) -> Encoded:
         """Encode images normalised by ImageNet's mean and standard deviation."""

@@ -250,13 +250,15 @@ class ViewThreads:
         of_second = list(chain.from_iterable(map(range, starts[1:-1:2], starts[2::2])))
 
         def backward(gradients: Sequence[Tensor]) -> None:
-            views = self._both(
-                partial(self._gradients, embeddings, gradients, of_first),
-                partial(self._gradients, embeddings, gradients, of_second),
+            # those of earlier parts of a batch wait: a sum of three would depend on who is first
+            earlier = [parameter.grad for parameter in self._trained]
+            for parameter in self._trained:
+                parameter.grad = None
+            self._both(
+                partial(self._accumulate, embeddings, gradients, of_first),
+                partial(self._accumulate, embeddings, gradients, of_second),
             )
-            # in the order of the threads, whichever was ready first: sums of floats depend on it
-            for of_thread in views:
-                self._accumulate(of_thread)
+            self._add(earlier)
 
         needed = torch.zeros((), requires_grad=True)
         detached = [embedding.detach() for embedding in embeddings]
@@ -274,41 +276,33 @@ class ViewThreads:
         t_target = tuple(out.target[1] for out in seen)
         return c_out, TStreamOut(t_online, t_target, self._first.t.criterion)
 
-    def _gradients(
+    def _accumulate(
         self,
         embeddings: Sequence[Tensor],
         gradients: Sequence[Tensor],
         numbers: Sequence[int],
-    ) -> tuple[Tensor | None, ...]:
-        """Gradients of the parameters through some of the embeddings, those of one thread."""
-        return torch.autograd.grad(
+    ) -> None:
+        """Add the gradients through some of the embeddings to those of the parameters.
+
+        Both threads do so at the same time, into the same tensors: autograd locks each of them, and
+        a sum of two floats does not depend on their order.
+        """
+        torch.autograd.backward(
             [embeddings[number] for number in numbers],
-            self._trained,
             [gradients[number] for number in numbers],
-            allow_unused=True,
+            inputs=self._trained,
         )
 
-    def _accumulate(self, gradients: Sequence[Tensor | None]) -> None:
-        """Add gradients to those of the parameters, as autograd does.
-
-        Args:
-            gradients: of the parameters that are trained; None where a view does not use one.
-        """
+    def _add(self, earlier: Sequence[Tensor | None]) -> None:
+        """Add gradients that were there before to those of the parameters."""
         sums: list[Tensor] = []
         summands: list[Tensor] = []
-        kept: set[int] = set()
-        for parameter, computed in zip(self._trained, gradients, strict=True):
-            if computed is None:
-                continue
-            gradient = _laid_out_as(parameter, computed)
-            if parameter.grad is not None:
+        for parameter, summand in zip(self._trained, earlier, strict=True):
+            if parameter.grad is None:
+                parameter.grad = summand
+            elif summand is not None:
                 sums.append(parameter.grad)
-                summands.append(gradient)
-            else:
-                if gradient.data_ptr() in kept:  # two parameters that are added have one gradient
-                    gradient = gradient.clone()
-                kept.add(gradient.data_ptr())
-                parameter.grad = gradient
+                summands.append(summand)
         if sums:
             torch._foreach_add_(sums, summands)
 
@@ -370,13 +364,6 @@ class _Backward(torch.autograd.Function):
     def backward(context: Any, *gradients: Tensor) -> tuple[None, ...]:
         context.hand_over(gradients)
         return (None, None, *[None] * len(gradients))
-
-
-def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """A gradient in the memory format of its parameter, by which a fused optimizer goes."""
-    if gradient.stride() == parameter.stride():
-        return gradient
-    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _averages(norm: _BatchNorm) -> bool:
