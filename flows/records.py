@@ -19,7 +19,15 @@ from shards.progress import warn
 
 SCHEMA = 2
 # inputs that decide no result
-FREE_INPUTS = {"cache", "workers", "nproc", "checkpoint_every", "keep_every", "max_rejects"}
+FREE_INPUTS = {
+    "cache",
+    "workers",
+    "nproc",
+    "recompute",
+    "checkpoint_every",
+    "keep_every",
+    "max_rejects",
+}
 SECONDS_FOR_ANOTHER = 7 * 24 * 3600.0  # that a process waits for another one at the same stage
 
 

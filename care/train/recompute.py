@@ -64,7 +64,7 @@ def chosen_blocks(c: CStream, t: TStream | None, which: Recompute) -> list[Block
         return []
     of_encoder = blocks_of(c.backbone.online)
     if which == "some":
-        return of_encoder[: -(-len(of_encoder) // 2)]
+        return of_encoder[: len(of_encoder) // 2]
     of_transformer = [] if t is None else blocks_of(t.backbone.online)
     return of_encoder + of_transformer
 
