@@ -49,6 +49,7 @@ def test_what_decides_a_result_is_in_the_key(change) -> None:
         {"train": SET | {"url": "elsewhere"}},
         {"workers": 3},
         {"nproc": 8},
+        {"recompute": "all"},
         {"checkpoint_every": 2},
         {"cache": "x"},
         {"max_rejects": 0.5},
