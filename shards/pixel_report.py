@@ -1,4 +1,4 @@
-"""What the images of a set are like: converted, without their content, or nearly constant."""
+"""What the images of a set are like: converted, without content, nearly constant, or elongated."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from shards.errors import ShardError
 from shards.samples import SampleFile
 
 _FADED = 0.1  # of the converted images; where more are faded, the range is wrong
-_FLAT = 0.1  # of the images looked at; where more are nearly constant, it is told
+_TOLD = 0.1  # of the images looked at; where more are nearly constant, or elongated, it is told
 
 
 class PixelCounts(NamedTuple):
@@ -17,12 +17,14 @@ class PixelCounts(NamedTuple):
         faded: how many of these have few gray levels left of many values.
         looked_at: how many were looked at for what follows.
         flat: how many of these are nearly constant.
+        elongated: how many of these are more than four times as long as wide.
     """
 
     converted: int = 0
     faded: int = 0
     looked_at: int = 0
     flat: int = 0
+    elongated: int = 0
 
     def plus(self, sample: SampleFile) -> "PixelCounts":
         """The counts with one more image."""
@@ -31,6 +33,7 @@ class PixelCounts(NamedTuple):
             self.faded + sample.is_faded,
             self.looked_at + (sample.is_flat is not None),
             self.flat + (sample.is_flat is True),
+            self.elongated + sample.is_elongated,
         )
 
 
@@ -46,8 +49,9 @@ class PixelReport(NamedTuple):
     counts: PixelCounts = PixelCounts()
 
     def document(self) -> dict[str, Any]:
-        """The report as JSON, {} of images that are as they were and show something."""
-        if not (self.rule or self.counts.converted or self.counts.flat):
+        """The report as JSON, {} of images that are as they were and of no remarkable kind."""
+        counts = self.counts
+        if not (self.rule or counts.converted or counts.flat or counts.elongated):
             return {}
         return {"rule": dict(self.rule), **self.counts._asdict()}
 
@@ -161,10 +165,16 @@ def warnings(report: PixelReport) -> list[str]:
             f"{counts.faded:,} of {counts.converted:,} converted images have fewer than 16 of 256 "
             "gray levels left of many values; see --range"
         )
-    if counts.flat > _FLAT * counts.looked_at:
+    if counts.flat > _TOLD * counts.looked_at:
         lines.append(
             f"{counts.flat:,} of {counts.looked_at:,} images that were looked at are nearly "
             "constant (most pixels within 8 of 256 gray levels): there is little to learn from "
             "them"
+        )
+    if counts.elongated > _TOLD * counts.looked_at:
+        lines.append(
+            f"{counts.elongated:,} of {counts.looked_at:,} images that were looked at are more "
+            "than four times as long as wide: half or more of the views of training are their "
+            "centre, the rest is hardly seen; cut them into pieces first (docs/data.md)"
         )
     return lines

@@ -482,6 +482,25 @@ def test_nearly_constant_images_are_told(tmp_path, capsys):
     assert "4 of 5 images" in " ".join(capsys.readouterr().err.split())
 
 
+def test_elongated_images_are_told(tmp_path, capsys):
+    long, wide = (image_bytes(size=size, file_format="JPEG") for size in ((90, 20), (20, 80)))
+    made = {"16.png": encoded(Image.linear_gradient("L").resize((10, 50)).convert("I;16"))}  # of those that the rule makes, too
+    src = write(tmp_path / "src", {"a.jpg": long, "b.jpg": wide} | made)
+    index = shards.build(src, tmp_path / "set")
+    assert (index.pixels.counts.converted, index.pixels.counts.elongated) == (1, 2)
+    assert shards.open(tmp_path / "set").index.pixels == index.pixels
+    assert "2 of 3 images that were looked at are more than four times" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+def test_a_set_of_ordinary_shapes_says_nothing_of_them(tmp_path, capsys):
+    src = write(tmp_path / "src", {f"{n}.jpg": image_bytes(size=(40, 30)) for n in range(3)})
+    index = shards.build(src, tmp_path / "set")
+    assert index.pixels.document() == {}
+    assert "as long as wide" not in capsys.readouterr().err
+
+
 def test_images_of_two_values_are_not_constant(tmp_path):
     value = np.zeros((20, 20), np.uint8)
     value[5:9, 5:9] = 255

@@ -202,3 +202,18 @@ def test_via(here, project):
     assert boxes.load("sets/train").rejects["object without a box"] == [
         "0.png: cat [nan, nan, nan, nan]"
     ]
+
+
+def test_strips_are_cut_into_pieces(here):
+    strip = np.concatenate(PIXELS[:3], axis=1)
+    (here / "strips" / "rust").mkdir(parents=True)
+    Image.fromarray(strip).save(here / "strips" / "rust" / "1.jpg", quality=100)
+    run_recipe("strips")
+    built = pixels_and_classes("sets/pieces")
+    assert sorted(built) == ["rust/1/0-0", "rust/1/32-0", "rust/1/64-0"]
+    for number, key in enumerate(sorted(built)):
+        pixels, name = built[key]
+        assert name == "rust"
+        assert pixels.shape == (32, 32, 3)
+        seen = np.asarray(Image.open(here / "strips" / "rust" / "1.jpg"))
+        assert np.array_equal(pixels, seen[:, 32 * number : 32 * (number + 1)])
