@@ -484,7 +484,8 @@ def test_nearly_constant_images_are_told(tmp_path, capsys):
 
 def test_elongated_images_are_told(tmp_path, capsys):
     long, wide = (image_bytes(size=size, file_format="JPEG") for size in ((90, 20), (20, 80)))
-    made = {"16.png": encoded(Image.linear_gradient("L").resize((10, 50)).convert("I;16"))}  # of those that the rule makes, too
+    deep = Image.linear_gradient("L").resize((10, 50)).convert("I;16")
+    made = {"16.png": encoded(deep)}  # of those that the rule makes, too
     src = write(tmp_path / "src", {"a.jpg": long, "b.jpg": wide} | made)
     index = shards.build(src, tmp_path / "set")
     assert (index.pixels.counts.converted, index.pixels.counts.elongated) == (1, 2)
