@@ -1,13 +1,9 @@
-"""Links and commands of the pages, without Sphinx; `nox -s docs` builds the site and is strict."""
+"""Links of the pages, without Sphinx; `nox -s docs` builds the site and is strict."""
 
 import re
-import shlex
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 import pytest
-from typer.main import get_command
-from flows.cli.root import _LAZY, app
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -59,27 +55,3 @@ def test_the_api_has_a_page_of_each_package() -> None:
     assert modules >= {"care", "care.train", "care.evaluate", "care.show", "shards", "flows"}
     for name in modules:
         import_module(name)
-
-
-def all_commands() -> dict[str, Any]:
-    """The commands that `care` has, also those that it imports when they are called."""
-    lazy = {name: get_command(import_module(place.module).app) for name, place in _LAZY.items()}
-    return get_command(app).commands | lazy
-
-
-@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
-def test_commands_and_their_options_exist(page: Path) -> None:
-    blocks = re.findall(r"(?ms)^```sh\n(.*?)^```", page.read_text())
-    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
-        for part in re.split(r"&&|;", line.partition(" #")[0]):
-            words = shlex.split(part)
-            if not words or words[0] != "care":
-                continue
-            commands, rest = all_commands(), words[1:]
-            command = commands[rest.pop(0)]
-            while hasattr(command, "commands"):
-                command = command.commands[rest.pop(0)]
-            options = set[str]()
-            for parameter in command.params:
-                options |= {*parameter.opts, *parameter.secondary_opts}
-            assert {word for word in rest if word.startswith("--")} <= options, line

@@ -55,41 +55,6 @@ def test_the_encoder_is_used_as_the_readme_says(
     torch.testing.assert_close(seen["features"], seen["same"], rtol=1e-4, atol=1e-5)
 
 
-def test_the_commands_exist() -> None:
-    from typer.main import get_command
-    from flows.cli import app
-    from flows.cli.evaluate import app as evaluate
-    from flows.cli.export import app as export
-    from flows.cli.features import app as features
-    from flows.cli.maps import app as maps
-    from flows.cli.neighbours import app as neighbours
-    from flows.cli.pipeline import app as pipeline
-    from flows.cli.pretrain import app as pretrain
-    from flows.cli.reproduce import app as reproduce
-
-    root = get_command(app)
-    # which `care` imports when they are called
-    apps = {
-        "pretrain": pretrain,
-        "evaluate": evaluate,
-        "features": features,
-        "pipeline": pipeline,
-        "export": export,
-        "maps": maps,
-        "neighbours": neighbours,
-        "reproduce": reproduce,
-    }
-    root.commands |= {name: get_command(one) for name, one in apps.items()}
-    for line in re.findall(
-        r"^(?:pip install -e \. && )?care ([^#\n]+)", README.read_text(), re.MULTILINE
-    ):
-        command, words = root, [word for word in line.split() if word != "&&"]
-        while hasattr(command, "commands"):
-            command = command.commands[words.pop(0)]
-        options = {name for parameter in command.params for name in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= options, line
-
-
 DOCS = sorted(README.parent.joinpath("docs").glob("*.md"))
 
 
