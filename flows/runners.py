@@ -6,7 +6,7 @@ All workers are on this machine and listen on its loopback, unless the environme
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -16,6 +16,7 @@ from shards.cores import available_cores
 from shards.errors import ShardError
 
 Runner = Literal["threads", "dask", "ray"]
+_PACKAGES: dict[Runner, str] = {"threads": "prefect", "dask": "prefect_dask", "ray": "ray"}
 
 
 class Processes(Protocol):
@@ -40,7 +41,7 @@ def check_installed(runner: Runner) -> None:
     Raises:
         ShardError: It is not installed.
     """
-    if runner != "threads" and not find_spec(f"prefect_{runner}"):
+    if not find_spec(_PACKAGES[runner]):
         raise ShardError(f"the {runner} runner is not installed; pip install 'care-ssl[{runner}]'")
 
 
@@ -68,33 +69,10 @@ def stage_processes(runner: Runner) -> Iterator[Callable[[str, int, float], Proc
 
 
 def task_runner(runner: Runner) -> Any:
-    """Prefect's task runner of that name, a context manager."""
+    """Prefect's task runner for pieces, of its threads here or of Dask, a context manager."""
     if runner == "dask":
         return _dask()
-    if runner == "ray":
-        from prefect_ray.task_runners import RayTaskRunner
-
-        return RayTaskRunner()  # by the connection that is there
     return ThreadPoolTaskRunner(max_workers=available_cores())
-
-
-def piece_options(runner: Runner, work: str) -> AbstractContextManager[Any]:
-    """Have the pieces that are mapped in the block get what they compute with.
-
-    Args:
-        runner: that maps them.
-        work: of which they are, a name in ``flows.works.WORKS``.
-    """
-    if runner != "ray" or work != "features":
-        return nullcontext()
-    from prefect_ray.context import remote_options
-    from flows.cluster.room import total_gpus
-    from flows.cluster.session import living_nodes
-
-    options: AbstractContextManager[Any] = remote_options(
-        num_gpus=min(total_gpus(living_nodes()), 1)
-    )
-    return options
 
 
 def _dask() -> Any:

@@ -18,12 +18,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.states import Completed
 from flows import environment, pieces, records
+from flows.cluster.stages import RayStages
 from flows.execution import Execution
 from flows.intentions import Intentions
 from flows.prefect_view import PrefectView
 from flows.records import KeyedStage
 from flows.result import Result
-from flows.runners import check_installed, piece_options, stage_processes, task_runner
+from flows.runners import check_installed, stage_processes, task_runner
 from flows.stages import Stage
 from flows.telling import Teller
 from shards.errors import ShardError, StoreError
@@ -31,7 +32,7 @@ from shards.progress import Bars, console
 
 WAITING_THREADS = 64
 REDONE = list[str]()  # by this process, of what was to be refreshed
-# of this process; a worker of Dask or Ray has none
+# of this process; a worker of Dask has none
 _schedule: ContextVar["Schedule"] = ContextVar("schedule")
 
 
@@ -162,7 +163,7 @@ class Schedule:
         if was_finished:
             tell("finished before")
         else:
-            if FlowRunContext.get():
+            if FlowRunContext.get() or isinstance(self.children, RayStages):
                 self._map_pieces(stage, tell)
             self.children.run("stage", [*stage], tell, alone=alone)
             result = records.finished_result(stage)
@@ -194,19 +195,25 @@ class Schedule:
                 missing = pieces.missing_pieces(stage.work, stage.url, inputs)
                 if len(missing) < 2:
                     return
-                with self._lock:
-                    # one for all: a process can have one Ray, and starting Dask takes seconds
-                    if self._pool is None:
-                        self._pool = self._pools.enter_context(task_runner(self._execution.runner))
-                fixed = {"work": stage.work, "out": stage.url, "inputs": inputs}
-                fixed["folder"] = str(Path.cwd())
-                parameters = {name: unmapped(value) for name, value in fixed.items()}
-                with piece_options(self._execution.runner, stage.work):
-                    futures = self._pool.map(_piece_task, parameters | {"piece": missing})
-                futures.wait()  # or the stage's process meets one that writes
-                futures.result()
+                if isinstance(self.children, RayStages):
+                    self.children.map_pieces(stage, missing)
+                else:
+                    self._map_by_prefect(stage, missing)
         except Exception as error:
             tell(f"on its own: {error}")
+
+    def _map_by_prefect(self, stage: KeyedStage, missing: Sequence[Any]) -> None:
+        """Do pieces of a stage by Prefect's threads here or Dask's workers, each a task."""
+        with self._lock:
+            # one for all: starting Dask takes seconds
+            if self._pool is None:
+                self._pool = self._pools.enter_context(task_runner(self._execution.runner))
+        fixed = {"work": stage.work, "out": stage.url, "inputs": stage.arguments()}
+        fixed["folder"] = str(Path.cwd())
+        parameters = {name: unmapped(value) for name, value in fixed.items()}
+        futures = self._pool.map(_piece_task, parameters | {"piece": missing})
+        futures.wait()  # or the stage's process meets one that writes
+        futures.result()
 
 
 # The functions of tasks are not decorated, and given JSON: a piece takes the tasks along to a
@@ -225,8 +232,8 @@ def show(out: str, name: str, work: str, inputs: Result, alone: bool, again: boo
 def map_piece(work: str, out: str, inputs: Result, piece: Any, folder: str) -> None:
     """Do a piece of a stage.
 
-    What needs torch gets a process of its own here; a worker of Dask or Ray does it itself, in the
-    folder below which the paths are.
+    What needs torch gets a process of its own here; a worker of Dask does it itself, in the folder
+    below which the paths are.
     """
     schedule = _schedule.get(None)
     if schedule is None:

@@ -23,7 +23,7 @@ from flows.result import Result
 # that a group waits for room for all of its processes, such as for a node that was lost, before it
 # goes on with as many as there is room for
 PATIENCE_SECONDS = 60.0
-_SECONDS_BETWEEN_WORDS = 60.0  # of one that waits for room
+_SECONDS_BEFORE_WORDS = 5.0  # of one that waits for room
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,25 @@ class Group:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy as Placed
 
         share, placement = self._place(self.processes)
-        if not self._wait(placement, PATIENCE_SECONDS, tell):
-            fewer = most_processes(living_nodes(), self.processes, self.images)
-            if 0 < fewer < self.processes:
-                remove_placement_group(placement)
-                tell(f"the cluster has room for {fewer} of {self.processes} processes; these go on")
-                share, placement = self._place(fewer)
         try:
-            if self._wait(placement, None, tell):
-                count = placement.bundle_count
-                yield [(share, Placed(placement, number)) for number in range(count)]
-            else:
-                yield None
+            while not self._wait(placement, tell):
+                if self.seats.stopping.is_set():
+                    yield None
+                    return
+                # asked for anew: nodes that were there may be gone, and others have come
+                remove_placement_group(placement)
+                share, placement = self._place(self._processes_with_room(tell))
+            count = placement.bundle_count
+            yield [(share, Placed(placement, number)) for number in range(count)]
         finally:
             remove_placement_group(placement)
+
+    def _processes_with_room(self, tell: Tell) -> int:
+        """As many processes as the nodes that are there now have room for, free or not."""
+        processes = most_processes(living_nodes(), self.processes, self.images)
+        if 0 < processes < self.processes:
+            tell(f"the cluster has room for {processes} of {self.processes} processes; these go on")
+        return processes or self.processes
 
     def _place(self, processes: int) -> tuple[Share, Any]:
         """Ask for places, on as few nodes as they fit on."""
@@ -107,27 +112,26 @@ class Group:
         bundle = {name: amount for name, amount in resources.items() if amount}
         return share, placement_group([bundle] * processes, strategy="PACK")
 
-    def _wait(self, placement: Any, patience: float | None, tell: Tell) -> bool:
-        """Wait for places, and say so once a minute.
+    def _wait(self, placement: Any, tell: Tell) -> bool:
+        """Wait for places, and say so.
 
         Args:
             placement: that was asked for.
-            patience: seconds, or None for as long as it takes.
-            tell: is given the lines.
+            tell: is given the line.
 
         Returns:
-            Whether they are there; not when all is stopped or patience has ended.
+            Whether they are there; not when all is stopped or ``PATIENCE_SECONDS`` have passed.
         """
         began = time.monotonic()
-        next_word = began + 5
+        is_told = False
         while not self.seats.stopping.is_set():
             if placement.wait(1):
                 return True
-            now = time.monotonic()
-            if patience is not None and now - began > patience:
+            seconds = time.monotonic() - began
+            if seconds > PATIENCE_SECONDS:
                 return False
-            if now > next_word:
-                next_word = now + _SECONDS_BETWEEN_WORDS
+            if seconds > _SECONDS_BEFORE_WORDS and not is_told:
+                is_told = True
                 tell(f"waiting for room for {placement.bundle_count} processes on the cluster")
         return False
 

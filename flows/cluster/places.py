@@ -26,7 +26,7 @@ class Places:
         self._free = threading.BoundedSemaphore(number)
         self._lock = threading.Lock()
         self._waiting = 0
-        self._left = list[Any]()
+        self._vacated = list[Any]()
 
     @contextmanager
     def taken(self) -> Iterator[Any]:
@@ -36,7 +36,7 @@ class Places:
         with self._free:
             with self._lock:
                 self._waiting -= 1
-                seat = self._left.pop() if self._left else self._seats.open(self._share)
+                seat = self._vacated.pop() if self._vacated else self._seats.open(self._share)
             try:
                 yield seat
             finally:
@@ -45,8 +45,8 @@ class Places:
     def _leave(self, seat: Any) -> None:
         """Leave a seat to who waits for one, if it does what it is asked, or close it."""
         with self._lock:
-            is_wanted = len(self._left) < self._waiting
+            is_wanted = len(self._vacated) < self._waiting
             if is_wanted and self._seats.is_well(seat):
-                self._left.append(seat)
+                self._vacated.append(seat)
                 return
         self._seats.close(seat)

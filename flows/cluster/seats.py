@@ -9,6 +9,7 @@ from typing import Any
 from flows.attempts import Tell
 from flows.cluster.room import Share
 from flows.cluster.seat import Seat
+from flows.cluster.session import reason_of
 from flows.outcomes import Outcome
 from flows.supervise import GRACE_SECONDS
 from shards.errors import ShardError
@@ -173,10 +174,7 @@ def _pass_on(reference: Any, tell: Tell) -> Outcome | None:
 
 def _outcome_of(error: Exception) -> Outcome:
     """What the loss of a seat makes of its stage."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # Ray's messages end with the cause, where there is one
-    reason = lines[-1] if lines else type(error).__name__
-    return Outcome("died", f"a worker of Ray is gone ({reason})")
+    return Outcome("died", f"a worker of Ray is gone ({reason_of(error)})")
 
 
 def worst_of(outcomes: Sequence[Outcome]) -> Outcome:

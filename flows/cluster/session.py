@@ -77,3 +77,9 @@ def living_nodes() -> list[Node]:
 def _node_of(resources: dict[str, float]) -> Node:
     """A node by what Ray says that it has."""
     return Node(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
+
+
+def reason_of(error: Exception) -> str:
+    """The line of an error of Ray's that says why: the last one, where there is a cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

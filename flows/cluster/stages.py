@@ -2,17 +2,18 @@
 
 What computes with torch goes to the cluster: an evaluation is a seat with a GPU, where there are
 any, and a pre-training by several processes a group of seats. What lists files and writes indexes
-and pages stays where the command was given; of builds and features the pieces go there
-(``flows.runners``).
+and pages stays where the command was given; the pieces of builds and of features go there, too.
 """
 
 import platform
 import uuid
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from flows import records
 from flows.attempts import Tell, try_until_done
 from flows.cluster.group import Group
+from flows.cluster.mapping import map_pieces
 from flows.cluster.places import Places
 from flows.cluster.room import Share, largest_share, total_gpus
 from flows.cluster.seats import Seats
@@ -85,6 +86,20 @@ class RayStages:
         places = self._whole_nodes if alone and processes == 1 else self._places
         attempt = partial(self._attempt, places, arguments, slot, tell)
         try_until_done(attempt, self._seats.stopping, tell)
+
+    def map_pieces(self, stage: KeyedStage, missing: Sequence[Any]) -> None:
+        """Do pieces of a stage side by side on the cluster.
+
+        Args:
+            stage: of which they are.
+            missing: of its pieces, as ``flows.pieces.missing_pieces`` gives them.
+
+        Raises:
+            Stopped: ``stop`` was called.
+            ShardError: A piece failed.
+        """
+        inputs = stage.arguments()
+        map_pieces(stage.work, stage.url, inputs, missing, self._seats.stopping)
 
     def fill_the_cpu(self, stages: int) -> bool:
         """Whether so many stages at a time use all cores of a cluster without a GPU.

@@ -6,15 +6,17 @@ The nodes are all on this machine, with a core each, and the processes of a grou
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 import pytest
-from commands import TINY, below, care, environment, options, until
-from flows import works
-from flows.cluster import group
+from commands import TINY, below, care, environment, options, table, until
+from flows import pieces, works
+from flows.cluster import group, mapping
+from flows.cluster.session import session
+from flows.cluster.stages import RayStages
 from flows.execution import Execution
 from flows.schedule import Schedule
 from flows.stages import Stage
@@ -96,14 +98,32 @@ def pretrained(out: Path, train: str, nproc: int) -> Path:
 
 
 @contextmanager
-def node_lost(cluster, out: Path, train: str) -> Iterator[Future[Path]]:
-    """A training by two processes, of whose nodes one is lost after some steps."""
+def lost_after_four_steps(
+    lose: Callable[[], object], out: Path, train: str
+) -> Iterator[Future[Path]]:
+    """A training by two processes, after some steps of which something is lost."""
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(pretrained, out, train, 2)
         until(lambda: len(_lines(out)) > 3, 120, "four steps")
         # here, since Ray's nodes set handlers of signals
-        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        lose()
         yield run
+
+
+def lose_node(cluster) -> None:
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+
+
+def replace_node(cluster) -> None:
+    lose_node(cluster)
+    cluster.add_node(num_cpus=1)
+
+
+def kill_process(_) -> None:
+    """Kill one of the processes that train: a fork of another process of that name."""
+    lines = below(os.getpid())
+    members = [pid for pid in _members() if "flows.child" in lines.get(table()[pid][0], "")]
+    os.kill(members[-1], signal.SIGKILL)
 
 
 def _lines(out: Path) -> list[str]:
@@ -124,11 +144,11 @@ def test_a_group_over_two_nodes_has_the_losses_of_one_machine(two_nodes, one_mac
     assert record["inputs"]["nproc"] == 2
 
 
-def test_with_a_new_node_for_one_that_is_lost_the_bits_are_the_same(
-    cluster, two_nodes, train, tmp_path
+@pytest.mark.parametrize("lose", [replace_node, kill_process])
+def test_with_as_many_as_before_the_bits_are_the_same(
+    cluster, two_nodes, train, tmp_path, lose
 ) -> None:
-    with node_lost(cluster, tmp_path, train) as training:
-        cluster.add_node(num_cpus=1)
+    with lost_after_four_steps(lambda: lose(cluster), tmp_path, train) as training:
         run = training.result()
     for name in ("losses.jsonl", "encoder.safetensors"):
         assert (run / name).read_bytes() == (two_nodes / name).read_bytes()
@@ -138,7 +158,7 @@ def test_without_a_node_that_is_lost_the_others_go_on(
     cluster, one_machine, train, tmp_path, monkeypatch, capfd
 ) -> None:
     monkeypatch.setattr(group, "PATIENCE_SECONDS", 2)
-    with node_lost(cluster, tmp_path, train) as training:
+    with lost_after_four_steps(lambda: lose_node(cluster), tmp_path, train) as training:
         run = training.result()
     cluster.add_node(num_cpus=1)
     assert_equal_to_rounding(run, one_machine)
@@ -190,6 +210,24 @@ def test_a_folder_that_a_node_does_not_see_is_refused(cluster, train, tmp_path, 
         pretrained(tmp_path, train, 2)
 
 
+def test_shards_are_written_by_workers_without_prefect_too(cluster, tmp_path, monkeypatch) -> None:
+    still_missing = list[Any]()
+
+    def map_and_look(work, out, inputs, missing, stopping) -> None:
+        assert len(missing) == 4
+        mapping.map_pieces(work, out, inputs, missing, stopping)
+        still_missing.append(pieces.missing_pieces(work, out, inputs))
+
+    monkeypatch.setattr("flows.cluster.stages.map_pieces", map_and_look)
+    inputs = {"source": "scenes:0+32", "shard_size": 8}
+    with Schedule(str(tmp_path / "lab"), Execution(runner="ray")) as schedule:
+        result = schedule.run([Stage("train", "train", "build", inputs)])["train"]
+    assert still_missing == [[]]
+    works.run_work("build", str(tmp_path / "here"), inputs)
+    index = (tmp_path / "here" / "index.json").read_bytes()
+    assert Path(result["url"], "index.json").read_bytes() == index
+
+
 def test_an_address_without_a_cluster_is_told_at_once(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with (
@@ -198,3 +236,21 @@ def test_an_address_without_a_cluster_is_told_at_once(monkeypatch, tmp_path) -> 
     ):
         pass
     assert os.environ["RAY_ADDRESS"] == "127.0.0.1:9"
+
+
+def test_where_there_are_gpus_a_stage_has_one_of_its_own(cluster, tmp_path, monkeypatch) -> None:
+    # Ray takes our word for it that there are two; torch sees none
+    node = cluster.add_node(num_cpus=4, num_gpus=2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    try:
+        with session():
+            stages = RayStages(str(tmp_path))
+            assert stages.at_a_time() == 2
+            places = stages._places
+            with places.taken() as first, places.taken() as second:
+                where = [stages._seats.ask(seat, "whereabouts") for seat in (first, second)]
+            stages.stop()
+    finally:
+        cluster.remove_node(node)
+    assert sorted(place.gpus for place in where) == [("0",), ("1",)]
+    assert len({place.node for place in where}) == 1
