@@ -55,7 +55,9 @@ def hours_on_cpu(verb: str, settings: Mapping[str, Any]) -> str | None:
         costs.append("gigabytes of memory")
     if not costs or not _is_on_cpu(settings.get("device")):
         return None
-    length = f"{iterations:,} iterations" if settings.get("iterations") else "all its iterations"
+    length = "all its iterations"
+    if settings.get("iterations"):
+        length = "1 iteration" if iterations == 1 else f"{iterations:,} iterations"
     return (
         f"{verb} at {pixels} px, {length} of {batch_size} images, takes {' and '.join(costs)} on "
         "this CPU"

@@ -9,7 +9,7 @@ from care.train.origin import Origin, read_origin
 from shards import storage
 
 ENCODER_FILE = "encoder.safetensors"
-# in which a run has the command line that began it
+# in which a run has the command lines that began it and made it longer
 COMMAND_FILE = "command.json"
 # a setting's name on the page, and how the settings of a run are written there
 _SETTINGS = {
@@ -52,14 +52,23 @@ def settings_of_run(run: str | Path) -> dict[str, str]:
 
 
 def command_of_run(run: str | Path) -> str:
-    """The command that began a run; "" of one that Python code began, or an earlier version.
+    """The commands of a run, line by line; "" of one of Python code or of an earlier version.
+
+    Args:
+        run: run directory or URL.
+    """
+    return "\n".join(kept_commands(run))
+
+
+def kept_commands(run: str | Path) -> list[str]:
+    """The commands that began a run and made it longer, in their order.
 
     Args:
         run: run directory or URL.
     """
     if COMMAND_FILE not in storage.listing(run):
-        return ""
-    return str(storage.read_json(f"{run}/{COMMAND_FILE}").get("command", ""))
+        return []
+    return [str(command) for command in storage.read_json(f"{run}/{COMMAND_FILE}")["commands"]]
 
 
 def settings_of_pipeline(results: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:

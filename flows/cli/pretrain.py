@@ -15,7 +15,7 @@ from care import CStream, Objective, TStream, c_stream_for, streams_for
 from care.encoders import Encoder, build_encoder
 from care.evaluate import knn, quality_probe
 from care.evaluate.evaluation import comparable
-from care.show.run_settings import COMMAND_FILE
+from care.show.run_settings import COMMAND_FILE, kept_commands
 from care.train import Pretrained, TimedProbe, pretrain
 from care.train.checks import check_encoder, check_method, check_optimizer, check_processes
 from care.train.growth import grows
@@ -168,19 +168,20 @@ def _listener(run: str, *, tensorboard: bool) -> AbstractContextManager[OnStep |
 
 
 def _with_command(run: str, listener: OnStep | None) -> OnStep:
-    """What is told of each step, which at the first leaves the command in a new run.
+    """What is told of each step, which at the first adds the command to those of the run.
 
     Args:
         run: run directory or URL.
         listener: what else is told of each step.
     """
     command = typed_command(["pretrain", *_typed_arguments()], run)
-    is_kept = COMMAND_FILE in storage.listing(run)
+    commands = kept_commands(run)
+    is_kept = command in commands
 
     def on_step(step: int, numbers: Mapping[str, float]) -> None:
         nonlocal is_kept
         if not is_kept:
-            storage.write_json(f"{run}/{COMMAND_FILE}", {"command": command})
+            storage.write_json(f"{run}/{COMMAND_FILE}", {"commands": [*commands, command]})
             is_kept = True
         if listener is not None:
             listener(step, numbers)

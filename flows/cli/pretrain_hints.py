@@ -11,6 +11,7 @@ from care.train.batch_size import PAPERS, default_batch_size, suitable_batch_siz
 from care.train.devices import torch_device
 from care.train.forecast import describe_duration, forecast_seconds, is_worth_a_forecast
 from care.train.mirror import recorded_settings
+from shards import storage
 from shards.progress import say, warn
 
 # s: of a longer training it is said beforehand how long it will take
@@ -111,5 +112,21 @@ def say_next(run: str, path: str, *, is_labelled: bool) -> None:
         is_labelled: whether its images have classes to judge an encoder by.
     """
     if is_labelled:
-        say(f"judge it: care evaluate knn {run} --train {path} --val SET")
+        say(f"judge it: care evaluate knn {run} --train {path} --val {_set_beside(path)}")
     say(f"see its losses, settings and results: care report {run}")
+
+
+def _set_beside(path: str) -> str:
+    """The set to judge on that lies beside one to train on, as ``--val-share`` builds them.
+
+    Args:
+        path: of the set that is trained on; path or URL.
+
+    Returns:
+        Its place, or ``SET`` where there is none of that name.
+    """
+    folder, slash, name = path.rstrip("/").rpartition("/")
+    beside = f"{folder}{slash}val"
+    if name == "val" or "index.json" not in storage.listing(beside):
+        return "SET"
+    return beside

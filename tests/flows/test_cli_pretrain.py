@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 import shards
 from care import lr_at
+from flows.cli.pretrain_hints import say_next
 
 SMALL = "--encoder resnet18-small-half --size 32 --hidden 16 --precision fp32 --batch-size 8"
 
@@ -57,9 +58,25 @@ def test_the_page_of_a_run_has_its_command_and_what_was_left_out(pretrain, care,
     assert care("report", "run")[0] == 0
     page = Path("run/report.html").read_text()
     command = f"care pretrain other RUN {SMALL} --epochs 1"
-    assert json.loads(Path("run/command.json").read_text()) == {"command": command}
-    assert command in page
+    longer = f"care pretrain other RUN {SMALL} --epochs 2"
+    assert json.loads(Path("run/command.json").read_text()) == {"commands": [command, longer]}
+    assert f"{command}\n{longer}" in page
+    assert "the last command goes on" in page
     assert "1 other file: notes.txt" in page
+
+
+def test_what_comes_next_names_the_set_beside_that_is_to_be_judged_on(tmp_path, capsys) -> None:
+    def words(path: str) -> str:
+        say_next("run", path, is_labelled=True)
+        return capsys.readouterr().err.replace("\n", " ")
+
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+    train = str(tmp_path / "train")
+    assert f"--train {train} --val SET" in words(train)
+    (tmp_path / "val" / "index.json").touch()
+    assert f"--train {train} --val {tmp_path}/val" in words(train)
+    assert "--val SET" in words(str(tmp_path / "val"))
 
 
 @pytest.mark.parametrize("word", ["nonsense", "stepz", "nproc"])

@@ -308,7 +308,7 @@ def test_a_run_tells_its_command_and_what_its_set_left_out(tmp_path):
     place.write_text(json.dumps({"settings": settings}))
     about = {"data": str(tmp_path / "set"), "images": 1, "began": "", "versions": {}}
     (run / "about.json").write_text(json.dumps(about))
-    (run / "command.json").write_text('{"command": "care pretrain set RUN --lr 0.1"}')
+    (run / "command.json").write_text('{"commands": ["care pretrain set RUN --lr 0.1"]}')
     text, page = read(run)
     assert "care pretrain set RUN --lr 0.1" in text
     assert "RUN is this folder" in text
