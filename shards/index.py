@@ -10,6 +10,8 @@ member's name, and so no set has longer ones, see ``shards.sources.keys``.
 import hashlib
 import io
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from mmap import mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 import numpy as np
@@ -17,10 +19,14 @@ from numpy.typing import NDArray
 from shards import storage
 from shards.errors import ShardError
 from shards.hold_out import HoldOut
+from shards.key_lines import KeyLines
 from shards.misspelt import suggestion
 from shards.pixel_report import PixelCounts, PixelReport, parse_report
 
 _NAMED = 5  # sets in a message
+_HEADER = 4096  # bytes in which a header of numpy's ends
+# bytes of a side file that stays where it is: of more than ten million samples
+LARGE = 1 << 28
 SCHEMA = 2
 # of sets of four bands: earlier versions would take the fourth one for transparency
 SCHEMA_OF_FOUR_BANDS = 3
@@ -57,8 +63,9 @@ class Index(NamedTuple):
     Attributes:
         path: path or URL of its folder.
         shards: the tars, in order.
-        samples: a ``ROW`` for each sample [count].
-        keys: sample names [count]; an array, since a million ``str`` cost every worker 100 MB.
+        samples: a ``ROW`` for each sample [count]; of a large set they are in its file, mapped.
+        keys: sample names [count]; an array, since a million ``str`` cost every worker 100 MB, and
+            of a large set the lines of its file.
         classes: the names of the classes.
         seen: number of files of the source, kept or left out.
         rejects: the files that were left out, by reason.
@@ -76,7 +83,7 @@ class Index(NamedTuple):
     path: Path
     shards: tuple[Shard, ...]
     samples: NDArray[Any]
-    keys: NDArray[Any]
+    keys: NDArray[Any] | KeyLines
     classes: tuple[str, ...]
     seen: int
     rejects: Mapping[str, Sequence[str]]
@@ -181,30 +188,37 @@ def _read_document(file: Path) -> dict[str, Any]:
 
 def _read_side_files(
     root: Path, document: dict[str, Any], *, annotations: bool
-) -> dict[str, bytes]:
-    """The files beside the index, with the annotations or without.
+) -> dict[str, bytes | mmap]:
+    """The files beside the index, with the annotations or without; large ones are mapped.
 
     Raises:
         ValueError: One of them is not the file that was written.
     """
     sha256s: dict[str, str] = document["sha256"]
     names = [name for name in sha256s if annotations or name != "annotations.json"]
-    side_files = {name: storage.read_bytes(root / name) for name in names}
-    for name, data in side_files.items():
-        if hashlib.sha256(data).hexdigest() != sha256s[name]:
-            raise ValueError(f"{name} is not the file that was written")
+    side_files = {name: storage.map_bytes(root / name, at_least=LARGE) for name in names}
+    # at a time: of a hundred million samples each takes more than a second
+    with ThreadPoolExecutor(len(names)) as pool:
+        digests = pool.map(_sha256, side_files.values())
+        for name, digest in zip(names, digests, strict=True):
+            if digest != sha256s[name]:
+                raise ValueError(f"{name} is not the file that was written")
     return side_files
 
 
-def _parse(root: Path, document: dict[str, Any], side_files: dict[str, bytes]) -> Index:
+def _sha256(data: bytes | mmap) -> str:
+    """The digest of bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _parse(root: Path, document: dict[str, Any], side_files: dict[str, bytes | mmap]) -> Index:
     """The index that a document and its side files say."""
     shards = tuple(Shard(**shard) for shard in document["shardlist"])
-    keys = side_files["keys.txt"].decode().split("\n")[:-1]
     return Index(
         path=root,
         shards=shards,
-        samples=np.load(io.BytesIO(side_files["samples.npy"])),
-        keys=np.array(keys, np.dtypes.StringDType()),
+        samples=_rows(side_files["samples.npy"]),
+        keys=_keys(side_files["keys.txt"]),
         classes=tuple(document["classes"]),
         seen=document["counts"]["seen"],
         rejects=document["rejects"],
@@ -217,6 +231,23 @@ def _parse(root: Path, document: dict[str, Any], side_files: dict[str, bytes]) -
         contents=document.get("contents", ""),
         pixels=parse_report(document.get("pixels", {})),
     )
+
+
+def _rows(data: bytes | mmap) -> NDArray[Any]:
+    """The array in a file of numpy's, which of a large one stays there."""
+    if len(data) < LARGE:
+        return np.asarray(np.load(io.BytesIO(data)))
+    header = io.BytesIO(data[:_HEADER])
+    np.lib.format.read_magic(header)
+    (count,), _, dtype = np.lib.format.read_array_header_1_0(header)
+    return np.frombuffer(data, dtype, count, header.tell())
+
+
+def _keys(data: bytes | mmap) -> NDArray[Any] | KeyLines:
+    """The lines of a file, which of a large one stay there."""
+    if len(data) >= LARGE:
+        return KeyLines(data)
+    return np.array(data[:].decode().split("\n")[:-1], np.dtypes.StringDType())
 
 
 def _check(index: Index, document: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import os
 import zlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO, NamedTuple
 import numpy as np
@@ -50,13 +51,17 @@ class ShardSet:
         self.path = index.path
         self.classes = index.classes
         self.keys = index.keys
-        self.labels: NDArray[np.int32] = np.ascontiguousarray(index.samples["label"])
         self.digest = index.digest
         self.longest_shard = max(shard.nsamples for shard in index.shards)
         self._cache = cache
 
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """Class numbers, made when they are first asked for: training does not."""
+        return np.ascontiguousarray(self.index.samples["label"])
+
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.index.samples)
 
     def __getitem__(self, i: int) -> Sample:
         """Read sample ``i``, counted from the end if negative.

@@ -9,6 +9,7 @@ file, put under the final name in one piece; of what belongs together the index 
 import errno
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import stat
@@ -88,6 +89,30 @@ def read_bytes(path: str | Path, start: int | None = None, end: int | None = Non
         with Path(path).open("rb") as file:
             file.seek(first)
             return file.read(-1 if end is None else end - first)
+    except OSError as error:
+        refuse_disk_error(error, path)
+        raise
+
+
+def map_bytes(path: str | Path, *, at_least: int) -> bytes | mmap.mmap:
+    """Read a file, or map it where it is large: then it is in memory as far as it is looked at.
+
+    Args:
+        path: path or URL of the file; an object is read.
+        at_least: bytes of a file that is mapped.
+
+    Returns:
+        The bytes, or what has them; a file that gets its name anew does not change them.
+
+    Raises:
+        OSError: The file is not there.
+        ShardError: It is there and the disk does not give it, or an object store fails.
+    """
+    if is_remote(path) or file_size(path) < at_least:
+        return read_bytes(path)
+    try:
+        with Path(path).open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         refuse_disk_error(error, path)
         raise
