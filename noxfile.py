@@ -125,6 +125,12 @@ def gpu(session: nox.Session) -> None:
 
 
 @shared
+def size(session: nox.Session) -> None:
+    """What a hundred million samples cost, simulated: 4 GB of disk, some minutes."""
+    run(session, "tests.bench.size", *session.posargs, group="bench")
+
+
+@shared
 def bench(session: nox.Session) -> None:
     """Speed beside other packages, interleaved in one process; arguments name the benchmarks."""
     for name in session.posargs or (
@@ -135,6 +141,7 @@ def bench(session: nox.Session) -> None:
         "objectives",
         "checkpoint",
         "evaluate",
+        "memory",
         "coco",
         "flows",
     ):

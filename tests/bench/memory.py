@@ -137,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", type=Path, help="another checkout to compare with")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 16])
+    parser.add_argument("--ways", nargs="+", default=["none", "some", "all"])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=2, help="timed in each round")
     parser.add_argument("--json", type=Path, help="file for the figures")
@@ -146,7 +147,7 @@ def main() -> None:
         recompute, batch, steps, memory = options.serve
         print(json.dumps(be_peer(recompute, int(batch), int(steps), keeps=memory == "kept")))
         return
-    ways = {which: (ROOT, which) for which in ("none", "some", "all")}
+    ways = {which: (ROOT, which) for which in options.ways}
     if options.before:
         ways = {"before": (options.before, "none"), **ways}
     rows = []
@@ -159,8 +160,9 @@ def main() -> None:
                 f"  {row['way']:8}{row['cpu_seconds']:7.2f} CPU seconds a step"
                 f"{row['held_mib']:8.0f} MiB held{row['process_mib']:8.0f} MiB by the process"
             )
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        sys.stdout.flush()
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
