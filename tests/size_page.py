@@ -53,8 +53,8 @@ def size_table(figures: dict[str, Any]) -> str:
     rows = [
         (
             f"opening {count:,} samples in {shard_count:,} shards",
-            f"{opening['open_s']:.1f} s ({opening['open_cpu_s']:.1f} s of CPU), of which the"
-            f" listing {opening['listing_s']:.1f} s",
+            f"{opening['open_s']:.1f} s, and {opening['listing_s']:.1f} s for a listing of its"
+            f" folder before; both are {opening['open_cpu_s']:.1f} s of CPU",
         ),
         (
             "memory of the process, at most",
