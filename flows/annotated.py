@@ -14,6 +14,9 @@ TRAIN_SHARE = 0.8  # of images that have nothing beside them to evaluate on
 # what a shard set has that was built of annotated images
 _FILES_OF_SET = {"index.json", "annotations.json"}
 
+# the folder of COCO's lists, beside those of its images
+_LISTS = "annotations"
+
 Form = Literal["voc", "coco"]
 
 
@@ -97,6 +100,25 @@ def own_boxes(source: Source, inputs: Result, candidates: Sequence[Result]) -> O
     if not is_built(inputs) and _can_hold_out(source, inputs):
         return OwnBoxes(form, AnnotatedPair(high, low))
     return OwnBoxes(form, AnnotatedPair(inputs))
+
+
+def lists_beside(images: str) -> dict[str, str]:
+    """The instances files of COCO's layout, where a folder has them beside its images.
+
+    Args:
+        images: the folder, path or URL.
+
+    Returns:
+        The first list of "train" and of "val", those of them that there are.
+    """
+    folder = f"{images.rstrip('/')}/{_LISTS}"
+    names = [name for name in storage.listing(folder) if name.startswith("instances_")]
+    lists = dict[str, str]()
+    for name in sorted(names, reverse=True):
+        for part in ("train", "val"):
+            if part in name and name.endswith(".json"):
+                lists[part] = f"{folder}/{name}"
+    return lists
 
 
 def _form(inputs: Result) -> Form:

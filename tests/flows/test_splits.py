@@ -116,6 +116,19 @@ def test_a_single_set_with_boxes_is_looked_at_and_what_is_left_out_is_told(tmp_p
     assert named.annotated_pairs == {"coco": pair_of(source, source)}
 
 
+def test_lists_beside_the_images_are_named_and_not_said_to_be_none(tmp_path):
+    images = photos(tmp_path / "coco", "train2017/1", "val2017/1")
+    asked = Experiment(out=str(tmp_path / "lab"), images=Images(images))
+    assert asked.skipped[-1] == "detection and attention: the images have no boxes"
+    (tmp_path / "coco/annotations").mkdir()
+    for name in ("instances_train2017", "instances_val2017", "captions_val2017"):
+        (tmp_path / f"coco/annotations/{name}.json").write_text("{}")
+    annotations = f"{images}/annotations/instances_"
+    told = Experiment(out=str(tmp_path / "lab"), images=Images(images)).skipped[-1]
+    assert f"--coco-train {annotations}train2017.json" in told
+    assert f"--coco-val {annotations}val2017.json" in told
+
+
 def test_one_class_is_told_and_not_evaluated(tmp_path):
     parts, skipped, *_ = split_images(photos(tmp_path / "images", "ant/1", "ant/2"))
     assert parts.keys() == {"train"}
