@@ -99,7 +99,7 @@ class Predictions(NamedTuple):
 def predictions_of(data: shards.ShardSet, ranking: Int[Tensor, "n m"]) -> Predictions:
     """The predictions of all images of a set, each of which has a class."""
     labels = torch.from_numpy(data.labels.astype(np.int64))
-    return Predictions(ranking, labels, data.classes, data.keys)
+    return Predictions(ranking, labels, data.classes, np.asarray(data.keys))
 
 
 def rank_classes(scores: Float[Tensor, "n classes"]) -> Int[Tensor, "n m"]:

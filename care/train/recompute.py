@@ -7,7 +7,6 @@ move their running statistics in the forward pass alone.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
 from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
@@ -86,7 +85,6 @@ def blocks_of(network: nn.Module) -> list[Block]:
     return blocks
 
 
-@cache
 def _recomputing_class(kind: type[nn.Module], method: str) -> type[nn.Module]:
     """A class of modules like those of another, of which a method keeps its inputs alone."""
     compute: Callable[..., Any] = getattr(kind, method)
