@@ -16,6 +16,7 @@ from flows.result import Result
 from flows.works import run_work
 from shards import locks, storage
 from shards.progress import warn
+from shards.seals import is_as_sealed, sealed
 
 SCHEMA = 2
 # inputs that decide no result
@@ -98,7 +99,7 @@ def finished_result(stage: KeyedStage) -> Result | None:
     try:
         record = json.loads(storage.read_bytes(f"{stage.url}.json"))
         lost = _lost_outputs(stage.url, record["result"].get("outputs", {}))
-        if record["key"] == stage.key and not lost:
+        if record["key"] == stage.key and is_as_sealed(record) and not lost:
             return dict(record["result"]) | {"url": stage.url}
         what = ", ".join(lost[:3]) or "its record"
         _tell_again(stage, f"{what} is not what it was")
@@ -143,7 +144,7 @@ def finish(stage: KeyedStage) -> Result:
             "inputs": _with_fields(stage.inputs, "url", "digest"),
             "result": _with_tables(stage.work, result),
         }
-        storage.write_json(f"{stage.url}.json", record)
+        storage.write_json(f"{stage.url}.json", sealed(record))
     return dict(record["result"]) | {"url": stage.url}
 
 

@@ -1,5 +1,6 @@
 """Features of a frozen encoder: pooled, of centre crops, extracted once and kept by shard."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -165,8 +166,7 @@ def pooled_features(
                 advance(len(batch), "")
             features[number] = torch.cat(of_part)
             if folder is not None:
-                packed = save({"x": features[number]})
-                storage.write_bytes(f"{folder}/{number}.safetensors", packed)
+                storage.write_bytes(f"{folder}/{number}.safetensors", _packed(features[number]))
     # without any image there is still a width
     empty = torch.empty(0, encoder.features)
     return torch.cat([empty, *(features[number] for number in parts if number in features)])
@@ -180,12 +180,21 @@ def _rows_of_shards(data: shards.ShardSet, only: Iterable[int] | None) -> dict[i
 
 
 def _cached(folder: str, numbers: Iterable[int]) -> dict[int, Tensor]:
-    """Features of those shards that a folder has, but not those of damaged files."""
+    """Features of those shards that a folder has, but none that are not what was written."""
     features = dict[int, Tensor]()
     for number in numbers:
-        with suppress(FileNotFoundError, NotADirectoryError, SafetensorError):
-            features[number] = load(storage.read_bytes(f"{folder}/{number}.safetensors"))["x"]
+        with suppress(FileNotFoundError, NotADirectoryError, SafetensorError, KeyError):
+            packed = storage.read_bytes(f"{folder}/{number}.safetensors")
+            x = load(packed)["x"]
+            if packed == _packed(x):
+                features[number] = x
     return features
+
+
+def _packed(x: Tensor) -> bytes:
+    """A file of features with a digest of them, without which a changed bit would go unnoticed."""
+    content = save({"x": x})
+    return save({"x": x}, {"sha256": hashlib.sha256(content).hexdigest()})
 
 
 def _batches(rows_of_shards: Iterable[range], size: int) -> list[list[int]]:

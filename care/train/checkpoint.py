@@ -18,6 +18,7 @@ from care.train.weights import cpu_copies, load_exactly
 from shards import ShardError, storage
 from shards.errors import Failure
 from shards.progress import warn
+from shards.seals import is_as_sealed, sealed
 
 SCHEMA = 1
 MODEL_FILE = "model.safetensors"
@@ -100,7 +101,7 @@ def save(
             ) from error
         digests = {file.name: storage.sha256(file) for file in sorted(stage.iterdir())}
         content = {"schema": SCHEMA, "files": digests, **manifest}
-        storage.write_json(stage / "manifest.json", content)
+        storage.write_json(stage / "manifest.json", sealed(content))
     kept = 0
     for step, path in steps_in(folder).items():
         if kept < keep:
@@ -163,6 +164,8 @@ def _verified_manifest(path: Path, *, needs_all: bool = True) -> dict[str, Any]:
             f"{path} is of a newer version (schema {manifest['schema']}, this one reads {SCHEMA}); "
             "upgrade care-ssl"
         )
+    if not is_as_sealed(manifest):
+        raise ShardError("manifest.json is not the file that was written")
     damaged = []
     for name, digest in manifest["files"].items():
         is_needed = needs_all or name == MODEL_FILE

@@ -9,6 +9,7 @@ from typing import Any
 from care.train.checkpoint import latest, steps_in
 from shards import Cache, ShardError, storage
 from shards.once import listed_once
+from shards.seals import is_as_sealed
 
 STEP_MANIFEST = re.compile(r"checkpoints/(step-(\d{8,}))/manifest\.json")
 # in the local copy: the digest of the newest manifest that it has put at its URL
@@ -150,6 +151,6 @@ def recorded_manifest(run: str | Path) -> dict[str, Any] | None:
     for match in sorted(matches, key=lambda match: int(match[2]), reverse=True):
         with suppress(ShardError, TypeError):
             manifest: dict[str, Any] = storage.read_json(f"{run}/{match[0]}")
-            if "settings" in manifest:
+            if "settings" in manifest and is_as_sealed(manifest):
                 return manifest
     return None

@@ -149,6 +149,7 @@ def as_version_0_1_left_it(run):
         manifest = json.loads(path.read_text())
         for name in ("attention", "t_precision"):
             del manifest["settings"][name]
+        del manifest["own"]
         path.write_text(json.dumps(manifest))
 
 

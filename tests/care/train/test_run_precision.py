@@ -49,6 +49,7 @@ def continued_at_scale(data, run, at_step, scale, steps):
     content = json.loads(manifest.read_text())
     assert content["scaler"]["scale"] > 0
     content["scaler"]["scale"] = scale
+    del content["own"]
     manifest.write_text(json.dumps(content))
     pretrain(data, run, make_streams()[0], **gathered(settings))
     return checkpoint.latest(run).manifest["scaler"]["scale"]
