@@ -125,6 +125,12 @@ def gpu(session: nox.Session) -> None:
 
 
 @shared
+def trust(session: nox.Session) -> None:
+    """Bits flipped in all that is written, a minute; arguments go to the campaign."""
+    run(session, "tests.trust.flips", *(session.posargs or ("--flips", "10000")))
+
+
+@shared
 def size(session: nox.Session) -> None:
     """What a hundred million samples cost, simulated: 4 GB of disk, some minutes."""
     run(session, "tests.bench.size", *session.posargs, group="bench")

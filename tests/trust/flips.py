@@ -1,8 +1,8 @@
 """Single bits flipped in what CARE has written: ``python -m tests.trust.flips --flips 10000``.
 
-Each flip is made in a file at random, read as a user would read it, and taken back. It is *detected*
-where reading refuses, passes the item over or does it again; *harmless* where all that is read is
-equal to what was written, such as in the padding of a tar; anything else is *undetected*.
+Each flip is made in a file at random, read as a user would read it, and taken back. It is
+*detected* where reading refuses, passes the item over or does it again; *harmless* where all that
+is read is equal to what was written, such as in the padding of a tar; else it is *undetected*.
 """
 
 import argparse
@@ -188,6 +188,8 @@ def main() -> None:
     print(json.dumps(figures, indent=1))
     if options.json is not None:
         storage.write_json(options.json, figures)
+    if any(row["undetected"] for row in figures["kinds"].values()):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
