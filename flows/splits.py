@@ -61,8 +61,10 @@ def split_images(images: str, val: str | None = None, image_root: str | None = N
     is_used = any("image_root" in _inputs(name, image_root) for name in (source, val or source))
     root = inputs.get("image_root") if is_used else image_root
     content = sources.find(source, image_root=root)
-    beside = [_inputs(place, image_root) for place in ([val] if val else []) + folders["val"]]
-    boxed = own_boxes(content, inputs, beside)
+    val_candidates = [
+        _inputs(place, image_root) for place in ([val] if val else []) + folders["val"]
+    ]
+    boxed = own_boxes(content, inputs, val_candidates)
     skipped = list[str]()
     for name in folders["train"][1:] + folders["pool"]:
         skipped.append(f"the folder {Path(name).name}: {Path(source).name} is trained on")
@@ -99,10 +101,10 @@ def _without_labels(split: Split) -> Split:
     Args:
         split: whose boxes may be of a held out share of the images.
     """
-    if split.boxed is None or split.boxed.pair.train is None:
+    if split.boxed is None:
         return split
     pair = split.boxed.pair
-    if not pair.is_held_out:
+    if pair.train is None or not pair.is_held_out:
         return split
     note = (
         f"{100 * (1 - TRAIN_SHARE):.0f} % of the images are held out, to score on their boxes; "

@@ -91,8 +91,8 @@ def _entries(
             continue
         scale = _scale_of(look.image)
         for number, label in enumerate(look.picture.labels.tolist()):
-            left, _, right, _ = look.picture.boxes[number] * scale
-            room = round(float(right)) - round(float(left))
+            x_min, _, x_max, _ = look.picture.boxes[number] * scale
+            room = round(float(x_max)) - round(float(x_min))
             if look.picture.ignored[number]:
                 is_ignored = True
             elif not _has_room(classes[label], room, font):

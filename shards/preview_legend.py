@@ -61,9 +61,9 @@ def draw_legend(
         lines: as ``lay_out`` gives them.
         font: of the names.
     """
-    left, y = corner
+    x_first, y = corner
     for line in lines:
-        x: float = left
+        x: float = x_first
         for entry in line:
             draw.rectangle((x, y + 2, x + _SQUARE - 1, y + 1 + _SQUARE), entry.colour)
             draw.text((x + _SQUARE + _BEHIND_SQUARE, y), entry.name, _INK, font)

@@ -126,7 +126,7 @@ def _set_beside(path: str) -> str:
         Its place, or ``SET`` where there is none of that name.
     """
     folder, slash, name = path.rstrip("/").rpartition("/")
-    beside = f"{folder}{slash}val"
-    if name == "val" or "index.json" not in storage.listing(beside):
+    val_set = f"{folder}{slash}val"
+    if name == "val" or "index.json" not in storage.listing(val_set):
         return "SET"
-    return beside
+    return val_set
