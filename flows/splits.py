@@ -61,9 +61,8 @@ def split_images(images: str, val: str | None = None, image_root: str | None = N
     is_used = any("image_root" in _inputs(name, image_root) for name in (source, val or source))
     root = inputs.get("image_root") if is_used else image_root
     content = sources.find(source, image_root=root)
-    val_candidates = [
-        _inputs(place, image_root) for place in ([val] if val else []) + folders["val"]
-    ]
+    named = [val] if val else []
+    val_candidates = [_inputs(place, image_root) for place in (*named, *folders["val"])]
     boxed = own_boxes(content, inputs, val_candidates)
     skipped = list[str]()
     for name in folders["train"][1:] + folders["pool"]:
