@@ -26,4 +26,4 @@ def is_as_sealed(document: Mapping[str, Any]) -> bool:
     if SEAL not in document:
         return True
     content = {name: value for name, value in document.items() if name != SEAL}
-    return storage.digest(content) == document[SEAL]
+    return bool(storage.digest(content) == document[SEAL])
