@@ -126,7 +126,7 @@ def below(place, names):
 
 def is_annotation(name):
     """Whether a file of these trees may say what is on images."""
-    return name.endswith((".xml", "annotations.json"))
+    return name.endswith((".xml", "annotations.json", "metadata.csv"))
 
 
 @pytest.mark.parametrize("seed", range(16))
