@@ -9,6 +9,7 @@ from shards.errors import ShardError
 from shards.once import listing_once
 from shards.sources import Source, is_in_share
 from shards.sources.annotated import read_annotations
+from shards.sources.annotations import Annotations
 
 TRAIN_SHARE = 0.8  # of images that have nothing beside them to evaluate on
 # what a shard set has that was built of annotated images
@@ -91,26 +92,38 @@ def own_boxes(source: Source, inputs: Result, candidates: Sequence[Result]) -> O
     """
     if not source.has_boxes:
         return None
-    form = _form(inputs)
+    annotations = None
+    if not is_built(inputs):
+        annotations = read_annotations(inputs["source"], image_root=inputs.get("image_root"))
+    form = _form(inputs, annotations)
     for val in candidates:
         if _has_boxes(val):
             return OwnBoxes(form, AnnotatedPair(val, inputs))
     low: Result = inputs | {"share": [0, TRAIN_SHARE]}
     high: Result = inputs | {"share": [TRAIN_SHARE, 1]}
-    if not is_built(inputs) and _can_hold_out(source, inputs):
+    if annotations is not None and _can_hold_out(source, annotations):
         return OwnBoxes(form, AnnotatedPair(high, low))
     return OwnBoxes(form, AnnotatedPair(inputs))
 
 
-def lists_beside(images: str) -> dict[str, str]:
-    """The instances files of COCO's layout, where a folder has them beside its images.
+def why_no_boxes(images: str) -> str:
+    """Why images have no boxes, with what to do where lists of boxes are beside them.
 
     Args:
-        images: the folder, path or URL.
-
-    Returns:
-        The first list of "train" and of "val", those of them that there are.
+        images: folder of the images, path or URL; "" of scenes.
     """
+    lists = _lists_beside(images) if images else {}
+    if not lists:
+        return "the images have no boxes"
+    train, val = lists.get("train", "LIST"), lists.get("val", "LIST")
+    return (
+        "boxes of lists are used where they are named, such as "
+        f"--coco-train {train} --coco-val {val}"
+    )
+
+
+def _lists_beside(images: str) -> dict[str, str]:
+    """The first list of "train" and of "val" in COCO's layout, those of them that there are."""
     folder = f"{images.rstrip('/')}/{_LISTS}"
     names = [name for name in storage.listing(folder) if name.startswith("instances_")]
     lists = dict[str, str]()
@@ -121,12 +134,11 @@ def lists_beside(images: str) -> dict[str, str]:
     return lists
 
 
-def _form(inputs: Result) -> Form:
-    """The form of images with boxes: Pascal VOC's, or COCO's."""
+def _form(inputs: Result, annotations: Annotations | None) -> Form:
+    """The form of images with boxes: Pascal VOC's, or COCO's; of a set by its own file."""
     if is_built(inputs):
         document = storage.read_json(f"{inputs['source']}/annotations.json")
         return "voc" if document.get("voc") else "coco"
-    annotations = read_annotations(inputs["source"], image_root=inputs.get("image_root"))
     return "voc" if annotations is not None and annotations.voc else "coco"
 
 
@@ -138,11 +150,8 @@ def _has_boxes(inputs: Result) -> bool:
         return False
 
 
-def _can_hold_out(source: Source, inputs: Result) -> bool:
+def _can_hold_out(source: Source, annotations: Annotations) -> bool:
     """Whether both shares of a source have images with objects."""
-    annotations = read_annotations(inputs["source"], image_root=inputs.get("image_root"))
-    if annotations is None:
-        return False
     names = {image.path: image.name for image in source.samples}
     paths = [str(image.path) for image in annotations.images if image.objects]
     with_objects = [names[path] for path in paths if path in names]

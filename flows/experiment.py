@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
-from flows.annotated import AnnotatedPair, lists_beside
+from flows.annotated import AnnotatedPair, why_no_boxes
 from flows.protocols import PROTOCOLS, Protocol, ProtocolName
 from flows.recipes import (
     BYOL,
@@ -333,7 +333,8 @@ class Experiment:
         """What is left out whatever the images turn out to be, and why."""
         pairs = self.annotated_pairs
         if not pairs:
-            return [*self.split.skipped, f"detection and attention: {self._why_no_boxes()}"]
+            why = why_no_boxes(self.images.images or "")
+            return [*self.split.skipped, f"detection and attention: {why}"]
         lines = [*self.split.skipped]
         for name, pair in pairs.items():
             if pair.train is None:
@@ -344,17 +345,6 @@ class Experiment:
                     f"--{name}-val LIST"
                 )
         return lines
-
-    def _why_no_boxes(self) -> str:
-        """Why there are no annotated images, with what to do where lists of boxes are at hand."""
-        lists = lists_beside(self.images.images or "")
-        if not lists:
-            return "the images have no boxes"
-        train, val = lists.get("train", "LIST"), lists.get("val", "LIST")
-        return (
-            "boxes of lists are used where they are named, such as "
-            f"--coco-train {train} --coco-val {val}"
-        )
 
     @property
     def baselines(self) -> list[str]:

@@ -1,10 +1,10 @@
 """What decides a stage's result: the code that its work runs, and what its inputs are."""
 
 import re
+from contextlib import suppress
 from functools import cache
 from typing import Any
 import shards
-from flows.encoder_identity import encoder_identity, file_identity
 from flows.result import Result
 from flows.source_code import Code
 from flows.verbs import load_data
@@ -55,12 +55,38 @@ def input_identity(name: str, value: Any, inputs: Result) -> Any:
         plan = build_plan(inputs)
         return storage.digest([plan.digest, identity_of(plan.source.samples)])
     if name in ("encoder", "init"):
-        return encoder_identity(value)
+        return _encoder_identity(value)
     if "index.json" in storage.listing(value):
         return storage.sha256(f"{value}/index.json")
     if name == "names":
-        return file_identity(value)
+        return _file_identity(value)
     if "verb" in inputs:
         places = {place: inputs.get(place) for place in ("image_root", "columns")}
         return load_data(inputs["verb"], value, **places).digest
     return shards.open(value).digest
+
+
+def _encoder_identity(source: str) -> Any:
+    """What an encoder is: its file or run, and which network there it is asked for as."""
+    from care.train.encoder_source import parse_source  # torch, for stages that have an encoder
+
+    place, *parts = parse_source(source)
+    identity = _file_identity(place)
+    return [identity, *parts] if any(parts) else identity
+
+
+def _file_identity(url: str) -> str:
+    """The digest of a file, or of a run that goes on: of its newest checkpoint; else its place.
+
+    A checkpoint's own folder is known by its manifest, and a fine-tuning by its last training.
+    """
+    if "manifest.json" in storage.listing(url):
+        return storage.sha256(f"{url}/manifest.json")
+    for run in (url, f"{url}/all labels"):
+        files = storage.listing(f"{run}/checkpoints", deep=True)
+        manifests = [name for name in files if name.endswith("/manifest.json")]
+        if manifests:
+            return storage.sha256(f"{run}/checkpoints/{max(manifests)}")
+    with suppress(FileNotFoundError, IsADirectoryError):
+        return storage.sha256(url)
+    return url

@@ -17,6 +17,7 @@ from shards.plan import Plan
 from shards.records import Entry, Records, ShardRecord
 from shards.refused import LIST, remove_list, write_list
 from shards.rejects import NO_IMAGES, Reject, Rejection, describe, group_by_reason
+from shards.seals import sealed
 from shards.sources.annotations import Annotations
 from shards.sources.candidates import Candidate, is_elsewhere
 
@@ -74,7 +75,7 @@ def commit(plan: Plan, dest: Path, written: Records, *, max_rejects: float, bega
     document = _document(plan, records, rejects, side_files)
     if contents != _stored_contents(images, entries):
         document["contents"] = storage.digest(contents)
-    storage.write_json(dest / "index.json", document | {"own": storage.digest(document)})
+    storage.write_json(dest / "index.json", sealed(document))
     for number in range(len(records)):
         written.remove(number)
     remove_list(dest)

@@ -22,6 +22,7 @@ from shards.hold_out import HoldOut
 from shards.key_lines import KeyLines
 from shards.misspelt import suggestion
 from shards.pixel_report import PixelCounts, PixelReport, parse_report
+from shards.seals import SEAL, is_as_sealed
 
 _NAMED = 5  # sets in a message
 _HEADER = 4096  # bytes in which a header of numpy's ends
@@ -252,8 +253,7 @@ def _keys(data: bytes | mmap) -> NDArray[Any] | KeyLines:
 
 def _check(index: Index, document: dict[str, Any]) -> None:
     """A ``ValueError`` if an index does not agree with itself."""
-    content = {name: value for name, value in document.items() if name != "own"}
-    if storage.digest(content) != document["own"]:
+    if SEAL not in document or not is_as_sealed(document):
         raise ValueError("index.json is not the file that was written")
     count = int(index.starts[-1])
     counts = (len(index.samples), len(index.keys))

@@ -22,7 +22,7 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_as_sealed(document: Mapping[str, Any]) -> bool:
-    """Whether a document is what was sealed; those of before 0.2 have no seal and always are."""
+    """Whether a document is what was sealed; without a seal, as records of before 0.2, it is."""
     if SEAL not in document:
         return True
     content = {name: value for name, value in document.items() if name != SEAL}

@@ -7,7 +7,7 @@ from care.evaluate import write_features
 from care.evaluate.feature_files import check_feature_file
 from flows.cli.options import Json, Seed, SetPath, add_command, new_app
 from flows.cli.tables import print_json
-from flows.works.encoders import loaded_encoder
+from flows.works.encoders import encoder_on_device
 
 app = new_app()
 
@@ -30,7 +30,7 @@ def _write(
     """Write the features and say what is in the file."""
     check_feature_file(out)
     data = shards.open(path)
-    network = loaded_encoder(encoder, seed)
+    network = encoder_on_device(encoder, seed)
     features = write_features(network, data, out, **settings)
     images, width = features.x.shape
     labelled = int((features.y >= 0).sum())

@@ -10,7 +10,7 @@ from care.train.stored_transformer import load_stream
 from flows.cli.options import Json, Seed, add_command, new_app
 from flows.cli.tables import print_json
 from flows.sizes import common_sizes
-from flows.works.encoders import loaded_encoder
+from flows.works.encoders import encoder_on_device
 from shards import storage
 from shards.progress import say
 from shards.some_images import some_images
@@ -52,10 +52,10 @@ def _draw(
     pictured = some_images(images, count)
     if settings["size"] is None:
         size_of_runs = common_sizes(encoder)[0]
-        settings["size"] = size_of_runs or loaded_encoder(encoder[0], seed).size
+        settings["size"] = size_of_runs or encoder_on_device(encoder[0], seed).size
     networks = {}
     for source in encoder:
-        network = loaded_encoder(source, seed)
+        network = encoder_on_device(source, seed)
         device = next(network.parameters()).device
         transformer = probe = None
         stream = load_stream(source) if "t-stream" in kinds else None

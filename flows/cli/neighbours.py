@@ -27,7 +27,7 @@ from care.show.neighbours import (
 from care.train.photometrics import normalize
 from flows.cli.options import Json, Seed, form_parser, new_app
 from flows.cli.tables import print_json
-from flows.works.encoders import loaded_encoder
+from flows.works.encoders import encoder_on_device
 from shards import storage
 from shards.bounds import TypedAs
 from shards.image_size import ImageSize, typed_size
@@ -127,7 +127,7 @@ def _space(source: str, data: shards.ShardSet, size: ImageSize | None, seed: int
         CareError: A file has those of other images.
     """
     if not is_feature_file(source):
-        encoder = loaded_encoder(source, seed)
+        encoder = encoder_on_device(source, seed)
         side = size or encoder.size
         return _Space(data, extract(encoder, data, size=side).x, encoder, side)
     stored = read_features(source)

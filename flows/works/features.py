@@ -1,9 +1,11 @@
 """Features of both sets by an encoder, which several evaluations read."""
 
+from functools import cache
 import shards
+from care.encoders import Encoder
 from care.evaluate import extract
 from flows.result import Result
-from flows.works.encoders import loaded_encoder
+from flows.works.encoders import encoder_on_device
 from shards.image_size import ImageSize
 
 
@@ -28,8 +30,8 @@ def features(
         seed: of an encoder that is initialised here.
         workers: processes that decode images; None: what is best here.
     """
+    network = encoder_on_device(encoder, seed)
     for data in (train, val):
-        network = loaded_encoder(encoder, seed)
         extract(network, shards.open(data).labelled(), size=size, workers=workers, cache=out)
     return {"text": "features of centre crops"}
 
@@ -43,7 +45,13 @@ def extract_shard(out: str, inputs: Result, part: str, number: int) -> None:
         part: "train" or "val".
         number: of the shard in that set.
     """
-    encoder = loaded_encoder(inputs["encoder"], inputs["seed"])
+    encoder = _known_encoder(out, inputs["encoder"], inputs["seed"])
     data = shards.open(inputs[part]).labelled()
     # pieces are spread over the cores already
     extract(encoder, data, size=inputs["size"], cache=out, only=[number], workers=0)
+
+
+@cache
+def _known_encoder(_: str, source: str, seed: int) -> Encoder:
+    """The encoder of a stage, by whose folder it is known: what lies at its path may change."""
+    return encoder_on_device(source, seed)

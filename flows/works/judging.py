@@ -21,7 +21,7 @@ from care.train.weights import digest_of
 from flows.flatten import flat_parameters, gathered
 from flows.result import Result
 from flows.verbs import evaluation_of, load_data
-from flows.works.encoders import loaded_encoder
+from flows.works.encoders import encoder_on_device
 from flows.works.outputs import outputs
 from shards import storage
 from shards.progress import warn
@@ -71,7 +71,7 @@ def judge(  # noqa: PLR0913 (the inputs of a stage)
     places = {"image_root": image_root, "columns": columns}
     data = _load(verb, train, val, places)
     pixels = {"mean": mean, "std": std} if mean and std else {}
-    network = loaded_encoder(encoder, seed, **{name: tuple(of) for name, of in pixels.items()})
+    network = encoder_on_device(encoder, seed, **{name: tuple(of) for name, of in pixels.items()})
     digests = {"encoder": digest_of(network)}
     digests |= {part: of_part.digest for part, of_part in data.items()}
     nproc = nproc or torch.cuda.device_count() or 1

@@ -65,9 +65,10 @@ def test_ranks_go_node_by_node_and_each_knows_its_neighbours() -> None:
 
 
 def test_on_one_machine_they_meet_in_a_file() -> None:
-    slots = member_slots([place("1"), place("1")], 1)
+    places = [place("1"), place("1")]
+    slots = member_slots(places, 1)
     (name,) = {slot["TORCHELASTIC_RUN_ID"] for slot in slots}
-    assert name.startswith("/tmp/care-group-")
+    assert name.startswith(f"{places[0].temporary}/care-group-")
     assert "CUDA_VISIBLE_DEVICES" not in slots[0]
 
 
