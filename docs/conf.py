@@ -36,6 +36,8 @@ napoleon_use_ivar = True
 # of a docstring, `a command` is code
 default_role = "code"
 
+# quotes and dots alone: two dashes begin an option
+smartquotes_action = "qe"
 html_theme = "furo"
 html_title = f"CARE {release}"
 html_static_path = ["_static"]

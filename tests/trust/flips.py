@@ -182,6 +182,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=None, help="where the figures are kept")
     options = parser.parse_args()
+    if options.flips < 1:
+        parser.error(f"wanted at least one flip, got {options.flips}")
     print(f"seed {options.seed}")
     with tempfile.TemporaryDirectory() as folder:
         figures = campaign(options.flips, options.seed, Path(folder))
